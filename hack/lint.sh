@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# `make lint`: format, vet on both architectures, lint. Runs every check even
+# when an earlier one failed, so that one run shows all there is to mend.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=build/tools
+failed=()
+
+check() {
+	local name=$1
+	shift
+	if "$@"; then
+		return
+	fi
+	failed+=("$name")
+}
+
+# gofumpt lists the files it would change and exits 0 all the same.
+formatted() {
+	local files
+	files=$("$tools/gofumpt" -l .) || return 1
+	[[ -z $files ]] && return
+	printf 'not formatted by gofumpt:\n%s\n' "$files" >&2
+	return 1
+}
+
+check gofumpt formatted
+check vet-amd64 env GOARCH=amd64 CGO_ENABLED=0 go vet ./...
+check vet-arm64 env GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+check golangci-lint "$tools/golangci-lint" run --show-stats=false ./...
+
+if ((${#failed[@]})); then
+	printf 'lint: FAILED: %s\n' "${failed[*]}" >&2
+	exit 1
+fi
+echo "lint: ok (gofumpt, vet on amd64 and arm64, golangci-lint)"

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Brings what building, testing and showing Pinfold needs into build/tools:
+#
+#   hack/tools.sh run    what `make demo` and `make test` need: Debian packages,
+#                        runc (with seccomp) and the CNI plugins
+#   hack/tools.sh lint   what `make lint` needs: gofumpt and golangci-lint
+#
+# Does nothing, and needs no network, when everything is there at the pinned
+# version (hack/versions.env). The version is read out of each binary, so there
+# is no stamp file that could lie.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=hack/versions.env
+source hack/versions.env
+
+tools=$PWD/build/tools
+# What must be on the machine, as "command:package"; a file is given by its path.
+debian_needs=(
+	gcc:gcc
+	pkg-config:pkg-config
+	/usr/include/seccomp.h:libseccomp-dev
+	iptables:iptables
+	ip:iproute2
+	ping:iputils-ping
+	git:git
+)
+
+die() { printf 'tools: %s\n' "$*" >&2; exit 1; }
+
+# step TEXT COMMAND...: runs a command that may take long, saying so and how
+# long it took; its output is shown only if it fails.
+step() {
+	local text=$1 log started=$SECONDS
+	shift
+	log=$(mktemp)
+	printf 'tools: %s ... ' "$text"
+	if "$@" >"$log" 2>&1; then
+		printf 'done (%ds)\n' $((SECONDS - started))
+		rm -f "$log"
+		return
+	fi
+	printf 'FAILED\n'
+	cat "$log" >&2
+	rm -f "$log"
+	exit 1
+}
+
+present() {
+	case $1 in
+	/*) [[ -e $1 ]] ;;
+	*) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+	esac
+}
+
+# A dynamic busybox is no use inside an image; only a static one counts.
+static_busybox() {
+	[[ -x /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1
+}
+
+debian() {
+	local need missing=()
+	for need in "${debian_needs[@]}"; do
+		present "${need%%:*}" || missing+=("${need##*:}")
+	done
+	static_busybox || missing+=(busybox-static)
+	((${#missing[@]})) || return 0
+
+	command -v apt-get >/dev/null ||
+		die "missing here, and this is not a Debian machine; install what your system calls: ${missing[*]}"
+	[[ $(id -u) == 0 ]] ||
+		die "missing: ${missing[*]}; run as root, or: apt-get install ${missing[*]}"
+	step "apt-get install ${missing[*]}" apt_install "${missing[@]}"
+}
+
+# A fresh machine has no package lists, or old ones: only then are they fetched.
+apt_install() {
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends "$@" && return
+	apt-get update && apt-get install -y --no-install-recommends "$@"
+}
+
+# built BINARY VERSION: true if the binary is there and was built from that
+# version of its module.
+built() {
+	[[ -x $1 ]] && go version -m "$1" 2>/dev/null | grep -qE "^[[:space:]]mod[[:space:]][^[:space:]]+[[:space:]]$2[[:space:]]"
+}
+
+# get CGO DIR MODULE/PATH VERSION [go install flags]: builds one command.
+# The repository's go.mod has no say in it, nor the caller's GOFLAGS.
+get() {
+	local cgo=$1 dir=$2 pkg=$3 version=$4
+	shift 4
+	mkdir -p "$dir"
+	(cd / && CGO_ENABLED=$cgo GOFLAGS=-buildvcs=false GOBIN=$dir go install -trimpath "$@" "$pkg@$version")
+}
+
+run_tools() {
+	local plugin name
+	debian
+	built "$tools/runc" "$RUNC_VERSION" ||
+		step "building runc $RUNC_VERSION (with seccomp)" \
+			get 1 "$tools" github.com/opencontainers/runc "$RUNC_VERSION" -tags seccomp
+	for plugin in $CNI_PLUGINS; do
+		name=${plugin##*/}
+		built "$tools/cni/$name" "$CNI_PLUGINS_VERSION" ||
+			step "building the CNI plugin $name $CNI_PLUGINS_VERSION" \
+				get 0 "$tools/cni" "github.com/containernetworking/plugins/plugins/$plugin" "$CNI_PLUGINS_VERSION"
+	done
+}
+
+lint_tools() {
+	built "$tools/gofumpt" "$GOFUMPT_VERSION" ||
+		step "building gofumpt $GOFUMPT_VERSION" get 0 "$tools" mvdan.cc/gofumpt "$GOFUMPT_VERSION"
+	built "$tools/golangci-lint" "$GOLANGCI_LINT_VERSION" ||
+		step "building golangci-lint $GOLANGCI_LINT_VERSION (takes minutes)" \
+			get 0 "$tools" github.com/golangci/golangci-lint/v2/cmd/golangci-lint "$GOLANGCI_LINT_VERSION"
+}
+
+command -v go >/dev/null || die "no go command in PATH; Pinfold needs Go $(sed -n 's/^go //p' go.mod) or newer (https://go.dev/dl)"
+case ${1:-} in
+run) run_tools ;;
+lint) lint_tools ;;
+*) die "usage: hack/tools.sh run|lint" ;;
+esac

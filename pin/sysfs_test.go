@@ -1,0 +1,45 @@
+package pin
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork is the reason for the
+// package. The same process, root in the same user namespace, may mount sysfs
+// where that user namespace owns the network namespace, and may not where the
+// host does.
+func TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork(t *testing.T) {
+	requireRoot(t)
+	inside := mustCreate(t, &testMappings, all)
+	outside := mustCreate(t, nil, Net)
+	user, ownNet, hostsNet := pinPath(t), pinPath(t), pinPath(t)
+	for path, n := range map[string]*Namespace{user: inside.User, ownNet: inside.Net, hostsNet: outside.Net} {
+		if err := n.Pin(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := mountSysfs(user, ownNet)
+	if err != nil || !slices.Contains(strings.Fields(out), "lo") {
+		t.Errorf("with a network namespace of its own: %q, %v; want sysfs with the device lo", out, err)
+	}
+	out, err = mountSysfs(user, hostsNet)
+	if err == nil || !strings.Contains(out, "permission denied") {
+		t.Errorf("with the host's network namespace: %q, %v; want permission denied", out, err)
+	}
+	t.Logf("with the host's network namespace: %s", strings.TrimSpace(out))
+}
+
+// mountSysfs joins both namespaces, mounts sysfs in a mount namespace of its
+// own and lists the network devices in it. The network is joined first, with
+// the host's powers, so that only the mount can be what fails.
+func mountSysfs(user, net string) (string, error) {
+	cmd := exec.Command("nsenter", "--net="+net, "nsenter", "--user="+user, "unshare", "--mount",
+		"sh", "-c", "mount -t sysfs sysfs /sys && ls /sys/class/net")
+	cmd.Dir = "/"
+	cmd.Env = append(cmd.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}

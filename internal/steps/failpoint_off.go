@@ -1,0 +1,7 @@
+//go:build !failpoints
+
+package steps
+
+const failpointsBuilt = false
+
+func reached(_, _ string, _ Phase) error { return nil }

@@ -1,0 +1,66 @@
+package steps
+
+import (
+	"context"
+	"sync"
+)
+
+// Joint lets equal requests share one execution. A request whose key is in flight waits for that one
+// and gets its result; a request that is cancelled stops waiting while the execution goes on. The
+// zero value is ready for use.
+type Joint[T any] struct {
+	mu      sync.Mutex
+	current map[string]*call[T]
+}
+
+type call[T any] struct {
+	done  chan struct{}
+	value T
+	err   error
+}
+
+// Do runs fn for the key, or joins the run of it that is in flight. fn gets ctx without its deadline
+// and cancellation. The error is ctx's own when ctx ended before fn did.
+func (j *Joint[T]) Do(ctx context.Context, key string, fn func(context.Context) (T, error)) (T, error) {
+	c := j.join(key, func(c *call[T]) {
+		c.value, c.err = fn(context.WithoutCancel(ctx))
+	})
+	select {
+	case <-c.done:
+		return c.value, c.err
+	case <-ctx.Done():
+		// Both may be ready at once; a result that is there is worth more than a deadline.
+		select {
+		case <-c.done:
+			return c.value, c.err
+		default:
+		}
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+}
+
+func (j *Joint[T]) join(key string, run func(*call[T])) *call[T] {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if c, ok := j.current[key]; ok {
+		return c
+	}
+	if j.current == nil {
+		j.current = map[string]*call[T]{}
+	}
+	c := &call[T]{done: make(chan struct{})}
+	j.current[key] = c
+	go func() {
+		defer close(c.done)
+		defer j.leave(key)
+		run(c)
+	}()
+	return c
+}
+
+func (j *Joint[T]) leave(key string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.current, key)
+}

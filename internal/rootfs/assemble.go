@@ -1,0 +1,253 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// method is a form in which a kernel is told of an overlay's layers, the best first.
+type method int
+
+const (
+	// byFD passes descriptors (6.13; of detached mounts, as id-mapped layers are, 6.15): nothing is
+	// attached anywhere but the result.
+	byFD method = iota
+	// byAppend adds the layers by path one at a time (6.5). Clones must be attached meanwhile.
+	byAppend
+	// byString lists all layers in mount(2)'s one page of options. Clones must be attached.
+	byString
+	methods
+)
+
+func (m method) String() string {
+	return [...]string{"by descriptor", "by lowerdir+ paths", "by one lowerdir string"}[m]
+}
+
+// assembly is one overlay about to be mounted at target.
+type assembly struct {
+	target string
+	lower  *lowers
+	temp   string // where the clones may be attached meanwhile
+	upper  upper
+	o      *Overlay
+}
+
+// options are the same for every mount with an upper directory; see the package comment.
+var options = [][2]string{{"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}, {"xino", "off"}}
+
+// assemble mounts by the best method that this kernel has, which the first mount finds out by doing.
+// When it returns, no temporary mount is left.
+func (a *Area) assemble(as assembly) error {
+	if as.o.Upper == "" && len(as.lower.dirs) == 1 {
+		return as.single()
+	}
+	known := &a.method[0]
+	if as.o.UserNS != nil {
+		known = &a.method[1]
+	}
+	var err error
+	if m := known.Load(); m != 0 {
+		err = a.try(method(m-1), as)
+	} else {
+		err = a.tryAll(known, as)
+	}
+	if as.lower.attached {
+		// Overlayfs holds private clones of its own by now.
+		err = errors.Join(err, clearTree(as.temp, 1))
+	}
+	return err
+}
+
+func (a *Area) tryAll(known *atomic.Int32, as assembly) error {
+	var refused error
+	for m := byFD; m < methods; m++ {
+		err := a.try(m, as)
+		if err == nil {
+			known.Store(int32(m) + 1)
+			return nil
+		}
+		if refused == nil {
+			refused = fmt.Errorf("%s: %w", m, err)
+		} else {
+			refused = fmt.Errorf("%w; %s: %w", refused, m, err)
+		}
+		if !refusedForm(err) {
+			break
+		}
+		if err := as.upper.resetWork(); err != nil {
+			return err
+		}
+	}
+	return refused
+}
+
+func (a *Area) try(m method, as assembly) error {
+	if a.without[m] {
+		return unix.EINVAL
+	}
+	if m == byFD {
+		return as.attached(as.byFD)
+	}
+	if err := as.lower.attach(as.temp); err != nil {
+		return err
+	}
+	if m == byAppend {
+		return as.attached(as.byAppend)
+	}
+	return as.byString()
+}
+
+// attached makes a detached overlay and puts it in its place.
+func (as assembly) attached(configure func(*fsContext) error) error {
+	c, err := openFS("overlay")
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := c.setString("source", areaSource); err != nil {
+		return err
+	}
+	if err := as.configure(c); err != nil {
+		return err
+	}
+	if err := configure(c); err != nil {
+		return err
+	}
+	attrs := 0
+	if as.readOnly() {
+		attrs = unix.MOUNT_ATTR_RDONLY
+	}
+	mnt, err := c.mount(attrs)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = mnt.Close() }()
+	return attachPrivate(mnt, as.target)
+}
+
+func (as assembly) readOnly() bool { return as.o.ReadOnly || as.o.Upper == "" }
+
+func (as assembly) configure(c *fsContext) error {
+	for _, o := range options {
+		if err := c.setString(o[0], o[1]); err != nil {
+			return err
+		}
+	}
+	if as.o.SELinuxContext != "" {
+		if err := c.setString("context", as.o.SELinuxContext); err != nil {
+			return err
+		}
+	}
+	if as.o.Upper != "" {
+		return c.setFlag("volatile")
+	}
+	return nil
+}
+
+func (as assembly) byFD(c *fsContext) error {
+	for _, dir := range as.lower.dirs {
+		if err := c.setFD("lowerdir+", dir); err != nil {
+			return err
+		}
+	}
+	return as.withUpper(c.setFD)
+}
+
+func (as assembly) byAppend(c *fsContext) error {
+	set := func(key string, f *os.File) error { return c.setString(key, procPath(f)) }
+	for _, dir := range as.lower.dirs {
+		if err := set("lowerdir+", dir); err != nil {
+			return err
+		}
+	}
+	return as.withUpper(set)
+}
+
+// withUpper opens the writable layer's directories for the time that set needs them.
+func (as assembly) withUpper(set func(key string, f *os.File) error) error {
+	if as.o.Upper == "" {
+		return nil
+	}
+	for _, d := range [][2]string{{"upperdir", as.upper.dir}, {"workdir", as.upper.work}} {
+		f, err := openPath(d[1], unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		err = set(d[0], f)
+		_ = f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (as assembly) byString() error {
+	var paths, opts []string
+	for _, dir := range as.lower.dirs {
+		paths = append(paths, procPath(dir))
+	}
+	opts = append(opts, "lowerdir="+strings.Join(paths, ":"))
+	for _, o := range options {
+		opts = append(opts, o[0]+"="+o[1])
+	}
+	if as.o.SELinuxContext != "" {
+		opts = append(opts, `context="`+as.o.SELinuxContext+`"`)
+	}
+	var keep []*os.File
+	defer func() {
+		for _, f := range keep {
+			_ = f.Close()
+		}
+	}()
+	if as.o.Upper != "" {
+		opts = append(opts, "volatile")
+		for _, d := range [][2]string{{"upperdir", as.upper.dir}, {"workdir", as.upper.work}} {
+			f, err := openPath(d[1], unix.O_DIRECTORY)
+			if err != nil {
+				return err
+			}
+			keep = append(keep, f)
+			opts = append(opts, d[0]+"="+procPath(f))
+		}
+	}
+	data := strings.Join(opts, ",")
+	if len(data) >= os.Getpagesize() {
+		return fmt.Errorf("%d layers need %d bytes of mount options, kernel %s takes %d (6.5 and later have no limit): %w",
+			len(paths), len(data), kernelRelease(), os.Getpagesize()-1, errdefs.ErrFailedPrecondition)
+	}
+	var flags uintptr
+	if as.readOnly() {
+		flags = unix.MS_RDONLY
+	}
+	if err := unix.Mount(areaSource, as.target, "overlay", flags, data); err != nil {
+		return os.NewSyscallError("mount overlay", err)
+	}
+	return os.NewSyscallError("mount", unix.Mount("", as.target, "", unix.MS_PRIVATE, ""))
+}
+
+// single shows the only layer of a view by itself: overlayfs wants two directories.
+func (as assembly) single() error {
+	var tree *os.File
+	if as.o.UserNS != nil {
+		tree = as.lower.clones[0] // Its root is what its layers have in common: the one layer.
+	} else {
+		clone, err := cloneTree(as.lower.dirs[0], false)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = clone.Close() }()
+		tree = clone
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return os.NewSyscallError("mount_setattr", err)
+	}
+	return attachPrivate(tree, as.target)
+}

@@ -1,0 +1,149 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Features are what Probe found the kernel, with the file system of the scratch directory, to do.
+type Features struct {
+	// IDMappedOverlay: layers can be id-mapped (5.19, if their file system can be). Without it
+	// there are no root file systems for pods in user namespaces.
+	IDMappedOverlay bool
+	// DetachedLowerFD: and are taken by descriptor without being attached anywhere (6.15).
+	// Without it MountRoot attaches them for a moment.
+	DetachedLowerFD bool
+	// IDMappedTmpfs: so can tmpfs (6.3), on which secrets and service account tokens lie.
+	IDMappedTmpfs bool
+}
+
+// Probe finds out by doing each thing once, below a directory that it makes in scratch, which
+// should be on the file system of the layers, and removes. ns may be any user namespace but the
+// host's.
+//
+// A feature is false only where the kernel refused the thing itself. An error means that it could
+// not be told, and the Features are not to be used.
+func Probe(scratch string, ns UserNS) (f Features, err error) {
+	if err := ns.WithFD(checkUserNS); err != nil {
+		return Features{}, fmt.Errorf("probe id-mapped mounts: %w", err)
+	}
+	dir, err := os.MkdirTemp(scratch, "pinfold-probe-")
+	if err != nil {
+		return Features{}, fmt.Errorf("probe id-mapped mounts: %w", err)
+	}
+	defer func() {
+		// The temporary layer is the only thing ever mounted in dir.
+		err = errors.Join(err, clearTree(filepath.Join(dir, lowerDir), 1), os.RemoveAll(dir))
+		if err != nil {
+			f, err = Features{}, fmt.Errorf("probe id-mapped mounts: %w", err)
+		}
+	}()
+	for _, d := range []string{"a", "b"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			return f, err
+		}
+	}
+	if f.IDMappedTmpfs, err = outcome(probeTmpfs(ns)); err != nil {
+		return f, err
+	}
+	if f.DetachedLowerFD, err = outcome(probeOverlay(dir, ns, false)); err != nil {
+		return f, err
+	}
+	if f.DetachedLowerFD {
+		f.IDMappedOverlay = true
+		return f, nil
+	}
+	f.IDMappedOverlay, err = outcome(probeOverlay(dir, ns, true))
+	return f, err
+}
+
+// checkUserNS refuses a descriptor to which nothing can be mapped, which would look like a kernel
+// that cannot.
+func checkUserNS(fd int) error {
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return os.NewSyscallError("ioctl NS_GET_NSTYPE", err)
+	}
+	if kind != unix.CLONE_NEWUSER {
+		return fmt.Errorf("not a user namespace: %w", errdefs.ErrInvalidArgument)
+	}
+	var ours, theirs unix.Stat_t
+	if err := errors.Join(unix.Stat("/proc/self/ns/user", &ours), unix.Fstat(fd, &theirs)); err != nil {
+		return err
+	}
+	if ours.Ino == theirs.Ino && ours.Dev == theirs.Dev {
+		return fmt.Errorf("the user namespace is the host's: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// outcome tells "does not" from "could not tell".
+func outcome(err error) (bool, error) {
+	switch {
+	case err == nil:
+		return true, nil
+	case refusedForm(err), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
+		return false, nil
+	}
+	return false, err
+}
+
+func probeTmpfs(ns UserNS) error {
+	mnt, err := newTmpfs(0)
+	if err != nil {
+		// No id-mapping has been tried.
+		return fmt.Errorf("tmpfs: %s", err.Error())
+	}
+	defer func() { _ = mnt.Close() }()
+	return idmapTree(mnt, ns)
+}
+
+// probeOverlay makes a read-only overlay of two layers in dir, without attaching it.
+func probeOverlay(dir string, ns UserNS, attached bool) error {
+	low, err := openLowers([]string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}, ns)
+	if err != nil {
+		return err
+	}
+	defer low.close()
+	as := assembly{lower: low, o: &Overlay{UserNS: ns}, target: filepath.Join(dir, lowerDir)}
+	if !attached {
+		return as.probe(as.byFD)
+	}
+	if err := low.attach(as.target); err != nil {
+		return err
+	}
+	err = as.probe(as.byAppend)
+	if refusedForm(err) {
+		// Before 6.5 by mount(2), on the directory that has the clones on it.
+		err = as.byString()
+	}
+	return err
+}
+
+func (as assembly) probe(configure func(*fsContext) error) error {
+	c, err := openFS("overlay")
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := errors.Join(as.configure(c), configure(c)); err != nil {
+		return err
+	}
+	mnt, err := c.mount(unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return err
+	}
+	return mnt.Close()
+}
+
+// RecursiveReadOnly tells whether the kernel can make a whole mount tree read-only (mount_setattr(2),
+// 5.12). It asks for that on a descriptor that is none: ENOSYS says that the call is missing.
+func RecursiveReadOnly() bool {
+	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	return !errors.Is(err, unix.ENOSYS)
+}

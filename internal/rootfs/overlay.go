@@ -1,0 +1,265 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// maxLowers is the kernel's OVL_MAX_STACK (fs/overlayfs/params.h).
+const maxLowers = 500
+
+// Overlay describes a root file system. All paths are absolute.
+type Overlay struct {
+	// Lower are the image's layers, topmost first: one to 500 existing directories.
+	Lower []string
+	// Upper is the writable layer and Work overlayfs's own directory beside it, on one file
+	// system. Each is made by MountRoot in an existing parent, or is there and empty.
+	// Both "": a read-only view of the layers.
+	Upper, Work string
+	// UserNS is the pod's user namespace: owners in the layers appear mapped to it. nil: the
+	// host's ids.
+	UserNS UserNS
+	// ReadOnly makes the mount itself read-only.
+	ReadOnly bool
+	// SELinuxContext labels all files (mount option context=); "" leaves labels as they are.
+	SELinuxContext string
+}
+
+func (o *Overlay) check() error {
+	switch {
+	case len(o.Lower) == 0:
+		return fmt.Errorf("root file system without layers: %w", errdefs.ErrInvalidArgument)
+	case len(o.Lower) > maxLowers:
+		return fmt.Errorf("image has %d layers, overlayfs takes %d: %w", len(o.Lower), maxLowers, errdefs.ErrInvalidArgument)
+	case (o.Upper == "") != (o.Work == ""):
+		return fmt.Errorf("upper directory %q and work directory %q must be given together: %w", o.Upper, o.Work, errdefs.ErrInvalidArgument)
+	}
+	paths := o.Lower
+	if o.Upper != "" {
+		paths = append([]string{o.Upper, o.Work}, paths...)
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(p) {
+			return fmt.Errorf("layer directory %q is not an absolute path: %w", p, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// MountRoot mounts the root file system of id and returns its path, <area>/<id>/rootfs.
+//
+// Upper gets owner and mode of the topmost layer's directory as the pod sees it. Nothing below is
+// ever changed. Owners in the layers that the user namespace does not map show as 65534, and
+// changing such a file in the pod fails with EOVERFLOW.
+//
+// All or nothing: on an error what it made is gone, Upper and Work too where it made them.
+// After success they are the caller's to remove, after Unmount. They cannot be mounted again.
+//
+// Errors: ErrInvalidArgument, ErrNotFound for a missing layer or parent of Upper, ErrAlreadyExists
+// if id has a root file system (Unmount first), ErrFailedPrecondition if Upper or Work was used
+// before or the layers' file system has no id-mapped mounts.
+func (a *Area) MountRoot(id string, o Overlay) (string, error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	if err := o.check(); err != nil {
+		return "", fmt.Errorf("root file system of %s: %w", id, err)
+	}
+	path, err := a.mountRoot(id, &o)
+	if err != nil {
+		return "", fmt.Errorf("root file system of %s: %w", id, err)
+	}
+	return path, nil
+}
+
+func (a *Area) mountRoot(id string, o *Overlay) (string, error) {
+	// Opening has no effect that others see: what can be refused is refused here.
+	low, err := openLowers(o.Lower, o.UserNS)
+	if err != nil {
+		return "", err
+	}
+	defer low.close()
+	pass, err := a.passageFor(o.UserNS)
+	if err != nil {
+		return "", err
+	}
+	path, err := a.mountPoint(id, pass, rootfsDir, true)
+	if err != nil {
+		return "", err
+	}
+	up, err := makeUpper(o, low.dirs[0])
+	if err == nil {
+		err = a.assemble(assembly{
+			target: path,
+			lower:  low,
+			temp:   filepath.Join(a.dir, id, lowerDir),
+			upper:  up,
+			o:      o,
+		})
+		if err != nil {
+			err = errors.Join(err, up.remove())
+		}
+	}
+	if err != nil {
+		return "", errors.Join(err, a.undo(id, path))
+	}
+	return path, nil
+}
+
+// mountPoint makes <area>/<id>/<name>, a directory or an empty file, and what leads to it.
+func (a *Area) mountPoint(id string, pass passage, name string, isDir bool) (string, error) {
+	path := filepath.Join(a.dir, id, name)
+	if _, err := os.Lstat(path); err == nil {
+		return "", fmt.Errorf("%s: %w", path, errdefs.ErrAlreadyExists)
+	}
+	base, err := a.idDir(id, pass)
+	if err != nil {
+		return "", err
+	}
+	if dir := filepath.Dir(path); dir != base {
+		if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+		if err := os.Chmod(dir, 0o711); err != nil { // whatever the umask
+			return "", err
+		}
+	}
+	if isDir {
+		err = os.Mkdir(path, 0o700)
+	} else {
+		var f *os.File
+		if f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600); err == nil {
+			err = f.Close()
+		}
+	}
+	if errors.Is(err, os.ErrExist) {
+		return "", fmt.Errorf("%s: %w", path, errdefs.ErrAlreadyExists)
+	}
+	return path, err
+}
+
+// undo takes back mountPoint, what was mounted there, and the temporary layers.
+func (a *Area) undo(id, path string) error {
+	err := errors.Join(clearTree(path, 0), clearTree(filepath.Join(a.dir, id, lowerDir), 1))
+	for dir := filepath.Dir(path); err == nil && dir != a.dir; dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil {
+			break // Something else of this id is there.
+		}
+	}
+	return err
+}
+
+// upper is the writable layer of one mount. Its zero value is a mount without one.
+type upper struct {
+	dir, work         string
+	madeDir, madeWork bool
+}
+
+// makeUpper makes the directories of the writable layer, the one that the pod sees in the image of
+// top.
+func makeUpper(o *Overlay, top *os.File) (u upper, err error) {
+	if o.Upper == "" {
+		return upper{}, nil
+	}
+	u = upper{dir: o.Upper, work: o.Work}
+	st, err := stat(top)
+	if err != nil {
+		return u, err
+	}
+	if o.UserNS != nil && (st.Uid == overflowID || st.Gid == overflowID) {
+		return u, fmt.Errorf("the user namespace does not map the owner of %s: %w", top.Name(), errdefs.ErrFailedPrecondition)
+	}
+	if u.madeDir, err = makeEmpty(u.dir); err == nil {
+		u.madeWork, err = makeEmpty(u.work)
+	}
+	if err == nil {
+		err = os.Lchown(u.dir, int(st.Uid), int(st.Gid))
+	}
+	if err == nil {
+		// Not os.Chmod, whose modes have the set-group-ID and sticky bits elsewhere.
+		err = unix.Chmod(u.dir, st.Mode&0o7777)
+	}
+	if err == nil {
+		err = u.sameMount()
+	}
+	if err != nil {
+		return u, errors.Join(fmt.Errorf("writable layer: %w", err), u.remove())
+	}
+	return u, nil
+}
+
+// sameMount checks what the kernel would refuse with EINVAL and no word about it.
+func (u upper) sameMount() error {
+	var mounts [2]uint64
+	for i, path := range []string{u.dir, u.work} {
+		f, err := openPath(path, unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		id, err := identify(f)
+		_ = f.Close()
+		if err != nil {
+			return err
+		}
+		mounts[i] = id.mount
+	}
+	if mounts[0] != mounts[1] {
+		return fmt.Errorf("%s and %s are on different mounts: %w", u.dir, u.work, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// makeEmpty makes the directory, or makes sure that it is one and empty.
+func makeEmpty(dir string) (made bool, err error) {
+	switch err := os.Mkdir(dir, 0o700); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, os.ErrNotExist):
+		return false, fmt.Errorf("%w (%w)", errdefs.ErrNotFound, err)
+	case !errors.Is(err, os.ErrExist):
+		return false, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	if len(entries) > 0 {
+		return false, fmt.Errorf("%s is not empty, and a writable layer is used once: %w", dir, errdefs.ErrFailedPrecondition)
+	}
+	return false, nil
+}
+
+// resetWork empties the work directory, in which a refused attempt to mount leaves its marks (among
+// them the one by which volatile keeps itself from being mounted twice).
+func (u upper) resetWork() error {
+	if u.work == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(u.work)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(u.work, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes back makeUpper.
+func (u upper) remove() error {
+	var errs []error
+	if u.madeWork {
+		errs = append(errs, u.resetWork(), os.Remove(u.work))
+	}
+	if u.madeDir {
+		errs = append(errs, os.Remove(u.dir))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,69 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unmount detaches everything of id (root file system, shm, volumes, layers that a killed MountRoot
+// left attached) and removes its directories. It may be repeated, and is right for an id that never
+// was. It does not wait for processes that still use a mount: they keep what they hold, out of
+// everyone's sight, until they end.
+//
+// After nil nothing of id is mounted: the kernel does not remove a directory on which something is
+// mounted in the caller's mount namespace (rmdir(2), EBUSY; Linux commit 8ed936b5671b), and
+// every mount of id lies below <area>/<id>, which is gone then.
+func (a *Area) Unmount(id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	// <id>/vol/<n> is the deepest that is ever made.
+	if err := clearTree(filepath.Join(a.dir, id), 2); err != nil {
+		return fmt.Errorf("unmount %s: %w", id, err)
+	}
+	return nil
+}
+
+// clearTree detaches what is mounted at path and in the given number of levels below it, and
+// removes the directories and files that were mount points. It never enters a mount: a directory
+// is read only once nothing can be unmounted from it. Plain removal keeps it from deleting
+// anything that is not an empty directory or a file of the area itself.
+func clearTree(path string, levels int) error {
+	if err := detachAll(path); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return err
+	}
+	if levels > 0 {
+		entries, err := os.ReadDir(path)
+		if err != nil && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+		for _, e := range entries {
+			if err := clearTree(filepath.Join(path, e.Name()), levels-1); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// detachAll takes away all mounts stacked at path, each with what is mounted on it.
+func detachAll(path string) error {
+	for {
+		switch err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); {
+		case errors.Is(err, unix.EINVAL): // not a mount point (any more)
+			return nil
+		case err != nil:
+			return &os.PathError{Op: "umount2", Path: path, Err: err}
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package image
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// assembly makes an image of what a source has: the part that pulling and loading have in common.
+type assembly struct {
+	store    *Store
+	source   source
+	lease    *lease
+	platform platforms.MatchComparer
+	progress *progress
+}
+
+func (s *Store) assembly(src source, l *lease, p *progress) *assembly {
+	return &assembly{store: s, source: src, lease: l, platform: platforms.Only(platforms.DefaultSpec()), progress: p}
+}
+
+// assemble returns the image that desc (a manifest or an index) stands for, without names, with all layers
+// unpacked. It is not listed yet.
+func (a *assembly) assemble(ctx context.Context, desc ocispec.Descriptor) (*Image, error) {
+	manifest, way, err := a.choose(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := a.configuration(ctx, manifest)
+	if err != nil {
+		return nil, err
+	}
+	img := &Image{
+		ID: manifest.Config.Digest.String(), Config: cfg, Pulled: time.Now().UTC(),
+		manifests: mergeDigests(way, nil),
+	}
+	if img.Chain, err = chainIDs(cfg.RootFS.DiffIDs); err != nil {
+		return nil, err
+	}
+	if err := a.obtain(ctx, manifest.Layers, img); err != nil {
+		return nil, err
+	}
+	for _, chain := range img.Chain {
+		info, err := a.store.layers.info(chain)
+		if err != nil {
+			return nil, err
+		}
+		img.account(info)
+	}
+	return img, nil
+}
+
+// obtain brings the blobs of missing layers side by side and unpacks each as soon as those below it are there.
+func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *Image) error {
+	group, ctx := errgroup.WithContext(ctx)
+	arrived := make([]chan struct{}, len(blobs))
+	for i, blob := range blobs {
+		a.lease.layer(img.Chain[i])
+		a.lease.blob(blob.Digest)
+		arrived[i] = make(chan struct{})
+		group.Go(func() error {
+			if err := a.bringLayer(ctx, img.Chain[i], blob); err != nil {
+				return err
+			}
+			close(arrived[i])
+			return nil
+		})
+	}
+	group.Go(func() error {
+		for i, blob := range blobs {
+			select {
+			case <-arrived[i]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			src := layerSource{
+				chain: img.Chain[i], diffID: img.Config.RootFS.DiffIDs[i], parents: img.Chain[:i], blob: blob,
+			}
+			if err := a.unpackLayer(ctx, src); err != nil {
+				return err
+			}
+			a.progress.layersDone.Add(1)
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// bringLayer brings the blob unless the layer is there, or is there as soon as another pull has unpacked it.
+func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.Descriptor) error {
+	unlock, err := a.store.layerLocks.lock(ctx, chain)
+	if err != nil {
+		return err
+	}
+	there := a.store.layers.exists(chain)
+	unlock()
+	if there {
+		return nil
+	}
+	return a.source.bring(ctx, blob)
+}
+
+func (a *assembly) unpackLayer(ctx context.Context, src layerSource) error {
+	unlock, err := a.store.layerLocks.lock(ctx, src.chain)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if a.store.layers.exists(src.chain) {
+		return nil
+	}
+	began := time.Now()
+	if err := a.store.layers.unpack(ctx, a.store.content, src); err != nil {
+		return err
+	}
+	a.store.log.Debug("layer unpacked", "chain", src.chain, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// conclude ends a lease after a pull or load. After an error its blobs stay for the repetition, unless the disk is
+// full.
+func (s *Store) conclude(ctx context.Context, l *lease, err error) {
+	ctx = context.WithoutCancel(ctx)
+	l.end(ctx, err != nil && !errdefs.IsResourceExhausted(err))
+	if err := s.prune(ctx, leftoverAge); err != nil {
+		s.log.Warn("delete leftovers", "error", err)
+	}
+}

@@ -1,0 +1,219 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// shortestPrefix is the least number of hexadecimal digits that name an image.
+const shortestPrefix = 12
+
+// catalog is the listed images at one moment. It is never changed.
+type catalog struct {
+	images map[string]*Image // by ID
+	names  map[string]string // tag or digest name -> ID
+}
+
+func newCatalog(images map[string]*Image) *catalog {
+	c := &catalog{images: images, names: map[string]string{}}
+	for id, img := range images {
+		for _, name := range slices.Concat(img.Tags, img.Digests) {
+			c.names[name] = id
+		}
+	}
+	return c
+}
+
+func (c *catalog) list() []*Image {
+	return slices.SortedFunc(maps.Values(c.images), func(a, b *Image) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// find returns nil where there is no such image, or more than one.
+func (c *catalog) find(ref string) *Image {
+	if img := c.images[canonicalID(ref)]; img != nil {
+		return img
+	}
+	if r, err := parseReference(ref); err == nil {
+		if id, ok := c.names[r.String()]; ok {
+			return c.images[id]
+		}
+	}
+	hex := strings.TrimPrefix(ref, "sha256:")
+	if len(hex) < shortestPrefix {
+		return nil
+	}
+	var found *Image
+	for id, img := range c.images {
+		if strings.HasPrefix(id, "sha256:"+hex) {
+			if found != nil {
+				return nil
+			}
+			found = img
+		}
+	}
+	return found
+}
+
+// canonicalID completes an ID that lacks its algorithm.
+func canonicalID(id string) string {
+	if strings.Contains(id, ":") {
+		return id
+	}
+	return "sha256:" + id
+}
+
+// publish lists an image under the names it has now and, if it was listed already, those it had. Tags move here
+// from other images. The record is on the disk before the image is seen; the images that lose a tag follow. If the
+// process dies in between, the record pulled last wins at the next Open.
+func (s *Store) publish(img *Image) (*Image, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	now := s.catalog.Load()
+	if old := now.images[img.ID]; old != nil {
+		img = img.with(append(img.Tags, old.Tags...), append(img.Digests, old.Digests...))
+		img.Pinned = img.Pinned || old.Pinned
+		img.manifests = mergeDigests(img.manifests, old.manifests)
+	} else {
+		img = img.with(img.Tags, img.Digests)
+	}
+	if err := writeRecord(s.records(), newRecord(img, false)); err != nil {
+		return nil, withDiskClass(err)
+	}
+	images := maps.Clone(now.images)
+	images[img.ID] = img
+	for _, loser := range losers(now, img) {
+		images[loser.ID] = loser
+		if err := writeRecord(s.records(), newRecord(loser, false)); err != nil {
+			s.log.Warn("image lost a tag; its record will follow at the next start", "image", loser.ID, "error", err)
+		}
+	}
+	s.mu.Lock()
+	s.catalog.Store(newCatalog(images))
+	delete(s.removed, img.ID)
+	s.mu.Unlock()
+	return img, nil
+}
+
+// losers are the images whose names img takes over, without those names.
+func losers(now *catalog, img *Image) []*Image {
+	var list []*Image
+	for id, other := range now.images {
+		if id == img.ID {
+			continue
+		}
+		if left := other.without(img.Tags); len(left.Tags) < len(other.Tags) {
+			list = append(list, left)
+		}
+	}
+	return list
+}
+
+func mergeDigests(a, b []digest.Digest) []digest.Digest {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// SetPinned says whether the kubelet must leave the image alone. ErrNotFound if there is no such image.
+func (s *Store) SetPinned(ref string, pinned bool) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	now := s.catalog.Load()
+	img := now.find(ref)
+	if img == nil {
+		return notFound(ref)
+	}
+	changed := *img
+	changed.Pinned = pinned
+	if err := writeRecord(s.records(), newRecord(&changed, false)); err != nil {
+		return withDiskClass(err)
+	}
+	images := maps.Clone(now.images)
+	images[img.ID] = &changed
+	s.mu.Lock()
+	s.catalog.Store(newCatalog(images))
+	s.mu.Unlock()
+	return nil
+}
+
+// Remove takes the image that ref names (see Resolve) from the list, with all its names, and deletes what no other
+// image needs: at once, or when the last hold goes. Nothing to remove is no error; ErrInvalidArgument for a
+// reference that could never name an image.
+func (s *Store) Remove(ctx context.Context, ref string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.writing.Lock()
+	now := s.catalog.Load()
+	img := now.find(ref)
+	if img == nil {
+		s.writing.Unlock()
+		if _, err := parseReference(ref); err != nil && !looksLikeID(ref) {
+			return err
+		}
+		return nil
+	}
+	nameless := img.with(nil, nil)
+	if err := writeRecord(s.records(), newRecord(nameless, true)); err != nil {
+		s.writing.Unlock()
+		return withDiskClass(err)
+	}
+	images := maps.Clone(now.images)
+	delete(images, img.ID)
+	s.mu.Lock()
+	s.catalog.Store(newCatalog(images))
+	s.removed[img.ID] = nameless
+	s.mu.Unlock()
+	s.writing.Unlock()
+	s.log.Info("image removed", "image", img.ID, "tags", img.Tags)
+	return s.reap(img.ID)
+}
+
+func looksLikeID(ref string) bool {
+	hex := strings.TrimPrefix(ref, "sha256:")
+	return hex != "" && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+// reap deletes a removed image that nobody holds. Before Sweep the holds are not known and nothing is done.
+func (s *Store) reap(id string) error {
+	s.writing.Lock()
+	s.mu.Lock()
+	img := s.removed[id]
+	free := img != nil && s.swept && len(s.holds[id]) == 0
+	if free {
+		delete(s.removed, id)
+	}
+	s.mu.Unlock()
+	if !free {
+		s.writing.Unlock()
+		return nil
+	}
+	err := removeRecord(s.records(), id)
+	if err != nil {
+		s.mu.Lock()
+		s.removed[id] = img // the next Sweep tries again
+		s.mu.Unlock()
+	}
+	s.writing.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, dgst := range img.blobs() {
+		s.dropBlob(dgst)
+	}
+	var errs []error
+	for _, chain := range slices.Backward(img.Chain) {
+		errs = append(errs, s.dropLayer(chain))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete layers of image %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+)
+
+// flights runs equal pulls once. The work has a context of its own, which ends when the last caller has left or
+// the store is closed: one caller's deadline does not take the work from another.
+type flights struct {
+	base context.Context
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	running map[string]*flight
+	workers sync.WaitGroup // Add only while not closed, under mu
+}
+
+type flight struct {
+	done    chan struct{} // closed when img and err are set
+	cancel  context.CancelFunc
+	waiters int // guarded by flights.mu
+	img     *Image
+	err     error
+}
+
+func newFlights() *flights {
+	base, end := context.WithCancel(context.Background())
+	return &flights{base: base, end: end, running: map[string]*flight{}}
+}
+
+// do joins the flight of key or starts it. A caller whose ctx ends gets that error at once.
+func (f *flights) do(ctx context.Context, key string, work func(context.Context) (*Image, error)) (*Image, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil, fmt.Errorf("image store is closed: %w", errdefs.ErrUnavailable)
+	}
+	fl := f.running[key]
+	if fl == nil {
+		fl = f.start(key, work)
+	}
+	fl.waiters++
+	f.mu.Unlock()
+
+	select {
+	case <-fl.done:
+		return fl.img, fl.err
+	case <-ctx.Done():
+		f.leave(key, fl)
+		return nil, ctx.Err()
+	}
+}
+
+// start is called with mu held.
+func (f *flights) start(key string, work func(context.Context) (*Image, error)) *flight {
+	ctx, cancel := context.WithCancel(f.base)
+	fl := &flight{done: make(chan struct{}), cancel: cancel}
+	f.running[key] = fl
+	f.workers.Go(func() {
+		fl.img, fl.err = work(ctx)
+		f.forget(key, fl)
+		cancel()
+		close(fl.done)
+	})
+	return fl
+}
+
+// leave gives up waiting; the last to leave ends the work, and a later call starts anew instead of joining it.
+func (f *flights) leave(key string, fl *flight) {
+	f.mu.Lock()
+	fl.waiters--
+	last := fl.waiters == 0
+	if last && f.running[key] == fl {
+		delete(f.running, key)
+	}
+	f.mu.Unlock()
+	if last {
+		fl.cancel()
+	}
+}
+
+func (f *flights) forget(key string, fl *flight) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running[key] == fl {
+		delete(f.running, key)
+	}
+}
+
+// close ends all work and waits for it.
+func (f *flights) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.end()
+	f.workers.Wait()
+}

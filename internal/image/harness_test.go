@@ -1,0 +1,337 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/image"
+)
+
+// hub is a real registry on loopback. Tests put faults in its way and count what is asked of it.
+type hub struct {
+	*httptest.Server
+	mu       sync.Mutex
+	requests []string
+	// fault handles a request instead of the registry if it returns true.
+	fault func(w http.ResponseWriter, r *http.Request) bool
+}
+
+func newHub(t *testing.T) *hub {
+	t.Helper()
+	h := &hub{}
+	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.mu.Lock()
+		h.requests = append(h.requests, r.Method+" "+r.URL.Path)
+		fault := h.fault
+		h.mu.Unlock()
+		if fault != nil && fault(w, r) {
+			return
+		}
+		store.ServeHTTP(w, r)
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+func (h *hub) host() string { return strings.TrimPrefix(h.URL, "http://") }
+
+func (h *hub) setFault(f func(w http.ResponseWriter, r *http.Request) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fault = f
+}
+
+// count is how many requests began with prefix ("GET /v2/app/blobs/") since the last forget.
+func (h *hub) count(prefix string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(slices.DeleteFunc(slices.Clone(h.requests), func(r string) bool { return !strings.HasPrefix(r, prefix) }))
+}
+
+func (h *hub) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.requests = nil
+}
+
+// push stores an image and returns its full reference.
+func (h *hub) push(t *testing.T, repo string, img v1.Image) string {
+	t.Helper()
+	ref := h.host() + "/" + repo
+	tag, err := name.NewTag(ref)
+	must(t, err)
+	must(t, remote.Write(tag, img, remote.WithAuth(authn.Anonymous)))
+	h.forget()
+	return ref
+}
+
+func (h *hub) pushIndex(t *testing.T, repo string, idx v1.ImageIndex) string {
+	t.Helper()
+	ref := h.host() + "/" + repo
+	tag, err := name.NewTag(ref)
+	must(t, err)
+	must(t, remote.WriteIndex(tag, idx, remote.WithAuth(authn.Anonymous)))
+	h.forget()
+	return ref
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// file is one entry of a layer; the zero type is a regular file.
+type file struct {
+	tar.Header
+	body string
+}
+
+func reg(path, body string) file { return file{tar.Header{Name: path, Mode: 0o644}, body} }
+func dir(path string, mode int64) file {
+	return file{tar.Header{Name: path + "/", Mode: mode, Typeflag: tar.TypeDir}, ""}
+}
+
+func symlink(path, target string) file {
+	return file{tar.Header{Name: path, Linkname: target, Typeflag: tar.TypeSymlink, Mode: 0o777}, ""}
+}
+
+func archiveOf(t *testing.T, files ...file) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range files {
+		f.Size = int64(len(f.body))
+		if f.Typeflag == 0 {
+			f.Typeflag = tar.TypeReg
+		}
+		must(t, w.WriteHeader(&f.Header))
+		_, err := w.Write([]byte(f.body))
+		must(t, err)
+	}
+	must(t, w.Close())
+	return buf.Bytes()
+}
+
+func layerOf(t *testing.T, files ...file) v1.Layer {
+	t.Helper()
+	raw := archiveOf(t, files...)
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
+	must(t, err)
+	return l
+}
+
+// imageOf is an image for this node made of layers; label makes it another image.
+func imageOf(t *testing.T, label string, layers ...v1.Layer) v1.Image {
+	t.Helper()
+	img, err := mutate.AppendLayers(empty.Image, layers...)
+	must(t, err)
+	cfg, err := img.ConfigFile()
+	must(t, err)
+	cfg = cfg.DeepCopy()
+	cfg.OS, cfg.Architecture = "linux", runtime.GOARCH
+	cfg.Config.Labels = map[string]string{"test": label}
+	cfg.Config.User = "1000:1000"
+	img, err = mutate.ConfigFile(img, cfg)
+	must(t, err)
+	return img
+}
+
+func idOf(t *testing.T, img v1.Image) string {
+	t.Helper()
+	h, err := img.ConfigName()
+	must(t, err)
+	return h.String()
+}
+
+// logBuffer collects a store's log.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func newLog() (*logBuffer, *slog.Logger) {
+	buf := &logBuffer{}
+	return buf, slog.New(slog.NewTextHandler(buf, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("unpacking layers gives files their owners and makes device nodes: run this test as root")
+	}
+}
+
+// open opens a store that has been swept, closed at the end of the test.
+func open(t *testing.T, cfg image.Config) *image.Store {
+	t.Helper()
+	s := openUnswept(t, cfg)
+	must(t, s.Sweep(t.Context()))
+	return s
+}
+
+func openUnswept(t *testing.T, cfg image.Config) *image.Store {
+	t.Helper()
+	needRoot(t)
+	if cfg.Root == "" {
+		cfg.Root = t.TempDir()
+	}
+	s, err := image.Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func pull(t *testing.T, s *image.Store, ref string) *image.Image {
+	t.Helper()
+	img, err := s.Pull(t.Context(), ref, nil)
+	must(t, err)
+	return img
+}
+
+// trees are the directories of an image's layers, topmost first.
+func trees(t *testing.T, s *image.Store, id string) []string {
+	t.Helper()
+	dirs, _, err := s.Hold(id, t.Name())
+	must(t, err)
+	s.Release(id, t.Name())
+	return dirs
+}
+
+// mountAll shows an image as a container would see it, through the kernel's overlayfs.
+func mountAll(t *testing.T, dirs []string) string {
+	t.Helper()
+	at := t.TempDir()
+	if len(dirs) == 1 {
+		dirs = append(dirs, t.TempDir()) // overlay without an upper directory wants two
+	}
+	must(t, unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(dirs, ":")))
+	t.Cleanup(func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) })
+	return at
+}
+
+// names lists the directory's entries.
+func names(t *testing.T, path string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(path)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	must(t, err)
+	var list []string
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}
+
+// inventory is what a store has on disk, by kind.
+func inventory(t *testing.T, root string) map[string]int {
+	t.Helper()
+	temporary := 0
+	for _, d := range []string{"layers", "records"} {
+		for _, n := range names(t, filepath.Join(root, d)) {
+			if strings.HasPrefix(n, ".tmp-") {
+				temporary++
+			}
+		}
+	}
+	return map[string]int{
+		"layers":    len(names(t, filepath.Join(root, "layers"))) - temporary,
+		"records":   len(names(t, filepath.Join(root, "records"))),
+		"blobs":     len(names(t, filepath.Join(root, "content/blobs/sha256"))),
+		"ingests":   len(names(t, filepath.Join(root, "content/ingest"))),
+		"temporary": temporary,
+	}
+}
+
+func expectInventory(t *testing.T, root string, want map[string]int) {
+	t.Helper()
+	got := inventory(t, root)
+	for _, k := range []string{"layers", "records", "blobs", "ingests", "temporary"} {
+		if got[k] != want[k] {
+			t.Errorf("%s on disk: %d, want %d (all: %v)", k, got[k], want[k], got)
+		}
+	}
+}
+
+// expectError checks an error's class and that its text has all parts.
+func expectError(t *testing.T, err error, class func(error) bool, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	t.Log(err)
+	if !class(err) {
+		t.Errorf("wrong class of error: %v", err)
+	}
+	for _, p := range parts {
+		if !strings.Contains(err.Error(), p) {
+			t.Errorf("error does not say %q: %v", p, err)
+		}
+	}
+}
+
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// waitFor waits for what no event tells.
+func waitFor(t *testing.T, met func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !met(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("does not come")
+		}
+	}
+}
+
+func sprint(v any) string { return fmt.Sprint(v) }
+
+func cancelled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}

@@ -1,0 +1,204 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image"
+)
+
+// lyingImage serves another layer than its configuration is about.
+type lyingImage struct {
+	v1.Image
+	layer v1.Layer
+}
+
+func (l lyingImage) Layers() ([]v1.Layer, error) { return []v1.Layer{l.layer}, nil }
+func (l lyingImage) Manifest() (*v1.Manifest, error) {
+	m, err := l.Image.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	m = m.DeepCopy()
+	m.Layers[0].Digest, _ = l.layer.Digest()
+	m.Layers[0].Size, _ = l.layer.Size()
+	return m, nil
+}
+
+func (l lyingImage) RawManifest() ([]byte, error) {
+	m, err := l.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	return marshal(m)
+}
+
+func (l lyingImage) Digest() (v1.Hash, error) {
+	raw, err := l.RawManifest()
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	h, _, err := v1.SHA256(bytes.NewReader(raw))
+	return h, err
+}
+
+func (l lyingImage) LayerByDigest(v1.Hash) (v1.Layer, error) { return l.layer, nil }
+
+// unpacked pulls an image of layers and returns their directories, topmost first.
+func unpacked(t *testing.T, layers ...v1.Layer) (*image.Image, []string) {
+	t.Helper()
+	h := newHub(t)
+	s := open(t, image.Config{})
+	img := pull(t, s, h.push(t, "app:1", imageOf(t, t.Name(), layers...)))
+	return img, trees(t, s, img.ID)
+}
+
+func stat(t *testing.T, path string) *syscall.Stat_t {
+	t.Helper()
+	fi, err := os.Lstat(path)
+	must(t, err)
+	return fi.Sys().(*syscall.Stat_t)
+}
+
+func TestDeletionsHideWhatIsBelow(t *testing.T) {
+	base := layerOf(
+		t, reg("gone", "x"), reg("kept", "x"), reg("dir/a", "x"), reg("dir/b", "x"),
+		reg("opaque/old", "x"), reg("replaced/old", "x"), reg("late/old", "x"), reg("file", "x"),
+	)
+	top := layerOf(
+		t, reg(".wh.gone", ""), reg("dir/.wh.a", ""), reg("opaque/new", "y"), reg("opaque/.wh..wh..opq", ""),
+		// A deletion is of the layers below, before or after what this layer puts in its place.
+		reg(".wh.replaced", ""), dir("replaced", 0o755), reg("replaced/new", "y"),
+		dir("late", 0o755), reg("late/new", "y"), reg(".wh.late", ""),
+		reg("file", "new"), reg(".wh.file", ""), reg(".wh..wh.aufs", ""),
+	)
+	_, dirs := unpacked(t, base, top)
+	at := mountAll(t, dirs)
+	for path, want := range map[string]string{
+		"": "dir file kept late opaque replaced", "dir": "b", "opaque": "new", "replaced": "new", "late": "new",
+	} {
+		equal(t, "entries of /"+path, strings.Join(names(t, filepath.Join(at, path)), " "), want)
+	}
+	st := stat(t, filepath.Join(dirs[0], "gone"))
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		t.Errorf("deletion is mode %o, device %d", st.Mode, st.Rdev)
+	}
+	value := make([]byte, 8)
+	n, err := unix.Lgetxattr(filepath.Join(dirs[0], "opaque"), "trusted.overlay.opaque", value)
+	if err != nil || string(value[:n]) != "y" {
+		t.Errorf("opaque directory: %q, %v", value[:max(n, 0)], err)
+	}
+}
+
+func TestAttributesAreKept(t *testing.T) {
+	capability := string([]byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}) // cap_net_bind_service, v2
+	img, dirs := unpacked(
+		t,
+		layerOf(t, file{tar.Header{Name: "srv/", Typeflag: tar.TypeDir, Mode: 0o2750, Uid: 70, Gid: 71}, ""}),
+		layerOf(
+			t,
+			file{tar.Header{Name: "su", Mode: 0o4755, Uid: 1234, Gid: 65534}, "x"},
+			file{tar.Header{Name: "hard", Linkname: "su", Typeflag: tar.TypeLink, Mode: 0o4755, Uid: 1234, Gid: 65534}, ""},
+			file{tar.Header{Name: "null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}, ""},
+			file{tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600}, ""},
+			file{tar.Header{
+				Name: "cap", Mode: 0o755, PAXRecords: map[string]string{
+					"SCHILY.xattr.security.capability": capability, "SCHILY.xattr.user.note": "hello",
+				},
+			}, "x"},
+			reg("srv/data", "x"),
+		),
+	)
+	top := dirs[0]
+	su := stat(t, filepath.Join(top, "su"))
+	if su.Mode&0o7777 != 0o4755 || su.Uid != 1234 || su.Gid != 65534 {
+		t.Errorf("set-user-ID file: mode %o, owner %d:%d", su.Mode, su.Uid, su.Gid)
+	}
+	equal(t, "inode of the hard link", stat(t, filepath.Join(top, "hard")).Ino, su.Ino)
+	null := stat(t, filepath.Join(top, "null"))
+	if null.Mode&unix.S_IFMT != unix.S_IFCHR || null.Rdev != unix.Mkdev(1, 3) {
+		t.Errorf("device: mode %o, %x", null.Mode, null.Rdev)
+	}
+	equal(t, "fifo", stat(t, filepath.Join(top, "fifo")).Mode&unix.S_IFMT, unix.S_IFIFO)
+	for name, want := range map[string]string{"security.capability": capability, "user.note": "hello"} {
+		value := make([]byte, 64)
+		n, err := unix.Lgetxattr(filepath.Join(top, "cap"), name, value)
+		if err != nil || string(value[:n]) != want {
+			t.Errorf("%s: %q, %v", name, value[:max(n, 0)], err)
+		}
+	}
+	srv := stat(t, filepath.Join(top, "srv"))
+	if srv.Mode&0o7777 != 0o2750 || srv.Uid != 70 || srv.Gid != 71 {
+		t.Errorf("parent directory that is in the layer below only: mode %o, owner %d:%d", srv.Mode, srv.Uid, srv.Gid)
+	}
+	if img.MaxUID != 1234 || img.MaxGID != 65534 {
+		t.Errorf("greatest IDs %d:%d", img.MaxUID, img.MaxGID)
+	}
+	equal(t, "mode of the root", stat(t, top).Mode&0o7777, 0o755)
+}
+
+func TestHostileLayersDoNotLeaveTheirDirectory(t *testing.T) {
+	outside := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(outside, "victim"), []byte("safe"), 0o600))
+	link := symlink("out", outside)
+	for name, files := range map[string][]file{
+		"dots":                     {reg("../../../../../../../.."+outside+"/planted", "x")},
+		"absolute":                 {reg(outside+"/planted", "x")},
+		"symbolic link":            {link, reg("out/planted", "x")},
+		"symbolic link to victim":  {symlink("v", outside+"/victim"), reg("v", "overwritten")},
+		"hard link":                {{tar.Header{Name: "h", Linkname: "../../../../../../../.." + outside + "/victim", Typeflag: tar.TypeLink}, ""}},
+		"hard link through link":   {link, {tar.Header{Name: "h", Linkname: "out/victim", Typeflag: tar.TypeLink}, ""}},
+		"deletion through link":    {link, reg("out/.wh.victim", ""), reg("out/.wh.planted", "")},
+		"opaque through link":      {link, reg("out/.wh..wh..opq", "")},
+		"deletion, link put later": {reg("d/.wh.planted", ""), symlink("d", outside)},
+		"attributes through link":  {link, {tar.Header{Name: "out", Typeflag: tar.TypeDir, Mode: 0o777, Uid: 666}, ""}},
+		"dot deletions":            {reg("a/.wh...", "")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHub(t)
+			root := t.TempDir()
+			s := open(t, image.Config{Root: root})
+			_, err := s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, name, layerOf(t, files...))), nil)
+			t.Logf("pull: %v", err)
+			equal(t, "entries outside", strings.Join(names(t, outside), " "), "victim")
+			got, readErr := os.ReadFile(filepath.Join(outside, "victim"))
+			if readErr != nil || string(got) != "safe" {
+				t.Errorf("victim: %q, %v", got, readErr)
+			}
+			equal(t, "links to the victim", stat(t, filepath.Join(outside, "victim")).Nlink, 1)
+			equal(t, "owner outside", stat(t, outside).Uid, 0)
+			if n, _ := unix.Listxattr(outside, nil); n > 0 {
+				t.Errorf("directory outside has got attributes")
+			}
+			equal(t, "temporary", inventory(t, root)["temporary"], 0)
+		})
+	}
+}
+
+func TestLayerThatIsNoArchiveIsRefusedAndLeavesNothing(t *testing.T) {
+	h := newHub(t)
+	root := t.TempDir()
+	s := open(t, image.Config{Root: root})
+	for name, raw := range map[string][]byte{
+		"text": []byte(strings.Repeat("no archive ", 100)), "gzip cut": {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := static.NewLayer(raw, types.DockerLayer)
+			_, err := s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, name, l)), nil)
+			expectError(t, err, errdefs.IsFailedPrecondition, "unpack layer")
+			equal(t, "layers", inventory(t, root)["layers"]+inventory(t, root)["temporary"], 0)
+		})
+	}
+}

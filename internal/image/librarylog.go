@@ -1,0 +1,44 @@
+package image
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
+)
+
+// quietLibraries keeps containerd's process-wide logger, which some of its code uses without a context, to errors:
+// opening a content store warns each time of a file system without fs-verity, which is not wanted here.
+var quietLibraries = sync.OnceFunc(func() { logrus.SetLevel(logrus.ErrorLevel) })
+
+// libraryLog returns a context in which containerd's libraries log warnings and errors to the store's log and
+// nothing else anywhere: their lower levels print headers of requests.
+func (s *Store) libraryLog(ctx context.Context) context.Context {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	l.SetLevel(logrus.WarnLevel)
+	l.AddHook(logHook{s.log})
+	return log.WithLogger(ctx, logrus.NewEntry(l))
+}
+
+type logHook struct{ log *slog.Logger }
+
+func (logHook) Levels() []logrus.Level {
+	return []logrus.Level{logrus.WarnLevel, logrus.ErrorLevel}
+}
+
+func (h logHook) Fire(e *logrus.Entry) error {
+	level := slog.LevelWarn
+	if e.Level == logrus.ErrorLevel {
+		level = slog.LevelError
+	}
+	args := []any{}
+	if err, ok := e.Data[logrus.ErrorKey]; ok {
+		args = append(args, "error", err)
+	}
+	h.log.Log(context.Background(), level, "containerd: "+e.Message, args...)
+	return nil
+}

@@ -1,0 +1,230 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/pinfold-run/pinfold/internal/image"
+)
+
+func marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+func dockerArchive(t *testing.T, images map[string]v1.Image) []byte {
+	t.Helper()
+	tags := map[name.Tag]v1.Image{}
+	for n, img := range images {
+		tag, err := name.NewTag(n)
+		must(t, err)
+		tags[tag] = img
+	}
+	var buf bytes.Buffer
+	must(t, tarball.MultiWrite(tags, &buf))
+	return buf.Bytes()
+}
+
+// ociArchive is an image layout as a tar, the image named by the given annotations.
+func ociArchive(t *testing.T, img v1.Image, annotations map[string]string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	p, err := layout.Write(dir, empty.Index)
+	must(t, err)
+	must(t, p.AppendImage(img, layout.WithAnnotations(annotations)))
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	must(t, w.AddFS(os.DirFS(dir)))
+	must(t, w.Close())
+	return buf.Bytes()
+}
+
+func zipped(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	_, err := w.Write(raw)
+	must(t, err)
+	must(t, w.Close())
+	return buf.Bytes()
+}
+
+func TestDockerArchiveIsLoaded(t *testing.T) {
+	base := layerOf(t, reg("etc/base", "b"))
+	one, two := imageOf(t, "one", base), imageOf(t, "two", base, layerOf(t, reg("two", "")))
+	raw := dockerArchive(t, map[string]v1.Image{"busybox:1": one, "registry.example/two:v": two, "busybox:also": one})
+	for kind, data := range map[string][]byte{"plain": raw, "gzip": zipped(t, raw)} {
+		t.Run(kind, func(t *testing.T) {
+			root := t.TempDir()
+			s := open(t, image.Config{Root: root})
+			list, err := s.Load(t.Context(), bytes.NewReader(data))
+			must(t, err)
+			equal(t, "images", len(list), 2)
+			img, ok := s.Resolve("busybox:1")
+			if !ok || img.ID != idOf(t, one) {
+				t.Fatalf("busybox:1 is %v", img)
+			}
+			equal(t, "tags", sprint(img.Tags), "[docker.io/library/busybox:1 docker.io/library/busybox:also]")
+			equal(t, "digests", len(img.Digests), 0)
+			if _, ok := s.Resolve("registry.example/two:v"); !ok {
+				t.Error("the second image has no name")
+			}
+			equal(t, "file", names(t, filepath.Join(trees(t, s, img.ID)[0], "etc"))[0], "base")
+			expectInventory(t, root, map[string]int{"layers": 2, "records": 2, "blobs": 4})
+		})
+	}
+}
+
+func TestOCIArchiveIsLoaded(t *testing.T) {
+	src := imageOf(t, "oci", layerOf(t, reg("a", "")))
+	sum, err := src.Digest()
+	must(t, err)
+	for kind, c := range map[string]struct {
+		annotations map[string]string
+		name, tags  string
+	}{
+		"containerd's name": {map[string]string{
+			"io.containerd.image.name": "docker.io/library/x:1", "org.opencontainers.image.ref.name": "1",
+		}, "x:1", "[docker.io/library/x:1]"},
+		"reference name": {map[string]string{"org.opencontainers.image.ref.name": "quay.io/y:2"}, "quay.io/y:2", "[quay.io/y:2]"},
+		"familiar name":  {map[string]string{"org.opencontainers.image.ref.name": "y:2"}, "y:2", "[docker.io/library/y:2]"},
+		"bare tag":       {map[string]string{"org.opencontainers.image.ref.name": "latest"}, idOf(t, src), "[]"},
+		"no name":        {nil, idOf(t, src)[7:], "[]"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			root := t.TempDir()
+			s := open(t, image.Config{Root: root})
+			list, err := s.Load(t.Context(), bytes.NewReader(ociArchive(t, src, c.annotations)))
+			must(t, err)
+			img, ok := s.Resolve(c.name)
+			if !ok || len(list) != 1 || img.ID != list[0].ID || img.ID != idOf(t, src) {
+				t.Fatalf("%s is %v of %d", c.name, img, len(list))
+			}
+			equal(t, "tags", sprint(img.Tags), c.tags)
+			expectInventory(t, root, map[string]int{"layers": 1, "records": 1, "blobs": 2})
+			if c.tags == "[quay.io/y:2]" {
+				if _, ok := s.Resolve("quay.io/y@" + sum.String()); !ok {
+					t.Error("not found by the digest it has in the layout")
+				}
+			}
+		})
+	}
+}
+
+func TestLoadedAndPulledImageIsOne(t *testing.T) {
+	h := newHub(t)
+	src := imageOf(t, "same", layerOf(t, reg("a", "")))
+	ref := h.push(t, "app:1", src)
+	s := open(t, image.Config{})
+	_, err := s.Load(t.Context(), bytes.NewReader(dockerArchive(t, map[string]v1.Image{"local:1": src})))
+	must(t, err)
+	h.forget()
+	img := pull(t, s, ref)
+	equal(t, "tags", sprint(img.Tags), sprint([]string{ref, "docker.io/library/local:1"}))
+	sum, err := mustLayer(t, src).Digest()
+	must(t, err)
+	equal(t, "downloads of the layer", h.count("GET /v2/app/blobs/"+sum.String()), 0)
+}
+
+func mustLayer(t *testing.T, img v1.Image) v1.Layer {
+	t.Helper()
+	l, err := img.Layers()
+	must(t, err)
+	return l[0]
+}
+
+func TestUnusableArchivesAreRefusedAndLeaveNothing(t *testing.T) {
+	good := dockerArchive(t, map[string]v1.Image{"a:1": imageOf(t, "a", layerOf(t, reg("a", "")))})
+	foreign := foreignImage(t)
+	for kind, c := range map[string]struct {
+		data  []byte
+		class func(error) bool
+	}{
+		"nothing":                    {nil, errdefs.IsInvalidArgument},
+		"text":                       {bytes.Repeat([]byte("no archive"), 200), errdefs.IsInvalidArgument},
+		"other tar":                  {archiveOf(t, reg("hello", "x")), errdefs.IsInvalidArgument},
+		"cut":                        {good[:len(good)/2], errdefs.IsInvalidArgument},
+		"no such layer":              {archiveOf(t, reg("manifest.json", `[{"Config":"c","Layers":["l"]}]`)), errdefs.IsInvalidArgument},
+		"empty layout":               {ociArchiveEmpty(t), errdefs.IsInvalidArgument},
+		"other platform in a layout": {ociArchive(t, foreign, nil), errdefs.IsNotFound},
+		"other platform from Docker": {dockerArchive(t, map[string]v1.Image{"a:1": foreign}), errdefs.IsNotFound},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			root := t.TempDir()
+			s := open(t, image.Config{Root: root})
+			_, err := s.Load(t.Context(), bytes.NewReader(c.data))
+			expectError(t, err, c.class, "load images")
+			expectInventory(t, root, map[string]int{})
+		})
+	}
+}
+
+func foreignImage(t *testing.T) v1.Image {
+	t.Helper()
+	img := imageOf(t, "foreign", layerOf(t, reg("a", "")))
+	cfg, err := img.ConfigFile()
+	must(t, err)
+	cfg = cfg.DeepCopy()
+	cfg.Architecture = "s390x"
+	img, err = mutate.ConfigFile(img, cfg)
+	must(t, err)
+	return img
+}
+
+func TestInterruptedLoadDoesNotSpoilTheNext(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, image.Config{Root: root})
+	// Archives of the old form name their layers alike whatever is in them.
+	archive := func(body string) []byte {
+		layer := archiveOf(t, reg("a", body))
+		cfg := `{"architecture":"` + runtime.GOARCH + `","os":"linux","rootfs":{"type":"layers","diff_ids":["` +
+			digest.FromBytes(layer).String() + `"]}}`
+		return archiveOf(t, reg("layer.tar", string(layer)), reg("config.json", cfg),
+			reg("manifest.json", `[{"Config":"config.json","RepoTags":["a:1"],"Layers":["layer.tar"]}]`))
+	}
+	one := archive(strings.Repeat("1", 1<<16))
+	_, err := s.Load(t.Context(), bytes.NewReader(one[:1<<15]))
+	expectError(t, err, errdefs.IsInvalidArgument)
+	expectInventory(t, root, map[string]int{})
+	_, err = s.Load(t.Context(), bytes.NewReader(archive(strings.Repeat("2", 1<<16))))
+	must(t, err)
+}
+
+func ociArchiveEmpty(t *testing.T) []byte {
+	t.Helper()
+	return archiveOf(t, reg("oci-layout", `{"imageLayoutVersion":"1.0.0"}`),
+		reg("index.json", `{"schemaVersion":2,"manifests":[]}`))
+}
+
+func TestLoadEndsWithItsContextAndItsReader(t *testing.T) {
+	s := open(t, image.Config{})
+	_, err := s.Load(cancelled(), bytes.NewReader(nil))
+	expectError(t, err, errdefs.IsCanceled)
+	broken := errors.New("the pipe broke")
+	_, err = s.Load(t.Context(), io.MultiReader(bytes.NewReader(ociArchiveEmpty(t)[:700]), failing{broken}))
+	expectError(t, err, errdefs.IsInvalidArgument, "the pipe broke")
+	_, err = s.Load(t.Context(), failing{fs.ErrClosed})
+	if err == nil {
+		t.Error("no error")
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }

@@ -1,0 +1,49 @@
+package image
+
+import (
+	"context"
+	"sync"
+)
+
+// keyLocks is a set of mutexes by key, each existing only while someone has or wants it. The zero value is ready.
+type keyLocks struct {
+	mu    sync.Mutex
+	locks map[string]*keyLock
+}
+
+type keyLock struct {
+	turn  chan struct{} // holds one value while the lock is taken
+	users int           // those who have or want it; guarded by keyLocks.mu
+}
+
+// lock waits for the lock of key, or for the end of ctx, whose error it then returns. The caller must call unlock
+// once.
+func (k *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
+	k.mu.Lock()
+	if k.locks == nil {
+		k.locks = map[string]*keyLock{}
+	}
+	l := k.locks[key]
+	if l == nil {
+		l = &keyLock{turn: make(chan struct{}, 1)}
+		k.locks[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+
+	select {
+	case l.turn <- struct{}{}:
+		return func() { <-l.turn; k.leave(key, l) }, nil
+	case <-ctx.Done():
+		k.leave(key, l)
+		return nil, ctx.Err()
+	}
+}
+
+func (k *keyLocks) leave(key string, l *keyLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.locks, key)
+	}
+}

@@ -1,0 +1,71 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Pull brings the image that ref names from its registry, unpacks it and lists it; what is here already is not
+// fetched again, but the registry is always asked. auth may be nil. Equal calls at the same time are one pull, which
+// ends when the last caller's ctx has ended.
+//
+// Error classes: ErrInvalidArgument (reference or credential unusable, before any network), ErrNotFound (no such
+// image, or not for this platform), ErrUnauthenticated and ErrPermissionDenied, ErrUnavailable (network, registry
+// down or stalled), ErrDataLoss (content is not what its digest says), ErrResourceExhausted (disk full),
+// ErrFailedPrecondition (an image that cannot be used, or a registry configuration that cannot). After an error
+// nothing is listed; what has been downloaded is kept for an hour, so that a repetition goes on from there.
+func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	// Another credential is another pull: it may not be allowed what the first one is.
+	key := parsed.String() + " " + auth.fingerprint()
+	img, err := s.pulls.do(ctx, key, func(ctx context.Context) (*Image, error) {
+		return s.pull(ctx, parsed, auth)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pull image %s: %w", parsed, err)
+	}
+	return img, nil
+}
+
+func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image, err error) {
+	ctx, cancel := context.WithCancel(s.libraryLog(ctx))
+	defer cancel()
+	reg, err := s.connect(ctx, ref, auth)
+	if err != nil {
+		return nil, err
+	}
+	defer reg.close()
+	lease := s.lease()
+	defer func() { s.conclude(ctx, lease, err) }()
+
+	began := time.Now()
+	log := s.log.With("image", ref.String())
+	go reg.progress.report(ctx, log, began)
+	top, err := reg.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err = s.assembly(reg, lease, reg.progress).assemble(ctx, top)
+	if err != nil {
+		return nil, err
+	}
+	if ref.digest == "" {
+		img.Tags = []string{ref.String()}
+	}
+	img.Digests = digestNames(ref, top.Digest)
+	if img, err = s.publish(img); err != nil {
+		return nil, err
+	}
+	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", reg.progress.bytes.Load(),
+		"layers", len(img.Chain), "size", img.Size, "took", time.Since(began).Round(time.Millisecond))
+	return img, nil
+}
+
+// digestNames are the names with a digest that a reference and what it led to give an image.
+func digestNames(ref reference, top digest.Digest) []string { return []string{ref.at(top)} }

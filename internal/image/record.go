@@ -1,0 +1,161 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// recordSchema is the version written. A reader refuses a greater one.
+const recordSchema = 1
+
+const tempPrefix = ".tmp-"
+
+// record is what a file of records/ holds.
+type record struct {
+	Schema    int             `json:"schema"`
+	ID        string          `json:"id"`
+	Tags      []string        `json:"tags,omitempty"`
+	Digests   []string        `json:"digests,omitempty"`
+	Manifests []digest.Digest `json:"manifests,omitempty"`
+	Chain     []string        `json:"chain"`
+	Size      uint64          `json:"size"`
+	MaxUID    uint32          `json:"max_uid"`
+	MaxGID    uint32          `json:"max_gid"`
+	Pulled    time.Time       `json:"pulled"`
+	Pinned    bool            `json:"pinned,omitempty"`
+	// Removed: the image is not listed any more, its bytes stay for the containers that hold it.
+	Removed bool          `json:"removed,omitempty"`
+	Config  ocispec.Image `json:"config"`
+}
+
+func newRecord(img *Image, removed bool) record {
+	return record{
+		Schema: recordSchema, ID: img.ID, Tags: img.Tags, Digests: img.Digests, Manifests: img.manifests,
+		Chain: img.Chain, Size: img.Size, MaxUID: img.MaxUID, MaxGID: img.MaxGID, Pulled: img.Pulled,
+		Pinned: img.Pinned, Removed: removed, Config: img.Config,
+	}
+}
+
+func (r *record) image() *Image {
+	return &Image{
+		ID: r.ID, Tags: r.Tags, Digests: r.Digests, manifests: r.Manifests, Chain: r.Chain, Size: r.Size,
+		MaxUID: r.MaxUID, MaxGID: r.MaxGID, Pulled: r.Pulled, Pinned: r.Pinned, Config: r.Config,
+	}
+}
+
+// recordName is the file of an image ID. An ID is always a valid sha256 digest (see describe and validate).
+func recordName(id string) string { return digest.Digest(id).Encoded() + ".json" }
+
+// readRecord reads and checks one record; name is the file's, which must agree with the content.
+func readRecord(dir, name string) (*record, error) {
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, err
+	}
+	return &r, r.validate(name)
+}
+
+func (r *record) validate(name string) error {
+	if r.Schema < 1 || r.Schema > recordSchema {
+		return fmt.Errorf("schema %d is not known to this version", r.Schema)
+	}
+	if err := validDigest(digest.Digest(r.ID)); err != nil {
+		return fmt.Errorf("image ID: %w", err)
+	}
+	if name != recordName(r.ID) {
+		return fmt.Errorf("the record is of image %s", r.ID)
+	}
+	for _, c := range r.Chain {
+		if err := validDigest(digest.Digest(c)); err != nil {
+			return fmt.Errorf("chain ID: %w", err)
+		}
+	}
+	return nil
+}
+
+// validDigest accepts sha256 only: names of files are made of these digests.
+func validDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("digest %.100q: %w", string(d), err)
+	}
+	if d.Algorithm() != digest.SHA256 {
+		return fmt.Errorf("digest %.100q: only sha256 is supported", string(d))
+	}
+	return nil
+}
+
+// writeRecord replaces the image's record. After nil it is on the disk.
+func writeRecord(dir string, r record) error {
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fmt.Errorf("record of image %s: %w", r.ID, err)
+	}
+	if err := replaceFile(dir, recordName(r.ID), data); err != nil {
+		return fmt.Errorf("write record of image %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// removeRecord is idempotent. After nil the removal is on the disk.
+func removeRecord(dir, id string) error {
+	err := os.Remove(filepath.Join(dir, recordName(id)))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove record of image %s: %w", id, err)
+	}
+	return syncDir(dir)
+}
+
+// replaceFile writes dir/name so that a crash leaves either the old or the new content.
+func replaceFile(dir, name string, data []byte) error {
+	f, err := os.CreateTemp(dir, tempPrefix)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, name))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(dir)
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// removeTemporary removes what an interrupted process left in dir.
+func removeTemporary(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}

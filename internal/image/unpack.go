@@ -1,0 +1,119 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// layerSource is one layer to unpack.
+type layerSource struct {
+	chain   string
+	diffID  digest.Digest
+	parents []string // chain IDs, the bottom one first
+	blob    ocispec.Descriptor
+}
+
+// unpack makes the layer from its blob. The caller holds the layer's lock and a pin on the blob and the parents.
+// On failure nothing is left. Classes: ErrDataLoss when the content is not what the image's configuration
+// promises, ErrResourceExhausted on a full disk, ErrFailedPrecondition when the blob is no usable archive.
+func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSource) (err error) {
+	temp, err := os.MkdirTemp(l.dir, tempPrefix+digest.Digest(src.chain).Encoded()+"-")
+	if err != nil {
+		return fmt.Errorf("unpack layer %s: %w", src.diffID, withDiskClass(err))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("unpack layer %s: %w", src.diffID, err), os.RemoveAll(temp))
+		}
+	}()
+	tree := filepath.Join(temp, "fs")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return withDiskClass(err)
+	}
+	if err := os.Chmod(tree, 0o755); err != nil { // the umask is not for the container's root
+		return err
+	}
+	ra, err := store.ReaderAt(ctx, src.blob)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ra.Close() }() // only read from
+	if err := applyStream(ctx, content.NewReader(ra), tree, l.trees(src.parents), src.diffID); err != nil {
+		return err
+	}
+	info, err := census(tree)
+	if err != nil {
+		return err
+	}
+	info.DiffID = src.diffID.String()
+	return withDiskClass(l.settle(temp, src.chain, info))
+}
+
+// applyStream unpacks a layer archive, compressed or not, and checks the digest of the archive within.
+func applyStream(ctx context.Context, r io.Reader, tree string, parents []string, diffID digest.Digest) error {
+	plain, err := compression.DecompressStream(r)
+	if err != nil {
+		return unusable(err)
+	}
+	defer func() { _ = plain.Close() }() // only read from
+	digester := diffID.Algorithm().Digester()
+	tee := io.TeeReader(plain, digester.Hash())
+	gone := &whiteouts{root: tree}
+	// Missing directories on the way to a file get the attributes they have in the layers below.
+	_, err = archive.Apply(ctx, tree, tee, archive.WithConvertWhiteout(gone.convert), archive.WithParents(parents))
+	if err == nil {
+		_, err = io.Copy(io.Discard, contextReader{ctx, tee}) // the digest is of the padding too
+	}
+	if err != nil {
+		return unusable(err)
+	}
+	if got := digester.Digest(); got != diffID {
+		return fmt.Errorf("the archive's digest is %s: %w", got, errdefs.ErrDataLoss)
+	}
+	return gone.write()
+}
+
+// unusable classes an error of applying an archive: what is neither the node's nor the caller's is the image's.
+func unusable(err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return withDiskClass(err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+}
+
+// withDiskClass marks a full disk or quota as ErrResourceExhausted.
+func withDiskClass(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	}
+	return err
+}
+
+// contextReader ends with its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

@@ -1,0 +1,264 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+	"golang.org/x/sys/unix"
+)
+
+// group is the name of the attachment's cgroup.
+func (a *Attachment) group() string { return "net-" + a.SandboxID }
+
+// parts are an attachment's three inputs to libcni, checked.
+func (a *Attachment) parts() (*libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
+	list, err := a.list()
+	if err != nil {
+		return nil, nil, classed(errdefs.ErrFailedPrecondition, "sandbox %s: %v", a.SandboxID, err)
+	}
+	rt, err := a.runtimeConf()
+	if err != nil {
+		return nil, nil, classed(errdefs.ErrFailedPrecondition, "sandbox %s: %v", a.SandboxID, err)
+	}
+	return list, rt, nil
+}
+
+// check refuses an attachment whose names cannot be used in paths.
+func (a *Attachment) check() error {
+	if err := utils.ValidateContainerID(a.SandboxID); err != nil {
+		return invalid(fmt.Sprintf("attachment: sandbox ID %q: %v", a.SandboxID, err))
+	}
+	if err := utils.ValidateInterfaceName(a.IfName); err != nil {
+		return invalid(fmt.Sprintf("attachment of sandbox %s: interface %q: %v", a.SandboxID, a.IfName, err))
+	}
+	return nil
+}
+
+// Attach runs ADD for an attachment that the caller has stored, and fills in
+// its Result. After an error the caller owes Detach, whatever the error was.
+// The text names verb, network, sandbox and plugin. Errors: DeadlineExceeded
+// or Canceled from ctx or AttachTimeout; ErrFailedPrecondition for what only a
+// change of the host's set-up can cure, and for an attachment that is not owed
+// a DEL, so not Plan's; ErrAlreadyExists when a has a result;
+// ErrUnavailable for the rest. Nothing runs any more when it returns, except
+// what a plugin that succeeded left running on purpose.
+func (n *Network) Attach(ctx context.Context, a *Attachment) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	if len(a.Result) > 0 {
+		return classed(errdefs.ErrAlreadyExists, "sandbox %s is attached to network %q already", a.SandboxID, a.Network)
+	}
+	if !a.Owed {
+		return classed(errdefs.ErrFailedPrecondition, "sandbox %s: the attachment was not planned, or is detached", a.SandboxID)
+	}
+	list, rt, err := a.parts()
+	if err != nil {
+		return err
+	}
+	leave, err := n.gate.enter(ctx, a, true)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	result, err := n.add(ctx, a, list, rt)
+	if err != nil {
+		n.status.recheck()
+		// ctx may be what ended it.
+		if serr := n.sweep(context.WithoutCancel(ctx), a.group()); serr != nil {
+			err = errors.Join(err, serr)
+		}
+		return err
+	}
+	a.Result = result
+	if left := n.groups.leave(a.group()); len(left) > 0 {
+		n.log.Info("a CNI plugin left processes running; they end with the sandbox",
+			"sandbox", a.SandboxID, "network", a.Network, "processes", brief(left))
+	}
+	return nil
+}
+
+func (n *Network) add(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) (json.RawMessage, error) {
+	c := call{verb: "ADD", network: list.Name, sandbox: a.SandboxID}
+	if err := n.requirePlugins(list); err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.AttachTimeout)
+	defer cancel()
+	r := &runner{net: n, group: a.group(), checkResult: true}
+	res, err := n.cni(r).AddNetworkList(ctx, list, rt)
+	if err != nil {
+		return nil, c.wrap(err)
+	}
+	data, err := json.Marshal(res)
+	if err != nil {
+		return nil, c.wrap(err)
+	}
+	parsed, err := parseResult(data)
+	if err != nil {
+		return nil, c.wrap(err)
+	}
+	// The kubelet makes a sandbox without an address again and again: say why.
+	if len(parsed.addresses(a.IfName)) == 0 {
+		return nil, classed(errdefs.ErrUnavailable, "%s: the plugins (%s) gave interface %s no address", c, pluginNames(list), a.IfName)
+	}
+	return data, nil
+}
+
+// Detach pays the attachment's debt: it ends what an interrupted plugin left
+// running, then runs DEL with the configuration as it was at ADD. netns is the
+// pinned path, or "" when the namespace is gone; a path that leads to no
+// namespace any more counts as "". nil means that nothing is owed and that the
+// cgroup is gone. Calling it again is harmless, also when the debt was paid by
+// a process that died before it could write so. After an error Attempts,
+// LastError and LastTry tell the story and the caller calls again later.
+func (n *Network) Detach(ctx context.Context, a *Attachment, netns string) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	leave, err := n.gate.enter(ctx, a, false)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := n.detach(ctx, a, netns); err != nil {
+		a.Attempts++
+		a.LastError, a.LastTry = err.Error(), time.Now()
+		return err
+	}
+	a.Owed, a.LastError = false, ""
+	n.gate.forget(a.SandboxID)
+	return nil
+}
+
+func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.DetachTimeout)
+	defer cancel()
+	// Leftovers first: an ADD that is still running, in a child of a plugin
+	// perhaps, could take an address after DEL has given it back.
+	if err := n.sweep(ctx, a.group()); err != nil {
+		return fmt.Errorf("detach sandbox %s: end what is left of an earlier CNI plugin: %w", a.SandboxID, err)
+	}
+	if !a.Owed {
+		return nil
+	}
+	list, rt, err := a.parts()
+	if err != nil {
+		return err
+	}
+	rt.NetNS = liveNamespace(netns)
+	if err := n.del(ctx, a, list, rt); err != nil {
+		return err
+	}
+	return n.sweep(context.WithoutCancel(ctx), a.group())
+}
+
+func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
+	c := call{verb: "DEL", network: list.Name, sandbox: a.SandboxID}
+	if err := n.requirePlugins(list); err != nil {
+		return fmt.Errorf("%s: %w", c, err)
+	}
+	cache := n.cacheFile(a, list.Name)
+	if err := a.restoreCache(cache, list, rt); err != nil {
+		return fmt.Errorf("%s: write the result of ADD for the plugins: %w", c, err)
+	}
+	r := &runner{net: n, group: a.group()}
+	if err := n.cni(r).DelNetworkList(ctx, list, rt); err != nil {
+		err = c.wrap(err)
+		return errors.Join(err, n.sweep(context.WithoutCancel(ctx), a.group()))
+	}
+	if err := os.Remove(cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: remove libcni's copy of the result: %w", c, err)
+	}
+	return nil
+}
+
+// liveNamespace gives path if a namespace is mounted there, and "" if not: a
+// plugin given a plain file, as an unmounted pin is after a reboot, would fail
+// for ever.
+func liveNamespace(path string) string {
+	if path == "" {
+		return ""
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil || st.Type != unix.NSFS_MAGIC {
+		return ""
+	}
+	return path
+}
+
+// cacheFile is where libcni keeps the result of this attachment's ADD.
+func (n *Network) cacheFile(a *Attachment, network string) string {
+	return filepath.Join(n.cfg.CacheDir, "results", network+"-"+a.SandboxID+"-"+a.IfName)
+}
+
+// cached is the form of libcni's files, the fields that it reads back for DEL.
+type cached struct {
+	Kind        string          `json:"kind"`
+	ContainerID string          `json:"containerId"`
+	Config      []byte          `json:"config"`
+	IfName      string          `json:"ifName"`
+	NetworkName string          `json:"networkName"`
+	NetNS       string          `json:"netns,omitempty"`
+	Args        [][2]string     `json:"cniArgs,omitempty"`
+	Caps        json.RawMessage `json:"capabilityArgs,omitempty"`
+	Result      json.RawMessage `json:"result,omitempty"`
+}
+
+// restoreCache makes libcni find the result of ADD, which it hands to the
+// plugins as prevResult, although its own file is lost or damaged. The
+// attachment's Result is the truth. Without one, whatever libcni has is used.
+func (a *Attachment) restoreCache(file string, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
+	var have cached
+	data, err := os.ReadFile(file)
+	intact := err == nil && json.Unmarshal(data, &have) == nil && have.Kind == libcni.CNICacheV1 &&
+		have.ContainerID == a.SandboxID && usable(have.Result)
+	if intact {
+		return nil
+	}
+	if !usable(a.Result) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	data, err = json.Marshal(cached{
+		Kind: libcni.CNICacheV1, ContainerID: a.SandboxID, Config: list.Bytes,
+		IfName: a.IfName, NetworkName: list.Name, NetNS: rt.NetNS,
+		Args: a.Args, Caps: a.CapabilityArgs, Result: a.Result,
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o600)
+}
+
+// usable says whether libcni can convert a result between versions.
+func usable(result json.RawMessage) bool {
+	_, err := parseResult(result)
+	return err == nil
+}
+
+// unsupported says that a plugin does not know the verb, by its error code:
+// that for a bad environment, as CNI_COMMAND is part of it, or one of also.
+func unsupported(err error, also ...uint) bool {
+	var pe *pluginError
+	if !errors.As(err, &pe) {
+		return false
+	}
+	return pe.code == types.ErrInvalidEnvironmentVariables || slices.Contains(also, pe.code)
+}

@@ -1,0 +1,179 @@
+package network
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+// Attachment is the book entry of one sandbox on the pod network: what ADD was
+// given and what it answered. It is plain data; the caller stores it, as JSON,
+// before Attach and again after Attach and Detach. It needs no directory or
+// file of today to be paid back, except the plugin binaries.
+type Attachment struct {
+	// SandboxID is the CNI container ID.
+	SandboxID string `json:"sandboxID"`
+	// NetNS is the path of the pinned network namespace given to ADD.
+	NetNS string `json:"netns"`
+	// IfName is the interface inside the sandbox.
+	IfName string `json:"ifName"`
+	// Network is the name in the network configuration.
+	Network string `json:"network"`
+	// ConfFile is where the configuration was read. For people only.
+	ConfFile string `json:"confFile"`
+	// ConfList is the network configuration as it was at ADD, with the
+	// plugins of a plugin directory written in line.
+	ConfList json.RawMessage `json:"confList"`
+	// Args become CNI_ARGS.
+	Args [][2]string `json:"args,omitempty"`
+	// CapabilityArgs is an object: capability name to its value.
+	CapabilityArgs json.RawMessage `json:"capabilityArgs,omitempty"`
+	// Result is the CNI result, empty until ADD returned one.
+	Result json.RawMessage `json:"result,omitempty"`
+	// Owed says that a DEL is owed. Plan sets it, Detach clears it.
+	Owed bool `json:"owed"`
+	// Attempts counts the DELs tried and failed.
+	Attempts int `json:"attempts,omitempty"`
+	// LastError is why the last DEL failed.
+	LastError string `json:"lastError,omitempty"`
+	// LastTry is when the last DEL was tried.
+	LastTry time.Time `json:"lastTry,omitzero"`
+}
+
+// IPs lists the addresses of the pod's interface in the order the plugins gave
+// them, so the first is the primary one. It is empty before ADD has returned,
+// and when the result cannot be read.
+func (a *Attachment) IPs() []netip.Addr {
+	r, err := parseResult(a.Result)
+	if err != nil {
+		return nil
+	}
+	return r.addresses(a.IfName)
+}
+
+// list is the configuration in libcni's form.
+func (a *Attachment) list() (*libcni.NetworkConfigList, error) {
+	l, err := parseList(a.ConfList)
+	if err != nil {
+		return nil, fmt.Errorf("the network configuration kept from ADD (%s): %w", a.ConfFile, err)
+	}
+	return l, nil
+}
+
+// runtimeConf is what libcni passes to each plugin.
+func (a *Attachment) runtimeConf() (*libcni.RuntimeConf, error) {
+	rt := &libcni.RuntimeConf{
+		ContainerID: a.SandboxID,
+		NetNS:       a.NetNS,
+		IfName:      a.IfName,
+		Args:        a.Args,
+	}
+	if len(a.CapabilityArgs) == 0 {
+		return rt, nil
+	}
+	// RawMessage values keep numbers as they were written.
+	var caps map[string]json.RawMessage
+	if err := json.Unmarshal(a.CapabilityArgs, &caps); err != nil {
+		return nil, fmt.Errorf("the capability arguments kept from ADD: %w", err)
+	}
+	rt.CapabilityArgs = make(map[string]any, len(caps))
+	for k, v := range caps {
+		rt.CapabilityArgs[k] = v
+	}
+	return rt, nil
+}
+
+// result is the part of a CNI result that this package reads, of every version
+// of the specification: ips since 0.3, ip4 and ip6 before.
+type result struct {
+	CNIVersion string             `json:"cniVersion"`
+	Interfaces []*resultInterface `json:"interfaces"`
+	IPs        []*resultIP        `json:"ips"`
+	IP4        *struct {
+		IP string `json:"ip"`
+	} `json:"ip4"`
+	IP6 *struct {
+		IP string `json:"ip"`
+	} `json:"ip6"`
+	Routes []*json.RawMessage `json:"routes"`
+}
+
+type resultInterface struct {
+	Name    string `json:"name"`
+	Sandbox string `json:"sandbox"`
+}
+
+type resultIP struct {
+	Address   string `json:"address"`
+	Interface *int   `json:"interface"`
+}
+
+// parseResult reads and checks a result. What it accepts, libcni's conversions
+// between versions can take: they follow null entries without looking.
+func parseResult(data []byte) (*result, error) {
+	if len(data) == 0 {
+		return nil, errors.New("empty result")
+	}
+	var r *result
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, err
+	}
+	if r == nil {
+		return nil, errors.New("null result")
+	}
+	for i, p := range r.Interfaces {
+		if p == nil {
+			return nil, fmt.Errorf("interfaces[%d] is null", i)
+		}
+	}
+	for i, p := range r.Routes {
+		if p == nil {
+			return nil, fmt.Errorf("routes[%d] is null", i)
+		}
+	}
+	for i, p := range r.IPs {
+		if p == nil {
+			return nil, fmt.Errorf("ips[%d] is null", i)
+		}
+		if _, err := netip.ParsePrefix(p.Address); err != nil {
+			return nil, fmt.Errorf("ips[%d].address: %w", i, err)
+		}
+		if p.Interface != nil && (*p.Interface < 0 || *p.Interface >= len(r.Interfaces)) {
+			return nil, fmt.Errorf("ips[%d].interface: %d, but there are %d interfaces", i, *p.Interface, len(r.Interfaces))
+		}
+	}
+	return r, nil
+}
+
+// addresses are those that lie on the interface ifName inside a sandbox, and
+// those that no interface is named for.
+func (r *result) addresses(ifName string) []netip.Addr {
+	var out []netip.Addr
+	add := func(prefix string) {
+		if p, err := netip.ParsePrefix(prefix); err == nil {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	for _, ip := range r.IPs {
+		if ip.Interface != nil {
+			i := r.Interfaces[*ip.Interface]
+			if i.Sandbox == "" || i.Name != ifName {
+				continue
+			}
+		}
+		add(ip.Address)
+	}
+	if len(r.IPs) == 0 {
+		if r.IP4 != nil {
+			add(r.IP4.IP)
+		}
+		if r.IP6 != nil {
+			add(r.IP6.IP)
+		}
+	}
+	return out
+}

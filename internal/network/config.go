@@ -1,0 +1,228 @@
+package network
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// maxConfSize bounds a configuration file. A larger one is no configuration.
+const maxConfSize = 1 << 20
+
+// configuration is today's network.
+type configuration struct {
+	file string
+	list *libcni.NetworkConfigList // Bytes is self-contained, see inline
+}
+
+// load reads the first configuration in dir by name. A first file that cannot
+// be used is an error, not skipped: another network than the operator meant is
+// worse than none. Errors name the directory or file.
+func load(dir string) (*configuration, error) {
+	file, err := firstConf(dir)
+	if err != nil {
+		return nil, err
+	}
+	list, err := readConf(file)
+	if err != nil {
+		return nil, classed(errdefs.ErrFailedPrecondition, "network configuration %s: %v", file, err)
+	}
+	return &configuration{file: file, list: list}, nil
+}
+
+func firstConf(dir string) (string, error) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", classed(errdefs.ErrUnavailable, "network configuration directory %s does not exist", dir)
+	}
+	if err != nil {
+		return "", classed(errdefs.ErrUnavailable, "network configuration directory: %v", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			continue
+		}
+		switch filepath.Ext(e.Name()) {
+		case ".conflist", ".conf", ".json":
+			return filepath.Join(dir, e.Name()), nil
+		}
+	}
+	return "", classed(errdefs.ErrUnavailable, "no network configuration (*.conflist, *.conf or *.json) in directory %s", dir)
+}
+
+// readConf reads a list, or a single plugin's configuration and makes a list
+// of it. The content tells which it is, not the name.
+func readConf(file string) (*libcni.NetworkConfigList, error) {
+	data, err := readLimited(file, maxConfSize)
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, err
+	}
+	if raw == nil {
+		return nil, errors.New("it is null")
+	}
+	if _, single := raw["type"]; single && raw["plugins"] == nil {
+		return singleConf(data, raw)
+	}
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	if !list.LoadOnlyInlinedPlugins {
+		if err := utils.ValidateNetworkName(list.Name); err != nil {
+			return nil, err
+		}
+		more, err := libcni.NetworkPluginConfsFromFiles(filepath.Dir(file), list.Name)
+		if err != nil {
+			return nil, err
+		}
+		if len(more) > 0 {
+			return inline(raw, list, more)
+		}
+	}
+	return parseList(data)
+}
+
+// singleConf makes a list of one plugin's configuration.
+func singleConf(data []byte, raw map[string]json.RawMessage) (*libcni.NetworkConfigList, error) {
+	list := map[string]any{"plugins": []json.RawMessage{data}, "name": ""}
+	for _, key := range []string{"name", "cniVersion"} {
+		if v, ok := raw[key]; ok {
+			list[key] = v
+		}
+	}
+	out, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return parseList(out)
+}
+
+// inline writes the plugins of the network's plugin directory into the list,
+// so that its bytes alone say everything.
+func inline(raw map[string]json.RawMessage, list *libcni.NetworkConfigList, more []*libcni.PluginConfig) (*libcni.NetworkConfigList, error) {
+	var plugins []json.RawMessage
+	for _, p := range append(slices.Clone(list.Plugins), more...) {
+		plugins = append(plugins, p.Bytes)
+	}
+	all, err := json.Marshal(plugins)
+	if err != nil {
+		return nil, err
+	}
+	raw["plugins"] = all
+	raw["loadOnlyInlinedPlugins"] = json.RawMessage("true")
+	data, err := json.Marshal(raw)
+	if err != nil {
+		return nil, err
+	}
+	return parseList(data)
+}
+
+// parseList reads a self-contained list and checks what libcni leaves to the
+// first plugin call.
+func parseList(data []byte) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := utils.ValidateNetworkName(list.Name); err != nil {
+		return nil, err
+	}
+	if list.CNIVersion != "" {
+		if _, _, _, err := version.ParseVersion(list.CNIVersion); err != nil {
+			return nil, fmt.Errorf("cniVersion %q: %w", list.CNIVersion, err)
+		}
+	}
+	if len(list.Plugins) == 0 {
+		return nil, errors.New("no plugins in it")
+	}
+	return list, nil
+}
+
+// since11 says whether the list's version of the specification has the verbs
+// STATUS and GC.
+func since11(list *libcni.NetworkConfigList) bool {
+	ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "1.1.0")
+	return err == nil && ok
+}
+
+// pluginNames are those of the list, in its order.
+func pluginNames(list *libcni.NetworkConfigList) string {
+	var names []string
+	for _, p := range list.Plugins {
+		names = append(names, p.Network.Type)
+	}
+	return strings.Join(names, ", ")
+}
+
+// only is the list with one of its plugins.
+func only(list *libcni.NetworkConfigList, p *libcni.PluginConfig) *libcni.NetworkConfigList {
+	return &libcni.NetworkConfigList{
+		Name:       list.Name,
+		CNIVersion: list.CNIVersion,
+		Plugins:    []*libcni.PluginConfig{p},
+		Bytes:      list.Bytes,
+	}
+}
+
+// findPlugin gives the path of a plugin binary. The error is of class
+// ErrFailedPrecondition and names the file and the directories searched.
+func findPlugin(name string, dirs []string) (string, error) {
+	if name == "" || strings.ContainsRune(name, '/') || name == "." || name == ".." {
+		return "", classed(errdefs.ErrFailedPrecondition, "%q is no name of a CNI plugin", name)
+	}
+	var found string
+	for _, dir := range dirs {
+		path := filepath.Join(dir, name)
+		fi, err := os.Stat(path)
+		if err != nil || !fi.Mode().IsRegular() {
+			continue
+		}
+		if fi.Mode().Perm()&0o111 != 0 {
+			return path, nil
+		}
+		found = path
+	}
+	if found != "" {
+		return "", classed(errdefs.ErrFailedPrecondition, "CNI plugin %s is not executable", found)
+	}
+	return "", classed(errdefs.ErrFailedPrecondition, "CNI plugin %q is missing: searched in %s", name, strings.Join(dirs, ", "))
+}
+
+// requirePlugins checks that every plugin of the list is there. Plugins that
+// plugins call (IPAM) are not looked for: some run theirs elsewhere.
+func (n *Network) requirePlugins(list *libcni.NetworkConfigList) error {
+	for _, p := range list.Plugins {
+		if _, err := findPlugin(p.Network.Type, n.cfg.BinDirs); err != nil {
+			return fmt.Errorf("network %q: %w", list.Name, err)
+		}
+	}
+	return nil
+}
+
+func readLimited(file string, limit int64) ([]byte, error) {
+	fi, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	if fi.Size() > limit {
+		return nil, fmt.Errorf("%d bytes; at most %d are read", fi.Size(), limit)
+	}
+	return os.ReadFile(file)
+}

@@ -1,0 +1,93 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// classedError carries an errdefs class without repeating the class's name in
+// the text.
+type classedError struct {
+	text  string
+	class error
+}
+
+func (e *classedError) Error() string { return e.text }
+func (e *classedError) Unwrap() error { return e.class }
+
+func classed(class error, format string, args ...any) error {
+	if len(args) > 0 {
+		format = fmt.Sprintf(format, args...)
+	}
+	return &classedError{text: format, class: class}
+}
+
+// pluginError is what went wrong with one plugin process. Its text does not
+// name verb, network and sandbox: [call.wrap] does.
+type pluginError struct {
+	plugin string // the binary's name
+	text   string
+	code   uint // the plugin's own error code, 0 when it gave none
+	class  error
+}
+
+func (e *pluginError) Error() string { return "plugin " + e.plugin + " " + e.text }
+func (e *pluginError) Unwrap() error { return e.class }
+
+// classOf sorts the error codes of the CNI specification: those that only a
+// change of the configuration can cure, and all others, which may be cured by
+// time.
+func classOf(code uint) error {
+	switch code {
+	case types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField,
+		types.ErrDecodingFailure, types.ErrInvalidNetworkConfig:
+		return errdefs.ErrFailedPrecondition
+	default:
+		return errdefs.ErrUnavailable
+	}
+}
+
+// call names a series of plugin runs in error texts.
+type call struct {
+	verb    string
+	network string
+	sandbox string // "" for STATUS and GC
+}
+
+func (c call) String() string {
+	s := fmt.Sprintf("CNI %s on network %q", c.verb, c.network)
+	if c.sandbox != "" {
+		s += " for sandbox " + c.sandbox
+	}
+	return s
+}
+
+// wrap gives err, which libcni returned, the step and the object. libcni's own
+// words around a plugin's error say the same again, so they are dropped.
+func (c call) wrap(err error) error {
+	var pe *pluginError
+	if errors.As(err, &pe) {
+		return fmt.Errorf("%s: %w", c, pe)
+	}
+	return fmt.Errorf("%s: %w", c, err)
+}
+
+// interrupted is the error of a plugin that was ended because ctx was done.
+func interrupted(ctx context.Context, plugin string, started time.Time, ended []string) error {
+	seconds := time.Since(started).Seconds()
+	text := fmt.Sprintf("had not answered after %.1f seconds", seconds)
+	class := ctx.Err()
+	if errors.Is(class, context.Canceled) {
+		text = fmt.Sprintf("was still running when the request was cancelled after %.1f seconds", seconds)
+	}
+	text += " and was ended"
+	if len(ended) > 0 {
+		text += fmt.Sprintf(" (processes: %s)", brief(ended))
+	}
+	return &pluginError{plugin: plugin, text: text, class: class}
+}

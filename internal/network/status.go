@@ -1,0 +1,195 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// settle lets a burst of file events end before they are looked at.
+	settle = 100 * time.Millisecond
+	// firstWait bounds how long Status waits for the very first check.
+	firstWait = time.Second
+)
+
+// pace is how often and how long the network is asked for its status.
+type pace struct {
+	// poll bounds the age of a status. Watching is only a hint: it fails
+	// silently on a directory that is not there yet, on network file systems,
+	// and when the user's inotify instances are used up.
+	poll time.Duration
+	// timeout bounds the STATUS calls of one check.
+	timeout time.Duration
+}
+
+var usualPace = pace{poll: 10 * time.Second, timeout: 10 * time.Second}
+
+// status is the cached answer of Status and the goroutine that refreshes it.
+type status struct {
+	pace   pace
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the goroutine has ended
+	kick   chan struct{}
+	first  chan struct{} // closed when the first check has ended
+
+	mu      sync.Mutex
+	err     error
+	began   time.Time // of the check in progress
+	checked bool
+}
+
+func (s *status) start(n *Network, p pace) {
+	s.pace = p
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done = cancel, make(chan struct{})
+	s.kick, s.first = make(chan struct{}, 1), make(chan struct{})
+	s.began = time.Now()
+	go func() {
+		defer close(s.done)
+		n.watch(ctx)
+	}()
+}
+
+func (s *status) stop() {
+	s.cancel()
+	<-s.done
+}
+
+// recheck asks for a check soon. It never blocks.
+func (s *status) recheck() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Status says whether the network is ready: nil, or an error whose text names
+// the directory, the file or the plugin and what is wrong. It answers from a
+// cache that is refreshed 10 seconds after the last check's end at the latest,
+// and on changes of the directories and after a failed Attach; it runs no plugin and never waits
+// for one, except that the first call after New may wait up to a second. Any
+// error means "not ready"; its class is the one Plan would give.
+func (n *Network) Status(ctx context.Context) error {
+	s := &n.status
+	select {
+	case <-s.first:
+	case <-ctx.Done():
+	case <-time.After(firstWait):
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.checked {
+		return classed(errdefs.ErrUnavailable, "network status is not known yet: the first check has been running for %.1f seconds", time.Since(s.began).Seconds())
+	}
+	return s.err
+}
+
+// watch checks at once, then on every hint and every pace.poll.
+func (n *Network) watch(ctx context.Context) {
+	w, err := fsnotify.NewWatcher()
+	var events chan fsnotify.Event
+	var errs chan error
+	if err != nil {
+		n.log.Info("network configuration is polled, not watched", "error", err)
+	} else {
+		defer func() { _ = w.Close() }()
+		events, errs = w.Events, w.Errors
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events:
+			timer.Reset(settle)
+		case <-errs: // an overflow: something changed
+			timer.Reset(settle)
+		case <-n.status.kick:
+			timer.Reset(0)
+		case <-timer.C:
+			if w != nil {
+				// Before the check, so that no change falls between. A directory
+				// that is watched already stays so; one that was removed and
+				// made again has lost its watch.
+				for _, dir := range append([]string{n.cfg.ConfDir}, n.cfg.BinDirs...) {
+					_ = w.Add(dir)
+				}
+			}
+			n.refresh(ctx)
+			timer.Reset(n.status.pace.poll)
+		}
+	}
+}
+
+// refresh checks and stores the answer.
+func (n *Network) refresh(ctx context.Context) {
+	s := &n.status
+	s.mu.Lock()
+	s.began = time.Now()
+	s.mu.Unlock()
+	err := n.check(ctx)
+	if ctx.Err() != nil {
+		return // Close: the error is of our own making
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.checked && errText(s.err) != errText(err) {
+		n.log.Info("network status changed", "ready", err == nil, "error", errText(err))
+	}
+	s.err = err
+	if !s.checked {
+		s.checked = true
+		close(s.first)
+	}
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// check finds out whether a sandbox could be attached now.
+func (n *Network) check(ctx context.Context) error {
+	conf, err := load(n.cfg.ConfDir)
+	if err != nil {
+		return err
+	}
+	if err := n.requirePlugins(conf.list); err != nil {
+		return fmt.Errorf("network configuration %s: %w", conf.file, err)
+	}
+	if !since11(conf.list) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.status.pace.timeout)
+	defer cancel()
+	group := "net-status-" + n.instance()
+	// A daemon killed in the middle of a check leaves the group behind.
+	if err := n.sweep(ctx, group); err != nil {
+		return err
+	}
+	err = n.askPlugins(ctx, group, conf)
+	return errors.Join(err, n.sweep(context.WithoutCancel(ctx), group))
+}
+
+// askPlugins calls STATUS of each plugin until one is not ready. A plugin that
+// does not know the verb is ready.
+func (n *Network) askPlugins(ctx context.Context, group string, conf *configuration) error {
+	for _, p := range conf.list.Plugins {
+		r := &runner{net: n, group: group}
+		c := call{verb: "STATUS", network: conf.list.Name}
+		err := n.cni(r).GetStatusNetworkList(ctx, only(conf.list, p))
+		if err != nil && !unsupported(err) {
+			return fmt.Errorf("network configuration %s: %w", conf.file, c.wrap(err))
+		}
+	}
+	return nil
+}

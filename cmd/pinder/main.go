@@ -1,0 +1,134 @@
+// Command pinder is Pinfold's container supervisor, one for a node. See package
+// internal/pinder for how it works.
+//
+//	pinder --state DIR [--detach]   the supervisor pair for a state directory
+//	pinder init                     process 1 of a pod with a shared PID namespace
+//	pinder version
+//
+// "pinder supervise" and "--inherit" are for pinder itself.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+
+	"github.com/pinfold-run/pinfold/internal/pinder"
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// Exit codes besides 0.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitRunning = 3 // another pinder has the state directory
+)
+
+type options struct {
+	command string
+	state   string
+	inherit int
+	detach  bool
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "pinder:", err)
+		os.Exit(exitUsage)
+	}
+	// A small, steady process: the live heap is a few hundred KiB, so collecting
+	// often costs nothing and keeps it small.
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(16 << 20)
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "pinder:", err)
+		if errors.Is(err, pinder.ErrRunning) {
+			os.Exit(exitRunning)
+		}
+		os.Exit(exitFailure)
+	}
+}
+
+func parse(args []string) (options, error) {
+	o := options{inherit: -1}
+	for i := 0; i < len(args); i++ {
+		value := func() string {
+			if i++; i < len(args) {
+				return args[i]
+			}
+			return ""
+		}
+		switch a := args[i]; a {
+		case "init", "version", "supervise":
+			o.command = a
+		case "--state":
+			o.state = value()
+		case "--detach":
+			o.detach = true
+		case "--inherit":
+			n, err := strconv.Atoi(value())
+			if err != nil {
+				return o, fmt.Errorf("--inherit: %w", err)
+			}
+			o.inherit = n
+		default:
+			return o, fmt.Errorf("unknown argument %q", a)
+		}
+	}
+	if o.command != "init" && o.command != "version" && !filepath.IsAbs(o.state) {
+		return o, fmt.Errorf("--state %q: an absolute directory is needed", o.state)
+	}
+	return o, nil
+}
+
+func run(o options) error {
+	switch {
+	case o.command == "init":
+		pinder.RunInit()
+		return nil
+	case o.command == "version":
+		fmt.Printf("pinder protocol %d\n", protocol.Version)
+		return nil
+	case o.command == "supervise":
+		return pinder.RunSupervisor(o.state)
+	case o.inherit >= 0:
+		return pinder.InheritReaper(o.state, o.inherit)
+	case o.detach:
+		return detach(o.state)
+	default:
+		return pinder.RunReaper(o.state)
+	}
+}
+
+// detach starts pinder in a session of its own and returns: its caller's child
+// is this process, never pinder.
+func detach(state string) error {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(state, "pinder.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = syscall.ForkExec("/proc/self/exe", []string{"pinder", "--state", state}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   os.Environ(),
+		Files: []uintptr{null.Fd(), null.Fd(), log.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return fmt.Errorf("start pinder: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package pinder
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+const (
+	// attachPipe is the wished capacity of an attacher's pipe, in bytes (the kernel's limit for everybody).
+	attachPipe = 1 << 20
+	// patience is how long full pipes may hold up the container's log, all together. The daemon reads
+	// attachers' pipes into its own memory, whatever its clients do, so full ones mean that it is stopped or
+	// has no CPU.
+	patience = time.Second
+)
+
+// attacher gets a copy of a container's output, each stream through a pipe. It belongs to this supervisor
+// alone: when that dies, the daemon sees the pipes end and asks the next one.
+type attacher struct {
+	id   string
+	ends [len(streamNames)]int // write ends; -1: not wanted, or ended
+}
+
+// attachers are those of one process, guarded by process.out.
+type attachers struct {
+	list []*attacher
+	cut  map[string]bool // IDs of those that were cut off
+}
+
+// descriptors are passed to the daemon with an answer.
+type descriptors struct {
+	names []string
+	fds   []int
+}
+
+func (d *descriptors) add(name string, fd int) {
+	d.names, d.fds = append(d.names, name), append(d.fds, fd)
+}
+
+// attach makes the pipes of one more attacher. What is logged after the answer goes to it, too.
+func (s *supervisor) attach(r protocol.Attach) (*descriptors, error) {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return nil, err
+	}
+	// Whoever continues the work of a dead supervisor holds the lock, so nothing is seen twice.
+	if err := p.lockOp(deadlineIn(0)); err != nil {
+		return nil, err
+	}
+	defer p.unlockOp()
+	m := p.snapshot()
+	switch {
+	case m.Phase != protocol.PhaseCreated && m.Phase != protocol.PhaseRunning:
+		return nil, protocol.Errorf(protocol.CodeFailedPrecondition, "attach: container %s is %s", r.ID, m.Phase)
+	case m.LogLost:
+		return nil, protocol.Errorf(protocol.CodeUnavailable,
+			"attach: container %s: its streams were lost when pinder and pinfoldd were killed together", r.ID)
+	}
+	d := &descriptors{}
+	err = p.addAttacher(&r, d)
+	if err == nil && r.Stdin {
+		err = p.giveStdin(&r, d)
+	}
+	if err != nil {
+		closeAll(d.fds)
+		return nil, err
+	}
+	return d, nil
+}
+
+func (p *process) addAttacher(r *protocol.Attach, d *descriptors) error {
+	p.out.Lock()
+	defer p.out.Unlock()
+	p.sweepAttachers()
+	if p.attached.cut[r.AttachID] {
+		return protocol.Errorf(protocol.CodeDeadlineExceeded,
+			"attach: container %s: pinfoldd did not read its output for %s, and was cut off", r.ID, patience)
+	}
+	p.mu.Lock()
+	streams := p.streams
+	p.mu.Unlock()
+	a := &attacher{id: r.AttachID, ends: [len(streamNames)]int{-1, -1}}
+	wanted := [len(streamNames)]bool{r.Stdout, r.Stderr}
+	for _, st := range streams {
+		if st.ended || !wanted[st.index] {
+			continue
+		}
+		from, to, err := attachEnds()
+		if err != nil {
+			closeAttacher(a)
+			return protocol.Errorf(protocol.CodeInternal, "attach: container %s: %v", r.ID, err)
+		}
+		a.ends[st.index] = to
+		d.add(streamNames[st.index], from)
+	}
+	p.attached.list = append(p.attached.list, a)
+	return nil
+}
+
+func attachEnds() (from, to int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return -1, -1, fmt.Errorf("pipe: %w", err)
+	}
+	// Refused where the user's pipe quota is used up; then it is smaller.
+	_, _ = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, attachPipe)
+	return fds[0], fds[1], nil
+}
+
+// giveStdin adds what writes to the container's standard input, if anybody still may.
+func (p *process) giveStdin(r *protocol.Attach, d *descriptors) error {
+	kind := kindStdin
+	if p.get(kindTTY) != nil {
+		kind = kindTTY
+	}
+	h := p.get(kind)
+	if h == nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+	if err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "attach: container %s: stdin: %v", r.ID, err)
+	}
+	d.add(kindStdin, fd)
+	if kind == kindStdin && r.StdinOnce {
+		// The caller holds op, so nobody else has taken it meanwhile.
+		p.set(kindStdin, nil)
+		if err := p.keep(); err != nil {
+			logf("%v", err) // its end is then not seen before the container's
+		}
+	}
+	return nil
+}
+
+// duplicate gives what was just logged to the attachers. The caller holds p.out.
+func (p *process) duplicate(stream int, data []byte) {
+	if len(data) == 0 || len(p.attached.list) == 0 {
+		return
+	}
+	deadline := time.Now().Add(patience)
+	p.attached.list = slices.DeleteFunc(p.attached.list, func(a *attacher) bool {
+		fd := a.ends[stream]
+		if fd < 0 {
+			return false
+		}
+		err := writePatiently(fd, data, deadline)
+		if err == nil {
+			return false
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			logf("%s: an attacher does not read and is cut off", p.describe())
+			if p.attached.cut == nil {
+				p.attached.cut = map[string]bool{}
+			}
+			p.attached.cut[a.id] = true
+		}
+		closeAttacher(a)
+		return true
+	})
+}
+
+// writePatiently writes all of it, or returns EAGAIN when the pipe stays full, EPIPE when nobody reads.
+func writePatiently(fd int, data []byte, deadline time.Time) error {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		switch {
+		case err == nil:
+			data = data[n:]
+			continue
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EAGAIN):
+			return err
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return err
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(left/time.Millisecond)+1)
+	}
+	return nil
+}
+
+// sweepAttachers forgets those whose daemon has closed its end. The caller holds p.out.
+func (p *process) sweepAttachers() {
+	p.attached.list = slices.DeleteFunc(p.attached.list, func(a *attacher) bool {
+		open := false
+		for i, fd := range a.ends {
+			if fd < 0 {
+				continue
+			}
+			poll := []unix.PollFd{{Fd: int32(fd)}}
+			if n, err := unix.Poll(poll, 0); err == nil && n > 0 && poll[0].Revents&unix.POLLERR != 0 {
+				_ = unix.Close(fd)
+				a.ends[i] = -1
+				continue
+			}
+			open = true
+		}
+		return !open
+	})
+}
+
+// endStream tells the attachers that a stream has ended. The caller holds p.out.
+func (p *process) endStream(st *stream) {
+	st.ended = true
+	for _, a := range p.attached.list {
+		if fd := a.ends[st.index]; fd >= 0 {
+			_ = unix.Close(fd)
+			a.ends[st.index] = -1
+		}
+	}
+}
+
+// detachAll ends all attachers' streams. The caller holds p.out.
+func (p *process) detachAll() {
+	for _, a := range p.attached.list {
+		closeAttacher(a)
+	}
+	p.attached = attachers{}
+}
+
+func closeAttacher(a *attacher) {
+	for i, fd := range a.ends {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		a.ends[i] = -1
+	}
+}

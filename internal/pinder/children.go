@@ -1,0 +1,142 @@
+package pinder
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// children decides which of our exited children may be reaped by the way.
+//
+// Children that somebody claimed are reaped by the claimant, after their exit
+// is recorded. A child that nobody claimed may be one that a runtime call under
+// way is about to report: it stays a zombie until every call that was under way
+// when it was first seen has ended. So a pid in a runtime's pid file is always
+// that of an unreaped child, which cannot have been reused.
+type children struct {
+	kick chan struct{}
+
+	mu      sync.Mutex
+	claimed map[int]bool
+	calls   map[uint64]bool
+	last    uint64         // the youngest call's number
+	seen    map[int]uint64 // unclaimed zombie -> youngest call when first seen
+	orphan  int            // the zombie that the reaper reported last
+}
+
+func newChildren() *children {
+	return &children{
+		kick:    make(chan struct{}, 1),
+		claimed: map[int]bool{}, calls: map[uint64]bool{}, seen: map[int]uint64{},
+	}
+}
+
+// beginCall says that a runtime call starts, whose children are not to be
+// reaped before endCall.
+func (c *children) beginCall() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	c.calls[c.last] = true
+	return c.last
+}
+
+func (c *children) endCall(n uint64) {
+	c.mu.Lock()
+	delete(c.calls, n)
+	c.mu.Unlock()
+	c.poke()
+}
+
+// claim keeps pid from being reaped here until unclaim. To claim a pid that is
+// not known to be an unreaped child, a call must be under way.
+func (c *children) claim(pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.claimed[pid] = true
+	delete(c.seen, pid)
+}
+
+func (c *children) unclaim(pid int) {
+	c.mu.Lock()
+	delete(c.claimed, pid)
+	c.mu.Unlock()
+	c.poke()
+}
+
+func (c *children) poke() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// reported notes an orphan of the reaper's.
+func (c *children) reported(pid int) {
+	c.mu.Lock()
+	c.orphan = pid
+	c.mu.Unlock()
+	c.poke()
+}
+
+// mayReap says whether a zombie is nobody's. It must be called with c.mu held.
+func (c *children) mayReap(pid int) bool {
+	if c.claimed[pid] {
+		return false
+	}
+	since, ok := c.seen[pid]
+	if !ok {
+		since = c.last
+		c.seen[pid] = since
+	}
+	for n := range c.calls {
+		if n <= since {
+			return false
+		}
+	}
+	delete(c.seen, pid)
+	return true
+}
+
+// loop reaps what is nobody's, for ever. A zombie that has to stay hides those
+// behind it (waitid gives the first) until its turn ends; that delays only
+// these, because every claimed child is waited for by its own pidfd.
+func (c *children) loop(reapOrphan func(pid int) error) {
+	sigs := make(chan os.Signal, 1)
+	signal.Notify(sigs, unix.SIGCHLD)
+	for {
+		c.sweep()
+		c.mu.Lock()
+		orphan := c.orphan
+		due := orphan != 0 && c.mayReap(orphan)
+		if due {
+			c.orphan = 0
+		}
+		c.mu.Unlock()
+		if due {
+			if err := reapOrphan(orphan); err != nil && !errors.Is(err, unix.ECHILD) {
+				logf("reap orphan %d: %v", orphan, err)
+			}
+		}
+		select {
+		case <-sigs:
+		case <-c.kick:
+		}
+	}
+}
+
+func (c *children) sweep() {
+	for {
+		c.mu.Lock()
+		pid, _, err := peek(unix.P_ALL, 0)
+		if err != nil || pid == 0 || !c.mayReap(pid) {
+			c.mu.Unlock()
+			return
+		}
+		_, _, _ = reap(unix.P_PID, pid)
+		c.mu.Unlock()
+	}
+}

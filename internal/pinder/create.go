@@ -1,0 +1,346 @@
+package pinder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// undoGrace is how long a failed create waits for its own undoing.
+const undoGrace = 5 * time.Second
+
+func checkID(what, id string) error {
+	if id == "" || len(id) > 128 {
+		return protocol.Errorf(protocol.CodeInvalidArgument, "%s %q: 1 to 128 characters are allowed", what, id)
+	}
+	for _, c := range id {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.", c) || id[0] == '.' {
+			return protocol.Errorf(protocol.CodeInvalidArgument, "%s %q: only letters, digits, '-', '_' and, not first, '.' are allowed", what, id)
+		}
+	}
+	return nil
+}
+
+func checkCreate(r *protocol.Create) error {
+	if err := checkID("container", r.ID); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name, path string
+		optional   bool
+	}{
+		{"bundle", r.Bundle, false},
+		{"runtime", r.Runtime.Binary, false},
+		{"runtime root", r.Runtime.Root, false},
+		{"log path", r.LogPath, true},
+		{"exit file", r.ExitFile, true},
+	} {
+		if !filepath.IsAbs(f.path) && (f.path != "" || !f.optional) {
+			return protocol.Errorf(protocol.CodeInvalidArgument, "container %s: %s %q is not absolute", r.ID, f.name, f.path)
+		}
+	}
+	return nil
+}
+
+// create makes a container up to the runtime's "create". A repeat of the same
+// request gets the first one's result.
+func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
+	if err := checkCreate(&r); err != nil {
+		return nil, err
+	}
+	deadline := deadlineIn(r.Runtime.TimeoutMillis)
+	p, err := s.newProcess(meta{
+		ID: r.ID, Phase: protocol.PhaseCreating, Runtime: r.Runtime, Bundle: r.Bundle,
+		TTY: r.TTY, LogPath: r.LogPath, ExitFile: r.ExitFile,
+	})
+	if err != nil {
+		return nil, protocol.Errorf(protocol.CodeInternal, "create: container %s: %v", r.ID, err)
+	}
+	for !s.remember(p) {
+		if created, err := s.existing(&r, deadline); created != nil || err != nil {
+			p.state.close()
+			return created, err
+		}
+	}
+	if err := p.clearRemains(&r, deadline); err != nil {
+		p.discard() // and not the runtime's container, which may be a running one
+		p.unlockOp()
+		return nil, err
+	}
+	err = p.createIn(&r, deadline)
+	if err == nil {
+		defer p.unlockOp()
+		return p.created(), nil
+	}
+	undone := make(chan struct{})
+	go func() {
+		defer close(undone)
+		defer p.unlockOp()
+		s.undoCreate(p)
+	}()
+	// A runtime that hangs may hang again, so the answer does not wait for ever. A
+	// later request for this ID waits for the lock.
+	select {
+	case <-undone:
+	case <-time.After(undoGrace):
+	}
+	return nil, err
+}
+
+func (p *process) created() *protocol.Created {
+	m := p.snapshot()
+	return &protocol.Created{PID: m.PID, StartTime: m.StartTime, Cgroup: m.Cgroup.Path}
+}
+
+// existing waits for whoever has the ID. Nil and nil mean that it is gone.
+func (s *supervisor) existing(r *protocol.Create, deadline time.Time) (*protocol.Created, error) {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // gone
+	}
+	if err := p.lockOp(deadline); err != nil {
+		return nil, err
+	}
+	defer p.unlockOp()
+	m := p.snapshot()
+	switch {
+	case m.Phase == protocol.PhaseDeleted:
+		return nil, nil //nolint:nilnil // gone
+	case m.Bundle == r.Bundle && m.PID != 0:
+		return p.created(), nil
+	}
+	return nil, protocol.Errorf(protocol.CodeAlreadyExists, "create: container %s: exists with bundle %s", r.ID, m.Bundle)
+}
+
+// undoCreate removes what a failed creation left. The caller holds p's op lock.
+func (s *supervisor) undoCreate(p *process) {
+	m := p.snapshot()
+	_, err := s.runRuntime(nil, m.Runtime, call{
+		step: "delete", args: []string{"delete", "--force", m.ID}, deadline: time.Now().Add(30 * time.Second),
+	})
+	if err != nil {
+		logf("undo create: container %s: %v", m.ID, err)
+	}
+	p.discard()
+}
+
+// createIn prepares the streams, calls the runtime, and begins to watch.
+func (p *process) createIn(r *protocol.Create, deadline time.Time) error {
+	fail := func(step string, err error) error {
+		return protocol.Errorf(protocol.CodeInternal, "%s: container %s: %v", step, r.ID, err)
+	}
+	child, err := p.prepareStreams(r)
+	defer child.close()
+	if err != nil {
+		return fail("create", err)
+	}
+	if err := p.keep(); err != nil {
+		return fail("create", err)
+	}
+	c := call{
+		step: "create", deadline: deadline,
+		stdin: child.stdin, stdout: child.stdout, stderr: child.stderr,
+		args: []string{"create", "--bundle", r.Bundle, "--pid-file", p.pidFile()},
+	}
+	var console *consoleSocket
+	if r.TTY {
+		if console, err = p.sup.newConsoleSocket(); err != nil {
+			return fail("create", err)
+		}
+		defer console.close()
+		c.args = append(c.args, "--console-socket", console.path)
+	} else if h := p.get(kindStderr); h != nil {
+		c.errors = h.fd
+	}
+	c.args = append(c.args, r.ID)
+	if err := p.launch(r.Runtime, c, console); err != nil {
+		return err
+	}
+	p.startStreams()
+	go p.watch()
+	return nil
+}
+
+// clearRemains removes a container of this ID that no supervisor knows any more:
+// a create that went on after everything that knew of it was killed. Nothing has
+// run in it; if something has, it is not ours to remove.
+func (p *process) clearRemains(r *protocol.Create, deadline time.Time) error {
+	p.sup.strays.await(r.ID, deadline)
+	if _, err := os.Lstat(filepath.Join(r.Runtime.Root, r.ID)); err != nil {
+		return nil //nolint:nilerr // there is none, or the runtime will say so
+	}
+	out, err := p.sup.runRuntime(nil, r.Runtime, call{step: "state", args: []string{"state", r.ID}, deadline: deadline})
+	if status := statusOf(out); err == nil && status != "created" && status != "stopped" {
+		return protocol.Errorf(protocol.CodeAlreadyExists, "create: container %s: is known to the runtime, and %s", r.ID, status)
+	}
+	_, err = p.sup.runRuntime(nil, r.Runtime, call{
+		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
+	})
+	if err != nil {
+		return wrapCall("delete", p, err)
+	}
+	return nil
+}
+
+// launch calls the runtime and claims the process that it leaves. Until the
+// claim stands, no exited child is reaped by the way.
+func (p *process) launch(rt protocol.Runtime, c call, console *consoleSocket) error {
+	n := p.sup.kids.beginCall()
+	defer p.sup.kids.endCall(n)
+	defer func() { _ = os.Remove(p.pidFile()) }()
+	if _, err := p.sup.runRuntime(p, rt, c); err != nil {
+		p.endUnclaimed()
+		return wrapCall(c.step, p, err)
+	}
+	if console != nil {
+		master, err := console.receive()
+		if err != nil {
+			return wrapCall(c.step, p, err)
+		}
+		if err := p.adoptMaster(master); err != nil {
+			return wrapCall(c.step, p, err)
+		}
+	}
+	if err := p.claim(); err != nil {
+		return wrapCall(c.step, p, err)
+	}
+	return nil
+}
+
+// endUnclaimed kills what a failed call may have left running: only a child of
+// ours, so the pid is its own. Its zombie will be swept.
+func (p *process) endUnclaimed() {
+	pid, err := p.readPidFile()
+	if err != nil {
+		return
+	}
+	if _, _, err := peek(unix.P_PID, pid); err == nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+func (p *process) readPidFile() (int, error) {
+	b, err := os.ReadFile(p.pidFile())
+	if err != nil {
+		return 0, fmt.Errorf("pid file: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("pid file holds %q", b)
+	}
+	return pid, nil
+}
+
+func (p *process) adoptMaster(fd int) error {
+	h, err := pollable(fd, kindTTY)
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	p.set(kindTTY, h)
+	return nil
+}
+
+// prepareStreams makes everything that is to exist before the runtime is called.
+func (p *process) prepareStreams(r *protocol.Create) (childEnds, error) {
+	if r.LogPath != "" {
+		fd, _, err := openLog(r.LogPath)
+		if err != nil {
+			return childEnds{}, err
+		}
+		p.set(kindLog, &handle{fd: fd})
+	}
+	if err := p.privatePipe(); err != nil {
+		return childEnds{}, err
+	}
+	if r.TTY {
+		return childEnds{}, nil
+	}
+	child, ours, err := pipes(r.Stdin)
+	if err != nil {
+		return child, err
+	}
+	for kind, fd := range ours {
+		h := &handle{fd: fd}
+		if kind != kindStdin {
+			if h, err = pollable(fd, kind); err != nil {
+				return child, err
+			}
+		}
+		p.set(kind, h)
+	}
+	return child, nil
+}
+
+// pidFile derives from the process's key, so that a new supervisor finds it.
+func (p *process) pidFile() string {
+	return filepath.Join(p.sup.callsDir(), strings.ReplaceAll(p.key, "/", "+")+".pid")
+}
+
+// claim takes the pid from the runtime's pid file. It is an unreaped child of
+// ours, unless the runtime is an unusual one; then the pidfd has to do.
+func (p *process) claim() error {
+	pid, err := p.readPidFile()
+	if err != nil {
+		return err
+	}
+	if _, _, err := peek(unix.P_PID, pid); err != nil && !errors.Is(err, unix.ECHILD) {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("process %d: pidfd: %w", pid, err)
+	}
+	h, err := pollable(pidfd, kindPidfd)
+	if err != nil {
+		_ = unix.Close(pidfd)
+		return err
+	}
+	p.sup.kids.claim(pid)
+	p.set(kindPidfd, h)
+	return p.identify(pid)
+}
+
+// identify notes what is known of the process behind the pidfd.
+func (p *process) identify(pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	m := p.snapshot()
+	phase := protocol.PhaseRunning
+	if m.ExecID == "" {
+		phase = protocol.PhaseCreated
+		m.Cgroup = findCgroup(pid)
+		p.openEvents(&m.Cgroup)
+	}
+	if err := p.update(func(n *meta) {
+		n.PID, n.StartTime, n.Cgroup, n.Phase, n.Deadline = pid, start, m.Cgroup, phase, 0
+	}); err != nil {
+		return err
+	}
+	return p.keep()
+}
+
+func (p *process) openEvents(c *cgroup) {
+	if c.Events == "" {
+		return
+	}
+	fd, err := unix.Open(c.Events, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	if c.Base, err = oomKills(fd); err != nil {
+		_ = unix.Close(fd)
+		return
+	}
+	p.set(kindEvents, &handle{fd: fd})
+}

@@ -1,0 +1,182 @@
+package pinder
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// upgradeGrace is how long an upgrade waits for operations under way.
+const upgradeGrace = 10 * time.Second
+
+// statusOf reads the answer of the runtime's "state".
+func statusOf(out string) string {
+	var st struct {
+		Status string `json:"status"`
+	}
+	if json.Unmarshal([]byte(out), &st) != nil {
+		return ""
+	}
+	return st.Status
+}
+
+// missing answers an offer: those keys that a daemon holds and pinder does not.
+func (s *supervisor) missing(r protocol.Keys) (protocol.Keys, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := protocol.Keys{Keys: []string{}}
+	for _, key := range r.Keys {
+		if s.procs[key] == nil {
+			lost.Keys = append(lost.Keys, key)
+		}
+	}
+	return lost, nil
+}
+
+// giveBack restores one object from the daemon's duplicates.
+func (s *supervisor) giveBack(m protocol.Message) error {
+	var k protocol.Keep
+	if err := m.Decode(&k); err != nil {
+		closeAll(m.FDs)
+		return err
+	}
+	p, err := s.restore(k.Key, k.Kinds, m.FDs)
+	if err != nil {
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "restore %s: %v", k.Key, err)
+	}
+	if err := p.keep(); err != nil {
+		return protocol.Errorf(protocol.CodeUnavailable, "restore %s: %v", k.Key, err)
+	}
+	return nil
+}
+
+// adopt watches a container of which all descriptors are lost. Its output can
+// no longer be logged; its exit code is known where the pidfd tells it.
+func (s *supervisor) adopt(r protocol.Adopt) (*protocol.Created, error) {
+	if err := checkCreate(&protocol.Create{
+		ID: r.ID, Bundle: r.Bundle, Runtime: r.Runtime, LogPath: r.LogPath, ExitFile: r.ExitFile,
+	}); err != nil {
+		return nil, err
+	}
+	fail := func(code protocol.Code, err error) (*protocol.Created, error) {
+		return nil, protocol.Errorf(code, "adopt: container %s: %v", r.ID, err)
+	}
+	h, err := openVerified(r.PID, r.StartTime)
+	if err != nil {
+		return fail(protocol.CodeNotFound, err)
+	}
+	p, err := s.newProcess(meta{
+		ID: r.ID, Runtime: r.Runtime, Bundle: r.Bundle, TTY: r.TTY, ExitFile: r.ExitFile,
+		Phase: protocol.PhaseRunning, Started: true, LogLost: true,
+	})
+	if err != nil {
+		h.close()
+		return fail(protocol.CodeInternal, err)
+	}
+	p.set(kindPidfd, h)
+	if !s.remember(p) {
+		h.close()
+		p.state.close()
+		return fail(protocol.CodeAlreadyExists, fmt.Errorf("is known"))
+	}
+	defer p.unlockOp()
+	s.kids.claim(r.PID)
+	if err := p.identify(r.PID); err != nil {
+		s.kids.unclaim(r.PID)
+		p.discard()
+		return fail(protocol.CodeNotFound, err)
+	}
+	if err := p.setPhase(protocol.PhaseRunning); err != nil {
+		return fail(protocol.CodeInternal, err)
+	}
+	go p.watch()
+	return p.created(), nil
+}
+
+// openVerified opens a pidfd and checks that it is of the process meant.
+func openVerified(pid int, start uint64) (*handle, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", pid, err)
+	}
+	// Read after opening: if it is right now, the pidfd was opened on it.
+	got, err := startTime(pid)
+	if err == nil && got != start {
+		err = fmt.Errorf("process %d is another one by now: started at %d, not %d", pid, got, start)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	h, err := pollable(fd, kindPidfd)
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return h, err
+}
+
+// upgrade replaces the reaper and then this process by another binary, in
+// place. Runtime calls under way are undone or resumed as after a kill.
+func (s *supervisor) upgrade(r protocol.Upgrade) error {
+	if !filepath.IsAbs(r.Path) {
+		return protocol.Errorf(protocol.CodeInvalidArgument, "upgrade: path %q is not absolute", r.Path)
+	}
+	if err := s.tryBinary(r.Path); err != nil {
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "upgrade: %s: %v", r.Path, err)
+	}
+	deadline := time.Now().Add(upgradeGrace)
+	for _, p := range s.all() { // let operations end that can
+		if p.lockOp(deadline) == nil {
+			defer p.unlockOp()
+		}
+	}
+	if _, err := s.reaper.ask(linkMsg{op: opExec, text: r.Path}); err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "upgrade: reaper: %v", err)
+	}
+	logf("reaper is upgraded; supervisor follows")
+	for _, fd := range []int{fdLink, fdListen, fdLock} {
+		if err := keepOnExec(fd, true); err != nil {
+			return protocol.Errorf(protocol.CodeInternal, "upgrade: %v", err)
+		}
+	}
+	// The daemon sees the connection end and the new image's hello.
+	err := syscall.Exec(r.Path, []string{"pinder", "supervise", "--state", s.dir}, syscall.Environ())
+	return protocol.Errorf(protocol.CodeInternal, "upgrade: supervisor: %v", err)
+}
+
+// tryBinary runs "PATH version": a binary that cannot even do that must not
+// take our place.
+func (s *supervisor) tryBinary(path string) error {
+	n := s.kids.beginCall()
+	defer s.kids.endCall(n)
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = null.Close() }()
+	var fd int
+	std := null.Fd()
+	pid, err := syscall.ForkExec(path, []string{"pinder", "version"}, &syscall.ProcAttr{
+		Env: syscall.Environ(), Files: []uintptr{std, std, std},
+		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &fd},
+	})
+	if err != nil {
+		return err
+	}
+	ws, err := waitDeadline(pid, fd, time.Now().Add(5*time.Second))
+	if err != nil {
+		return err
+	}
+	_, _, _ = reap(unix.P_PID, pid)
+	if ws.code != cldExited || ws.status != 0 {
+		return fmt.Errorf("\"version\" fails: code %d, status %d", ws.code, ws.status)
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+// Package pinder is the node's container supervisor: one pair of processes that
+// runs the OCI runtime, owns the containers' standard streams and log files,
+// and records how every container ended.
+//
+// # The pair
+//
+// The outer process, the reaper, holds the listening socket and a duplicate of
+// every descriptor that matters, and starts the inner one, the supervisor,
+// which does all the work. Both are sub-reapers
+// (PR_SET_CHILD_SUBREAPER), so:
+//
+//   - when the supervisor dies, its children become the reaper's, and a new
+//     supervisor gets the descriptors back from the reaper;
+//   - when the reaper dies, the supervisor, who has everything, executes itself
+//     into a reaper in place and starts a new supervisor;
+//   - when both die, the daemon gives its own duplicates to a new pair.
+//
+// # Exit codes
+//
+// The kernel keeps them: a container's zombie is reaped only after its exit
+// record is written. The supervisor looks at it with WNOWAIT, or asks the
+// reaper to, and at last asks the pidfd itself (PIDFD_GET_INFO, Linux 6.15),
+// which works whoever the parent was. Before Linux 6.15 that last way is missing,
+// and one sequence of deaths loses an exit code (the exit is reported as unknown):
+// first the supervisor that started a container, so that the reaper becomes its
+// parent, later that reaper, whose children then go to the machine's init. A pid is never used without a pidfd,
+// except for our own unreaped children, whose pids cannot be reused.
+//
+// # Log lines
+//
+// Output moves from the container's pipe to a private pipe (splice), is looked
+// at there without being consumed (tee), is written to the log at an offset
+// noted in shared memory before, and is consumed last. Wherever this is cut by
+// SIGKILL, the next supervisor finds either the bytes in a pipe, with the place
+// and the time stamp they go under, or the note that they are written. See
+// pump.go and cursor in state.go. A reader that follows the log sees no change
+// of what it has read: a repeated write puts the same bytes in the same place.
+// The place where attachers get their copy is settle, beside the write.
+//
+// # Locks
+//
+// In this order, outermost first; any may be skipped:
+//
+//	process.op     one runtime operation of one container (seconds)
+//	  process.out  one log write of one container (a disk's latency)
+//	    process.mu     the container's state and descriptors (no blocking)
+//	      supervisor.mu  the table of containers and connections (no blocking)
+//
+// No lock common to two containers is held across a system call that can block
+// on a container, a runtime or a disk.
+//
+// The package uses only the standard library and golang.org/x/sys.
+package pinder

@@ -1,0 +1,171 @@
+package pinder
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+const (
+	// drainTimeout bounds how long a hung log disk delays an exit record.
+	drainTimeout = 10 * time.Second
+	// strangerTimeout bounds the wait for the status of a process whose parent
+	// is none of ours and has not reaped it.
+	strangerTimeout = 5 * time.Second
+	recordRetry     = 5 * time.Second
+)
+
+// watch waits for the process's end and sees it through. One goroutine each.
+func (p *process) watch() {
+	h := p.get(kindPidfd)
+	if h == nil {
+		return
+	}
+	if h.raw.Read(func(uintptr) bool { return pidfdExited(h.fd) }) != nil {
+		return // closed: discarded
+	}
+	ws, known := p.status(h.fd)
+	at := time.Now()
+	exit := &protocol.Exit{At: at.UnixNano(), Unknown: !known}
+	m := p.snapshot()
+	exit.ID, exit.ExecID = m.ID, m.ExecID
+	if known {
+		exit.Code = int(ws.status)
+		if ws.code != cldExited {
+			exit.Code, exit.Signal = 128+int(ws.status), int(ws.status)
+		}
+		exit.OOMKilled = ws.code != cldExited && unix.Signal(ws.status) == unix.SIGKILL && p.oomKilled()
+	}
+	p.drainBounded()
+	p.finish(exit)
+}
+
+// status finds how the process ended without reaping it.
+func (p *process) status(pidfd int) (waitStatus, bool) {
+	m := p.snapshot()
+	for giveUp := time.Now().Add(strangerTimeout); ; time.Sleep(50 * time.Millisecond) {
+		if pid, ws, err := peek(unix.P_PIDFD, pidfd); err == nil && pid != 0 {
+			return ws, true
+		}
+		// Not ours. The reaper's? The start time tells its zombie from that of a
+		// process which got the pid after ours was reaped by a stranger.
+		if st, err := startTime(m.PID); err == nil && st == m.StartTime {
+			if pid, ws, err := p.sup.reaper.peek(m.PID); err == nil && pid != 0 {
+				return ws, true
+			}
+		}
+		if ws, ok := exitOfStranger(pidfd, m.PID, m.StartTime); ok {
+			return ws, true
+		}
+		if time.Now().After(giveUp) {
+			return waitStatus{}, false
+		}
+	}
+}
+
+func (p *process) oomKilled() bool {
+	h := p.get(kindEvents)
+	if h == nil {
+		return false
+	}
+	n, err := oomKills(h.fd)
+	return err == nil && n > p.snapshot().Cgroup.Base
+}
+
+func (p *process) drainBounded() {
+	done := make(chan struct{})
+	go func() {
+		p.drain()
+		close(done)
+	}()
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		logf("%s: its log cannot be written; its exit is recorded first", p.describe())
+	}
+}
+
+// finish makes an exit known, in the order that no death of ours can lose it:
+// shared memory, exit record, daemon, and only then the zombie goes.
+func (p *process) finish(exit *protocol.Exit) {
+	if err := p.update(func(m *meta) {
+		// Whoever repeats an interrupted start is told that it had happened.
+		m.Started = m.Started || m.Phase == protocol.PhaseStarting
+		m.Exit, m.Phase = exit, protocol.PhaseExited
+	}); err != nil {
+		logf("%s: %v", p.describe(), err)
+	}
+	p.announce(exit)
+}
+
+// announce is the part of finish that may be repeated by a later supervisor.
+// Until the record was tried, nobody is told of the exit, in lists neither.
+func (p *process) announce(exit *protocol.Exit) {
+	if !p.snapshot().Recorded {
+		p.record(exit)
+	}
+	p.mu.Lock()
+	p.told = true
+	p.mu.Unlock()
+	p.sup.broadcast(protocol.TypeExit, exit, nil)
+	p.release()
+	close(p.exited)
+}
+
+// release lets the pid go.
+func (p *process) release() {
+	m := p.snapshot()
+	if h := p.get(kindPidfd); h != nil {
+		if _, _, err := reap(unix.P_PIDFD, h.fd); errors.Is(err, unix.ECHILD) {
+			// ECHILD again when it was nobody's: fine. The start time guards against
+			// a pid that was reaped elsewhere and used again by a child of the reaper's.
+			if st, err := startTime(m.PID); err == nil && st == m.StartTime {
+				_ = p.sup.reaper.reap(m.PID)
+			}
+		}
+	}
+	p.sup.kids.unclaim(m.PID)
+}
+
+// record writes the exit record. A failure is retried while this supervisor
+// lives; the next one writes it as well, if it is not marked as written.
+func (p *process) record(exit *protocol.Exit) {
+	path := p.snapshot().ExitFile
+	if path == "" {
+		return
+	}
+	err := writeExit(path, exit)
+	if err == nil {
+		_ = p.update(func(m *meta) { m.Recorded = true })
+		return
+	}
+	logf("%s: exit record: %v", p.describe(), err)
+	time.AfterFunc(recordRetry, func() {
+		if p.snapshot().Phase == protocol.PhaseExited {
+			p.record(exit)
+		}
+	})
+}
+
+// writeExit puts the record at path by rename, so that it is whole or absent.
+func writeExit(path string, exit *protocol.Exit) error {
+	b, err := json.Marshal(exit)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return os.Rename(tmp, path)
+}

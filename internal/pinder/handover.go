@@ -1,0 +1,176 @@
+package pinder
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// table is what one reaper leaves to the process image that follows it in the
+// same pid. All descriptors keep their numbers.
+type table struct {
+	Listen     int     `json:"listen"`
+	Lock       int     `json:"lock"`
+	Link       int     `json:"link"` // -1: no supervisor
+	Supervisor int     `json:"supervisor,omitempty"`
+	Seq        uint32  `json:"seq,omitempty"` // the opExec to be answered
+	Objects    []entry `json:"objects,omitempty"`
+}
+
+type entry struct {
+	Key   string `json:"key"`
+	Kinds string `json:"kinds"`
+	FDs   []int  `json:"fds"`
+}
+
+func (t *table) fds() []int {
+	all := []int{t.Listen, t.Lock}
+	if t.Link >= 0 {
+		all = append(all, t.Link)
+	}
+	for _, o := range t.Objects {
+		all = append(all, o.FDs...)
+	}
+	return all
+}
+
+// become replaces this process image by the reaper in binary. It returns only
+// when that fails, and then everything is as it was.
+func become(binary, dir string, t *table) error {
+	b, err := json.Marshal(t)
+	if err != nil {
+		return fmt.Errorf("hand over: %w", err)
+	}
+	fd, err := unix.MemfdCreate("pinder-table", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("hand over: memfd_create: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if n, err := unix.Pwrite(fd, b, 0); err != nil || n != len(b) {
+		return fmt.Errorf("hand over: write table: %d of %d bytes: %w", n, len(b), err)
+	}
+	all := append(t.fds(), fd)
+	for i, f := range all {
+		if err := keepOnExec(f, true); err != nil {
+			for _, done := range all[:i] {
+				_ = keepOnExec(done, false)
+			}
+			return fmt.Errorf("hand over: descriptor %d: %w", f, err)
+		}
+	}
+	err = syscall.Exec(binary, []string{"pinder", "--state", dir, "--inherit", strconv.Itoa(fd)}, syscall.Environ())
+	for _, f := range all {
+		_ = keepOnExec(f, false)
+	}
+	return fmt.Errorf("execute %s: %w", binary, err)
+}
+
+func keepOnExec(fd int, keep bool) error {
+	flag := unix.FD_CLOEXEC
+	if keep {
+		flag = 0
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flag)
+	return err
+}
+
+// handOver is the reaper's part of an upgrade. The caller holds r.mu.
+func (r *reaper) handOver(binary string, seq uint32) error {
+	t := &table{Listen: r.listen, Lock: r.lock, Link: r.link.fd, Supervisor: r.pid, Seq: seq}
+	for key, k := range r.store {
+		t.Objects = append(t.Objects, entry{Key: key, Kinds: k.kinds, FDs: k.fds})
+	}
+	return become(binary, r.dir, t)
+}
+
+// InheritReaper is RunReaper for a process image that follows another: fd is
+// the table's memfd.
+func InheritReaper(dir string, fd int) error {
+	t, err := readTable(fd)
+	if err != nil {
+		return err
+	}
+	for _, f := range t.fds() {
+		if err := keepOnExec(f, false); err != nil {
+			return fmt.Errorf("inherited descriptor %d: %w", f, err)
+		}
+	}
+	r := &reaper{dir: dir, listen: t.Listen, lock: t.Lock, store: map[string]*kept{}}
+	for _, o := range t.Objects {
+		r.store[o.Key] = &kept{kinds: o.Kinds, fds: o.FDs}
+	}
+	if t.Link >= 0 {
+		if r.link, err = newLink(t.Link); err != nil {
+			return err
+		}
+		r.pid = t.Supervisor
+		r.link.reply(linkMsg{seq: t.Seq}, 0)
+	}
+	return r.run()
+}
+
+func readTable(fd int) (*table, error) {
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("inherited table: %w", err)
+	}
+	b := make([]byte, st.Size)
+	if _, err := unix.Pread(fd, b, 0); err != nil {
+		return nil, fmt.Errorf("inherited table: %w", err)
+	}
+	t := &table{}
+	if err := json.Unmarshal(b, t); err != nil {
+		return nil, fmt.Errorf("inherited table: %w", err)
+	}
+	return t, nil
+}
+
+// The supervisor's descriptors, by number.
+const (
+	fdLink   = 3
+	fdListen = 4
+	fdLock   = 5
+)
+
+// spawn starts a supervisor.
+func (r *reaper) spawn() error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("start supervisor: socketpair: %w", err)
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		_ = unix.Close(pair[0])
+		_ = unix.Close(pair[1])
+		return fmt.Errorf("start supervisor: %w", err)
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"pinder", "supervise", "--state", r.dir}, &syscall.ProcAttr{
+		Env:   syscall.Environ(),
+		Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(pair[1]), uintptr(r.listen), uintptr(r.lock)},
+	})
+	_ = unix.Close(null)
+	_ = unix.Close(pair[1])
+	if err != nil {
+		_ = unix.Close(pair[0])
+		return fmt.Errorf("start supervisor: %w", err)
+	}
+	l, err := newLink(pair[0])
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pid, r.link = pid, l
+	r.missed.Store(0)
+	return err
+}
+
+// splitKinds is the inverse of joining an object's kinds for the link.
+func splitKinds(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}

@@ -1,0 +1,190 @@
+package pinder
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// start runs the container's process. Starting a started one is no error.
+func (s *supervisor) start(r protocol.Call) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	deadline := deadlineIn(r.TimeoutMillis)
+	if err := p.lockOp(deadline); err != nil {
+		return err
+	}
+	defer p.unlockOp()
+	m := p.snapshot()
+	switch m.Phase {
+	case protocol.PhaseRunning:
+		return nil
+	case protocol.PhaseCreated:
+	default:
+		if m.Started {
+			return nil // a repeat, and the container has ended since
+		}
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "start: container %s is %s", r.ID, m.Phase)
+	}
+	if err := p.setPhase(protocol.PhaseStarting); err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "start: container %s: %v", r.ID, err)
+	}
+	_, err = s.runRuntime(p, m.Runtime, call{step: "start", args: []string{"start", r.ID}, deadline: deadline})
+	if err != nil {
+		_ = p.setPhase(protocol.PhaseCreated)
+		return wrapCall("start", p, err)
+	}
+	return p.setPhase(protocol.PhaseRunning)
+}
+
+// setPhase changes the phase of a process that has not exited.
+func (p *process) setPhase(phase string) error {
+	return p.update(func(m *meta) {
+		if phase == protocol.PhaseRunning {
+			m.Started = true
+		}
+		if m.Phase != protocol.PhaseExited {
+			m.Phase = phase
+		}
+	})
+}
+
+// signal sends a signal through the pidfd.
+func (s *supervisor) signal(r protocol.Signal) error {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return err
+	}
+	if p.snapshot().Phase == protocol.PhaseCreating {
+		// There is no process yet; whoever wants it dead wants it dead then, too.
+		if err := p.lockOp(deadlineIn(0)); err != nil {
+			return err
+		}
+		p.unlockOp()
+	}
+	h := p.get(kindPidfd)
+	if h == nil || p.hasExited() {
+		return protocol.Errorf(protocol.CodeNotFound, "signal: %s has no process", p.describe())
+	}
+	if err := unix.PidfdSendSignal(h.fd, unix.Signal(r.Signal), nil, 0); err != nil {
+		code := protocol.CodeInternal
+		if errors.Is(err, unix.ESRCH) {
+			code = protocol.CodeNotFound
+		}
+		return protocol.Errorf(code, "signal %d: %s: %v", r.Signal, p.describe(), err)
+	}
+	return nil
+}
+
+// killAll ends every process of the container at once where its cgroup can, else
+// through the runtime, which does so for containers without a pid namespace of
+// their own; elsewhere the init's end is everybody's.
+func (s *supervisor) killAll(r protocol.Call) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	m := p.snapshot()
+	if m.Cgroup.Kill != "" {
+		err := os.WriteFile(m.Cgroup.Kill, []byte("1"), 0)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		logf("%s: %v; asking the runtime", p.describe(), err)
+	}
+	_, err = s.runRuntime(nil, m.Runtime, call{
+		step: "kill", args: []string{"kill", r.ID, "KILL"}, deadline: deadlineIn(r.TimeoutMillis),
+	})
+	if h := p.get(kindPidfd); h != nil {
+		_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
+	}
+	if err != nil && !p.gone() {
+		return wrapCall("kill", p, err)
+	}
+	return nil
+}
+
+func (p *process) gone() bool {
+	h := p.get(kindPidfd)
+	return p.hasExited() || h != nil && pidfdExited(h.fd)
+}
+
+// delete ends a container and all that is known of it. For an unknown one the
+// runtime is asked all the same.
+func (s *supervisor) delete(r protocol.Delete) error {
+	if err := checkID("container", r.ID); err != nil {
+		return err
+	}
+	deadline := deadlineIn(r.Runtime.TimeoutMillis)
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return s.deleteUnknown(r, deadline)
+	}
+	if err := p.lockOp(deadline); err != nil {
+		return err
+	}
+	defer p.unlockOp()
+	m := p.snapshot()
+	if m.Phase == protocol.PhaseDeleted {
+		return nil
+	}
+	s.strays.await(r.ID, deadline)
+	_, err = s.runRuntime(nil, m.Runtime, call{
+		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
+	})
+	if err != nil {
+		return wrapCall("delete", p, err)
+	}
+	if m.PID != 0 && !p.awaitExit(deadline) {
+		return protocol.Errorf(protocol.CodeDeadlineExceeded,
+			"delete: container %s: its process %d has not ended", r.ID, m.PID)
+	}
+	for _, e := range s.execsOf(r.ID) {
+		e.endExec(deadline)
+	}
+	p.discard()
+	return nil
+}
+
+func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error {
+	if r.Runtime.Binary == "" {
+		return nil
+	}
+	s.strays.await(r.ID, deadline)
+	_, err := s.runRuntime(nil, r.Runtime, call{
+		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
+	})
+	if err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "runtime delete: container %s: %v", r.ID, err)
+	}
+	return nil
+}
+
+func (p *process) awaitExit(deadline time.Time) bool {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// shutdown ends pinder when nothing depends on it.
+func (s *supervisor) shutdown() error {
+	if n := len(s.all()); n > 0 {
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "shutdown: %d containers and execs depend on pinder", n)
+	}
+	if _, err := s.reaper.ask(linkMsg{op: opQuit}); err != nil {
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "shutdown: %v", err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) }) // after the answer
+	return nil
+}

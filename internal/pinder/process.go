@@ -1,0 +1,257 @@
+package pinder
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// Kinds of descriptors of a process. Their names are part of the contract with
+// the reaper's and the daemon's duplicates.
+const (
+	kindState    = "state"  // the memfd, see state.go
+	kindStdout   = "stdout" // read end
+	kindStderr   = "stderr" // read end
+	kindStdin    = "stdin"  // write end
+	kindTTY      = "tty"    // pty master
+	kindPrivateR = "private-r"
+	kindPrivateW = "private-w"
+	kindLog      = "log"
+	kindPidfd    = "pidfd"
+	kindEvents   = "events" // the cgroup's OOM counters
+)
+
+// handle is one descriptor; file is set for those that are waited on, and then
+// owns fd.
+type handle struct {
+	fd   int
+	file *os.File
+	raw  syscall.RawConn
+}
+
+// pollable makes a handle whose raw.Read waits in the runtime's poller.
+func pollable(fd int, name string) (*handle, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &handle{fd: fd, file: f, raw: raw}, nil
+}
+
+func (h *handle) close() {
+	if h.file != nil {
+		_ = h.file.Close()
+		return
+	}
+	_ = unix.Close(h.fd)
+}
+
+// process is a container (its init) or an exec'd process.
+type process struct {
+	key string
+	sup *supervisor
+
+	op  chan struct{} // a lock that can be waited for with a deadline
+	out sync.Mutex    // the log, the private pipe, the cursor
+
+	mu      sync.Mutex
+	meta    meta
+	state   *sharedState
+	handles map[string]*handle
+	streams []*stream
+	// attached is guarded by out.
+	attached attachers
+	expiry   *time.Timer // of a finished exec
+	told     bool        // the exit, if any, may be spoken of
+
+	exited chan struct{} // closed when meta.Exit is set and its record was tried
+}
+
+func containerKey(id string) string    { return "c/" + id }
+func execKey(id, execID string) string { return "x/" + id + "/" + execID }
+
+func keyOf(id, execID string) string {
+	if execID == "" {
+		return containerKey(id)
+	}
+	return execKey(id, execID)
+}
+
+// newProcess makes a process with fresh shared state; the caller holds its op lock.
+func (s *supervisor) newProcess(m meta) (*process, error) {
+	st, err := newState()
+	if err != nil {
+		return nil, err
+	}
+	p := s.wrap(keyOf(m.ID, m.ExecID), st, m)
+	p.op <- struct{}{}
+	if err := p.update(func(*meta) {}); err != nil {
+		st.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (s *supervisor) wrap(key string, st *sharedState, m meta) *process {
+	return &process{
+		key: key, sup: s, meta: m, state: st,
+		op:      make(chan struct{}, 1),
+		handles: map[string]*handle{kindState: {fd: st.fd}},
+		exited:  make(chan struct{}),
+	}
+}
+
+// lockOp waits for the operation lock until the deadline.
+func (p *process) lockOp(deadline time.Time) error {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case p.op <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return protocol.Errorf(protocol.CodeDeadlineExceeded,
+			"%s: another operation on it has not ended", p.describe())
+	}
+}
+
+func (p *process) unlockOp() { <-p.op }
+
+func (p *process) describe() string {
+	if m := p.snapshot(); m.ExecID != "" {
+		return "exec " + m.ExecID + " of container " + m.ID
+	}
+	return "container " + p.snapshot().ID
+}
+
+func (p *process) snapshot() meta {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.meta
+}
+
+// update changes the state and writes it to the memfd.
+func (p *process) update(f func(*meta)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.meta)
+	return p.state.saveMeta(&p.meta)
+}
+
+// set stores a handle, closing one of the same kind.
+func (p *process) set(kind string, h *handle) {
+	p.mu.Lock()
+	old := p.handles[kind]
+	if h == nil {
+		delete(p.handles, kind)
+	} else {
+		p.handles[kind] = h
+	}
+	p.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+}
+
+func (p *process) get(kind string) *handle {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.handles[kind]
+}
+
+// duplicates returns new descriptors of all handles, to be closed by the caller.
+func (p *process) duplicates() (kinds []string, fds []int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for kind, h := range p.handles {
+		fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+		if err != nil {
+			closeAll(fds)
+			return nil, nil, fmt.Errorf("duplicate %s of %s: %w", kind, p.key, err)
+		}
+		kinds, fds = append(kinds, kind), append(fds, fd)
+	}
+	return kinds, fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// keep hands duplicates of all descriptors to the reaper, waits until it has
+// them, and sends them to the daemon.
+func (p *process) keep() error {
+	kinds, fds, err := p.duplicates()
+	if err != nil {
+		return err
+	}
+	if err := p.sup.reaper.keep(p.key, kinds, fds); err != nil {
+		closeAll(fds)
+		return fmt.Errorf("hand descriptors of %s to the reaper: %w", p.describe(), err)
+	}
+	p.sup.broadcast(protocol.TypeKeep, protocol.Keep{Key: p.key, Kinds: kinds}, fds)
+	return nil
+}
+
+// discard forgets the process: state marked, duplicates dropped, descriptors
+// closed. The caller holds op or is the only one to know p.
+func (p *process) discard() {
+	p.mu.Lock()
+	p.meta.Phase = protocol.PhaseDeleted
+	if p.expiry != nil {
+		p.expiry.Stop()
+	}
+	_ = p.state.saveMeta(&p.meta)
+	p.mu.Unlock()
+	// There only if a supervisor died during the call that wrote it.
+	_ = os.Remove(p.pidFile())
+	p.sup.forget(p)
+	if err := p.sup.reaper.drop(p.key); err != nil {
+		logf("drop %s: %v", p.key, err)
+	}
+	p.sup.broadcast(protocol.TypeDrop, protocol.Keys{Keys: []string{p.key}}, nil)
+	p.out.Lock()
+	defer p.out.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, st := range p.streams {
+		st.ended = true
+	}
+	p.detachAll()
+	for kind, h := range p.handles {
+		if kind != kindState {
+			h.close()
+		}
+		delete(p.handles, kind)
+	}
+	p.state.close()
+}
+
+// container returns the process as it crosses the socket.
+func (p *process) container() protocol.Container {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := &p.meta
+	c := protocol.Container{
+		ID: m.ID, ExecID: m.ExecID, Phase: m.Phase, PID: m.PID, StartTime: m.StartTime,
+		Cgroup: m.Cgroup.Path, LogLost: m.LogLost, Exit: m.Exit,
+	}
+	if m.Exit != nil && !p.told {
+		c.Phase, c.Exit = protocol.PhaseRunning, nil
+	}
+	if m.Phase != protocol.PhaseDeleted {
+		c.LostBytes = p.state.cur.current.load().lostBytes
+	}
+	return c
+}

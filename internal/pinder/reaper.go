@@ -1,0 +1,318 @@
+package pinder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	socketName = "pinder.sock"
+	lockName   = "pinder.lock"
+
+	tick       = 2 * time.Second
+	maxMissed  = 5 // ticks without an answer until the other one counts as hung
+	minBackoff = 20 * time.Millisecond
+	maxBackoff = time.Second
+	// A supervisor that lived this long was a good one: the next starts at once.
+	goodLife = 200 * time.Millisecond
+)
+
+// kept is one object's duplicates.
+type kept struct {
+	kinds string // comma separated, one for each descriptor
+	fds   []int
+}
+
+// reaper is the outer process. Its loop allocates only for what it is told to
+// keep.
+type reaper struct {
+	dir    string
+	listen int
+	lock   int
+
+	// Written by run's goroutine alone, and under mu.
+	pid  int // the supervisor, 0 when there is none; our child, so the pid cannot be reused
+	link *link
+
+	missed atomic.Int32
+	quit   atomic.Bool
+
+	// mu guards store. It may be held while a message waits for the supervisor
+	// to read, so run's goroutine takes it only when that one is dead.
+	mu    sync.Mutex
+	store map[string]*kept
+}
+
+// RunReaper is the outer process of a fresh pinder for state directory dir. It
+// returns only with an error, before anything is started, or nil after a
+// shutdown. A second pinder of the same directory gets ErrRunning.
+func RunReaper(dir string) error {
+	r := &reaper{dir: dir, store: map[string]*kept{}}
+	var err error
+	if r.lock, err = takeLock(dir); err != nil {
+		return err
+	}
+	if r.listen, err = listenSocket(filepath.Join(dir, socketName)); err != nil {
+		return err
+	}
+	return r.run()
+}
+
+// ErrRunning says that the state directory has a living pinder.
+var ErrRunning = errors.New("a pinder is running for this state directory")
+
+func takeLock(dir string) (int, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return -1, fmt.Errorf("state directory: %w", err)
+	}
+	path := filepath.Join(dir, lockName)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = unix.Close(fd)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return -1, fmt.Errorf("lock %s: %w", path, ErrRunning)
+		}
+		return -1, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+// listenSocket is called with the lock held, so a socket found there is dead.
+func listenSocket(path string) (int, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return -1, fmt.Errorf("remove stale socket: %w", err)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("socket: %w", err)
+	}
+	// The mode of the socket's file is the mode of the socket's inode before bind.
+	if err := unix.Fchmod(fd, 0o600); err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+		if err == nil {
+			err = unix.Chmod(path, 0o600)
+		}
+		if err == nil {
+			return fd, nil
+		}
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("bind %s: %w", path, err)
+	}
+	_ = unix.Close(fd)
+	return -1, fmt.Errorf("bind %s: %w", path, err)
+}
+
+// run never gives up: as long as it lives there is a supervisor, or one about
+// to be.
+func (r *reaper) run() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become sub-reaper: %w", err)
+	}
+	// listen again after a change of process: it renews what SO_PEERCRED and
+	// SO_PEERPIDFD tell a client about this socket.
+	if err := unix.Listen(r.listen, 128); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	// Caught, not ignored: an ignored signal would stay ignored in every container.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+	sigs := make(chan os.Signal, 4)
+	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM)
+	backoff := minBackoff
+	for {
+		born := time.Now()
+		err := r.generation(sigs)
+		if r.quit.Load() {
+			_ = unix.Unlink(filepath.Join(r.dir, socketName))
+			return nil
+		}
+		if time.Since(born) > goodLife {
+			backoff = minBackoff
+			continue
+		}
+		logf("supervisor ended after %v (%v), next in %v", time.Since(born).Round(time.Millisecond), err, backoff)
+		time.Sleep(backoff)
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// generation lives as long as one supervisor.
+func (r *reaper) generation(sigs <-chan os.Signal) error {
+	if r.pid == 0 {
+		if err := r.spawn(); err != nil {
+			return err
+		}
+	}
+	served := make(chan struct{})
+	go func() {
+		r.serve()
+		close(served)
+	}()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for !r.reapSupervisor() {
+		r.reportOrphan()
+		select {
+		case s := <-sigs:
+			if s == unix.SIGTERM {
+				r.terminate()
+			}
+		case <-ticker.C:
+			r.watch()
+		}
+	}
+	// Everything that the dead one had asked for comes before its successor.
+	<-served
+	r.link.close()
+	r.link = nil
+	return nil
+}
+
+// reapSupervisor says whether the supervisor is gone.
+func (r *reaper) reapSupervisor() bool {
+	pid, ws, err := reap(unix.P_PID, r.pid)
+	if err == nil && pid == 0 {
+		return false
+	}
+	if !r.quit.Load() {
+		logf("supervisor %d ended: code %d status %d (%v)", r.pid, ws.code, ws.status, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pid = 0
+	return true
+}
+
+// reportOrphan tells the supervisor of one zombie of ours. It stays until the
+// supervisor asks for it: a zombie is the safest place for an exit status.
+func (r *reaper) reportOrphan() {
+	pid, _, err := peek(unix.P_ALL, 0)
+	if err == nil && pid != 0 && pid != r.pid {
+		_ = r.link.send(linkMsg{op: opOrphan, pid: int32(pid)}, false)
+	}
+}
+
+// watch counts ticks, not time: after a pause of the whole machine or cgroup
+// only one tick is due, and nobody is called hung for it.
+func (r *reaper) watch() {
+	if r.missed.Add(1) > maxMissed {
+		logf("supervisor %d does not answer: killing it", r.pid)
+		_ = unix.Kill(r.pid, unix.SIGKILL)
+		return
+	}
+	_ = r.link.send(linkMsg{op: opPing}, false)
+}
+
+// terminate ends pinder on SIGTERM only when nothing depends on it.
+func (r *reaper) terminate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.store) > 0 {
+		logf("SIGTERM ignored: %d containers and execs depend on pinder", len(r.store))
+		return
+	}
+	r.quit.Store(true)
+	_ = unix.Kill(r.pid, unix.SIGKILL)
+}
+
+// serve answers one supervisor until it is gone.
+func (r *reaper) serve() {
+	for {
+		m, err := r.link.recv()
+		if err != nil {
+			return
+		}
+		r.mu.Lock()
+		r.handle(m)
+		r.mu.Unlock()
+	}
+}
+
+func (r *reaper) handle(m linkMsg) {
+	switch m.op {
+	case opKeep:
+		key, kinds, _ := strings.Cut(m.text, "\x00")
+		r.drop(key)
+		r.store[key] = &kept{kinds: kinds, fds: m.fds}
+		r.link.reply(m, 0)
+	case opDrop:
+		r.drop(m.text)
+		r.link.reply(m, 0)
+	case opRecall:
+		for key, k := range r.store {
+			_ = r.link.send(linkMsg{op: opItem, seq: m.seq, text: key + "\x00" + k.kinds, fds: k.fds}, true)
+		}
+		r.link.reply(m, 0)
+	case opPeek, opReap:
+		r.answerWait(m)
+	case opPong:
+		r.missed.Store(0)
+	case opExec:
+		err := r.handOver(m.text, m.seq)
+		logf("upgrade to %s: %v", m.text, err)
+		r.link.reply(m, errnoOf(err))
+	case opQuit:
+		if len(r.store) > 0 {
+			r.link.reply(m, unix.EBUSY)
+			return
+		}
+		r.quit.Store(true)
+		r.link.reply(m, 0)
+	default:
+		for _, fd := range m.fds {
+			_ = unix.Close(fd)
+		}
+		r.link.reply(m, unix.ENOSYS)
+	}
+}
+
+func (r *reaper) answerWait(m linkMsg) {
+	f := peek
+	if m.op == opReap {
+		f = reap
+	}
+	if int(m.pid) == r.pid || m.pid <= 0 {
+		r.link.reply(m, unix.EINVAL)
+		return
+	}
+	pid, ws, err := f(unix.P_PID, int(m.pid))
+	_ = r.link.send(linkMsg{
+		op: opReply, seq: m.seq, pid: int32(pid),
+		code: ws.code, status: ws.status, errno: int32(errnoOf(err)),
+	}, true)
+	if m.op == opReap {
+		r.reportOrphan()
+	}
+}
+
+func (r *reaper) drop(key string) {
+	if k := r.store[key]; k != nil {
+		for _, fd := range k.fds {
+			_ = unix.Close(fd)
+		}
+		delete(r.store, key)
+	}
+}
+
+func errnoOf(err error) unix.Errno {
+	var e unix.Errno
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		return e
+	default:
+		return unix.EIO
+	}
+}

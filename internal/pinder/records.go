@@ -1,0 +1,142 @@
+package pinder
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pieceSize is the most data of one record; longer lines come in P pieces.
+	pieceSize = 16 << 10
+	flushSize = 32 << 10
+
+	stampLayout  = "2006-01-02T15:04:05.999999999Z07:00"
+	markerStream = 1
+)
+
+// recordWriter writes one chunk of one stream as CRI log records at a known
+// offset. After a failed write the rest of the chunk is dropped and counted.
+type recordWriter struct {
+	fd     int
+	off    int64
+	stream int
+	stamp  time.Time
+	state  gauges
+
+	buf    []byte
+	marks  []mark // the records in buf
+	prefix []byte // of every record: the time
+	failed bool
+}
+
+// mark is one record in the buffer.
+type mark struct {
+	end    int    // of the record in buf
+	data   uint64 // bytes of the container's
+	stream int
+	tag    byte
+	clears bool // the record tells of all losses before it
+}
+
+// write returns the log's new end and the state after it.
+func (w *recordWriter) write(data []byte) (int64, gauges) {
+	w.prefix = append(w.stamp.UTC().AppendFormat(nil, stampLayout), ' ')
+	if w.state.lostRecords > 0 {
+		w.addMarker()
+	}
+	for len(data) > 0 {
+		n, tag := min(len(data), pieceSize), byte('P')
+		piece := data[:n]
+		if i := bytes.IndexByte(piece, '\n'); i >= 0 {
+			piece, n, tag = piece[:i], i+1, 'F'
+		}
+		w.add(mark{data: uint64(n), stream: w.stream, tag: tag}, piece)
+		data = data[n:]
+	}
+	w.flush()
+	return w.off, w.state
+}
+
+// addMarker says at the place of a gap what is missing. It is a line of
+// standard error; a piece left open there is closed first.
+func (w *recordWriter) addMarker() {
+	if w.state.partial&(1<<markerStream) != 0 {
+		w.add(mark{stream: markerStream, tag: 'F'}, nil)
+	}
+	text := fmt.Sprintf("[pinder: %d bytes in %d records could not be logged here: %s]",
+		w.state.lostBytes, w.state.lostRecords, unix.Errno(w.state.lostErrno).Error())
+	w.add(mark{stream: markerStream, tag: 'F', clears: true}, []byte(text))
+}
+
+func (w *recordWriter) add(m mark, piece []byte) {
+	if w.failed {
+		w.lose(m)
+		return
+	}
+	w.buf = append(w.buf, w.prefix...)
+	w.buf = append(w.buf, streamNames[m.stream]...)
+	w.buf = append(w.buf, ' ', m.tag, ' ')
+	w.buf = append(w.buf, piece...)
+	w.buf = append(w.buf, '\n')
+	m.end = len(w.buf)
+	w.marks = append(w.marks, m)
+	if len(w.buf) >= flushSize {
+		w.flush()
+	}
+}
+
+func (w *recordWriter) lose(m mark) {
+	if m.data > 0 {
+		w.state.lostBytes += m.data
+		w.state.lostRecords++
+	}
+}
+
+func (w *recordWriter) flush() {
+	n, err := pwriteFull(w.fd, w.buf, w.off)
+	whole := 0 // bytes of whole records
+	for _, m := range w.marks {
+		if m.end > n {
+			w.lose(m)
+			continue
+		}
+		whole = m.end
+		w.state.partial &^= 1 << m.stream
+		if m.tag == 'P' {
+			w.state.partial |= 1 << m.stream
+		}
+		if m.clears {
+			w.state.lostBytes, w.state.lostRecords = 0, 0
+		}
+	}
+	w.off += int64(whole)
+	if err != nil {
+		w.failed = true
+		w.state.lostErrno = uint64(errnoOf(err))
+		// No torn record may stay, nor a longer copy of an interrupted first write.
+		_ = unix.Ftruncate(w.fd, w.off)
+	}
+	w.buf, w.marks = w.buf[:0], w.marks[:0]
+}
+
+func pwriteFull(fd int, b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := unix.Pwrite(fd, b[done:], off+int64(done))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			return done, unix.EIO
+		}
+		done += n
+	}
+	return done, nil
+}

@@ -1,0 +1,219 @@
+package pinder
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// recall collects what the reaper gives back.
+type recall struct{ objects []entry }
+
+func (r *recall) add(key string, kinds []string, fds []int) {
+	r.objects = append(r.objects, entry{Key: key, Kinds: strings.Join(kinds, ","), FDs: fds})
+}
+
+// restoreAll continues what the last supervisor did. One object that cannot be
+// continued is reported and left to the daemon; it stops no other.
+func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
+	defer close(s.restored)
+	// The answer comes after the last object, on the same socket, by the same reader.
+	if _, err := s.reaper.ask(linkMsg{op: opRecall}); err != nil {
+		select {
+		case <-gone: // soon, if it is dead
+			// It died meanwhile. What it still said is continued, and handed over.
+			logf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
+		case <-time.After(reaperTimeout):
+			return fmt.Errorf("ask the reaper for descriptors: %w", err)
+		}
+	}
+	keep := map[string]bool{}
+	for _, o := range r.objects {
+		p, err := s.restore(o.Key, splitKinds(o.Kinds), o.FDs)
+		if err != nil {
+			logf("restore %s: %v", o.Key, err)
+			_ = s.reaper.drop(o.Key)
+			continue
+		}
+		keep[p.pidFile()] = true
+	}
+	// Files of calls whose supervisor is dead, but for those that restoring reads.
+	files, err := os.ReadDir(s.callsDir())
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	for _, f := range files {
+		if path := filepath.Join(s.callsDir(), f.Name()); !keep[path] {
+			_ = os.Remove(path)
+		}
+	}
+	if len(r.objects) > 0 {
+		logf("supervisor continues %d of %d objects", len(keep), len(r.objects))
+	}
+	return nil
+}
+
+// restore takes ownership of fds.
+func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, error) {
+	handles, err := makeHandles(kinds, fds)
+	if err != nil {
+		return nil, err
+	}
+	drop := func() {
+		for _, h := range handles {
+			h.close()
+		}
+	}
+	st := handles[kindState]
+	if st == nil {
+		drop()
+		return nil, fmt.Errorf("no state among %v", kinds)
+	}
+	delete(handles, kindState)
+	state, err := openState(st.fd)
+	if err != nil {
+		drop()
+		return nil, err
+	}
+	m, err := state.loadMeta()
+	if err == nil && (keyOf(m.ID, m.ExecID) != key || m.Phase == protocol.PhaseDeleted) {
+		err = fmt.Errorf("state is of %s, %s", keyOf(m.ID, m.ExecID), m.Phase)
+	}
+	if err != nil {
+		state.close()
+		drop()
+		return nil, err
+	}
+	p := s.wrap(key, state, m)
+	for kind, h := range handles {
+		p.handles[kind] = h
+	}
+	p.op <- struct{}{} // until resume has decided what to make of it
+	if !s.remember(p) {
+		state.close()
+		drop()
+		return nil, fmt.Errorf("%s exists", key)
+	}
+	if m.PID != 0 {
+		s.kids.claim(m.PID)
+	}
+	go p.resume()
+	return p, nil
+}
+
+// makeHandles takes ownership of fds, and closes them all on error. Kinds that
+// this release does not know are closed and left out.
+func makeHandles(kinds []string, fds []int) (map[string]*handle, error) {
+	if len(kinds) != len(fds) {
+		closeAll(fds)
+		return nil, fmt.Errorf("%d descriptors for %v", len(fds), kinds)
+	}
+	handles := map[string]*handle{}
+	for i, kind := range kinds {
+		h := &handle{fd: fds[i]}
+		switch kind {
+		case kindStdout, kindStderr, kindTTY, kindPidfd:
+			var err error
+			if h, err = pollable(fds[i], kind); err != nil {
+				closeAll(fds[i:])
+				for _, h := range handles {
+					h.close()
+				}
+				return nil, err
+			}
+		case kindState, kindStdin, kindPrivateR, kindPrivateW, kindLog, kindEvents:
+		default:
+			_ = unix.Close(fds[i])
+			continue
+		}
+		handles[kind] = h
+	}
+	return handles, nil
+}
+
+// resume finishes or undoes what was under way, and goes on with the rest.
+func (p *process) resume() {
+	defer p.unlockOp()
+	m := p.snapshot()
+	if m.Phase == protocol.PhaseCreating {
+		p.undoCreation(&m)
+		return
+	}
+	if err := p.recover(); err != nil {
+		logf("%s: continue its log: %v", p.describe(), err)
+	}
+	p.startStreams()
+	if m.Phase == protocol.PhaseExited {
+		p.resumeExited(&m)
+		return
+	}
+	if m.ExecID != "" {
+		go p.watchExec()
+	} else {
+		go p.watch()
+	}
+	if m.Phase == protocol.PhaseStarting {
+		p.resolveStart(&m)
+	}
+}
+
+// resumeExited repeats what may have been cut between the note in shared memory
+// and the reaping of the zombie.
+func (p *process) resumeExited(m *meta) {
+	exit := m.Exit
+	if exit == nil { // no supervisor leaves that
+		exit = &protocol.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()}
+	}
+	p.announce(exit)
+}
+
+// undoCreation undoes a create or exec whose requester got no answer: nothing of
+// the user's has run in a container that was not started.
+func (p *process) undoCreation(m *meta) {
+	p.awaitStrays(m)
+	if m.ExecID == "" {
+		p.sup.undoCreate(p)
+		return
+	}
+	if pid, err := p.readPidFile(); err == nil {
+		// The exec'd process is the reaper's child by now, or gone.
+		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+			if parent, err := statNumber(pid, 4); err == nil && int(parent) == os.Getppid() {
+				_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			}
+			_ = unix.Close(pidfd)
+		}
+	}
+	p.discard()
+}
+
+// awaitStrays waits for what the last supervisor had begun, as long as that one
+// would have.
+func (p *process) awaitStrays(m *meta) {
+	deadline := time.Now().Add(killGrace)
+	if m.Deadline != 0 {
+		deadline = time.Unix(0, m.Deadline)
+	}
+	p.sup.strays.await(m.ID, deadline)
+}
+
+// resolveStart finds out whether an interrupted start had happened.
+func (p *process) resolveStart(m *meta) {
+	p.awaitStrays(m)
+	out, err := p.sup.runRuntime(nil, m.Runtime, call{
+		step: "state", args: []string{"state", m.ID}, deadline: time.Now().Add(30 * time.Second),
+	})
+	phase := protocol.PhaseRunning
+	if err == nil && statusOf(out) == "created" {
+		phase = protocol.PhaseCreated
+	}
+	if err := p.setPhase(phase); err != nil {
+		logf("%s: %v", p.describe(), err)
+	}
+}

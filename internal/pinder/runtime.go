@@ -1,0 +1,233 @@
+package pinder
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+const (
+	defaultTimeout = 2 * time.Minute
+	// killGrace is how long a killed runtime may take to disappear before it is
+	// left to the sweep: one in uninterruptible sleep cannot be killed.
+	killGrace = 3 * time.Second
+)
+
+func deadlineIn(millis int64) time.Time {
+	if millis <= 0 {
+		return time.Now().Add(defaultTimeout)
+	}
+	return time.Now().Add(time.Duration(millis) * time.Millisecond)
+}
+
+// call is one run of the OCI runtime.
+type call struct {
+	step     string   // "create"
+	args     []string // after the global options
+	stdin    int      // descriptors; 0 means /dev/null, or for the two outputs a scratch file
+	stdout   int
+	stderr   int
+	errors   int // where to read what was printed on stderr, if that is a pipe
+	deadline time.Time
+}
+
+// callError is a failed call; text is the runtime's own reason.
+type callError struct {
+	text    string
+	timeout bool
+}
+
+func (e *callError) Error() string { return e.text }
+
+// runRuntime runs c, for p if it changes p's phase, and waits for its end or deadline. It returns what
+// the runtime printed on a scratch standard output, at most 64 KiB.
+func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string, error) {
+	number := s.kids.beginCall()
+	defer s.kids.endCall(number)
+	logPath := filepath.Join(s.callsDir(), strconv.Itoa(os.Getpid())+"."+strconv.FormatUint(number, 10)+".log")
+	defer func() { _ = os.Remove(logPath) }()
+
+	if p != nil { // for whoever comes after us, see awaitStrays
+		if err := p.update(func(m *meta) { m.Deadline = c.deadline.UnixNano() }); err != nil {
+			return "", err
+		}
+	}
+	output, err := unix.MemfdCreate("runtime-output", unix.MFD_CLOEXEC)
+	if err != nil {
+		return "", fmt.Errorf("memfd_create: %w", err)
+	}
+	defer func() { _ = unix.Close(output) }()
+	pid, pidfd, err := forkRuntime(rt, logPath, output, c)
+	if err != nil {
+		return "", err
+	}
+	s.kids.claim(pid)
+	ws, err := waitDeadline(pid, pidfd, c.deadline)
+	if err != nil {
+		// Killed, but not gone. Its zombie will be swept.
+		s.kids.unclaim(pid)
+		return "", err
+	}
+	_, _, _ = reap(unix.P_PID, pid)
+	s.kids.unclaim(pid)
+	printed := readOutput(output)
+	if ws.code == cldExited && ws.status == 0 {
+		return printed, nil
+	}
+	return "", &callError{text: runtimeReason(rt, logPath, printed, c, ws)}
+}
+
+func forkRuntime(rt protocol.Runtime, logPath string, output int, c call) (pid, pidfd int, err error) {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { _ = unix.Close(null) }()
+	or := func(fd, instead int) uintptr {
+		if fd == 0 {
+			fd = instead
+		}
+		return uintptr(fd)
+	}
+	argv := []string{filepath.Base(rt.Binary), "--root", rt.Root, "--log", logPath, "--log-format", "json"}
+	if rt.SystemdCgroup {
+		argv = append(argv, "--systemd-cgroup")
+	}
+	pidfd = -1
+	pid, err = syscall.ForkExec(rt.Binary, append(argv, c.args...), &syscall.ProcAttr{
+		Env:   runtimeEnv(),
+		Files: []uintptr{or(c.stdin, null), or(c.stdout, output), or(c.stderr, output)},
+		// A group of its own, so that the deadline ends its children with it.
+		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
+	})
+	if err != nil {
+		return 0, 0, &callError{text: fmt.Sprintf("start %s: %v", rt.Binary, err)}
+	}
+	if pidfd < 0 {
+		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+			_ = unix.Kill(-pid, unix.SIGKILL)
+			return 0, 0, fmt.Errorf("pidfd of %s: %w", rt.Binary, err)
+		}
+	}
+	return pid, pidfd, nil
+}
+
+// runtimeEnv is our environment without what addresses us alone.
+func runtimeEnv() []string {
+	var env []string
+	for _, e := range syscall.Environ() {
+		if !strings.HasPrefix(e, "NOTIFY_SOCKET=") && !strings.HasPrefix(e, "LISTEN_") {
+			env = append(env, e)
+		}
+	}
+	return env
+}
+
+// waitDeadline waits for our child without reaping it, and kills its group at
+// the deadline. It closes pidfd.
+func waitDeadline(pid, pidfd int, deadline time.Time) (waitStatus, error) {
+	started := time.Now()
+	h, err := pollable(pidfd, "runtime")
+	if err != nil {
+		_ = unix.Close(pidfd)
+		return waitStatus{}, err
+	}
+	defer h.close()
+	var ws waitStatus
+	await := func(until time.Time) error {
+		_ = h.file.SetReadDeadline(until)
+		var werr error
+		err := h.raw.Read(func(uintptr) bool {
+			var got int
+			got, ws, werr = peek(unix.P_PID, pid)
+			return werr != nil || got != 0
+		})
+		if err == nil {
+			err = werr
+		}
+		return err
+	}
+	err = await(deadline)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		text := fmt.Sprintf("killed: not finished after %.1f s", time.Since(started).Seconds())
+		_ = unix.Kill(-pid, unix.SIGKILL)
+		if err := await(time.Now().Add(killGrace)); err != nil {
+			return ws, &callError{text: text + ", and does not die", timeout: true}
+		}
+		_, _, _ = reap(unix.P_PID, pid)
+		return ws, &callError{text: text, timeout: true}
+	}
+	return ws, err
+}
+
+func readOutput(fd int) string {
+	b := make([]byte, 64<<10)
+	n, err := unix.Pread(fd, b, 0)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	return string(b[:n])
+}
+
+// runtimeReason finds the best words for a failure: the last error of the JSON
+// log, else the last line printed.
+func runtimeReason(rt protocol.Runtime, logPath, printed string, c call, ws waitStatus) string {
+	reason := ""
+	if b, err := os.ReadFile(logPath); err == nil {
+		for line := range strings.Lines(string(b)) {
+			var entry struct {
+				Level string `json:"level"`
+				Msg   string `json:"msg"`
+			}
+			if json.Unmarshal([]byte(line), &entry) == nil && (entry.Level == "error" || entry.Level == "fatal") {
+				reason = entry.Msg
+			}
+		}
+	}
+	if reason == "" {
+		if c.errors != 0 && printed == "" {
+			printed = readAvailable(c.errors)
+		}
+		lines := strings.Split(strings.TrimSpace(printed), "\n")
+		reason = lines[len(lines)-1]
+	}
+	how := fmt.Sprintf("exit status %d", ws.status)
+	if ws.code != cldExited {
+		how = "ended by signal " + unix.SignalName(syscall.Signal(ws.status))
+	}
+	if reason == "" {
+		return filepath.Base(rt.Binary) + ": " + how
+	}
+	return filepath.Base(rt.Binary) + ": " + reason + " (" + how + ")"
+}
+
+// readAvailable is used on the read end of a container's error pipe after a
+// failed create. Descriptors that cannot be read give nothing.
+func readAvailable(fd int) string {
+	b := make([]byte, 4096)
+	n, err := unix.Read(fd, b)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	return string(b[:n])
+}
+
+// wrapCall puts step and object before the cause.
+func wrapCall(step string, p *process, err error) error {
+	code := protocol.CodeInternal
+	var ce *callError
+	if errors.As(err, &ce) && ce.timeout {
+		code = protocol.CodeDeadlineExceeded
+	}
+	return protocol.Errorf(code, "runtime %s: %s: %v", step, p.describe(), err)
+}

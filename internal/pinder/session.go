@@ -1,0 +1,306 @@
+package pinder
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+const (
+	// queueSize bounds what waits for a daemon that does not read. One that is
+	// stopped for longer is disconnected, and synchronises when it comes back.
+	queueSize = 512
+	// helloTimeout bounds how long a new connection may be silent.
+	helloTimeout = 10 * time.Second
+)
+
+// session is one connection of a daemon (or of an operator's command).
+type session struct {
+	sup   *supervisor
+	conn  *protocol.Conn
+	queue chan protocol.Message // messages own duplicates of their descriptors
+	done  chan struct{}
+
+	synced bool // wants events; guarded by sup.mu
+}
+
+func newSession(s *supervisor, c *protocol.Conn) *session {
+	return &session{sup: s, conn: c, queue: make(chan protocol.Message, queueSize), done: make(chan struct{})}
+}
+
+// run serves the connection until it ends.
+func (n *session) run() {
+	defer n.end()
+	if cred, err := n.conn.Peer(); err != nil || (cred.Uid != 0 && int(cred.Uid) != os.Geteuid()) {
+		logf("connection refused: peer %+v, %v", cred, err)
+		return
+	}
+	n.sup.mu.Lock()
+	n.sup.sessions[n] = struct{}{}
+	n.sup.mu.Unlock()
+	go n.write()
+	n.send(0, protocol.TypeHello, protocol.Hello{
+		Version: protocol.Version, Capabilities: protocol.Capabilities,
+		Reaper: os.Getppid(), Supervisor: os.Getpid(),
+	}, nil)
+	_ = n.conn.SetDeadline(time.Now().Add(helloTimeout))
+	m, err := n.conn.Read()
+	if err != nil || m.Type != protocol.TypeHello {
+		logf("connection refused: no hello (%v)", err)
+		return
+	}
+	closeAll(m.FDs)
+	_ = n.conn.SetDeadline(time.Time{})
+	for {
+		m, err := n.conn.Read()
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, os.ErrClosed) {
+				logf("connection: %v", err)
+			}
+			return
+		}
+		go n.handle(m)
+	}
+}
+
+func (n *session) end() {
+	n.sup.mu.Lock()
+	delete(n.sup.sessions, n)
+	n.sup.mu.Unlock()
+	n.conn.Drain()
+	_ = n.conn.Close()
+	close(n.done)
+}
+
+// write is the only writer of the connection.
+func (n *session) write() {
+	for {
+		select {
+		case m := <-n.queue:
+			err := n.conn.Write(m)
+			closeAll(m.FDs)
+			if err != nil {
+				_ = n.conn.Close()
+			}
+		case <-n.done:
+			for {
+				select {
+				case m := <-n.queue:
+					closeAll(m.FDs)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// send queues a message and takes ownership of fds. It never blocks: a full
+// queue ends the connection.
+func (n *session) send(id uint64, typ string, body any, fds []int) {
+	m, err := protocol.New(id, typ, body)
+	if err != nil {
+		logf("%v", err)
+		closeAll(fds)
+		return
+	}
+	m.FDs = fds
+	n.enqueue(m)
+}
+
+func (n *session) enqueue(m protocol.Message) {
+	select {
+	case <-n.done:
+		closeAll(m.FDs)
+	case n.queue <- m:
+	default:
+		logf("a daemon does not read: disconnecting it")
+		closeAll(m.FDs)
+		_ = n.conn.Close()
+	}
+}
+
+// broadcast sends an event to every synchronised daemon and takes ownership of fds.
+func (s *supervisor) broadcast(typ string, body any, fds []int) {
+	defer closeAll(fds)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.sessions {
+		if !n.synced {
+			continue
+		}
+		dups, err := dupAll(fds)
+		if err != nil {
+			logf("%v", err)
+			_ = n.conn.Close() // it will synchronise again
+			continue
+		}
+		n.send(0, typ, body, dups)
+	}
+}
+
+func dupAll(fds []int) ([]int, error) {
+	out := make([]int, 0, len(fds))
+	for _, fd := range fds {
+		d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 6)
+		if err != nil {
+			closeAll(out)
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// reply answers a request.
+func (n *session) reply(id uint64, body any, fds []int, err error) {
+	if err == nil {
+		n.send(id, protocol.TypeReply, body, fds)
+		return
+	}
+	closeAll(fds)
+	var pe *protocol.Error
+	if !errors.As(err, &pe) {
+		pe = &protocol.Error{Code: protocol.CodeInternal, Text: err.Error()}
+	}
+	n.enqueue(protocol.Message{ID: id, Type: protocol.TypeReply, Error: pe})
+}
+
+// handle answers one request, in a goroutine of its own.
+func (n *session) handle(m protocol.Message) {
+	if m.ID == 0 {
+		closeAll(m.FDs) // an event: this release knows none from the daemon
+		return
+	}
+	if m.Type == protocol.TypeRestore {
+		n.reply(m.ID, nil, nil, n.sup.giveBack(m))
+		return
+	}
+	closeAll(m.FDs)
+	if m.Type == protocol.TypeSync {
+		n.sync(m.ID)
+		return
+	}
+	body, fds, err := n.sup.dispatch(m)
+	n.reply(m.ID, body, fds, err)
+}
+
+// sync sends everything there is and makes the session one that gets events. A
+// change that happens meanwhile may be sent twice; events are idempotent.
+func (n *session) sync(id uint64) {
+	n.sup.mu.Lock()
+	n.synced = true
+	n.sup.mu.Unlock()
+	list := protocol.List{Containers: []protocol.Container{}}
+	for _, p := range n.sup.all() {
+		kinds, fds, err := p.duplicates()
+		if err != nil {
+			n.reply(id, nil, nil, err)
+			return
+		}
+		// Wait for room: this is many messages for one request.
+		m, err := protocol.New(0, protocol.TypeKeep, protocol.Keep{Key: p.key, Kinds: kinds})
+		if err != nil {
+			closeAll(fds)
+			n.reply(id, nil, nil, err)
+			return
+		}
+		m.FDs = fds
+		select {
+		case n.queue <- m:
+		case <-n.done:
+			closeAll(fds)
+			return
+		}
+		c := p.container()
+		if c.Phase == protocol.PhaseDeleted {
+			// Its drop may have been sent before our keep.
+			n.send(0, protocol.TypeDrop, protocol.Keys{Keys: []string{p.key}}, nil)
+			continue
+		}
+		list.Containers = append(list.Containers, c)
+	}
+	n.reply(id, list, nil, nil)
+}
+
+// dispatch runs a request; an unknown one is an error that the daemon can tell
+// from all others.
+func (s *supervisor) dispatch(m protocol.Message) (body any, fds []int, err error) {
+	switch m.Type {
+	case protocol.TypePing:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return nil, nil, nil
+	case protocol.TypeCreate:
+		body, err = decoded(m, s.create)
+	case protocol.TypeStart:
+		_, err = decoded(m, noResult(s.start))
+	case protocol.TypeSignal:
+		_, err = decoded(m, noResult(s.signal))
+	case protocol.TypeKillAll:
+		_, err = decoded(m, noResult(s.killAll))
+	case protocol.TypeDelete:
+		_, err = decoded(m, noResult(s.delete))
+	case protocol.TypeExec:
+		var started *execStarted
+		if started, err = decoded(m, s.exec); err == nil {
+			return started.ExecStarted, started.fds, nil
+		}
+	case protocol.TypeKillExec:
+		_, err = decoded(m, noResult(s.killExec))
+	case protocol.TypeAttach:
+		var d *descriptors
+		if d, err = decoded(m, s.attach); err == nil {
+			return protocol.Attached{Streams: d.names}, d.fds, nil
+		}
+	case protocol.TypeForget:
+		_, err = decoded(m, noResult(s.forgetExec))
+	case protocol.TypeReopenLog:
+		_, err = decoded(m, noResult(s.reopenLog))
+	case protocol.TypeUpdate:
+		_, err = decoded(m, noResult(s.updateResources))
+	case protocol.TypeCheckpoint:
+		_, err = decoded(m, noResult(s.checkpoint))
+	case protocol.TypeResize:
+		_, err = decoded(m, noResult(s.resize))
+	case protocol.TypeList:
+		body = s.list()
+	case protocol.TypeOffer:
+		body, err = decoded(m, s.missing)
+	case protocol.TypeAdopt:
+		body, err = decoded(m, s.adopt)
+	case protocol.TypeUpgrade:
+		_, err = decoded(m, noResult(s.upgrade))
+	case protocol.TypeShutdown:
+		err = s.shutdown()
+	default:
+		err = protocol.Errorf(protocol.CodeUnknownRequest, "request %q is unknown to this pinder", m.Type)
+	}
+	return body, nil, err
+}
+
+func decoded[Req, Res any](m protocol.Message, f func(Req) (Res, error)) (Res, error) {
+	var req Req
+	if err := m.Decode(&req); err != nil {
+		var none Res
+		return none, err
+	}
+	return f(req)
+}
+
+func noResult[Req any](f func(Req) error) func(Req) (struct{}, error) {
+	return func(r Req) (struct{}, error) { return struct{}{}, f(r) }
+}
+
+func (s *supervisor) list() protocol.List {
+	l := protocol.List{Containers: []protocol.Container{}}
+	for _, p := range s.all() {
+		l.Containers = append(l.Containers, p.container())
+	}
+	return l
+}

@@ -1,0 +1,196 @@
+package pinder
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+const (
+	stateMagic   = 0x70696e6465723031 // "pinder01": the layout of cursor and slots
+	cursorSize   = 4096
+	metaSlotSize = 64 << 10
+)
+
+// cursor is the head of a process's shared state, mapped by every supervisor
+// that ever minds it. Each field is written by one 8-byte store, so SIGKILL
+// leaves every field either old or new; phase is stored last and says which
+// fields hold.
+//
+//	idle      the private pipe is empty; partial, lost and so on are true
+//	intent    the private pipe holds bytes of source, or none yet; their
+//	          records go to the log at offset, with stamp, from state partial…
+//	commit    the records are in the log up to end; the private pipe is to be
+//	          emptied and next* to become the state
+type cursor struct {
+	magic    uint64
+	metaSlot uint64 // which of the two meta slots holds
+	metaLen  [2]uint64
+
+	phase   uint64
+	source  uint64 // index of the stream
+	offset  uint64
+	end     uint64
+	stamp   uint64 // Unix nanoseconds
+	current gauges
+	next    gauges
+}
+
+// gauges is what one log write leaves for the next.
+type gauges struct {
+	partial     uint64 // bit i: stream i's last record was a P piece
+	lostBytes   uint64 // dropped since the last marker
+	lostRecords uint64
+	lostErrno   uint64 // why
+}
+
+const (
+	phaseIdle = iota
+	phaseIntent
+	phaseCommit
+)
+
+func (g *gauges) load() gauges {
+	return gauges{
+		partial:     atomic.LoadUint64(&g.partial),
+		lostBytes:   atomic.LoadUint64(&g.lostBytes),
+		lostRecords: atomic.LoadUint64(&g.lostRecords),
+		lostErrno:   atomic.LoadUint64(&g.lostErrno),
+	}
+}
+
+func (g *gauges) store(v gauges) {
+	atomic.StoreUint64(&g.partial, v.partial)
+	atomic.StoreUint64(&g.lostBytes, v.lostBytes)
+	atomic.StoreUint64(&g.lostRecords, v.lostRecords)
+	atomic.StoreUint64(&g.lostErrno, v.lostErrno)
+}
+
+// sharedState is a memfd: a cursor page, then two slots of JSON. It outlives
+// any supervisor as long as the reaper or the daemon holds a duplicate.
+type sharedState struct {
+	fd  int
+	mem []byte
+	cur *cursor
+}
+
+func newState() (*sharedState, error) {
+	fd, err := unix.MemfdCreate("pinder-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	if err := unix.Ftruncate(fd, cursorSize+2*metaSlotSize); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("size state memfd: %w", err)
+	}
+	st, err := mapState(fd)
+	if err != nil {
+		return nil, err
+	}
+	atomic.StoreUint64(&st.cur.magic, stateMagic)
+	return st, nil
+}
+
+// openState maps a memfd that came from elsewhere. It takes ownership of fd.
+func openState(fd int) (*sharedState, error) {
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil || info.Size < cursorSize+2*metaSlotSize {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("state memfd has %d bytes (%w)", info.Size, err)
+	}
+	st, err := mapState(fd)
+	if err != nil {
+		return nil, err
+	}
+	if got := atomic.LoadUint64(&st.cur.magic); got != stateMagic {
+		st.close()
+		return nil, fmt.Errorf("state memfd has layout %#x, this pinder knows %#x", got, uint64(stateMagic))
+	}
+	return st, nil
+}
+
+func mapState(fd int) (*sharedState, error) {
+	mem, err := unix.Mmap(fd, 0, cursorSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("map state memfd: %w", err)
+	}
+	return &sharedState{fd: fd, mem: mem, cur: (*cursor)(unsafe.Pointer(&mem[0]))}, nil
+}
+
+// close unmaps the state. The caller holds both locks under which it is used;
+// later uses see an empty cursor and fail to write.
+func (st *sharedState) close() {
+	_ = unix.Munmap(st.mem)
+	_ = unix.Close(st.fd)
+	st.fd, st.mem, st.cur = -1, nil, new(cursor)
+}
+
+// saveMeta writes m to the slot not in use and then switches slots.
+func (st *sharedState) saveMeta(m *meta) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if len(b) > metaSlotSize {
+		return fmt.Errorf("state of %s has %d bytes, at most %d", m.ID, len(b), metaSlotSize)
+	}
+	slot := 1 - atomic.LoadUint64(&st.cur.metaSlot)&1
+	if _, err := unix.Pwrite(st.fd, b, cursorSize+int64(slot)*metaSlotSize); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	atomic.StoreUint64(&st.cur.metaLen[slot], uint64(len(b)))
+	atomic.StoreUint64(&st.cur.metaSlot, slot)
+	return nil
+}
+
+func (st *sharedState) loadMeta() (meta, error) {
+	var m meta
+	slot := atomic.LoadUint64(&st.cur.metaSlot) & 1
+	n := atomic.LoadUint64(&st.cur.metaLen[slot])
+	if n > metaSlotSize {
+		return m, fmt.Errorf("state memfd: slot of %d bytes", n)
+	}
+	b := make([]byte, n)
+	if _, err := unix.Pread(st.fd, b, cursorSize+int64(slot)*metaSlotSize); err != nil {
+		return m, fmt.Errorf("read state memfd: %w", err)
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("decode state memfd: %w", err)
+	}
+	return m, nil
+}
+
+// meta is what a new supervisor must know of a container or exec. Fields may be
+// added; none may change its meaning, because upgrades read older states.
+//
+// wide: it is the whole of one record, in one place
+type meta struct {
+	ID      string           `json:"id"`
+	ExecID  string           `json:"execID,omitempty"`
+	Phase   string           `json:"phase"`
+	Runtime protocol.Runtime `json:"runtime"`
+	Bundle  string           `json:"bundle,omitempty"`
+	TTY     bool             `json:"tty,omitempty"`
+	Started bool             `json:"started,omitempty"` // the runtime's "start" succeeded
+	LogPath string           `json:"logPath,omitempty"`
+	LogLost bool             `json:"logLost,omitempty"`
+
+	PID       int    `json:"pid,omitempty"`
+	StartTime uint64 `json:"startTime,omitempty"`
+	Cgroup    cgroup `json:"cgroup"`
+
+	// Deadline is that of the runtime call under way, Unix nanoseconds.
+	Deadline int64 `json:"deadline,omitempty"`
+
+	Group string `json:"group,omitempty"` // of an exec: the directory of its cgroup
+
+	Exit     *protocol.Exit `json:"exit,omitempty"`
+	ExitFile string         `json:"exitFile,omitempty"`
+	Recorded bool           `json:"recorded,omitempty"` // ExitFile is written
+}

@@ -1,0 +1,195 @@
+package pinder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// childEnds are the descriptors for the runtime, ours to close after the call.
+type childEnds struct {
+	stdin, stdout, stderr int // 0: none
+}
+
+func (c *childEnds) close() {
+	for _, fd := range []int{c.stdin, c.stdout, c.stderr} {
+		if fd > 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	*c = childEnds{}
+}
+
+// pipes makes the pipes of a process without a terminal. ours[kind] is set for
+// each; everything is closed on error.
+func pipes(stdin bool) (child childEnds, ours map[string]int, err error) {
+	ours = map[string]int{}
+	defer func() {
+		if err != nil {
+			child.close()
+			for _, fd := range ours {
+				_ = unix.Close(fd)
+			}
+		}
+	}()
+	pipe := func(kind string, ourEnd int) (theirs int, err error) {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return 0, fmt.Errorf("pipe for %s: %w", kind, err)
+		}
+		ours[kind] = p[ourEnd]
+		return p[1-ourEnd], nil
+	}
+	if child.stdout, err = pipe(kindStdout, 0); err != nil {
+		return child, ours, err
+	}
+	if child.stderr, err = pipe(kindStderr, 0); err != nil {
+		return child, ours, err
+	}
+	if stdin {
+		child.stdin, err = pipe(kindStdin, 1)
+	}
+	return child, ours, err
+}
+
+// privatePipe makes the pipe in which output waits to be written.
+func (p *process) privatePipe() error {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("private pipe: %w", err)
+	}
+	p.set(kindPrivateR, &handle{fd: fds[0]})
+	p.set(kindPrivateW, &handle{fd: fds[1]})
+	return nil
+}
+
+// openLog opens a log for writing at offsets. It says whether the file is new.
+func openLog(path string) (fd int, created bool, err error) {
+	const flags = unix.O_WRONLY | unix.O_CLOEXEC | unix.O_NOCTTY
+	for range 3 {
+		fd, err = unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, 0o640)
+		if err == nil {
+			return fd, true, nil
+		}
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
+		if fd, err = unix.Open(path, flags, 0); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	if err != nil {
+		return -1, false, fmt.Errorf("open log %s: %w", path, err)
+	}
+	return fd, false, nil
+}
+
+// reopenLog continues in a new file at the log's path, at a record boundary. On
+// error the old file stays in use and no new file exists.
+func (s *supervisor) reopenLog(r protocol.Call) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	path := p.snapshot().LogPath
+	if path == "" {
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "reopen log: container %s has no log", r.ID)
+	}
+	fd, created, err := openLog(path)
+	if err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "reopen log: container %s: %v", r.ID, err)
+	}
+	p.out.Lock()
+	defer p.out.Unlock()
+	// Finish in the old file what a dead supervisor or a failed write left.
+	if err := p.settle(); err != nil {
+		_ = unix.Close(fd)
+		if created {
+			_ = os.Remove(path)
+		}
+		return protocol.Errorf(protocol.CodeInternal, "reopen log: container %s: %v", r.ID, err)
+	}
+	p.set(kindLog, &handle{fd: fd})
+	// Nothing is written to the new file before the duplicates are of it.
+	if err := p.keep(); err != nil {
+		logf("%v", err)
+	}
+	p.markLoss()
+	return nil
+}
+
+// consoleSocket is where the runtime sends the pty master of a process with a
+// terminal. The path has to fit sockaddr_un (108 bytes).
+type consoleSocket struct {
+	path string
+	fd   int
+}
+
+var consoleCount atomic.Uint64
+
+func (s *supervisor) newConsoleSocket() (*consoleSocket, error) {
+	name := strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(consoleCount.Add(1), 10) + ".s"
+	c := &consoleSocket{path: filepath.Join(s.callsDir(), name)}
+	var err error
+	if c.fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		return nil, fmt.Errorf("console socket: %w", err)
+	}
+	err = unix.Bind(c.fd, &unix.SockaddrUnix{Name: c.path})
+	if err == nil {
+		err = unix.Listen(c.fd, 1)
+	}
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("console socket %s: %w", c.path, err)
+	}
+	return c, nil
+}
+
+func (c *consoleSocket) close() {
+	_ = unix.Close(c.fd)
+	_ = os.Remove(c.path)
+}
+
+// receive takes the master after the runtime has ended successfully: then the
+// connection and its message are queued already.
+func (c *consoleSocket) receive() (int, error) {
+	conn, _, err := unix.Accept4(c.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	if err != nil {
+		return -1, fmt.Errorf("console: the runtime sent no terminal: %w", err)
+	}
+	defer func() { _ = unix.Close(conn) }()
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*4))
+	_, oobn, _, _, err := unix.Recvmsg(conn, buf, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("console: receive terminal: %w", err)
+	}
+	fds := rights(oob[:oobn])
+	if len(fds) == 0 {
+		return -1, errors.New("console: the runtime sent no terminal")
+	}
+	closeAll(fds[1:])
+	return fds[0], nil
+}
+
+// resize sets the terminal size of a container.
+func (s *supervisor) resize(r protocol.Resize) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	h := p.get(kindTTY)
+	if h == nil {
+		return protocol.Errorf(protocol.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
+	}
+	if err := unix.IoctlSetWinsize(h.fd, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "resize: container %s: %v", r.ID, err)
+	}
+	return nil
+}

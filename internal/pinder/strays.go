@@ -1,0 +1,118 @@
+package pinder
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// strays are runtime calls that an earlier supervisor began and did not live to
+// see the end of. They go on, whoever their parent is now, and nothing may be
+// done to their container before they have ended.
+//
+// They are recognised by their --log option, which names a file in this state
+// directory's calls directory, and belong to the container that is their last
+// argument. They are looked for once, before a supervisor makes calls of its own.
+type strays struct {
+	mu   sync.Mutex
+	byID map[string][]*handle
+}
+
+// scanLimit bounds the wait for an earlier supervisor's children that have not
+// yet become the runtime: between fork and exec they look like the supervisor.
+const scanLimit = time.Second
+
+func findStrays(callsDir, stateDir string) *strays {
+	s := &strays{byID: map[string][]*handle{}}
+	for giveUp := time.Now().Add(scanLimit); ; time.Sleep(time.Millisecond) {
+		if unborn := s.scan(callsDir, stateDir); !unborn || time.Now().After(giveUp) {
+			return s
+		}
+	}
+}
+
+// scan adds what it finds, and says whether some process looks like another
+// supervisor of this state directory.
+func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
+	for _, hs := range s.byID {
+		for _, h := range hs {
+			h.close()
+		}
+	}
+	clear(s.byID)
+	mark := []byte("\x00" + callsDir + "/")
+	twin := []byte("pinder\x00supervise\x00--state\x00" + stateDir + "\x00")
+	ours, _ := os.Readlink("/proc/self/ns/pid")
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		logf("look for runtime calls: %v", err)
+		return false
+	}
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		args := commandLine(pid)
+		if bytes.Equal(args, twin) {
+			unborn = true
+		}
+		if !bytes.Contains(args, mark) {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		// Read after opening, so it is of the pidfd's process. A container's process
+		// may call itself anything, but in a namespace of its own.
+		ns, _ := os.Readlink(filepath.Join("/proc", d.Name(), "ns/pid"))
+		h, err := pollable(fd, "runtime")
+		if args = commandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
+			_ = unix.Close(fd)
+			continue
+		}
+		fields := strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")
+		id := fields[len(fields)-1]
+		if id == "KILL" && len(fields) > 1 { // "kill ID KILL"
+			id = fields[len(fields)-2]
+		}
+		s.byID[id] = append(s.byID[id], h)
+	}
+	return unborn
+}
+
+func commandLine(pid int) []byte {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// await waits for the calls for a container, until the deadline, and kills those
+// that are left then. It says whether there were any.
+func (s *strays) await(id string, deadline time.Time) bool {
+	s.mu.Lock()
+	hs := s.byID[id]
+	delete(s.byID, id)
+	s.mu.Unlock()
+	for _, h := range hs {
+		ended := func(uintptr) bool { return pidfdExited(h.fd) }
+		_ = h.file.SetReadDeadline(deadline)
+		if h.raw.Read(ended) != nil {
+			logf("container %s: a runtime call of an earlier supervisor does not end: killing it", id)
+			_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
+			_ = h.file.SetReadDeadline(time.Now().Add(killGrace))
+			_ = h.raw.Read(ended)
+		}
+		h.close()
+	}
+	return len(hs) > 0
+}

@@ -1,0 +1,203 @@
+package pinder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// supervisor is the inner process.
+type supervisor struct {
+	dir    string
+	reaper *reaperLink
+	kids   *children
+	strays *strays
+	// restored is closed when the table holds what the last supervisor left.
+	restored chan struct{}
+
+	mu       sync.Mutex
+	procs    map[string]*process
+	sessions map[*session]struct{}
+}
+
+func (s *supervisor) callsDir() string { return filepath.Join(s.dir, "calls") }
+
+// RunSupervisor is the inner process, started by a reaper with its descriptors
+// at fixed numbers. It returns only with an error.
+func RunSupervisor(dir string) error {
+	for _, fd := range []int{fdLink, fdListen, fdLock} {
+		if err := keepOnExec(fd, false); err != nil {
+			return fmt.Errorf("supervise: descriptor %d: %w (pinder starts its supervisor itself)", fd, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become sub-reaper: %w", err)
+	}
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
+	s := &supervisor{
+		dir: dir, kids: newChildren(), restored: make(chan struct{}),
+		procs: map[string]*process{}, sessions: map[*session]struct{}{},
+	}
+	if err := os.MkdirAll(s.callsDir(), 0o700); err != nil {
+		return fmt.Errorf("supervise: %w", err)
+	}
+	s.strays = findStrays(s.callsDir(), dir)
+	var err error
+	if s.reaper, err = newReaperLink(fdLink); err != nil {
+		return err
+	}
+	parent := os.Getppid()
+	recalled := &recall{}
+	gone := make(chan struct{})
+	go func() {
+		s.reaper.serve(s.pong, s.kids.reported, recalled.add)
+		close(gone) // and nothing is recalled after
+	}()
+	go s.watchReaper(parent, gone)
+	if err := s.restoreAll(recalled, gone); err != nil {
+		return err
+	}
+	go s.kids.loop(s.reaper.reap)
+	return s.accept()
+}
+
+// pong answers the reaper's watch. A supervisor whose table is locked for good
+// does not answer, and is replaced.
+func (s *supervisor) pong() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reaper.pong()
+}
+
+// watchReaper takes the reaper's place when it is gone, and ends it when it is
+// silent: it pings every tick, so several of our own ticks without a ping mean
+// that it is stopped or wedged.
+func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	missed := 0
+	for {
+		select {
+		case <-gone:
+			s.takeOver()
+		case <-ticker.C:
+			if missed++; s.reaper.pinged.Swap(false) {
+				missed = 0
+			}
+			// Our parent cannot have been reaped and its pid reused while it is our parent.
+			if missed > 2*maxMissed && os.Getppid() == parent {
+				logf("reaper %d is silent: killing it", parent)
+				_ = unix.Kill(parent, unix.SIGKILL)
+				missed = 0
+			}
+		}
+	}
+}
+
+// takeOver replaces this image by a reaper that has all descriptors, and that
+// has all children already, because we are their parent or sub-reaper.
+func (s *supervisor) takeOver() {
+	<-s.restored
+	for {
+		logf("reaper is gone: taking its place")
+		t := &table{Listen: fdListen, Lock: fdLock, Link: -1}
+		for _, p := range s.all() {
+			kinds, fds, err := p.duplicates()
+			if err != nil {
+				logf("%v", err)
+				continue
+			}
+			t.Objects = append(t.Objects, entry{Key: p.key, Kinds: strings.Join(kinds, ","), FDs: fds})
+		}
+		err := become("/proc/self/exe", s.dir, t)
+		logf("take over: %v", err)
+		for _, o := range t.Objects {
+			closeAll(o.FDs)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+func (s *supervisor) all() []*process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*process, 0, len(s.procs))
+	for _, p := range s.procs {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b *process) int { return strings.Compare(a.key, b.key) })
+	return out
+}
+
+// lookup finds a process.
+func (s *supervisor) lookup(id, execID string) (*process, error) {
+	s.mu.Lock()
+	p := s.procs[keyOf(id, execID)]
+	s.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	if execID != "" {
+		return nil, protocol.Errorf(protocol.CodeNotFound, "exec %s of container %s: not found", execID, id)
+	}
+	return nil, protocol.Errorf(protocol.CodeNotFound, "container %s: not found", id)
+}
+
+// remember puts p into the table unless its key is taken.
+func (s *supervisor) remember(p *process) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.procs[p.key] != nil {
+		return false
+	}
+	s.procs[p.key] = p
+	return true
+}
+
+func (s *supervisor) forget(p *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.procs[p.key] == p {
+		delete(s.procs, p.key)
+	}
+}
+
+// accept serves connections.
+func (s *supervisor) accept() error {
+	h, err := pollable(fdListen, "listener")
+	if err != nil {
+		return err
+	}
+	for {
+		var fd int
+		var aerr error
+		err := h.raw.Read(func(l uintptr) bool {
+			fd, _, aerr = unix.Accept4(int(l), unix.SOCK_CLOEXEC)
+			return !errors.Is(aerr, unix.EAGAIN)
+		})
+		if err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		if aerr != nil {
+			logf("accept: %v", aerr)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		conn, err := protocol.NewConn(fd)
+		if err != nil {
+			logf("%v", err)
+			continue
+		}
+		go newSession(s, conn).run()
+	}
+}

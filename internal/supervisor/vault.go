@@ -1,0 +1,161 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// duplicates are the daemon's copies of one object's descriptors. They are only
+// held and given back, never used.
+type duplicates struct {
+	kinds []string
+	fds   []int
+	round int // of synchronisation, in which they came
+}
+
+func (d duplicates) close() { closeAll(d.fds) }
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// event handles a message that answers no request.
+func (c *Client) event(m protocol.Message) {
+	switch m.Type {
+	case protocol.TypeKeep:
+		var k protocol.Keep
+		if m.Decode(&k) != nil || len(k.Kinds) != len(m.FDs) {
+			closeAll(m.FDs)
+			return
+		}
+		c.hold(k.Key, duplicates{kinds: k.Kinds, fds: m.FDs})
+	case protocol.TypeDrop:
+		closeAll(m.FDs)
+		var k protocol.Keys
+		if m.Decode(&k) == nil {
+			for _, key := range k.Keys {
+				c.hold(key, duplicates{})
+			}
+		}
+	case protocol.TypeExit:
+		closeAll(m.FDs)
+		var e protocol.Exit
+		if m.Decode(&e) == nil {
+			c.exit(e)
+		}
+	default: // of a later release
+		closeAll(m.FDs)
+	}
+}
+
+// hold replaces what is held under key; empty duplicates drop it.
+func (c *Client) hold(key string, d duplicates) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vault[key].close()
+	if len(d.fds) == 0 {
+		delete(c.vault, key)
+		return
+	}
+	d.round = c.round
+	c.vault[key] = d
+}
+
+// forgetStale closes duplicates that this round of synchronisation did not
+// bring again: their objects were deleted while nobody could tell us.
+func (c *Client) forgetStale() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, d := range c.vault {
+		if d.round != c.round {
+			d.close()
+			delete(c.vault, key)
+		}
+	}
+}
+
+// exchange gives a pinder back what it lost, takes duplicates of what it has,
+// and learns of all exits.
+func (c *Client) exchange(s *session) error {
+	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
+	defer cancel()
+	if err := c.giveBack(ctx, s); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.round++
+	c.mu.Unlock()
+	m, err := s.ask(ctx, protocol.TypeSync, nil, nil)
+	if err != nil {
+		return err
+	}
+	closeAll(m.FDs)
+	c.forgetStale()
+	var list protocol.List
+	if err := m.Decode(&list); err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for i := range list.Containers {
+		ct := &list.Containers[i]
+		if ct.ExecID != "" {
+			known[ct.ID+"/"+ct.ExecID] = true
+		}
+		if ct.Exit != nil {
+			c.exit(*ct.Exit)
+		}
+	}
+	c.endLostExecs(known)
+	return nil
+}
+
+// giveBack restores objects that we hold and pinder does not know. An old
+// pinder that cannot is left alone.
+func (c *Client) giveBack(ctx context.Context, s *session) error {
+	if !slices.Contains(s.hello.Capabilities, "restore") {
+		return nil
+	}
+	c.mu.Lock()
+	offer := protocol.Keys{Keys: []string{}}
+	for key := range c.vault {
+		offer.Keys = append(offer.Keys, key)
+	}
+	c.mu.Unlock()
+	m, err := s.ask(ctx, protocol.TypeOffer, offer, nil)
+	if err != nil {
+		return err
+	}
+	closeAll(m.FDs)
+	var want protocol.Keys
+	if err := m.Decode(&want); err != nil {
+		return err
+	}
+	for _, key := range want.Keys {
+		c.mu.Lock()
+		d := c.vault[key]
+		delete(c.vault, key) // pinder's sync brings it again
+		c.mu.Unlock()
+		if len(d.fds) == 0 {
+			continue
+		}
+		_, err := s.ask(ctx, protocol.TypeRestore, protocol.Keep{Key: key, Kinds: d.kinds}, d.fds)
+		if errors.Is(err, errLost) || ctx.Err() != nil {
+			c.hold(key, d) // for the next pinder
+			return errLost
+		}
+		d.close()
+		if err != nil { // deleted meanwhile, or of a layout it does not know
+			c.o.Log.Info("pinder does not take back an object", "object", key, "error", err)
+		} else {
+			c.o.Log.Info("gave an object back to pinder", "object", key)
+		}
+	}
+	return nil
+}

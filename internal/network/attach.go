@@ -146,7 +146,11 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DetachTimeout)
 	defer cancel()
 	// Leftovers first: an ADD that is still running, in a child of a plugin
-	// perhaps, could take an address after DEL has given it back.
+	// perhaps, could take an address after DEL has given it back. A plugin
+	// whose caller was killed is about to end by itself, and better whole than
+	// half: a bridge plugin's DEL that is cut between its link and its
+	// masquerading rules does not find the rules a second time.
+	n.groups.settle(ctx, a.group(), finishTimeout)
 	if err := n.sweep(ctx, a.group()); err != nil {
 		return fmt.Errorf("detach sandbox %s: end what is left of an earlier CNI plugin: %w", a.SandboxID, err)
 	}
@@ -158,6 +162,12 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 		return err
 	}
 	rt.NetNS = liveNamespace(netns)
+	if rt.NetNS != "" {
+		if err := a.standIn(rt.NetNS); err != nil {
+			n.log.Warn("the pod's interface is gone and cannot be replaced for the plugins; they may leave firewall rules",
+				"sandbox", a.SandboxID, "network", a.Network, "error", err)
+		}
+	}
 	if err := n.del(ctx, a, list, rt); err != nil {
 		return err
 	}

@@ -153,9 +153,18 @@ func parseResult(data []byte) (*result, error) {
 // those that no interface is named for.
 func (r *result) addresses(ifName string) []netip.Addr {
 	var out []netip.Addr
+	for _, p := range r.prefixes(ifName) {
+		out = append(out, p.Addr())
+	}
+	return out
+}
+
+// prefixes are the same with their networks' lengths.
+func (r *result) prefixes(ifName string) []netip.Prefix {
+	var out []netip.Prefix
 	add := func(prefix string) {
 		if p, err := netip.ParsePrefix(prefix); err == nil {
-			out = append(out, p.Addr().Unmap())
+			out = append(out, unmapped(p))
 		}
 	}
 	for _, ip := range r.IPs {
@@ -176,4 +185,13 @@ func (r *result) addresses(ifName string) []netip.Addr {
 		}
 	}
 	return out
+}
+
+// unmapped writes an IPv4 prefix in IPv6 form as what it is.
+func unmapped(p netip.Prefix) netip.Prefix {
+	const mapped = 128 - 32
+	if !p.Addr().Is4In6() {
+		return p
+	}
+	return netip.PrefixFrom(p.Addr().Unmap(), max(0, p.Bits()-mapped))
 }

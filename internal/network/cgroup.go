@@ -22,6 +22,10 @@ import (
 // in uninterruptible sleep takes longer than milliseconds.
 const endTimeout = 10 * time.Second
 
+// finishTimeout is how long a plugin that an earlier daemon started may take to
+// end by itself before it is ended.
+const finishTimeout = 5 * time.Second
+
 // leaveTimeout bounds the wait for a process that has been reaped to have left
 // its group.
 const leaveTimeout = time.Second
@@ -186,6 +190,20 @@ func (g *cgroups) end(ctx context.Context, name string) error {
 				procs = g.processes(dir)
 			}
 			return fmt.Errorf("cgroup %s: processes do not end (%s): %w", dir, brief(procs), ctx.Err())
+		}
+	}
+}
+
+// settle waits until nothing runs in the group any more, but not for longer
+// than patience, nor beyond ctx.
+func (g *cgroups) settle(ctx context.Context, name string, patience time.Duration) {
+	if g.root == "" {
+		return
+	}
+	const step = 100 * time.Millisecond // between two looks at ctx
+	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
+		if empty, err := waitEmpty(filepath.Join(g.root, name), step); empty || err != nil {
+			return
 		}
 	}
 }

@@ -107,6 +107,16 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 	}, nil
 }
 
+// Current gives the name and the text of today's network configuration, and false if there is none
+// that can be read.
+func (n *Network) Current() (name string, list json.RawMessage, ok bool) {
+	conf, err := load(n.cfg.ConfDir)
+	if err != nil {
+		return "", nil, false
+	}
+	return conf.list.Name, json.RawMessage(conf.list.Bytes), true
+}
+
 // validate gives the port mappings that are mappings at all.
 func (r *Request) validate() ([]PortMapping, error) {
 	if err := utils.ValidateContainerID(r.SandboxID); err != nil {

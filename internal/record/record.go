@@ -61,15 +61,6 @@ func Open(root, boot string) (*Store, error) {
 	return &Store{root: root, boot: boot}, nil
 }
 
-// BootID reads the kernel's boot ID (random(4)): new at every boot.
-func BootID() (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("record: boot id: %w", err)
-	}
-	return strings.TrimSpace(string(id)), nil
-}
-
 // Intend writes the first version of a document: visible to a restarted process when Intend returns,
 // durable against a power cut when the returned function has returned nil. That function must be
 // called exactly once, and from any goroutine.

@@ -22,6 +22,7 @@ const (
 	rootfsDir = "rootfs"
 	shmDir    = "shm"
 	volumeDir = "vol"
+	imageDir  = "image"
 	lowerDir  = "lower"
 )
 

@@ -9,7 +9,8 @@
 //
 //	<area>/<id>/rootfs    root file system            (MountRoot)
 //	<area>/<id>/shm       tmpfs                       (Shm)
-//	<area>/<id>/vol/<n>   id-mapped volume            (IDMapVolume)
+//	<area>/<id>/vol/<n>   id-mapped volume            (IDMapVolume), image (MountImage)
+//	<area>/<id>/image/<n> an image, while a part of it is being mounted as a volume
 //	<area>/<id>/lower/<n> layers, during MountRoot on kernels that want them attached
 //
 // <area>/<id> is passable for root only, and for the pod's mapped root group where there is a user

@@ -91,6 +91,8 @@ func checkMountSource(f *faults, field string, m *runtimeapi.Mount) {
 		f.invalid(field+".host_path", "%q is given together with an image, %q", host, image.GetImage())
 	case image != nil && image.GetImage() == "":
 		f.invalid(field+".image.image", "%q: must not be empty", image.GetImage())
+	case image != nil && !m.GetReadonly():
+		f.invalid(field+".readonly", "false with an image, %q: images are mounted read-only", image.GetImage())
 	case image == nil && (!path.IsAbs(host) || strings.ContainsRune(host, 0)):
 		f.invalid(field+".host_path", "%q is not an absolute path", host)
 	case image == nil && sub != "":

@@ -6,6 +6,7 @@ type Phase string
 // The phases of a step.
 const (
 	Before Phase = "before"
+	During Phase = "during"
 	After  Phase = "after"
 )
 

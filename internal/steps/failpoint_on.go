@@ -3,42 +3,87 @@
 package steps
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const failpointsBuilt = true
 
-// reached acts on the environment variable PINFOLD_FAILPOINT, a comma-separated list of
-// "<operation>/<step>/<phase>=<action>". The actions: kill (SIGKILL to this process), error (the
-// step fails), stop (SIGSTOP to this process). If PINFOLD_FAILPOINT_ONCE names a file, a point acts
-// only while that file is absent, and makes it, so that a restarted process goes on.
+// reached looks for an order in the directory that the environment variable PINFOLD_FAILPOINTS names:
+// the file "<operation>:<step>:<phase>". The order is removed and then obeyed, so that each is obeyed
+// once, whatever restarts come between. The orders:
+//
+//	kill            SIGKILL to this process
+//	stop            SIGSTOP to this process
+//	error TEXT      the step fails; with TEXT ENOSPC or EIO, by that error of the kernel
+//	pause           write the process ID to the FIFO "reached" in the directory, then read the FIFO "go"
+//
+// In the phase "during" a duration comes first, counted from the beginning of the step; the step
+// itself goes on meanwhile: "3ms kill".
 func reached(operation, step string, phase Phase) error {
-	here := operation + "/" + step + "/" + string(phase)
-	for _, entry := range strings.Split(os.Getenv("PINFOLD_FAILPOINT"), ",") {
-		point, action, _ := strings.Cut(entry, "=")
-		if point != here {
-			continue
-		}
-		if once := os.Getenv("PINFOLD_FAILPOINT_ONCE"); once != "" {
-			f, err := os.OpenFile(once, os.O_CREATE|os.O_EXCL, 0o600)
+	dir := os.Getenv("PINFOLD_FAILPOINTS")
+	if dir == "" {
+		return nil
+	}
+	if phase == Before {
+		if order, ok := takeOrder(dir, operation, step, During); ok {
+			wait, order, _ := strings.Cut(order, " ")
+			after, err := time.ParseDuration(wait)
 			if err != nil {
-				return nil
+				return err
 			}
-			f.Close()
-		}
-		switch action {
-		case "kill":
-			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
-			select {}
-		case "stop":
-			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
-		default:
-			return fmt.Errorf("fail point %s", here)
+			time.AfterFunc(after, func() { _ = obey(dir, order) })
 		}
 	}
-	return nil
+	order, ok := takeOrder(dir, operation, step, phase)
+	if !ok {
+		return nil
+	}
+	return obey(dir, order)
+}
+
+func takeOrder(dir, operation, step string, phase Phase) (string, bool) {
+	path := filepath.Join(dir, operation+":"+step+":"+string(phase))
+	data, err := os.ReadFile(path)
+	if err != nil || os.Remove(path) != nil {
+		return "", false
+	}
+	return strings.TrimSpace(string(data)), true
+}
+
+func obey(dir, order string) error {
+	word, text, _ := strings.Cut(order, " ")
+	switch word {
+	case "kill":
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
+	case "stop":
+		return unix.Kill(os.Getpid(), unix.SIGSTOP)
+	case "pause":
+		return pause(dir)
+	}
+	if errno, ok := map[string]error{"ENOSPC": unix.ENOSPC, "EIO": unix.EIO}[text]; ok {
+		return fmt.Errorf("fail point: %w", errno)
+	}
+	return errors.New("fail point: " + text)
+}
+
+// pause says where it is and waits until it is told to go on.
+func pause(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "reached"), fmt.Appendln(nil, os.Getpid()), 0); err != nil {
+		return err
+	}
+	proceed, err := os.Open(filepath.Join(dir, "go"))
+	if err != nil {
+		return err
+	}
+	defer proceed.Close()
+	_, err = proceed.Read(make([]byte, 1))
+	return err
 }

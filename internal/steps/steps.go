@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 )
 
@@ -126,7 +127,7 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 	e.flights.at(op, step.Name, timing.Start)
 	err := reach(op, step.Name, Before)
 	if err == nil && step.Do != nil {
-		err = step.Do(ctx)
+		err = guarded(ctx, step.Do)
 	}
 	if err == nil {
 		err = reach(op, step.Name, After)
@@ -140,6 +141,17 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 	return timing, err
 }
 
+// guarded turns a panic into the step's error: a fault met by one object is undone like any other, and
+// ends neither the program nor the operations on other objects.
+func guarded(ctx context.Context, run func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return run(ctx)
+}
+
 func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
 	var failed []error
 	for i := len(list) - 1; i >= 0; i-- {
@@ -151,7 +163,7 @@ func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
 		e.flights.at(op, timing.Step, timing.Start)
 		err := reach(op, timing.Step, Before)
 		if err == nil {
-			err = step.Undo(ctx)
+			err = guarded(ctx, step.Undo)
 		}
 		if err == nil {
 			err = reach(op, timing.Step, After)

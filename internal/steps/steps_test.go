@@ -88,6 +88,20 @@ func TestUndoIsNotCutOffByTheRequestsDeadline(t *testing.T) {
 	}
 }
 
+func TestAPanicIsTheStepsErrorAndIsUndone(t *testing.T) {
+	tr := &trail{}
+	err := NewEngine(nil).Run(t.Context(), Operation{Name: "Run", Steps: []Step{tr.step("a", nil, nil), {
+		Name: "b",
+		Do:   func(context.Context) error { panic("told to") },
+		Undo: func(context.Context) error { panic("again") },
+	}}})
+	tr.expect(t, "a", "-a")
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Step != "b" || !strings.Contains(err.Error(), "told to") || failed.Undo == nil {
+		t.Errorf("the error of a step that panics: %v", err)
+	}
+}
+
 func TestAnOperationInFlightIsVisibleWithItsStep(t *testing.T) {
 	e := NewEngine(nil)
 	var seen []Flight

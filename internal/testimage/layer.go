@@ -129,6 +129,10 @@ func (t *tree) link(path, target string) {
 }
 
 func (t *tree) file(f File) {
+	if f.Link != "" {
+		t.link(f.Path, f.Link)
+		return
+	}
 	t.add(tar.Header{Typeflag: tar.TypeReg, Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID}, f.Content)
 }
 

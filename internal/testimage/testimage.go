@@ -71,7 +71,7 @@ type Config struct {
 	Labels     map[string]string   `json:",omitempty"`
 }
 
-// File is one regular file of an image.
+// File is one regular file or symbolic link of an image.
 type File struct {
 	// Path is relative to the image's root, without a leading slash.
 	Path string
@@ -81,6 +81,8 @@ type File struct {
 	UID, GID int
 	// Content is the whole of it.
 	Content string
+	// Link makes it a symbolic link to this target; only Path counts then.
+	Link string
 }
 
 // Write writes the image's archive to w. What it wrote is of no use after an

@@ -1,0 +1,128 @@
+// Package cgroup knows where this host's cgroup hierarchies are mounted and removes groups that
+// Pinfold named. It moves no process and mounts nothing: containers' groups are made by the OCI
+// runtime, plugins' by package network.
+package cgroup
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hierarchies are the cgroup mounts of a host (cgroups(7)).
+type Hierarchies struct {
+	// Unified is the mount point of the cgroup2 hierarchy, "" where there is none.
+	Unified string
+	// V1 holds the mount points of the version 1 hierarchies, in the order of mountinfo.
+	V1 []string
+}
+
+// Detect reads the mount table of this process.
+func Detect() (*Hierarchies, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	defer f.Close()
+	h := &Hierarchies{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// proc_pid_mountinfo(5): optional fields end at " - ", then the file system type.
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(before)
+		if !ok || len(fields) < 5 {
+			continue
+		}
+		kind, _, _ := strings.Cut(after, " ")
+		switch {
+		case kind == "cgroup2" && h.Unified == "":
+			h.Unified = fields[4]
+		case kind == "cgroup" && !slices.Contains(h.V1, fields[4]):
+			h.V1 = append(h.V1, fields[4])
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("cgroup: read mountinfo: %w", err)
+	}
+	return h, nil
+}
+
+// Pure reports whether cgroup2 is the only hierarchy, so that its controllers are in force.
+func (h *Hierarchies) Pure() bool { return h.Unified != "" && len(h.V1) == 0 }
+
+// Mounts lists all mount points.
+func (h *Hierarchies) Mounts() []string {
+	if h.Unified == "" {
+		return h.V1
+	}
+	return append([]string{h.Unified}, h.V1...)
+}
+
+// Remove removes the group rel ("pinfold/4f1c…") and all groups below it from every hierarchy. A
+// missing one is fine; one that still holds processes is an error.
+func (h *Hierarchies) Remove(rel string) error {
+	var failed []error
+	for _, mount := range h.Mounts() {
+		if err := removeTree(filepath.Join(mount, rel)); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// RemoveIfEmpty removes the group rel from every hierarchy in which it has neither groups nor
+// processes, and leaves it in the others.
+func (h *Hierarchies) RemoveIfEmpty(rel string) {
+	for _, mount := range h.Mounts() {
+		_ = unix.Rmdir(filepath.Join(mount, rel))
+	}
+}
+
+// removeTree removes dir bottom-up. rmdir of a group takes its control files along.
+func removeTree(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return ignoreMissing(err)
+		}
+		dirs = append(dirs, path)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cgroup: remove %s: %w", dir, err)
+	}
+	for _, d := range slices.Backward(dirs) {
+		if err := unix.Rmdir(d); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("cgroup: remove %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Controls reports whether a controller can limit groups on this host.
+func (h *Hierarchies) Controls(controller string) bool {
+	if h.Pure() {
+		data, err := os.ReadFile(filepath.Join(h.Unified, "cgroup.controllers"))
+		return err == nil && slices.Contains(strings.Fields(string(data)), controller)
+	}
+	for _, mount := range h.V1 {
+		if slices.Contains(strings.Split(filepath.Base(mount), ","), controller) {
+			return true
+		}
+	}
+	return false
+}

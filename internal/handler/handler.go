@@ -1,0 +1,164 @@
+// Package handler knows the OCI runtimes of this node: under which handler name each is offered (a
+// RuntimeClass names one), where its binary is, and what it can do. It asks the binary itself
+// ("RUNTIME features", OCI runtime-spec features.md); it never compares versions.
+package handler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+)
+
+// probeTimeout bounds one run of a runtime's features command.
+const probeTimeout = 10 * time.Second
+
+// Handler is one OCI runtime under the name that RunPodSandbox gives.
+type Handler struct {
+	Name string
+	// Path is the binary, as configured.
+	Path string
+	// UserNamespaces and RecursiveReadOnly say what the runtime does; the kernel's part is not asked here.
+	UserNamespaces    bool
+	RecursiveReadOnly bool
+	Seccomp           bool
+	// JoinedMappings: it wants to be told the ID mappings of a user namespace that it joins by path.
+	// crun does; runc reads them from the namespace and will refuse them one day.
+	JoinedMappings bool
+	// Version is the runtime's own word, for people.
+	Version string
+	// Problem is why the runtime could not be asked; nil when it answered.
+	Problem error
+}
+
+// Set is the handlers of a node.
+type Set struct {
+	paths    map[string]string
+	fallback string
+
+	mu     sync.Mutex
+	probed map[string]probe
+}
+
+type probe struct {
+	handler Handler
+	modTime time.Time
+}
+
+// NewSet returns a set of handlers, given as name → path, of which fallback is used where no name is
+// asked for. It fails when fallback is not among them.
+func NewSet(paths map[string]string, fallback string) (*Set, error) {
+	if _, ok := paths[fallback]; !ok {
+		return nil, fmt.Errorf("handler: the default runtime %q is not one of the configured ones", fallback)
+	}
+	return &Set{paths: paths, fallback: fallback, probed: map[string]probe{}}, nil
+}
+
+// Find returns the handler of that name, "" meaning the default one. An unknown name is
+// ErrNotFound, a binary that is not there ErrFailedPrecondition.
+func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
+	if name == "" {
+		name = s.fallback
+	}
+	path, ok := s.paths[name]
+	if !ok {
+		return Handler{}, fmt.Errorf("runtime handler %q is not configured: %w", name, errdefs.ErrNotFound)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Handler{}, fmt.Errorf("runtime handler %q: %w: %w", name, err, errdefs.ErrFailedPrecondition)
+	}
+	s.mu.Lock()
+	known, ok := s.probed[name]
+	s.mu.Unlock()
+	if ok && known.modTime.Equal(info.ModTime()) && known.handler.Problem == nil {
+		return known.handler, nil
+	}
+	h := ask(ctx, name, path)
+	s.mu.Lock()
+	s.probed[name] = probe{handler: h, modTime: info.ModTime()}
+	s.mu.Unlock()
+	return h, nil
+}
+
+// All returns every handler, the default one first under the name "" as CRI wants it and then each
+// by its name. Those that could not be asked carry a Problem.
+func (s *Set) All(ctx context.Context) []Handler {
+	names := make([]string, 0, len(s.paths))
+	for name := range s.paths {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var all []Handler
+	for _, name := range append([]string{""}, names...) {
+		h, err := s.Find(ctx, name)
+		if err != nil {
+			h = Handler{Problem: err}
+		}
+		h.Name = name
+		all = append(all, h)
+	}
+	return all
+}
+
+// Default is the name of the handler used where none is asked for.
+func (s *Set) Default() string { return s.fallback }
+
+func ask(ctx context.Context, name, path string) Handler {
+	h := Handler{Name: name, Path: path}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "features").Output()
+	if err != nil {
+		h.Problem = fmt.Errorf("%s features: %w%s", path, err, stderr(err))
+		return h
+	}
+	var f features.Features
+	if err := json.Unmarshal(out, &f); err != nil {
+		h.Problem = fmt.Errorf("%s features: %w", path, err)
+		return h
+	}
+	h.RecursiveReadOnly = slices.Contains(f.MountOptions, "rro")
+	if f.Linux != nil {
+		h.UserNamespaces = slices.Contains(f.Linux.Namespaces, "user")
+		h.Seccomp = f.Linux.Seccomp != nil && f.Linux.Seccomp.Enabled != nil && *f.Linux.Seccomp.Enabled
+	}
+	_, h.JoinedMappings = f.Annotations["run.oci.crun.version"]
+	for key, value := range f.Annotations {
+		if strings.HasSuffix(key, ".version") && !strings.Contains(key, "libseccomp") {
+			h.Version = value
+		}
+	}
+	return h
+}
+
+func stderr(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return ": " + strings.TrimSpace(string(exit.Stderr[:min(len(exit.Stderr), 512)]))
+	}
+	return ""
+}
+
+// Resolve finds a runtime binary by name in PATH when path is empty, and says where it looked when
+// there is none.
+func Resolve(name, path string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	found, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("OCI runtime %q: %w", name, fs.ErrNotExist)
+	}
+	return found, nil
+}

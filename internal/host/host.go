@@ -1,0 +1,156 @@
+// Package host finds out what this node and this daemon can do: by trying or by reading what the
+// kernel says of itself, never by comparing versions. It changes nothing.
+package host
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/spec"
+)
+
+// Probe describes this node. systemd says that the cgroup driver is systemd's.
+func Probe(h *cgroup.Hierarchies, systemd bool) (spec.Host, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return spec.Host{}, fmt.Errorf("host: %w", err)
+	}
+	caps, err := capabilities()
+	if err != nil {
+		return spec.Host{}, err
+	}
+	found := spec.Host{
+		Hostname:       name,
+		Capabilities:   caps.names(),
+		CgroupV2:       h.Pure(),
+		SystemdCgroup:  systemd,
+		AppArmor:       readTrim("/sys/module/apparmor/parameters/enabled") == "Y",
+		SELinux:        exists("/sys/fs/selinux/enforce"),
+		Seccomp:        exists("/proc/sys/kernel/seccomp/actions_avail"),
+		OOMScoreAdjMin: -1000,
+		HugepageSizes:  hugepageSizes(h),
+		SwapSupported:  swapLimited(h),
+	}
+	if !caps.has(unix.CAP_SYS_RESOURCE) {
+		found.RlimitCeilings = ceilings()
+		// Without the capability no score below the one we got ourselves can be given (proc_pid_oom_score_adj(5)).
+		found.OOMScoreAdjMin, _ = strconv.Atoi(readTrim("/proc/self/oom_score_adj"))
+	}
+	return found, nil
+}
+
+// SystemdRuns reports whether systemd is the init of this node (sd_booted(3)).
+func SystemdRuns() bool { return exists("/run/systemd/system") }
+
+// capabilitySet is a capability mask, bit n being capability n (capabilities(7)).
+type capabilitySet uint64
+
+func (c capabilitySet) has(n int) bool { return c&(1<<n) != 0 }
+
+func (c capabilitySet) names() []string {
+	var names []string
+	for n, name := range spec.CapabilityNames() {
+		if c.has(n) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// capabilities is what this daemon holds and may pass on: its permitted set within its bounding set.
+func capabilities() (capabilitySet, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, fmt.Errorf("host: %w", err)
+	}
+	set := ^capabilitySet(0)
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		if key != "CapPrm" && key != "CapBnd" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil {
+			return 0, fmt.Errorf("host: /proc/self/status: %s: %w", key, err)
+		}
+		set &= capabilitySet(mask)
+	}
+	return set, nil
+}
+
+// rlimits are the resources of getrlimit(2) by the names that OCI gives them.
+var rlimits = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU,
+	"RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS,
+	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE,
+	"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS,
+	"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+}
+
+func ceilings() map[string]uint64 {
+	found := map[string]uint64{}
+	for name, resource := range rlimits {
+		var limit unix.Rlimit
+		if err := unix.Prlimit(0, resource, nil, &limit); err == nil {
+			found[name] = limit.Max
+		}
+	}
+	return found
+}
+
+// hugepageSizes are those that a cgroup can limit, in the form of the hugetlb controller's file names.
+func hugepageSizes(h *cgroup.Hierarchies) []string {
+	var found []string
+	dirs, _ := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
+	for _, dir := range dirs {
+		kb, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(dir), "hugepages-"), "kB"), 10, 64)
+		if err != nil || !h.Controls("hugetlb") {
+			continue
+		}
+		found = append(found, hugepageName(kb))
+	}
+	return found
+}
+
+func hugepageName(kb uint64) string {
+	switch {
+	case kb >= 1<<20:
+		return strconv.FormatUint(kb>>20, 10) + "GB"
+	case kb >= 1<<10:
+		return strconv.FormatUint(kb>>10, 10) + "MB"
+	default:
+		return strconv.FormatUint(kb, 10) + "KB"
+	}
+}
+
+// swapLimited reports whether the memory controller counts swap: its files exist in every group but
+// version 2's root, so there a child is looked at.
+func swapLimited(h *cgroup.Hierarchies) bool {
+	if !h.Pure() {
+		for _, mount := range h.V1 {
+			if exists(filepath.Join(mount, "memory.memsw.limit_in_bytes")) {
+				return true
+			}
+		}
+		return false
+	}
+	found, _ := filepath.Glob(filepath.Join(h.Unified, "*", "memory.swap.max"))
+	return len(found) > 0
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func readTrim(path string) string {
+	data, _ := os.ReadFile(path)
+	return strings.TrimSpace(string(data))
+}

@@ -1,0 +1,5 @@
+//go:build !failpoints
+
+package record
+
+func simulatedBoot() string { return "" }

@@ -1,0 +1,127 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// ImageVolume is an image to be shown read-only as one of a container's volumes.
+type ImageVolume struct {
+	// Lower are the image's layers, as in Overlay.
+	Lower []string
+	// UserNS is the pod's user namespace, as in Overlay.
+	UserNS UserNS
+	// SubPath is the directory or file of the image to be shown instead of its root, "" for the root. Its
+	// symbolic links are followed as if the image's root were "/", and so never lead out of the image.
+	SubPath string
+}
+
+// MountImage mounts an image read-only at <area>/<id>/vol/<n>, as a directory or, where the sub path is one, a
+// file, and returns that path. Numbers are shared with IDMapVolume.
+//
+// All or nothing. Errors: as MountRoot, and ErrNotFound for a sub path that the image does not have,
+// ErrInvalidArgument for one with more symbolic links than the kernel follows.
+func (a *Area) MountImage(id string, n int, v ImageVolume) (string, error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	o := &Overlay{Lower: v.Lower, UserNS: v.UserNS, ReadOnly: true}
+	err := o.check()
+	if err == nil && n < 0 {
+		err = fmt.Errorf("number %d is negative: %w", n, errdefs.ErrInvalidArgument)
+	}
+	var path string
+	if err == nil {
+		path, err = a.mountImage(id, n, o, v.SubPath)
+	}
+	if err != nil {
+		return "", fmt.Errorf("image volume %d of %s: %w", n, id, err)
+	}
+	return path, nil
+}
+
+func (a *Area) mountImage(id string, n int, o *Overlay, sub string) (string, error) {
+	low, err := openLowers(o.Lower, o.UserNS)
+	if err != nil {
+		return "", err
+	}
+	defer low.close()
+	pass, err := a.passageFor(o.UserNS)
+	if err != nil {
+		return "", err
+	}
+	volume := filepath.Join(volumeDir, strconv.Itoa(n))
+	at := volume
+	if sub != "" {
+		at = filepath.Join(imageDir, strconv.Itoa(n))
+	}
+	path, err := a.mountPoint(id, pass, at, true)
+	if err != nil {
+		return "", err
+	}
+	err = a.assemble(assembly{target: path, lower: low, temp: filepath.Join(a.dir, id, lowerDir), o: o})
+	if err != nil {
+		return "", errors.Join(err, a.undo(id, path))
+	}
+	if sub == "" {
+		return path, nil
+	}
+	part, err := a.mountPart(id, pass, volume, imagePart{root: path, sub: sub})
+	// What was cloned stays when the whole goes.
+	if err := errors.Join(err, a.undo(id, path)); err != nil {
+		return "", err
+	}
+	return part, nil
+}
+
+// imagePart is something in a mounted image.
+type imagePart struct{ root, sub string }
+
+// mountPart mounts a clone of the part alone at <area>/<id>/<name>. What the sub path led to was decided by one
+// look-up: nothing can be exchanged afterwards.
+func (a *Area) mountPart(id string, pass passage, name string, p imagePart) (string, error) {
+	found, err := p.open()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = found.Close() }()
+	st, err := stat(found)
+	if err != nil {
+		return "", err
+	}
+	tree, err := cloneTree(found, false)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = tree.Close() }()
+	path, err := a.mountPoint(id, pass, name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	if err != nil {
+		return "", err
+	}
+	if err := attachPrivate(tree, path); err != nil {
+		return "", errors.Join(err, a.undo(id, path))
+	}
+	return path, nil
+}
+
+func (p imagePart) open() (*os.File, error) {
+	root, err := openPath(p.root, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	fd, err := unix.Openat2(int(root.Fd()), p.sub, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sub path %q in the image: %w", p.sub, classify(err))
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(p.root, p.sub)), nil
+}

@@ -1,0 +1,162 @@
+package pod
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+)
+
+// Book is the index of all sandboxes and containers of this node.
+type Book struct {
+	mu         sync.RWMutex
+	sandboxes  map[string]*Sandbox
+	containers map[string]*Container
+}
+
+// NewBook returns an empty index.
+func NewBook() *Book {
+	return &Book{sandboxes: map[string]*Sandbox{}, containers: map[string]*Container{}}
+}
+
+// Sandbox finds a sandbox by its ID or by an unambiguous beginning of it. ErrNotFound otherwise.
+func (b *Book) Sandbox(id string) (*Sandbox, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return find(b.sandboxes, "sandbox", id)
+}
+
+// Container finds a container by its ID or by an unambiguous beginning of it. ErrNotFound otherwise.
+func (b *Book) Container(id string) (*Container, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return find(b.containers, "container", id)
+}
+
+// Sandboxes returns all, the newest first.
+func (b *Book) Sandboxes() []*Sandbox {
+	b.mu.RLock()
+	all := make([]*Sandbox, 0, len(b.sandboxes))
+	for _, s := range b.sandboxes {
+		all = append(all, s)
+	}
+	b.mu.RUnlock()
+	slices.SortFunc(all, func(x, y *Sandbox) int { return y.Record().Created.Compare(x.Record().Created) })
+	return all
+}
+
+// Containers returns all, the newest first.
+func (b *Book) Containers() []*Container {
+	return b.pick(func(*Container) bool { return true })
+}
+
+// ContainersOf returns the containers of a sandbox, the newest first.
+func (b *Book) ContainersOf(sandbox string) []*Container {
+	return b.pick(func(c *Container) bool { return c.Sandbox == sandbox })
+}
+
+func (b *Book) pick(want func(*Container) bool) []*Container {
+	b.mu.RLock()
+	var all []*Container
+	for _, c := range b.containers {
+		if want(c) {
+			all = append(all, c)
+		}
+	}
+	b.mu.RUnlock()
+	slices.SortFunc(all, func(x, y *Container) int { return y.Record().Times.Created.Compare(x.Record().Times.Created) })
+	return all
+}
+
+// ready finds the ready sandbox of that identity (see identity), nil if there is none.
+func (b *Book) ready(key string) *Sandbox {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, s := range b.sandboxes {
+		if rec := s.Record(); rec.State == Ready && identity(rec.Config.GetMetadata()) == key {
+			return s
+		}
+	}
+	return nil
+}
+
+// live finds the container of that identity which exists and has not ended, nil if there is none.
+func (b *Book) live(sandbox, key string) *Container {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, c := range b.containers {
+		rec := c.Record()
+		if c.Sandbox == sandbox && (rec.State == Created || rec.State == Running) && containerIdentity(rec) == key {
+			return c
+		}
+	}
+	return nil
+}
+
+func (b *Book) addSandbox(s *Sandbox) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sandboxes[s.ID] = s
+}
+
+func (b *Book) dropSandbox(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sandboxes, id)
+}
+
+// admit adds a container if its sandbox is ready at this moment. A sandbox leaves Ready before its
+// containers are stopped, so a container is either refused here or seen by that stop.
+func (b *Book) admit(c *Container) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.sandboxes[c.Sandbox]
+	if !ok {
+		return fmt.Errorf("sandbox %s: %w", c.Sandbox, errdefs.ErrNotFound)
+	}
+	if state := s.Record().State; state != Ready {
+		return fmt.Errorf("sandbox %s is %s, not ready: %w", c.Sandbox, state, errdefs.ErrFailedPrecondition)
+	}
+	b.containers[c.ID] = c
+	return nil
+}
+
+func (b *Book) addContainer(c *Container) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.containers[c.ID] = c
+}
+
+func (b *Book) dropContainer(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.containers, id)
+}
+
+func find[T any](all map[string]T, kind, id string) (T, error) {
+	var found T
+	if id == "" {
+		return found, fmt.Errorf("%s ID is empty: %w", kind, errdefs.ErrInvalidArgument)
+	}
+	if exact, ok := all[id]; ok {
+		return exact, nil
+	}
+	matches := 0
+	for key, value := range all {
+		if strings.HasPrefix(key, id) {
+			found = value
+			matches++
+		}
+	}
+	var none T
+	switch matches {
+	case 1:
+		return found, nil
+	case 0:
+		return none, fmt.Errorf("%s %s: %w", kind, id, errdefs.ErrNotFound)
+	default:
+		return none, fmt.Errorf("%s ID %s is ambiguous: %d begin with it: %w", kind, id, matches, errdefs.ErrInvalidArgument)
+	}
+}

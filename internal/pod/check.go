@@ -1,0 +1,299 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// Difference is one disagreement between what the records say and what kernel, plugins' stores and
+// disk hold.
+type Difference struct {
+	// Object is what it is about: "sandbox 4f1c…", "address 10.88.0.7".
+	Object string `json:"object"`
+	// Finding says what is wrong.
+	Finding string `json:"finding"`
+	// Action says what will be done about it, and when.
+	Action string `json:"action"`
+}
+
+// What happens to a difference.
+const (
+	retried   = "is retried with back-off; --repair tries now"
+	repaired  = "--repair removes it; so does the next start of pinfoldd"
+	reported  = "left alone: the kubelet replaces the pod"
+	notOurs   = "left alone: it may belong to another runtime of this node"
+	forPeople = "left for you to look at"
+)
+
+// Check compares everything it can. Objects with an operation in flight are passed over: they are
+// between two states. The error joins what could not be looked at.
+func (r *Recovery) Check(ctx context.Context) ([]Difference, error) {
+	c := &checker{Recovery: r}
+	c.pinder(ctx)
+	for _, box := range r.Book.Sandboxes() {
+		if !r.busy(box.ID) {
+			c.sandbox(box.Record())
+		}
+	}
+	for _, ctr := range r.Book.Containers() {
+		if !r.busy(ctr.ID) && !r.busy(ctr.Sandbox) {
+			c.container(ctr)
+		}
+	}
+	c.unowned()
+	c.stores()
+	c.quarantined()
+	return c.found, errors.Join(c.failed...)
+}
+
+// Repair pays and removes what is certain: debts are tried at once, names that no record owns are
+// removed. What is left is found by another Check.
+func (r *Recovery) Repair(ctx context.Context) error {
+	r.Debts.Hurry()
+	known, err := r.Node.Pinder.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	r.setKnown(known)
+	for _, c := range known {
+		if !r.recorded(c.ID) && !r.busy(c.ID) {
+			r.eraseUnowned(c.ID)
+		}
+	}
+	r.eraseUnownedNames()
+	return nil
+}
+
+func (r *Recovery) busy(id string) bool { return len(r.Node.Engine.Flights(id)) > 0 }
+
+func (r *Recovery) recorded(id string) bool {
+	_, boxErr := r.Book.Sandbox(id)
+	_, ctrErr := r.Book.Container(id)
+	return boxErr == nil || ctrErr == nil
+}
+
+// checker collects the differences of one Check.
+type checker struct {
+	*Recovery
+	known  map[string]supervisor.ContainerState
+	found  []Difference
+	failed []error
+}
+
+func (c *checker) differ(action, object, finding string, args ...any) {
+	c.found = append(c.found, Difference{Object: object, Finding: fmt.Sprintf(finding, args...), Action: action})
+}
+
+func (c *checker) couldNotTell(what string, err error) {
+	if err != nil {
+		c.failed = append(c.failed, fmt.Errorf("%s: %w", what, err))
+	}
+}
+
+// pinder learns what the supervisor holds, and reports what no record owns.
+func (c *checker) pinder(ctx context.Context) {
+	list, err := c.Node.Pinder.Containers(ctx)
+	c.couldNotTell("pinder's containers", err)
+	if err != nil {
+		return
+	}
+	c.known = map[string]supervisor.ContainerState{}
+	for _, s := range list {
+		c.known[s.ID] = s
+		if !c.recorded(s.ID) && !c.busy(s.ID) {
+			c.differ(repaired, "container "+s.ID, "pinder holds it (pid %d, %s), but it has no record", s.PID, s.Phase)
+		}
+	}
+}
+
+func (c *checker) sandbox(rec *SandboxRecord) {
+	name := sandboxObject(rec)
+	switch rec.State {
+	case Ready:
+		c.readySandbox(name, rec)
+	case Creating, Removing:
+		if !rec.owesNetwork() {
+			c.differ(retried, name, "it is %s, and nobody is at it", rec.State)
+		}
+	case Stopped:
+		for kind, path := range c.Node.NamespacePins(rec) {
+			if kind == pin.Net.String() && rec.owesNetwork() {
+				continue // kept for the plugins
+			}
+			if _, err := os.Lstat(path); err == nil {
+				c.differ(retried, name, "it is stopped, but its %s namespace is still pinned at %s", kind, path)
+			}
+		}
+	}
+	if rec.Reason != "" {
+		c.differ(reported, name, "it is not ready: %s", rec.Reason)
+	}
+	if rec.State != Ready && rec.owesNetwork() {
+		c.differ(retried, name, "a CNI DEL of network %s is owed (tried %d times; last: %s)", rec.Network.Network,
+			rec.Network.Attempts, orNothing(rec.Network.LastError))
+	}
+}
+
+func (c *checker) readySandbox(name string, rec *SandboxRecord) {
+	if reason := c.broken(rec); reason != "" {
+		c.differ(reported, name, "it is recorded as ready, but %s", reason)
+		return
+	}
+	if rec.Mappings() != nil && rec.kinds()&pin.Net != 0 {
+		owned, err := c.ownsNetwork(rec.ID)
+		c.couldNotTell(name+": owner of its network namespace", err)
+		if err == nil && !owned {
+			c.differ(reported, name, "its network namespace does not belong to its user namespace")
+		}
+	}
+	if rec.Network == nil {
+		return
+	}
+	have, err := c.addresses(rec.ID)
+	c.couldNotTell(name+": addresses", err)
+	for _, ip := range rec.Network.IPs() {
+		if err == nil && !slices.Contains(have, ip) {
+			c.differ(reported, name, "its address %s is on no interface in it", ip)
+		}
+	}
+}
+
+func (c *checker) ownsNetwork(id string) (bool, error) {
+	network, err := pin.Open(c.Node.Paths.pin(id, pin.Net))
+	if err != nil {
+		return false, err
+	}
+	defer network.Close()
+	owner, err := network.Owner()
+	if err != nil {
+		return false, err
+	}
+	defer owner.Close()
+	user, err := pin.Open(c.Node.Paths.pin(id, pin.User))
+	if err != nil {
+		return false, err
+	}
+	defer user.Close()
+	return owner.Same(user), nil
+}
+
+func (c *checker) container(ctr *Container) {
+	rec := ctr.Record()
+	name := containerObject(rec)
+	state, inPinder := c.known[rec.ID]
+	switch rec.State {
+	case Created, Running:
+		if !rec.Process.alive() && (!inPinder || state.Exit == nil) {
+			c.differ(reported, name, "it is recorded as %s, but its process (pid %d) is gone", rec.State, rec.Process.PID)
+		}
+		if c.known != nil && !inPinder {
+			c.differ("the next start of pinfoldd hands it to pinder again", name, "pinder does not know it")
+		}
+		if inPinder && state.LogLost {
+			c.differ(forPeople, name, "its output is not logged any more: pinfoldd and pinder had been killed at once")
+		}
+	case Creating, Removing:
+		c.differ(retried, name, "it is %s, and nobody is at it", rec.State)
+	case Exited:
+		if _, err := os.Lstat(c.Node.Paths.bundle(rec.ID)); err == nil {
+			c.differ(retried, name, "it has ended, but its bundle is still there")
+		}
+	}
+}
+
+// unowned reports names of this instance that no record owns.
+func (c *checker) unowned() {
+	for id := range c.names() {
+		if !c.recorded(id) && !c.busy(id) {
+			c.differ(repaired, id, "there are pins, mounts or a bundle of it, but no record")
+		}
+	}
+	ids, err := c.Node.Records.Keys(podsDir)
+	c.couldNotTell("pod directories", err)
+	for _, id := range ids {
+		if !c.recorded(id) {
+			c.differ("the next start of pinfoldd removes it", "directory "+c.Node.Paths.sandbox(id), "it belongs to no pod")
+		}
+	}
+}
+
+// names are the IDs that this instance's pins, bundles and mounts carry.
+func (r *Recovery) names() map[string]bool {
+	ids := map[string]bool{}
+	for _, dir := range []string{r.Node.Paths.pins(), r.Node.Paths.bundles()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			r.Node.Log.Error("directory not searched for leftovers", "directory", dir, "error", err)
+		}
+		for _, e := range entries {
+			ids[e.Name()] = true
+		}
+	}
+	mounted, err := r.Node.Mounts.List()
+	if err != nil {
+		r.Node.Log.Error("mounts not searched for leftovers", "error", err)
+	}
+	for _, id := range mounted {
+		ids[id] = true
+	}
+	return ids
+}
+
+// stores looks into the address stores of the host-local plugin, the one whose form is common ground:
+// one file for each address, the holder's ID in its first line.
+func (c *checker) stores() {
+	for dir := range c.storeDirs() {
+		files, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		c.couldNotTell("address store", err)
+		for _, f := range files {
+			c.storedAddress(dir, f.Name())
+		}
+	}
+}
+
+func (c *checker) storedAddress(dir, file string) {
+	if strings.HasPrefix(file, "last_reserved_ip") || file == "lock" {
+		return
+	}
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return // given back meanwhile
+	}
+	id, _, _ := strings.Cut(strings.TrimSpace(string(data)), "\n")
+	if id = strings.TrimSpace(id); !c.recorded(id) && !c.busy(id) {
+		c.differ(notOurs, "address "+file, "the store %s has it held by %s, which is no pod here", dir, id)
+	}
+}
+
+// quarantined reports what was moved aside because it could not be read.
+func (c *checker) quarantined() {
+	files, err := os.ReadDir(filepath.Join(c.Node.Paths.Root, "quarantine"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.couldNotTell("quarantine", err)
+	}
+	for _, f := range files {
+		c.differ(forPeople, "record "+f.Name(), "it could not be read and was moved to the quarantine directory")
+	}
+	for _, q := range c.Node.Images.Quarantined() {
+		c.differ(forPeople, "image record "+q.File, "it could not be read: %s", q.Reason)
+	}
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}

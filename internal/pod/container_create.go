@@ -1,0 +1,334 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
+	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/steps"
+	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// Containers creates, starts, stops and removes containers. One per daemon.
+type Containers struct {
+	node    *Node
+	book    *Book
+	debts   *Debts
+	creates steps.Joint[string]
+	ends    steps.Joint[struct{}]
+	// connected is closed when Node.Pinder can be used; see Connected.
+	connected chan struct{}
+}
+
+// NewContainers returns the life cycle of containers.
+func NewContainers(node *Node, book *Book, debts *Debts) *Containers {
+	return &Containers{node: node, book: book, debts: debts, connected: make(chan struct{})}
+}
+
+// Connected is called once, when Node.Pinder has been set. Exits may be reported before that: they are
+// recorded at once, and what follows from them waits.
+func (s *Containers) Connected() { close(s.connected) }
+
+// runtimeTimeout bounds one call of the OCI runtime.
+const runtimeTimeout = 2 * time.Minute
+
+// Create makes a container in a ready sandbox and returns its ID. A repeated request joins the first
+// one, or gets the container that it made.
+func (s *Containers) Create(ctx context.Context, sandbox string, config *runtimeapi.ContainerConfig) (string, error) {
+	box, err := s.book.Sandbox(sandbox)
+	if err != nil {
+		return "", err
+	}
+	boxRec := box.Record()
+	if err := spec.ValidateContainer(s.node.Host, boxRec.Config.PodSandboxConfig, config); err != nil {
+		return "", err
+	}
+	rec := &ContainerRecord{
+		ID: newID(), Sandbox: box.ID, State: Creating,
+		Config: ContainerConfig{config}, Times: Times{Created: time.Now()},
+	}
+	if dir, name := boxRec.Config.GetLogDirectory(), config.GetLogPath(); dir != "" && name != "" {
+		rec.LogPath = filepath.Join(dir, name)
+	}
+	key := box.ID + "/" + containerIdentity(rec)
+	id, err := s.creates.Do(ctx, key, func(ctx context.Context) (string, error) {
+		if c := s.book.live(box.ID, containerIdentity(rec)); c != nil {
+			return c.ID, nil
+		}
+		return rec.ID, s.create(ctx, box, newContainer(rec))
+	})
+	return id, s.node.stillRunning(ctx, err, key)
+}
+
+func (s *Containers) create(ctx context.Context, box *Sandbox, c *Container) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.interrupt = cancel
+	c.order.Lock()
+	defer c.order.Unlock()
+	err := s.node.Engine.Run(ctx, s.createOperation(box, c))
+	var failed *steps.Error
+	if errors.As(err, &failed) && failed.Undo != nil {
+		s.debts.add(c)
+	}
+	if err == nil {
+		s.node.tellContainer(ctx, ContainerCreated, box.Record(), c.Record())
+	}
+	return err
+}
+
+func (s *Containers) createOperation(box *Sandbox, c *Container) steps.Operation {
+	do := func(step func(context.Context, *Sandbox, *Container) error) func(context.Context) error {
+		return func(ctx context.Context) error { return step(ctx, box, c) }
+	}
+	return steps.Operation{
+		Name:   "CreateContainer",
+		Object: containerObject(c.Record()),
+		Steps: []steps.Step{
+			{Name: "record", Do: do(s.intend), Undo: do(s.forget), Owner: true},
+			{Name: "image", Do: do(s.holdImage), Undo: do(s.releaseImage)},
+			{Name: "rootfs", Do: do(s.mountRoot), Undo: do(s.unmountRoot)},
+			{Name: "volumes", Do: do(s.mountVolumes)}, // undone with the root file system
+			{Name: "bundle", Do: do(s.writeBundle), Undo: do(s.removeBundle)},
+			{Name: "plugins", Do: do(s.pluginsAdjust), Undo: do(s.pluginsForget)},
+			{Name: "runtime create", Do: do(s.runtimeCreate), Undo: do(s.runtimeDelete)},
+			{Name: "created", Do: do(s.created)},
+		},
+	}
+}
+
+func containerObject(rec *ContainerRecord) string {
+	return fmt.Sprintf("container %s (%s/%s)", rec.ID, rec.Sandbox, containerIdentity(rec))
+}
+
+func (s *Containers) intend(_ context.Context, box *Sandbox, c *Container) error {
+	if err := s.book.admit(c); err != nil {
+		return err
+	}
+	dir := filepath.Join(s.node.Paths.sandbox(box.ID), containersDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return s.node.Records.Put(containerKey(box.ID, c.ID), c.Record())
+}
+
+func (s *Containers) forget(_ context.Context, box *Sandbox, c *Container) error {
+	if err := os.Remove(s.node.Paths.exit(box.ID, c.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.node.Records.Delete(containerKey(box.ID, c.ID)); err != nil {
+		return err
+	}
+	s.book.dropContainer(c.ID)
+	c.erased = true
+	s.node.Events.containerForgotten(c)
+	return nil
+}
+
+// holdImage finds the images of the root file system and of the image volumes and keeps their layers.
+func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) error {
+	rec := c.Record()
+	img, err := s.image(rec.Config.GetImage())
+	if err != nil {
+		return err
+	}
+	signal, err := spec.StopSignal(rec.Config.ContainerConfig, img.Config.Config)
+	if err != nil {
+		return err
+	}
+	mounts, err := s.imageVolumes(rec)
+	if err != nil {
+		return err
+	}
+	// The record first: it says what there is to release.
+	err = s.node.changeContainer(c, func(r *ContainerRecord) {
+		r.Image, r.StopSignal, r.Mounts = img.ID, int(signal), mounts
+	})
+	if err != nil {
+		return err
+	}
+	return s.node.holdImages(c.Record())
+}
+
+func (s *Containers) image(wanted *runtimeapi.ImageSpec) (*image.Image, error) {
+	img, ok := s.node.Images.Resolve(wanted.GetImage())
+	if !ok {
+		return nil, fmt.Errorf("image %q is not on this node: %w", wanted.GetImage(), errdefs.ErrNotFound)
+	}
+	return img, nil
+}
+
+// holdImages keeps the layers of all images that a container uses. It may be repeated.
+func (n *Node) holdImages(rec *ContainerRecord) error {
+	var failed []error
+	for _, id := range rec.images() {
+		_, _, err := n.Images.Hold(id, rec.ID)
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+func (s *Containers) releaseImage(_ context.Context, _ *Sandbox, c *Container) error {
+	for _, id := range c.Record().images() {
+		s.node.Images.Release(id, c.ID)
+	}
+	return nil
+}
+
+func (s *Containers) mountRoot(_ context.Context, box *Sandbox, c *Container) error {
+	layers, _, err := s.node.Images.Hold(c.Record().Image, c.ID)
+	if err != nil {
+		return err
+	}
+	dir := s.node.Paths.layer(box.ID, c.ID)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	user, err := s.userNS(box)
+	if err != nil {
+		return err
+	}
+	defer user.Close()
+	_, err = s.node.Mounts.MountRoot(c.ID, rootfs.Overlay{
+		Lower: layers, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), UserNS: user.orNil(),
+	})
+	return err
+}
+
+// userNS opens the pod's user namespace; its namespace is nil for a pod in the node's.
+func (s *Containers) userNS(box *Sandbox) (optionalNS, error) {
+	if box.Record().Mappings() == nil {
+		return optionalNS{}, nil
+	}
+	ns, err := pin.Open(s.node.Paths.pin(box.ID, pin.User))
+	return optionalNS{ns}, err
+}
+
+type optionalNS struct{ ns *pin.Namespace }
+
+func (o optionalNS) Close() {
+	if o.ns != nil {
+		o.ns.Close()
+	}
+}
+
+// orNil keeps a nil pointer from becoming a non-nil interface.
+func (o optionalNS) orNil() rootfs.UserNS {
+	if o.ns == nil {
+		return nil
+	}
+	return o.ns
+}
+
+func (s *Containers) unmountRoot(_ context.Context, box *Sandbox, c *Container) error {
+	if err := s.node.Mounts.Unmount(c.ID); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.node.Paths.layer(box.ID, c.ID))
+}
+
+func (s *Containers) writeBundle(_ context.Context, box *Sandbox, c *Container) error {
+	config, err := s.buildSpec(box, c)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	dir := s.node.Paths.bundle(c.ID)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	// The configuration holds the environment, which may hold secrets.
+	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
+}
+
+func (s *Containers) removeBundle(_ context.Context, _ *Sandbox, c *Container) error {
+	return os.RemoveAll(s.node.Paths.bundle(c.ID))
+}
+
+func (s *Containers) runtimeCreate(ctx context.Context, box *Sandbox, c *Container) error {
+	rec := c.Record()
+	request, err := s.runtimeRequest(ctx, box, c)
+	if err != nil {
+		return err
+	}
+	if rec.LogPath != "" {
+		if err := os.MkdirAll(filepath.Dir(rec.LogPath), 0o755); err != nil {
+			return err
+		}
+	}
+	created, err := s.node.Pinder.Create(ctx, request)
+	if err != nil {
+		return commandMissing(err)
+	}
+	return s.node.changeContainer(c, func(r *ContainerRecord) {
+		r.Process = Process{PID: created.PID, StartTime: created.StartTime}
+	})
+}
+
+// commandMissing gives the class ErrNotFound to an error by which a runtime says that the image does not
+// have the container's command. Runtimes have no code for it, only words: runc "executable file not found in
+// $PATH" and "stat /x: no such file or directory", crun "executable file `x` not found".
+func commandMissing(err error) error {
+	text := err.Error()
+	if strings.Contains(text, "executable file") && strings.Contains(text, "not found") ||
+		strings.Contains(text, "exec: ") && strings.Contains(text, "no such file or directory") {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return err
+}
+
+func (s *Containers) runtimeRequest(ctx context.Context, box *Sandbox, c *Container) (supervisor.CreateRequest, error) {
+	rec := c.Record()
+	runtime, err := s.node.Handlers.Find(ctx, box.Record().Handler)
+	if err != nil {
+		return supervisor.CreateRequest{}, err
+	}
+	return supervisor.CreateRequest{
+		ID:            c.ID,
+		Bundle:        s.node.Paths.bundle(c.ID),
+		Runtime:       runtime.Path,
+		RuntimeRoot:   s.node.Paths.runtimeRoot(runtime.Name),
+		SystemdCgroup: s.node.Host.SystemdCgroup,
+		Stdio:         supervisor.Stdio{TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), LogPath: rec.LogPath},
+		ExitFile:      s.node.Paths.exit(box.ID, c.ID),
+		Timeout:       runtimeTimeout,
+	}, nil
+}
+
+// runtimeDelete ends what runs of the container and makes runtime and supervisor forget it. The
+// runtime's state is in the state directory; where that is gone, so is the container.
+func (s *Containers) runtimeDelete(ctx context.Context, box *Sandbox, c *Container) error {
+	if c.settled {
+		return nil
+	}
+	handler, err := s.node.Handlers.Find(ctx, box.Record().Handler)
+	if err != nil {
+		return err
+	}
+	return s.node.Pinder.Delete(ctx, supervisor.DeleteRequest{
+		ID: c.ID, Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
+		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
+	})
+}
+
+func (s *Containers) created(_ context.Context, _ *Sandbox, c *Container) error {
+	return s.node.changeContainer(c, func(r *ContainerRecord) {
+		r.State = Created
+		r.Timeline = s.node.Engine.Timeline(containerObject(r))
+	})
+}

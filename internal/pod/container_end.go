@@ -1,0 +1,309 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/steps"
+	"github.com/pinfold-run/pinfold/internal/supervisor"
+)
+
+// Start runs the process of a created container. Starting a running one is fine.
+func (s *Containers) Start(ctx context.Context, id string) error {
+	c, err := s.book.Container(id)
+	if err != nil {
+		return err
+	}
+	_, err = s.ends.Do(ctx, "start/"+c.ID, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.start(ctx, c)
+	})
+	return s.node.stillRunning(ctx, err, c.ID)
+}
+
+func (s *Containers) start(ctx context.Context, c *Container) error {
+	c.order.Lock()
+	defer c.order.Unlock()
+	switch state := c.Record().State; state {
+	case Created:
+	case Running:
+		return nil
+	default:
+		return fmt.Errorf("container %s is %s, not created: %w", c.ID, state, errdefs.ErrFailedPrecondition)
+	}
+	c.starting.Store(time.Now().UnixNano())
+	err := s.node.Engine.Run(ctx, s.startOperation(c))
+	if err != nil {
+		s.failStart(ctx, c, err)
+		return err
+	}
+	s.pluginsStarted(ctx, c)
+	return nil
+}
+
+func (s *Containers) startOperation(c *Container) steps.Operation {
+	return steps.Operation{
+		Name:   "StartContainer",
+		Object: containerObject(c.Record()),
+		Steps: []steps.Step{
+			{Name: "plugins", Do: func(ctx context.Context) error { return s.pluginsStart(ctx, c) }},
+			{Name: "runtime start", Do: func(ctx context.Context) error { return s.node.Pinder.Start(ctx, c.ID) }},
+			{Name: "running", Do: func(context.Context) error {
+				return s.node.changeContainer(c, func(r *ContainerRecord) {
+					if r.Times.Started.IsZero() {
+						r.Times.Started = time.Now()
+					}
+					if r.State == Created { // it may have ended already
+						r.State = Running
+					}
+				})
+			}},
+		},
+	}
+}
+
+// failStart turns a container whose process could not be started into an exited one, as CRI wants it.
+func (s *Containers) failStart(ctx context.Context, c *Container, cause error) {
+	s.finish(c, time.Now(), ExitStatus{Code: startErrorExit, Reason: startError, Message: cause.Error()})
+	if err := s.settle(ctx, c); err != nil {
+		s.node.Log.Warn("clean-up after a failed start is retried", "container", c.ID, "error", err)
+		s.debts.add(c)
+	}
+}
+
+// How the end of a container whose process never ran is shown.
+const (
+	startErrorExit = 128
+	startError     = "StartError"
+)
+
+// Ended takes an exit that pinder reports; it may be reported more than once. It returns at once.
+func (s *Containers) Ended(exit supervisor.Exit) {
+	if exit.ExecID != "" {
+		return
+	}
+	c, err := s.book.Container(exit.ID)
+	if err != nil || c.ID != exit.ID {
+		return
+	}
+	s.finish(c, exit.At, exitStatus(exit))
+	go func() {
+		<-s.connected
+		c.order.Lock()
+		defer c.order.Unlock()
+		if c.erased {
+			return
+		}
+		if err := s.settle(context.Background(), c); err != nil {
+			s.node.Log.Warn("clean-up after an exit is retried", "container", c.ID, "error", err)
+			s.debts.add(c)
+		}
+	}()
+}
+
+// finish records how a container ended. The first word stands.
+func (s *Containers) finish(c *Container, at time.Time, status ExitStatus) {
+	if began := c.starting.Load(); began != 0 && status.Reason != startError && c.Record().State == Created {
+		// It ended before its start was recorded; nobody shall see it stop that was not seen to start.
+		s.node.noteContainer(c, func(r *ContainerRecord) {
+			if r.State == Created {
+				r.State, r.Times.Started = Running, time.Unix(0, began)
+			}
+		})
+	}
+	first := false
+	saved := s.node.noteContainer(c, func(r *ContainerRecord) {
+		first = r.State == Created || r.State == Running
+		if !first {
+			return
+		}
+		if r.Times.Started.IsZero() {
+			r.Times.Started = at
+		}
+		r.State, r.Times.Finished, r.Exit = Exited, at, status
+	})
+	if !first {
+		return
+	}
+	if !saved {
+		// Until it is, pinder must not forget the exit: see settle.
+		c.unsaved.Store(true)
+	}
+	close(c.ended)
+}
+
+// finishLost records the end of a container that nobody saw: by the supervisor's exit file if there is
+// one.
+func (s *Containers) finishLost(c *Container, otherwise string) {
+	exit, found, err := supervisor.ReadExit(s.node.Paths.exit(c.Sandbox, c.ID))
+	if found && err == nil {
+		s.finish(c, exit.At, exitStatus(exit))
+		return
+	}
+	s.finish(c, time.Now(), ExitStatus{Code: unknownExit, Reason: "Unknown", Message: otherwise})
+}
+
+// settle gives back what an ended container needs no more: its group, its mounts, its bundle. The
+// record, the log and the exit status stay for RemoveContainer. The caller holds the order.
+func (s *Containers) settle(ctx context.Context, c *Container) error {
+	if c.Record().State != Exited || c.settled {
+		return nil
+	}
+	if c.unsaved.Load() {
+		if err := s.node.changeContainer(c, func(*ContainerRecord) {}); err != nil {
+			return err
+		}
+		c.unsaved.Store(false)
+	}
+	box, err := s.book.Sandbox(c.Sandbox)
+	if err != nil {
+		return err
+	}
+	err = s.node.Engine.Undo(ctx, steps.Operation{
+		Name:   "SettleContainer",
+		Object: containerObject(c.Record()),
+		Steps: []steps.Step{
+			{Name: "rootfs", Undo: func(ctx context.Context) error { return s.unmountRoot(ctx, box, c) }},
+			{Name: "bundle", Undo: func(ctx context.Context) error { return s.removeBundle(ctx, box, c) }},
+			{Name: "runtime create", Undo: func(ctx context.Context) error { return s.runtimeDelete(ctx, box, c) }},
+			{Name: "plugins", Undo: func(ctx context.Context) error {
+				s.node.tellContainer(ctx, ContainerStopped, box.Record(), c.Record())
+				return nil
+			}},
+		},
+	})
+	c.settled = err == nil
+	return err
+}
+
+// Stop asks a container's process to end with its stop signal and kills it after the grace period.
+// Several calls may run at once; the shortest grace wins. A container that does not run is stopped.
+func (s *Containers) Stop(ctx context.Context, id string, grace time.Duration) error {
+	c, err := s.book.Container(id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.stop(ctx, c, grace)
+}
+
+func (s *Containers) stop(ctx context.Context, c *Container, grace time.Duration) error {
+	if state := c.Record().State; state != Running && state != Created {
+		return nil
+	}
+	if grace > 0 && c.Record().State == Running {
+		s.signal(ctx, c, unix.Signal(c.Record().StopSignal))
+		select {
+		case <-c.ended:
+			return nil
+		case <-time.After(grace):
+		case <-ctx.Done():
+			return fmt.Errorf("StopContainer: container %s: waiting for it to end: %w", c.ID, context.Cause(ctx))
+		}
+	}
+	return s.kill(ctx, c)
+}
+
+func (s *Containers) signal(ctx context.Context, c *Container, signal unix.Signal) {
+	if err := s.node.Pinder.Signal(ctx, c.ID, signal); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		s.node.Log.Warn("stop signal not delivered; the container will be killed", "container", c.ID, "error", err)
+	}
+}
+
+// kill ends every process of the container and waits until its end is recorded.
+func (s *Containers) kill(ctx context.Context, c *Container) error {
+	err := s.node.Pinder.KillAll(ctx, c.ID)
+	if errors.Is(err, errdefs.ErrNotFound) && !c.Record().Process.alive() {
+		s.finishLost(c, "pinder does not know the container, and its process is gone")
+	} else if err != nil {
+		return fmt.Errorf("StopContainer: container %s: kill: %w", c.ID, err)
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+	case <-time.After(killTimeout):
+	}
+	return fmt.Errorf("StopContainer: container %s: pid %d does not end after SIGKILL (it may be in uninterruptible sleep): %w",
+		c.ID, c.Record().Process.PID, context.DeadlineExceeded)
+}
+
+// killTimeout is how long a killed process may take to end before that is said.
+const killTimeout = 30 * time.Second
+
+// end brings a container to a final state, whatever it is in: one that is being created is
+// interrupted and so undone, one that runs is killed.
+func (s *Containers) end(ctx context.Context, c *Container) error {
+	if c.Record().State == Creating && c.interrupt != nil {
+		c.interrupt(errInterrupted)
+		// Its end is awaited: it may be undone, or have been created all the same.
+		c.order.Lock()
+		c.order.Unlock() //nolint:staticcheck // the lock is only waited for
+	}
+	if err := s.stop(ctx, c, 0); err != nil {
+		return err
+	}
+	c.order.Lock()
+	defer c.order.Unlock()
+	if c.erased {
+		return nil
+	}
+	return s.settle(ctx, c)
+}
+
+// Remove kills a container if need be and removes everything of it but its log. A container that
+// does not exist is removed.
+func (s *Containers) Remove(ctx context.Context, id string) error {
+	c, err := s.book.Container(id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.ends.Do(ctx, "remove/"+c.ID, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.remove(ctx, c)
+	})
+	return s.node.stillRunning(ctx, err, c.ID)
+}
+
+func (s *Containers) remove(ctx context.Context, c *Container) error {
+	if err := s.end(ctx, c); err != nil {
+		return err
+	}
+	c.order.Lock()
+	defer c.order.Unlock()
+	if c.erased {
+		return nil
+	}
+	return s.erase(ctx, c)
+}
+
+// erase removes the container, now or later. The caller holds the order.
+func (s *Containers) erase(ctx context.Context, c *Container) error {
+	err := s.eraseAll(ctx, c)
+	if err != nil {
+		s.debts.add(c)
+	}
+	return err
+}
+
+// eraseAll undoes the steps that made the container. The caller holds the order.
+func (s *Containers) eraseAll(ctx context.Context, c *Container) error {
+	box, err := s.book.Sandbox(c.Sandbox)
+	if err != nil {
+		return err
+	}
+	if c.Record().State != Removing {
+		s.node.noteContainer(c, func(r *ContainerRecord) { r.State = Removing })
+	}
+	operation := s.createOperation(box, c)
+	operation.Name = "RemoveContainer"
+	return s.node.Engine.Undo(ctx, operation)
+}

@@ -1,0 +1,128 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/spec"
+)
+
+// specContainer is the container as package spec wants to see it. The root file system is mounted.
+func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, error) {
+	rec := c.Record()
+	img, ok := s.node.Images.Resolve(rec.Image)
+	if !ok {
+		return spec.Container{}, fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
+	}
+	root := s.node.Mounts.RootPath(c.ID)
+	sc := spec.Container{
+		ID:      c.ID,
+		Sandbox: s.node.forSpec(box.Record()),
+		Config:  rec.Config.ContainerConfig,
+		Image:   img.Config.Config,
+		Rootfs:  root,
+	}
+	for i, m := range rec.Mounts {
+		sc.Mounts = append(sc.Mounts, spec.Mount{Index: i, Source: m.Source})
+	}
+	var err error
+	if sc.Passwd, err = readInRoot(root, "etc/passwd"); err != nil {
+		return spec.Container{}, err
+	}
+	if sc.Group, err = readInRoot(root, "etc/group"); err != nil {
+		return spec.Container{}, err
+	}
+	if file := spec.SeccompFile(rec.Config.ContainerConfig); file != "" {
+		if sc.SeccompProfile, err = os.ReadFile(file); err != nil {
+			return spec.Container{}, fmt.Errorf("seccomp profile: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
+	if sc.Devices, err = hostDevices(sc); err != nil {
+		return spec.Container{}, err
+	}
+	return sc, s.targetPID(&sc)
+}
+
+func (s *Containers) buildSpec(box *Sandbox, c *Container) (*specs.Spec, error) {
+	sc, err := s.specContainer(box, c)
+	if err != nil {
+		return nil, err
+	}
+	host, err := s.node.hostFor(box.Record())
+	if err != nil {
+		return nil, err
+	}
+	built, err := spec.Build(host, sc)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.node.confine(c.Record(), built); err != nil {
+		return nil, err
+	}
+	user := built.Process.User
+	err = s.node.changeContainer(c, func(r *ContainerRecord) {
+		r.User = &User{UID: user.UID, GID: user.GID, Groups: user.AdditionalGids}
+	})
+	return built, err
+}
+
+// hostFor is the node as the sandbox's runtime handler can use it.
+func (n *Node) hostFor(rec *SandboxRecord) (spec.Host, error) {
+	runtime, err := n.Handlers.Find(context.Background(), rec.Handler)
+	if err != nil {
+		return spec.Host{}, err
+	}
+	h := n.Host
+	h.Seccomp = h.Seccomp && runtime.Seccomp
+	h.Features.RecursiveReadOnly = h.Features.RecursiveReadOnly && runtime.RecursiveReadOnly
+	h.Features.JoinedMappings = runtime.JoinedMappings
+	return h, nil
+}
+
+// targetPID finds the PID namespace that mode TARGET joins: that of a running container of the same pod.
+func (s *Containers) targetPID(sc *spec.Container) error {
+	options := sc.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if options.GetPid() != runtimeapi.NamespaceMode_TARGET {
+		return nil
+	}
+	target, err := s.book.Container(options.GetTargetId())
+	if err != nil {
+		return fmt.Errorf("PID namespace target: %w", err)
+	}
+	rec := target.Record()
+	if target.Sandbox != sc.Sandbox.ID || rec.State != Running {
+		return fmt.Errorf("PID namespace target %s is not a running container of this pod: %w", target.ID, errdefs.ErrFailedPrecondition)
+	}
+	sc.TargetPID = fmt.Sprintf("/proc/%d/ns/pid", rec.Process.PID)
+	return nil
+}
+
+// maxUserDatabase bounds /etc/passwd and /etc/group of an image, in bytes.
+const maxUserDatabase = 4 << 20
+
+// readInRoot reads a file of an image without ever leaving the image, whatever its symbolic links
+// say. A missing file is nil.
+func readInRoot(root, name string) ([]byte, error) {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	info, err := dir.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("image file /%s: %w: %w", name, err, errdefs.ErrInvalidArgument)
+	case !info.Mode().IsRegular() || info.Size() > maxUserDatabase:
+		return nil, fmt.Errorf("image file /%s is not a regular file of at most %d bytes: %w", name, maxUserDatabase, errdefs.ErrInvalidArgument)
+	}
+	return dir.ReadFile(name)
+}

@@ -1,0 +1,137 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/rootfs"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// images are the IDs of the images that a container uses, without repetition; none before they are known.
+func (r *ContainerRecord) images() []string {
+	ids := []string{r.Image}
+	for _, m := range r.Mounts {
+		ids = append(ids, m.Image)
+	}
+	slices.Sort(ids)
+	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == "" })
+}
+
+// imageVolumes finds the images of the container's image volumes: what the record is to say of its mounts
+// before any is made.
+func (s *Containers) imageVolumes(rec *ContainerRecord) ([]VolumeMount, error) {
+	mounts := make([]VolumeMount, len(rec.Config.GetMounts()))
+	for i, m := range rec.Config.GetMounts() {
+		if m.GetImage() == nil {
+			continue
+		}
+		img, err := s.image(m.GetImage())
+		if err != nil {
+			return nil, volumeError(i, m, err)
+		}
+		mounts[i].Image = img.ID
+	}
+	return mounts, nil
+}
+
+func volumeError(i int, m *runtimeapi.Mount, err error) error {
+	source := m.GetHostPath()
+	if m.GetImage() != nil {
+		source = "image " + m.GetImage().GetImage()
+	}
+	return fmt.Errorf("volume %d (%s at %s): %w", i, source, m.GetContainerPath(), err)
+}
+
+// mountVolumes finds the host side of every mount of the container, before the runtime sees any, and
+// mounts images and the idmapped clones of those volumes that need one.
+func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container) error {
+	mounts := c.Record().Config.GetMounts()
+	if len(mounts) == 0 {
+		return nil
+	}
+	user, err := s.userNS(box)
+	if err != nil {
+		return err
+	}
+	defer user.Close()
+	resolved := slices.Clone(c.Record().Mounts)
+	for i, m := range mounts {
+		if resolved[i].Image != "" {
+			resolved[i].Source, err = s.imageVolume(c, i, user)
+		} else {
+			resolved[i].Source, err = s.volume(box, c, i, user)
+		}
+		if err != nil {
+			return volumeError(i, m, err)
+		}
+	}
+	return s.node.changeContainer(c, func(r *ContainerRecord) { r.Mounts = resolved })
+}
+
+// imageVolume mounts an image. Its owners are those of the pod's user namespace, whatever the request says.
+func (s *Containers) imageVolume(c *Container, index int, user optionalNS) (string, error) {
+	rec := c.Record()
+	layers, _, err := s.node.Images.Hold(rec.Mounts[index].Image, c.ID)
+	if err != nil {
+		return "", err
+	}
+	return s.node.Mounts.MountImage(c.ID, index, rootfs.ImageVolume{
+		Lower: layers, UserNS: user.orNil(), SubPath: rec.Config.GetMounts()[index].GetImageSubPath(),
+	})
+}
+
+func (s *Containers) volume(box *Sandbox, c *Container, index int, user optionalNS) (string, error) {
+	m := c.Record().Config.GetMounts()[index]
+	source, err := hostPath(m.GetHostPath())
+	if err != nil {
+		return "", err
+	}
+	if len(m.GetUidMappings())+len(m.GetGidMappings()) == 0 {
+		return source, nil
+	}
+	if user.ns == nil {
+		return "", fmt.Errorf("ID mappings of a volume need a pod with a user namespace: %w", errdefs.ErrInvalidArgument)
+	}
+	volume := rootfs.Volume{
+		Source:    source,
+		Mappings:  pin.Mappings{UIDs: idMaps(m.GetUidMappings()), GIDs: idMaps(m.GetGidMappings())},
+		Recursive: true,
+	}
+	// The common case: the pod's own mappings, whose namespace is there already.
+	if reflect.DeepEqual(*box.Record().Mappings(), volume.Mappings) {
+		volume.UserNS = user.orNil()
+	}
+	return s.node.Mounts.IDMapVolume(c.ID, index, volume)
+}
+
+// hostPath follows the symbolic links of a volume's path. Where nothing but its last element is missing, it is
+// made, a directory that stays: Kubernetes' hostPath without a type relies on it. A dangling link is an error.
+func hostPath(path string) (string, error) {
+	source, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return source, err
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(path)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("neither the host path nor its directory exists: %w", errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return "", err
+	}
+	source = filepath.Join(parent, filepath.Base(path))
+	err = os.Mkdir(source, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("the host path is a symbolic link to what does not exist: %w", errdefs.ErrNotFound)
+	}
+	return source, err
+}

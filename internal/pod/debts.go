@@ -1,0 +1,132 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Debts retries, with back-off, what could not be undone or given back: unfinished creations and
+// removals, and network attachments that their plugins did not take back. What is owed is in the
+// records; this is only the list of whom to try again and when, made anew at every start.
+type Debts struct {
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu   sync.Mutex
+	owed map[string]*debt
+}
+
+// debt is one object and its next try. The object is a *Sandbox or a *Container.
+type debt struct {
+	object any
+	tries  int
+	next   time.Time
+}
+
+// Back-off of a debt: the first retry after firstRetry, then twice as long each time, up to maxRetry.
+const (
+	firstRetry = time.Second
+	maxRetry   = 5 * time.Minute
+)
+
+// NewDebts returns an empty list.
+func NewDebts(log *slog.Logger) *Debts {
+	return &Debts{log: log, wake: make(chan struct{}, 1), owed: map[string]*debt{}}
+}
+
+// add puts an object on the list; one that is there already keeps its back-off.
+func (d *Debts) add(object any) {
+	key := debtKey(object)
+	d.mu.Lock()
+	if _, ok := d.owed[key]; !ok {
+		d.owed[key] = &debt{object: object, next: time.Now().Add(firstRetry)}
+	}
+	d.mu.Unlock()
+	d.poke()
+}
+
+func debtKey(object any) string {
+	switch o := object.(type) {
+	case *Sandbox:
+		return o.ID
+	case *Container:
+		return o.ID
+	default:
+		panic(fmt.Sprintf("pod: a debt of %T", object))
+	}
+}
+
+// Hurry makes everything due now: the network may have come back.
+func (d *Debts) Hurry() {
+	d.mu.Lock()
+	for _, debt := range d.owed {
+		debt.next = time.Now()
+	}
+	d.mu.Unlock()
+	d.poke()
+}
+
+func (d *Debts) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Count is the number of objects that owe.
+func (d *Debts) Count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.owed)
+}
+
+// Run pays debts until ctx ends. pay returns nil when nothing is owed any more.
+func (d *Debts) Run(ctx context.Context, pay func(ctx context.Context, object any) error) {
+	for {
+		wait := d.payDue(ctx, pay)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-d.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// payDue tries each due debt in a goroutine of its own, so that a hung one holds up no other, waits
+// for none of them, and returns how long until the next is due.
+func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	wait := maxRetry
+	for key, debt := range d.owed {
+		if debt.next.After(now) {
+			wait = min(wait, debt.next.Sub(now))
+			continue
+		}
+		// Until the try returns it is not due again.
+		debt.next = now.Add(time.Hour)
+		go func() { d.settle(key, debt, pay(ctx, debt.object)) }()
+	}
+	return wait
+}
+
+func (d *Debts) settle(key string, debt *debt, err error) {
+	d.mu.Lock()
+	if err == nil {
+		delete(d.owed, key)
+	} else {
+		debt.tries++
+		debt.next = time.Now().Add(min(maxRetry, firstRetry<<min(debt.tries, 16)))
+		d.log.Warn("debt not paid", "object", key, "tries", debt.tries, "next", debt.next, "error", err)
+	}
+	d.mu.Unlock()
+	d.poke()
+}

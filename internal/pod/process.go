@@ -1,0 +1,33 @@
+package pod
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// startTime reads field 22 of proc_pid_stat(5). The second field, the command in parentheses, may hold anything, so
+// counting starts behind its last parenthesis.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	const startTimeField = 22 - 3 // the first field behind the command is the third
+	if len(fields) <= startTimeField {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(fields[startTimeField], 10, 64)
+}
+
+// alive reports whether that very process still exists (a zombie does).
+func (p Process) alive() bool {
+	if p.PID <= 0 {
+		return false
+	}
+	started, err := startTime(p.PID)
+	return err == nil && started == p.StartTime
+}

@@ -1,0 +1,130 @@
+package pod
+
+import (
+	"encoding/json"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/steps"
+)
+
+// State is where a sandbox or container stands.
+type State string
+
+// The states of a sandbox: Creating → Ready → Stopped → Removing. The states of a container:
+// Creating → Created → Running → Exited → Removing. An object in Creating or Removing that has no
+// operation in flight is unfinished business: its steps are undone, and that is retried until they are.
+const (
+	Creating State = "creating"
+	Ready    State = "ready"
+	Stopped  State = "stopped"
+	Removing State = "removing"
+	Created  State = "created"
+	Running  State = "running"
+	Exited   State = "exited"
+)
+
+// SandboxRecord is all that is known of a sandbox. A value is never changed once it was stored;
+// changes are made to a copy.
+type SandboxRecord struct {
+	ID      string        `json:"id"`
+	State   State         `json:"state"`
+	Created time.Time     `json:"created"`
+	Config  SandboxConfig `json:"config"`
+	// Handler is the name of the OCI runtime, never empty.
+	Handler string `json:"handler"`
+	// Network is the attachment and what is owed for it; nil with host network.
+	Network *network.Attachment `json:"network,omitempty"`
+	// Reason says why a sandbox that ought to be ready is not.
+	Reason string `json:"reason,omitempty"`
+	// Timeline is how RunPodSandbox spent its time.
+	Timeline []steps.Timing `json:"timeline,omitempty"`
+	// Init is PID 1 of a pod that shares its PID namespace; zero otherwise.
+	Init Process `json:"init,omitzero"`
+}
+
+// ContainerRecord is all that is known of a container; like SandboxRecord an immutable value.
+type ContainerRecord struct {
+	ID      string          `json:"id"`
+	Sandbox string          `json:"sandbox"`
+	State   State           `json:"state"`
+	Config  ContainerConfig `json:"config"`
+	Image   string          `json:"image"`
+	LogPath string          `json:"logPath,omitempty"`
+	Process Process         `json:"process,omitzero"`
+	Times   Times           `json:"times"`
+	Exit    ExitStatus      `json:"exit,omitzero"`
+	// StopSignal is the number StopContainer begins with.
+	StopSignal int            `json:"stopSignal"`
+	Timeline   []steps.Timing `json:"timeline,omitempty"`
+	Mounts     []VolumeMount  `json:"mounts,omitempty"`
+	// User is the identity that the first process gets; nil until the image is known.
+	User *User `json:"user,omitempty"`
+}
+
+// User is an identity inside the pod's user namespace.
+type User struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"`
+}
+
+// VolumeMount says where the host side of the container's mount with the same index was found.
+type VolumeMount struct {
+	// Source is what the OCI runtime binds: the host path, the idmapped clone of it, or the mounted image.
+	Source string `json:"source,omitempty"`
+	// Image is the ID of the image that an image volume shows, "" for other volumes.
+	Image string `json:"image,omitempty"`
+}
+
+// Process identifies a process beyond its pid: start time is field 22 of proc_pid_stat(5), in clock ticks since boot.
+type Process struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"startTime"`
+}
+
+// Times are zero for what has not happened.
+type Times struct {
+	Created  time.Time `json:"created"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+}
+
+// ExitStatus is how a container ended. Reason is one of CRI's words: Completed, Error, OOMKilled, StartError, Unknown.
+type ExitStatus struct {
+	Code    int    `json:"code"`
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// SandboxConfig is the CRI configuration of a sandbox in the JSON form of protocol buffers.
+type SandboxConfig struct{ *runtimeapi.PodSandboxConfig }
+
+// MarshalJSON implements json.Marshaler.
+func (c SandboxConfig) MarshalJSON() ([]byte, error) { return protojson.Marshal(c.PodSandboxConfig) }
+
+// UnmarshalJSON implements json.Unmarshaler. Fields of a newer Pinfold are ignored.
+func (c *SandboxConfig) UnmarshalJSON(data []byte) error {
+	c.PodSandboxConfig = &runtimeapi.PodSandboxConfig{}
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, c.PodSandboxConfig)
+}
+
+// ContainerConfig is the CRI configuration of a container in the JSON form of protocol buffers.
+type ContainerConfig struct{ *runtimeapi.ContainerConfig }
+
+// MarshalJSON implements json.Marshaler.
+func (c ContainerConfig) MarshalJSON() ([]byte, error) { return protojson.Marshal(c.ContainerConfig) }
+
+// UnmarshalJSON implements json.Unmarshaler. Fields of a newer Pinfold are ignored.
+func (c *ContainerConfig) UnmarshalJSON(data []byte) error {
+	c.ContainerConfig = &runtimeapi.ContainerConfig{}
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, c.ContainerConfig)
+}
+
+var (
+	_ json.Marshaler   = SandboxConfig{}
+	_ json.Unmarshaler = (*SandboxConfig)(nil)
+)

@@ -1,0 +1,145 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/spec"
+)
+
+// files are the host paths of what a sandbox lends to its containers.
+func (n *Node) files(r *SandboxRecord) spec.Files {
+	dir := n.Paths.files(r.ID)
+	f := spec.Files{
+		Hostname:   filepath.Join(dir, "hostname"),
+		Hosts:      filepath.Join(dir, "hosts"),
+		ResolvConf: filepath.Join(dir, "resolv.conf"),
+		Shm:        n.Mounts.ShmPath(r.ID),
+	}
+	if r.namespaceOptions().GetIpc() == runtimeapi.NamespaceMode_NODE {
+		f.Shm = "/dev/shm"
+	}
+	return f
+}
+
+// hostname is the pod's: the configured one, or the node's with host network.
+func (r *SandboxRecord) hostname() string {
+	if name := r.Config.GetHostname(); name != "" {
+		return name
+	}
+	if r.HostNetwork() {
+		name, _ := os.Hostname()
+		return name
+	}
+	return truncate(r.Config.GetMetadata().GetName(), maxHostname)
+}
+
+// maxHostname is the kernel's __NEW_UTS_LEN less one, as Kubernetes has it.
+const maxHostname = 63
+
+func truncate(s string, n int) string {
+	if len(s) > n {
+		s = strings.TrimRight(s[:n], "-.")
+	}
+	return s
+}
+
+func (s *Sandboxes) writeFiles(_ context.Context, box *Sandbox) error {
+	rec := box.Record()
+	files := s.node.files(rec)
+	if err := os.MkdirAll(s.node.Paths.files(box.ID), 0o711); err != nil {
+		return err
+	}
+	resolv, err := resolvConf(rec.Config.GetDnsConfig())
+	if err != nil {
+		return err
+	}
+	if err := rec.write(files.Hostname, rec.hostname()+"\n"); err != nil {
+		return err
+	}
+	if err := rec.write(files.ResolvConf, resolv); err != nil {
+		return err
+	}
+	if err := s.writeHosts(box); err != nil {
+		return err
+	}
+	if rec.namespaceOptions().GetIpc() == runtimeapi.NamespaceMode_NODE {
+		return nil
+	}
+	uid, gid := rec.rootOwner()
+	_, err = s.node.Mounts.Shm(box.ID, shmSize, uint32(uid), uint32(gid))
+	return err
+}
+
+// shmSize is the size of a pod's /dev/shm in bytes, as every runtime of the field has it.
+const shmSize = 64 << 20
+
+// writeHosts writes the pod's /etc/hosts: again after the network is attached, with the addresses.
+func (s *Sandboxes) writeHosts(box *Sandbox) error {
+	rec := box.Record()
+	var ips []netip.Addr
+	if rec.Network != nil {
+		ips = rec.Network.IPs()
+	}
+	return rec.write(s.node.files(rec).Hosts, hosts(rec.hostname(), rec.HostNetwork(), ips))
+}
+
+func hosts(hostname string, hostNetwork bool, ips []netip.Addr) string {
+	if hostNetwork {
+		if own, err := os.ReadFile("/etc/hosts"); err == nil {
+			return string(own)
+		}
+	}
+	var b strings.Builder
+	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	b.WriteString("fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n")
+	for _, ip := range ips {
+		fmt.Fprintf(&b, "%s\t%s\n", ip, hostname)
+	}
+	return b.String()
+}
+
+// resolvConf is resolv.conf(5) from CRI's DNS configuration, or the node's own where there is none.
+func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
+	if len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) == 0 {
+		own, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil && !os.IsNotExist(err) {
+			return "", err
+		}
+		return string(own), nil
+	}
+	var b strings.Builder
+	if searches := dns.GetSearches(); len(searches) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(searches, " "))
+	}
+	for _, server := range dns.GetServers() {
+		fmt.Fprintf(&b, "nameserver %s\n", server)
+	}
+	if options := dns.GetOptions(); len(options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
+	}
+	return b.String(), nil
+}
+
+// write makes a file that the pod's root owns. It is written in place, not renamed: containers have
+// it mounted.
+func (r *SandboxRecord) write(path, content string) error {
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		return err
+	}
+	uid, gid := r.rootOwner()
+	return os.Chown(path, uid, gid)
+}
+
+func (s *Sandboxes) removeFiles(_ context.Context, box *Sandbox) error {
+	if err := s.node.Mounts.Unmount(box.ID); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.node.Paths.files(box.ID))
+}

@@ -1,0 +1,105 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// startInit gives a pod that shares its PID namespace its PID 1: "pinder init", run by the pod's OCI
+// runtime under the sandbox's own ID, with nothing in its root but that binary. Other pods have none.
+func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
+	rec := box.Record()
+	if !rec.SharesPID() {
+		return nil
+	}
+	if err := s.writeInitBundle(rec); err != nil {
+		return err
+	}
+	handler, err := s.node.Handlers.Find(ctx, rec.Handler)
+	if err != nil {
+		return err
+	}
+	created, err := s.node.Pinder.Create(ctx, supervisor.CreateRequest{
+		ID: rec.ID, Bundle: s.node.Paths.bundle(rec.ID),
+		Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
+		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	process := Process{PID: created.PID, StartTime: created.StartTime}
+	if err := s.node.changeSandbox(box, func(r *SandboxRecord) { r.Init = process }); err != nil {
+		return err
+	}
+	if err := s.pinPID(rec.ID, process); err != nil {
+		return err
+	}
+	return s.node.Pinder.Start(ctx, rec.ID)
+}
+
+func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
+	dir := s.node.Paths.bundle(rec.ID)
+	root := filepath.Join(dir, "rootfs")
+	// The mount points are made here: the pod's root has no right to make them in a directory of the host's.
+	for _, point := range []string{"proc", "dev"} {
+		if err := os.MkdirAll(filepath.Join(root, point), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "pinder"), nil, 0o755); err != nil {
+		return err
+	}
+	host, err := s.node.hostFor(rec)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: s.node.Paths.Pinder}))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
+}
+
+// pinPID pins the PID namespace of a process that is held before its start, and makes sure that the
+// pid meant that process all along.
+func (s *Sandboxes) pinPID(id string, process Process) error {
+	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", process.PID))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if started, err := startTime(process.PID); err != nil || started != process.StartTime {
+		return fmt.Errorf("PID 1 of the pod (pid %d) is gone already", process.PID)
+	}
+	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), id), 0o711); err != nil {
+		return err
+	}
+	return ns.Pin(s.node.Paths.pin(id, pin.PID))
+}
+
+// endInit ends PID 1 and with it whatever else is in the PID namespace.
+func (s *Sandboxes) endInit(ctx context.Context, box *Sandbox) error {
+	rec := box.Record()
+	if !rec.SharesPID() {
+		return nil
+	}
+	handler, err := s.node.Handlers.Find(ctx, rec.Handler)
+	if err != nil {
+		return err
+	}
+	err = s.node.Pinder.Delete(ctx, supervisor.DeleteRequest{
+		ID: rec.ID, Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
+		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(s.node.Paths.bundle(rec.ID))
+}

@@ -1,0 +1,292 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/steps"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// Sandboxes runs, stops and removes pods. One per daemon.
+type Sandboxes struct {
+	node       *Node
+	book       *Book
+	containers *Containers
+	debts      *Debts
+	runs       steps.Joint[string]
+	ends       steps.Joint[struct{}]
+}
+
+// NewSandboxes returns the life cycle of sandboxes, whose containers are those of cs.
+func NewSandboxes(node *Node, book *Book, cs *Containers, debts *Debts) *Sandboxes {
+	return &Sandboxes{node: node, book: book, containers: cs, debts: debts}
+}
+
+// identity is what makes two RunPodSandbox requests the same one.
+func identity(m *runtimeapi.PodSandboxMetadata) string {
+	return strings.Join([]string{m.GetNamespace(), m.GetName(), m.GetUid(), strconv.Itoa(int(m.GetAttempt()))}, "/")
+}
+
+// Run makes a pod and returns its ID. A request for a pod that is being made joins that operation; one
+// for a pod that is ready returns it. When ctx ends first, the work goes on, and a repeated request
+// finds it. handler "" is the default one.
+func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (string, error) {
+	if err := spec.ValidateSandbox(s.node.Host, config); err != nil {
+		return "", err
+	}
+	runtime, err := s.node.Handlers.Find(ctx, handler)
+	if err != nil {
+		return "", err
+	}
+	rec := &SandboxRecord{ID: newID(), State: Creating, Created: time.Now(), Config: SandboxConfig{config}, Handler: runtime.Name}
+	key := identity(config.GetMetadata())
+	id, err := s.runs.Do(ctx, key, func(ctx context.Context) (string, error) {
+		if box := s.book.ready(key); box != nil {
+			return box.ID, nil
+		}
+		if err := s.planNetwork(rec); err != nil {
+			return "", err
+		}
+		return rec.ID, s.run(ctx, newSandbox(rec))
+	})
+	return id, s.node.stillRunning(ctx, err, key)
+}
+
+func (s *Sandboxes) run(ctx context.Context, box *Sandbox) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	box.interrupt = cancel
+	box.order.Lock()
+	defer box.order.Unlock()
+	err := s.node.Engine.Run(ctx, s.runOperation(box))
+	var failed *steps.Error
+	if errors.As(err, &failed) && failed.Undo != nil {
+		s.debts.add(box)
+	}
+	return err
+}
+
+func (s *Sandboxes) runOperation(box *Sandbox) steps.Operation {
+	rec := box.Record()
+	return steps.Operation{
+		Name:   "RunPodSandbox",
+		Object: sandboxObject(rec),
+		Steps: []steps.Step{
+			{Name: "record", Do: s.do(box, s.intend), Undo: s.do(box, s.forget), Owner: true},
+			{Name: "namespaces", Do: s.do(box, s.makeNamespaces), Undo: s.do(box, s.unpin)},
+			{Name: "sysctls", Do: s.do(box, s.applySysctls)},
+			{Name: "files", Do: s.do(box, s.writeFiles), Undo: s.do(box, s.removeFiles)},
+			{Name: "network", Do: s.do(box, s.attach), Undo: s.do(box, s.detach)},
+			{Name: "init", Do: s.do(box, s.startInit), Undo: s.do(box, s.endInit)},
+			{Name: "plugins", Do: s.do(box, s.pluginsRun), Undo: s.do(box, s.pluginsRemove)},
+			{Name: "ready", Do: s.do(box, s.ready)},
+		},
+	}
+}
+
+func sandboxObject(rec *SandboxRecord) string {
+	return fmt.Sprintf("sandbox %s (%s)", rec.ID, identity(rec.Config.GetMetadata()))
+}
+
+// do binds a step's function to its sandbox.
+func (s *Sandboxes) do(box *Sandbox, step func(context.Context, *Sandbox) error) func(context.Context) error {
+	return func(ctx context.Context) error { return step(ctx, box) }
+}
+
+// planNetwork puts into the record what an attachment will be and owe, before anything is done.
+func (s *Sandboxes) planNetwork(rec *SandboxRecord) error {
+	if rec.HostNetwork() {
+		return nil
+	}
+	config := rec.Config.PodSandboxConfig
+	attachment, err := s.node.Network.Plan(network.Request{
+		SandboxID:    rec.ID,
+		Namespace:    config.GetMetadata().GetNamespace(),
+		Name:         config.GetMetadata().GetName(),
+		UID:          config.GetMetadata().GetUid(),
+		NetNS:        s.node.Paths.netNS(rec.ID),
+		PortMappings: portMappings(config.GetPortMappings()),
+		DNS:          dns(config.GetDnsConfig()),
+		Annotations:  config.GetAnnotations(),
+		PodCIDRs:     s.node.podCIDRs(),
+	})
+	if err != nil {
+		return err
+	}
+	rec.Network = &attachment
+	return nil
+}
+
+func (s *Sandboxes) intend(_ context.Context, box *Sandbox) error {
+	if err := os.MkdirAll(s.node.Paths.sandbox(box.ID), 0o711); err != nil {
+		return err
+	}
+	durable, err := s.node.Records.Intend(sandboxKey(box.ID), box.Record())
+	if err != nil {
+		return err
+	}
+	// The sync overlaps the making of the namespaces; attach waits for it.
+	synced := make(chan error, 1)
+	go func() { synced <- durable() }()
+	box.durable = func() error { return <-synced }
+	s.book.addSandbox(box)
+	return nil
+}
+
+func (s *Sandboxes) forget(_ context.Context, box *Sandbox) error {
+	if box.durable != nil {
+		_ = box.durable()
+		box.durable = nil
+	}
+	s.removeCgroup(box)
+	if err := s.node.Records.Delete(sandboxKey(box.ID)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.node.Paths.sandbox(box.ID)); err != nil {
+		return err
+	}
+	s.book.dropSandbox(box.ID)
+	box.erased = true
+	s.node.Events.sandboxForgotten(box)
+	return nil
+}
+
+func (s *Sandboxes) makeNamespaces(_ context.Context, box *Sandbox) error {
+	rec := box.Record()
+	kinds := rec.kinds()
+	if kinds == 0 {
+		return nil
+	}
+	set, err := pin.Create(rec.Mappings(), kinds)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), box.ID), 0o711); err != nil {
+		return err
+	}
+	for _, kind := range kindsInOrder {
+		if kinds&kind == 0 {
+			continue
+		}
+		if err := member(set, kind).Pin(s.node.Paths.pin(box.ID, kind)); err != nil {
+			return err
+		}
+	}
+	if set.Net != nil {
+		if err := set.Net.Do(network.LoopbackUp); err != nil {
+			return err
+		}
+	}
+	if set.UTS == nil {
+		return nil
+	}
+	return set.UTS.Do(func() error { return unix.Sethostname([]byte(rec.hostname())) })
+}
+
+func member(set *pin.Set, kind pin.Kind) *pin.Namespace {
+	return map[pin.Kind]*pin.Namespace{pin.User: set.User, pin.Net: set.Net, pin.IPC: set.IPC, pin.UTS: set.UTS}[kind]
+}
+
+// unpin removes the pins; with the last of them, and the last process inside, the kernel removes the
+// namespaces. While a DEL is owed the network's pin stays: without it a plugin cannot find out what to take
+// back (the bridge plugin then leaves its masquerading rules).
+func (s *Sandboxes) unpin(_ context.Context, box *Sandbox) error {
+	owed := box.Record().owesNetwork()
+	for _, kind := range append([]pin.Kind{pin.PID}, kindsInOrder...) {
+		if kind == pin.Net && owed {
+			continue
+		}
+		if err := pin.Unpin(s.node.Paths.pin(box.ID, kind)); err != nil {
+			return err
+		}
+	}
+	err := os.Remove(filepath.Join(s.node.Paths.pins(), box.ID))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// attach waits until the intent is durable, since what a plugin does may outlive a reboot.
+func (s *Sandboxes) attach(ctx context.Context, box *Sandbox) error {
+	durable := box.durable
+	box.durable = nil
+	if durable != nil {
+		if err := durable(); err != nil {
+			return err
+		}
+	}
+	rec := box.Record()
+	if rec.Network == nil {
+		return nil
+	}
+	attachment := *rec.Network
+	err := s.node.Network.Attach(ctx, &attachment)
+	if keep := s.node.changeSandbox(box, func(r *SandboxRecord) { r.Network = &attachment }); err == nil {
+		err = keep
+	}
+	if err != nil {
+		return err
+	}
+	return s.writeHosts(box)
+}
+
+// detach pays what is owed to the network plugins. A failure stays in the record as a debt.
+func (s *Sandboxes) detach(ctx context.Context, box *Sandbox) error {
+	rec := box.Record()
+	if !rec.owesNetwork() {
+		return nil
+	}
+	attachment := *rec.Network
+	netns := s.node.Paths.netNS(box.ID)
+	if ns, err := pin.Open(netns); err == nil {
+		ns.Close()
+	} else {
+		netns = ""
+	}
+	err := s.node.Network.Detach(ctx, &attachment, netns)
+	s.node.noteSandbox(box, func(r *SandboxRecord) { r.Network = &attachment })
+	if err != nil {
+		return &debtError{err}
+	}
+	return nil
+}
+
+func (s *Sandboxes) ready(_ context.Context, box *Sandbox) error {
+	return s.node.changeSandbox(box, func(r *SandboxRecord) {
+		r.State = Ready
+		r.Timeline = s.node.Engine.Timeline(sandboxObject(r))
+	})
+}
+
+// debtError marks what is owed to a third party: the pod itself is gone all the same.
+type debtError struct{ error }
+
+func (e *debtError) Unwrap() error { return e.error }
+
+// onlyDebts reports whether every error joined in err is a debt.
+func onlyDebts(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			if !onlyDebts(e) {
+				return false
+			}
+		}
+		return true
+	}
+	var debt *debtError
+	return errors.As(err, &debt)
+}

@@ -1,0 +1,191 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/steps"
+)
+
+// UpdateResources gives a created or running container other resources, at once and in its record; what is
+// zero in them stays as it is. Plugins see the update first. The oom_score_adj is not changed: it belongs to
+// processes, which have it from their parents.
+func (s *Containers) UpdateResources(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
+	return s.updateJoined(ctx, "update", id, to)
+}
+
+// ApplyResources is UpdateResources for what plugins themselves want: they are not asked.
+func (s *Containers) ApplyResources(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
+	return s.updateJoined(ctx, applyKind, id, to)
+}
+
+const applyKind = "apply"
+
+// updateJoined lets go of the request when ctx ends, and of a repeated one when the first is done.
+func (s *Containers) updateJoined(ctx context.Context, kind, id string, to *runtimeapi.LinuxContainerResources) error {
+	c, err := s.book.Container(id)
+	if err != nil {
+		return err
+	}
+	key := kind + "/" + c.ID + "/" + to.String()
+	_, err = s.ends.Do(ctx, key, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.update(ctx, c, to, kind != applyKind)
+	})
+	return s.node.stillRunning(ctx, err, c.ID)
+}
+
+func (s *Containers) update(ctx context.Context, c *Container, to *runtimeapi.LinuxContainerResources, ask bool) error {
+	c.order.Lock()
+	defer c.order.Unlock()
+	if err := checkUpdate(c.Record(), to); err != nil {
+		return err
+	}
+	box, err := s.book.Sandbox(c.Sandbox)
+	if err != nil {
+		return err
+	}
+	err = s.node.Engine.Run(ctx, steps.Operation{
+		Name:   "UpdateContainerResources",
+		Object: containerObject(c.Record()),
+		Steps: []steps.Step{
+			{Name: "plugins", Do: func(ctx context.Context) (err error) {
+				if ask && s.node.Plugins != nil {
+					to, err = s.node.Plugins.Update(ctx, box.Record(), c.Record(), to)
+				}
+				return err
+			}},
+			{Name: "runtime update", Do: func(ctx context.Context) error { return s.runtimeUpdate(ctx, c, to) }},
+			{Name: "record", Do: func(context.Context) error {
+				return s.node.changeContainer(c, func(r *ContainerRecord) { r.Config = r.Config.withResources(to) })
+			}},
+		},
+	})
+	if err == nil {
+		s.node.tellContainer(ctx, ContainerUpdated, box.Record(), c.Record())
+	}
+	return err
+}
+
+func checkUpdate(rec *ContainerRecord, to *runtimeapi.LinuxContainerResources) error {
+	if rec.State != Created && rec.State != Running {
+		return fmt.Errorf("UpdateContainerResources: container %s is %s: %w", rec.ID, rec.State, errdefs.ErrFailedPrecondition)
+	}
+	equal := func(x, y *runtimeapi.HugepageLimit) bool { return proto.Equal(x, y) }
+	have := rec.Config.GetLinux().GetResources().GetHugepageLimits()
+	if given := to.GetHugepageLimits(); len(given) > 0 && !slices.EqualFunc(given, have, equal) {
+		// OCI runtimes leave them out of an update without a word.
+		return fmt.Errorf("UpdateContainerResources: linux.hugepage_limits: %v: the limits of a container's huge pages cannot be changed: %w",
+			given, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func (s *Containers) runtimeUpdate(ctx context.Context, c *Container, to *runtimeapi.LinuxContainerResources) error {
+	resources, err := spec.Resources(s.node.Host, to)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(resources)
+	if err != nil {
+		return err
+	}
+	return s.node.Pinder.Update(ctx, c.ID, data, runtimeTimeout)
+}
+
+// withResources is a copy of the configuration with the resources that are given in to.
+func (c ContainerConfig) withResources(to *runtimeapi.LinuxContainerResources) ContainerConfig {
+	changed := proto.CloneOf(c.ContainerConfig)
+	if changed.Linux == nil {
+		changed.Linux = &runtimeapi.LinuxContainerConfig{}
+	}
+	if changed.Linux.Resources == nil {
+		changed.Linux.Resources = &runtimeapi.LinuxContainerResources{}
+	}
+	mergeResources(changed.Linux.Resources, to)
+	return ContainerConfig{changed}
+}
+
+func mergeResources(into, to *runtimeapi.LinuxContainerResources) {
+	for _, field := range []struct {
+		into *int64
+		to   int64
+	}{
+		{&into.CpuPeriod, to.GetCpuPeriod()}, {&into.CpuQuota, to.GetCpuQuota()}, {&into.CpuShares, to.GetCpuShares()},
+	} {
+		if field.to != 0 {
+			*field.into = field.to
+		}
+	}
+	if to.GetMemoryLimitInBytes() != 0 {
+		// A limit without one of swap allows no swap, see spec.Resources.
+		into.MemoryLimitInBytes, into.MemorySwapLimitInBytes = to.GetMemoryLimitInBytes(), to.GetMemorySwapLimitInBytes()
+	}
+	if to.GetCpusetCpus() != "" {
+		into.CpusetCpus = to.GetCpusetCpus()
+	}
+	if to.GetCpusetMems() != "" {
+		into.CpusetMems = to.GetCpusetMems()
+	}
+	if len(to.GetUnified()) > 0 {
+		all := maps.Clone(into.Unified)
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, to.GetUnified())
+		into.Unified = all
+	}
+}
+
+// UpdateResources records a pod's overhead and resources after the kubelet has resized the pod's cgroup, and
+// shows them to plugins before and after. nil leaves what is recorded.
+func (s *Sandboxes) UpdateResources(ctx context.Context, id string, overhead, resources *runtimeapi.LinuxContainerResources) error {
+	box, err := s.book.Sandbox(id)
+	if err != nil {
+		return err
+	}
+	for _, given := range []*runtimeapi.LinuxContainerResources{overhead, resources} {
+		if _, err := spec.Resources(s.node.Host, given); err != nil {
+			return err
+		}
+	}
+	key := "update/" + box.ID + "/" + overhead.String() + "/" + resources.String()
+	_, err = s.ends.Do(ctx, key, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.update(ctx, box, overhead, resources)
+	})
+	return s.node.stillRunning(ctx, err, box.ID)
+}
+
+func (s *Sandboxes) update(ctx context.Context, box *Sandbox, overhead, resources *runtimeapi.LinuxContainerResources) error {
+	box.order.Lock()
+	defer box.order.Unlock()
+	if state := box.Record().State; state != Ready {
+		return fmt.Errorf("UpdatePodSandboxResources: sandbox %s is %s, not ready: %w", box.ID, state, errdefs.ErrFailedPrecondition)
+	}
+	proposed := *box.Record()
+	proposed.Config = SandboxConfig{proto.CloneOf(proposed.Config.PodSandboxConfig)}
+	if proposed.Config.Linux == nil {
+		proposed.Config.Linux = &runtimeapi.LinuxPodSandboxConfig{}
+	}
+	if overhead != nil {
+		proposed.Config.Linux.Overhead = overhead
+	}
+	if resources != nil {
+		proposed.Config.Linux.Resources = resources
+	}
+	if err := s.node.askPod(ctx, PodUpdating, &proposed); err != nil {
+		return err
+	}
+	if err := s.node.changeSandbox(box, func(r *SandboxRecord) { r.Config = proposed.Config }); err != nil {
+		return err
+	}
+	s.node.tellPod(ctx, PodUpdated, box.Record())
+	return nil
+}

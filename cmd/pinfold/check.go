@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+
+	"github.com/pinfold-run/pinfold/internal/admin"
+)
+
+// Exit codes of pinfold check.
+const (
+	differencesFound = 1
+	couldNotTell     = 2
+)
+
+// check prints one line for each difference between the records and the node.
+func check(ctx context.Context, t *tool, args []string) error {
+	flags := flag.NewFlagSet("pinfold check", flag.ContinueOnError)
+	repair := flags.Bool("repair", false, "pay and remove what is certain, then check")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return errors.New("check: it takes no arguments")
+	}
+	n, err := t.connect()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	report, err := admin.Check(ctx, n.conn, *repair)
+	if err != nil {
+		fmt.Fprintln(t.errs, "pinfold: could not check:", err)
+		return exitCode(couldNotTell)
+	}
+	for _, d := range report.Differences {
+		fmt.Fprintf(t.out, "%s: %s; %s\n", d.Object, d.Finding, d.Action)
+	}
+	if report.Failed != "" {
+		fmt.Fprintln(t.errs, "pinfold: could not look at everything:", report.Failed)
+		return exitCode(couldNotTell)
+	}
+	if len(report.Differences) > 0 {
+		return exitCode(differencesFound)
+	}
+	fmt.Fprintln(t.out, "records and node agree")
+	return nil
+}

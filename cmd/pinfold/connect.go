@@ -1,0 +1,27 @@
+package main
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// node is a connection to the daemon.
+type node struct {
+	conn    *grpc.ClientConn
+	runtime runtimeapi.RuntimeServiceClient
+	images  runtimeapi.ImageServiceClient
+}
+
+// connect returns a client of the daemon; the caller closes it. Nothing is sent before the first call.
+func (t *tool) connect() (*node, error) {
+	conn, err := grpc.NewClient("unix://"+t.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.socket, err)
+	}
+	return &node{conn: conn, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}, nil
+}
+
+func (n *node) close() { _ = n.conn.Close() }

@@ -1,0 +1,49 @@
+// Command pinfoldd is Pinfold's node daemon: it serves CRI v1 on a Unix socket.
+//
+// It runs in the foreground, logs to standard error, and on SIGTERM or SIGINT ends while all pods go on.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/pinfold-run/pinfold/internal/config"
+	"github.com/pinfold-run/pinfold/internal/daemon"
+)
+
+// version is set by the linker (see Makefile).
+var version = "dev"
+
+func main() {
+	err := run()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "pinfoldd: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	flags := flag.NewFlagSet("pinfoldd", flag.ContinueOnError)
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	c, err := config.Parse(flags, os.Args[1:])
+	if err != nil {
+		return err
+	}
+	if *showVersion {
+		fmt.Println(version)
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("must be run as root")
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return daemon.Run(ctx, c, version, log)
+}

@@ -1,0 +1,203 @@
+// Package admin is what Pinfold's own command asks of the daemon beyond CRI, over the same socket:
+// the gRPC service pinfold.v1.Node. Its messages are the well-known wrapper types; structured answers
+// are JSON.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/pinfold-run/pinfold/internal/steps"
+)
+
+const (
+	serviceName = "pinfold.v1.Node"
+	loadImage   = "LoadImage"
+	why         = "Why"
+	check       = "Check"
+)
+
+// Server answers the service.
+type Server struct {
+	// Load stores the images of an archive.
+	Load   func(ctx context.Context, archive io.Reader) ([]Loaded, error)
+	Engine *steps.Engine
+	// Check compares records with the node; with repair it mends first what is certain.
+	Check func(ctx context.Context, repair bool) Report
+	// Translate gives an error its gRPC code.
+	Translate func(error) error
+}
+
+// Loaded is one image that came out of an archive.
+type Loaded struct {
+	ID   string   `json:"id"`
+	Tags []string `json:"tags"`
+}
+
+// Report is what a check found. Failed says what could not be looked at, "" if nothing.
+type Report struct {
+	Differences []Difference `json:"differences"`
+	Failed      string       `json:"failed,omitempty"`
+}
+
+// Difference is one disagreement between the records and the node: on what, which, and what will be
+// done about it.
+type Difference struct {
+	Object  string `json:"object"`
+	Finding string `json:"finding"`
+	Action  string `json:"action"`
+}
+
+type service interface {
+	loadImage(stream grpc.ServerStream) error
+	ask(ctx context.Context, method, argument string) (string, error)
+}
+
+// Register adds the service to a gRPC server.
+func Register(to *grpc.Server, s *Server) {
+	to.RegisterService(&grpc.ServiceDesc{
+		ServiceName: serviceName,
+		HandlerType: (*service)(nil),
+		Methods:     []grpc.MethodDesc{{MethodName: why, Handler: handler(why)}, {MethodName: check, Handler: handler(check)}},
+		Streams:     []grpc.StreamDesc{{StreamName: loadImage, Handler: handleLoad, ClientStreams: true}},
+	}, s)
+}
+
+func handleLoad(srv any, stream grpc.ServerStream) error { return srv.(service).loadImage(stream) }
+
+// handler serves a method that takes a string and returns JSON.
+func handler(method string) grpc.MethodHandler {
+	return func(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+		in := &wrapperspb.StringValue{}
+		if err := decode(in); err != nil {
+			return nil, err
+		}
+		call := func(ctx context.Context, req any) (any, error) {
+			out, err := srv.(service).ask(ctx, method, req.(*wrapperspb.StringValue).GetValue())
+			return wrapperspb.String(out), err
+		}
+		if intercept == nil {
+			return call(ctx, in)
+		}
+		return intercept(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + serviceName + "/" + method}, call)
+	}
+}
+
+// loadImage reads an archive in pieces and answers with the images in it.
+func (s *Server) loadImage(stream grpc.ServerStream) error {
+	loaded, err := s.Load(stream.Context(), &pieces{stream: stream})
+	if err != nil {
+		return s.Translate(err)
+	}
+	data, err := json.Marshal(loaded)
+	if err != nil {
+		return err
+	}
+	return stream.SendMsg(wrapperspb.String(string(data)))
+}
+
+// ask answers Why with the operations in flight on objects whose name contains the argument, and
+// Check, whose argument is "repair" or empty, with a Report.
+func (s *Server) ask(ctx context.Context, method, argument string) (string, error) {
+	var answer any = s.Engine.Flights(argument)
+	if method == check {
+		answer = s.Check(ctx, argument == repairArgument)
+	}
+	data, err := json.Marshal(answer)
+	return string(data), err
+}
+
+const repairArgument = "repair"
+
+// pieces reads the stream's messages as one byte stream.
+type pieces struct {
+	stream grpc.ServerStream
+	rest   []byte
+}
+
+// Read implements io.Reader.
+func (p *pieces) Read(b []byte) (int, error) {
+	for len(p.rest) == 0 {
+		m := &wrapperspb.BytesValue{}
+		if err := p.stream.RecvMsg(m); err != nil {
+			return 0, err // io.EOF at the end
+		}
+		p.rest = m.GetValue()
+	}
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// pieceSize is how much of an archive one message carries, in bytes.
+const pieceSize = 256 << 10
+
+// LoadImage sends an archive to the daemon and returns the images in it.
+func LoadImage(ctx context.Context, conn grpc.ClientConnInterface, archive io.Reader) ([]Loaded, error) {
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, "/"+serviceName+"/"+loadImage)
+	if err != nil {
+		return nil, err
+	}
+	if err := send(stream, archive); err != nil {
+		return nil, err
+	}
+	answer := &wrapperspb.StringValue{}
+	if err := stream.RecvMsg(answer); err != nil {
+		return nil, err
+	}
+	var loaded []Loaded
+	err = json.Unmarshal([]byte(answer.GetValue()), &loaded)
+	return loaded, err
+}
+
+func send(stream grpc.ClientStream, archive io.Reader) error {
+	buffer := make([]byte, pieceSize)
+	for {
+		n, err := archive.Read(buffer)
+		if n > 0 {
+			// io.EOF here means that the server has answered early; its answer says why.
+			if err := stream.SendMsg(wrapperspb.Bytes(buffer[:n])); errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return stream.CloseSend()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Why asks what the objects whose name contains the given text are waiting for.
+func Why(ctx context.Context, conn grpc.ClientConnInterface, object string) ([]steps.Flight, error) {
+	var flights []steps.Flight
+	err := invoke(ctx, conn, why, object, &flights)
+	return flights, err
+}
+
+// Check asks for a comparison of records and node.
+func Check(ctx context.Context, conn grpc.ClientConnInterface, repair bool) (Report, error) {
+	argument := ""
+	if repair {
+		argument = repairArgument
+	}
+	var report Report
+	err := invoke(ctx, conn, check, argument, &report)
+	return report, err
+}
+
+func invoke(ctx context.Context, conn grpc.ClientConnInterface, method, argument string, into any) error {
+	answer := &wrapperspb.StringValue{}
+	if err := conn.Invoke(ctx, "/"+serviceName+"/"+method, wrapperspb.String(argument), answer); err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(answer.GetValue()), into)
+}

@@ -1,0 +1,128 @@
+// Package cdi gives containers the devices that vendors describe in Container Device Interface
+// specifications (tags.cncf.io/container-device-interface): files that say which device nodes, mounts,
+// variables and hooks stand behind a name like vendor.com/class=device.
+package cdi
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	vendor "tags.cncf.io/container-device-interface/specs-go"
+)
+
+// DefaultDirs are where vendors put their specifications; one in a later directory outweighs one in an
+// earlier.
+func DefaultDirs() []string { return slices.Clone(cdi.DefaultSpecDirs) }
+
+// Annotated returns the devices that annotations (cdi.k8s.io/NAME: DEVICE,…) ask for, ordered by the
+// annotations' names. A value that is no list of devices is ErrInvalidArgument.
+func Annotated(annotations map[string]string) ([]string, error) {
+	keys, _, err := cdi.ParseAnnotations(annotations)
+	if err != nil {
+		return nil, fmt.Errorf("CDI annotations: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	slices.Sort(keys)
+	var names []string
+	for _, key := range keys {
+		names = append(names, strings.Split(annotations[key], ",")...)
+	}
+	return names, nil
+}
+
+// Inject changes a container's configuration so that it has the named devices. The specifications are
+// read anew at each call. In a user namespace, where no device node can be made, the node's are bound
+// instead. A device that no specification describes is ErrNotFound, with its name and what is wrong with
+// specifications of the same vendor; the configuration is unchanged then.
+func Inject(config *specs.Spec, dirs, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	names = unique(names)
+	cache, err := cdi.NewCache(cdi.WithAutoRefresh(false), cdi.WithSpecDirs(dirs...))
+	if err != nil {
+		return fmt.Errorf("CDI: %w", err)
+	}
+	for _, name := range names {
+		if cache.GetDevice(name) == nil {
+			return fmt.Errorf("CDI device %q is in no specification in %s%s: %w", name, strings.Join(dirs, ", "), unreadable(cache, name), errdefs.ErrNotFound)
+		}
+	}
+	if _, err := cache.InjectDevices(config, names...); err != nil {
+		return fmt.Errorf("CDI devices %s: %w: %w", strings.Join(names, ", "), err, errdefs.ErrFailedPrecondition)
+	}
+	if inUserNS(config) {
+		bind(config, hostPaths(cache, names))
+	}
+	return nil
+}
+
+func unique(names []string) []string {
+	var list []string
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// unreadable says which files of the device's vendor, or of nobody known, could not be taken.
+func unreadable(cache *cdi.Cache, name string) string {
+	vendorName, _, _ := strings.Cut(name, "/")
+	var list []string
+	for file, errs := range cache.GetErrors() {
+		for _, err := range errs {
+			if strings.Contains(file, vendorName) || strings.Contains(err.Error(), vendorName) {
+				list = append(list, err.Error())
+			}
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	slices.Sort(list)
+	return " (" + strings.Join(list, "; ") + ")"
+}
+
+func inUserNS(config *specs.Spec) bool {
+	return config.Linux != nil && slices.ContainsFunc(config.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.UserNamespace
+	})
+}
+
+// hostPaths maps device nodes in the container to those of the node.
+func hostPaths(cache *cdi.Cache, names []string) map[string]string {
+	paths := map[string]string{}
+	add := func(edits vendor.ContainerEdits) {
+		for _, node := range edits.DeviceNodes {
+			paths[node.Path] = node.Path
+			if node.HostPath != "" {
+				paths[node.Path] = node.HostPath
+			}
+		}
+	}
+	for _, name := range names {
+		device := cache.GetDevice(name)
+		add(device.GetSpec().ContainerEdits)
+		add(device.ContainerEdits)
+	}
+	return paths
+}
+
+// bind makes mounts of all device nodes: mknod(2) of a device needs CAP_MKNOD in the initial user namespace.
+func bind(config *specs.Spec, paths map[string]string) {
+	for _, d := range config.Linux.Devices {
+		source := paths[d.Path]
+		if source == "" {
+			source = d.Path
+		}
+		config.Mounts = append(config.Mounts, specs.Mount{
+			Destination: d.Path, Type: "bind", Source: source, Options: []string{"bind", "rprivate", "nosuid", "noexec"},
+		})
+	}
+	config.Linux.Devices = nil
+}

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func parse(t *testing.T, args ...string) (*Config, error) {
+	t.Helper()
+	flags := flag.NewFlagSet("test", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	return Parse(flags, args)
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAFlagOutweighsTheFileAndTheFileTheDefault(t *testing.T) {
+	path := file(t, "root = \"/from/file\"\nstate = \"/state/from/file\"\nlog_level = \"DEBUG\"\n[runtimes]\nrunc = \"/file/runc\"\n")
+	c, err := parse(t, "--config", path, "--root", "/from/flag", "--runtime", "crun=/x/crun")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Root != "/from/flag" || c.State != "/state/from/file" || c.NetNSDir != "/run/netns" || c.LogLevel != slog.LevelDebug {
+		t.Errorf("got %+v", c)
+	}
+	if c.Runtimes["runc"] != "/file/runc" || c.Runtimes["crun"] != "/x/crun" {
+		t.Errorf("runtimes %v", c.Runtimes)
+	}
+}
+
+func TestBadConfigurationIsRefusedByPlaceAndName(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"unknown key":      {[]string{"--config", file(t, "rooot = \"/x\"\n")}, "rooot"},
+		"no TOML":          {[]string{"--config", file(t, "root = \n")}, "config.toml:1:"},
+		"missing file":     {[]string{"--config", "/no/such/file"}, "/no/such/file"},
+		"relative path":    {[]string{"--config", "/dev/null", "--root", "x"}, "--root must be an absolute path"},
+		"unknown driver":   {[]string{"--config", "/dev/null", "--cgroup-driver", "x"}, "--cgroup-driver"},
+		"bad runtime":      {[]string{"--config", "/dev/null", "--runtime", "runc"}, "NAME=PATH"},
+		"stray argument":   {[]string{"--config", "/dev/null", "x"}, "unexpected argument"},
+		"socket too long":  {[]string{"--config", "/dev/null", "--socket", "/" + strings.Repeat("s", 108)}, "107 bytes"},
+		"bad log level":    {[]string{"--config", "/dev/null", "--log-level", "loud"}, "log-level"},
+		"no absolute CNI":  {[]string{"--config", "/dev/null", "--cni-conf-dir", "x"}, "--cni-conf-dir"},
+		"state not a path": {[]string{"--config", "/dev/null", "--state", ""}, "--state"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := parse(t, c.args...); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, which does not say %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestRuntimesMayBeGivenMoreThanOnce(t *testing.T) {
+	c, err := parse(t, "--config", "/dev/null", "--runtime", "runc=/a", "--runtime", "crun=/b")
+	if err != nil || len(c.Runtimes) != 2 {
+		t.Errorf("got %v %v", c, err)
+	}
+}
+
+func TestThereAreFewerThanFifteenKeys(t *testing.T) {
+	flags := flag.NewFlagSet("test", flag.ContinueOnError)
+	register(flags, defaults())
+	n := 0
+	flags.VisitAll(func(*flag.Flag) { n++ })
+	if n == 0 || n >= 15 {
+		t.Errorf("there are %d keys", n)
+	}
+}

@@ -1,0 +1,172 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// CreateContainer makes a container in a ready pod. See pod.Containers.Create.
+func (r *Runtime) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	id, err := r.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig())
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// StartContainer runs a created container's process.
+func (r *Runtime) StartContainer(ctx context.Context, req *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	if err := r.Containers.Start(ctx, req.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer ends a container, by force after the grace period. Idempotent.
+func (r *Runtime) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	grace := time.Duration(max(0, req.GetTimeout())) * time.Second
+	if err := r.Containers.Stop(ctx, req.GetContainerId(), grace); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// RemoveContainer removes a container, by force if it runs. Idempotent.
+func (r *Runtime) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	if err := r.Containers.Remove(ctx, req.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+// ContainerStatus describes one container.
+func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	c, err := r.Book.Container(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	rec := c.Record()
+	if !visible(rec.State) {
+		return nil, fmt.Errorf("container %s is %s: %w", rec.ID, rec.State, errdefs.ErrNotFound)
+	}
+	resp := &runtimeapi.ContainerStatusResponse{Status: r.containerStatus(rec)}
+	if req.GetVerbose() {
+		resp.Info, err = toInfo(map[string]any{
+			"sandboxID": rec.Sandbox,
+			"pid":       rec.Process.PID,
+			"state":     rec.State,
+			"timeline":  rec.Timeline,
+			"inFlight":  r.Node.Engine.Flights(rec.ID),
+			"spec":      r.Node.Bundle(rec.ID),
+		})
+	}
+	return resp, err
+}
+
+// ListContainers lists the containers that match the filter, the newest first.
+func (r *Runtime) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	return &runtimeapi.ListContainersResponse{Containers: r.containers(req.GetFilter())}, nil
+}
+
+func (r *Runtime) containers(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+	var list []*runtimeapi.Container
+	for _, c := range r.Book.Containers() {
+		rec := c.Record()
+		if visible(rec.State) && idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
+			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector()) &&
+			(f.GetState() == nil || f.GetState().GetState() == containerState(rec)) {
+			list = append(list, &runtimeapi.Container{
+				Id:           rec.ID,
+				PodSandboxId: rec.Sandbox,
+				Metadata:     rec.Config.GetMetadata(),
+				Image:        rec.Config.GetImage(),
+				ImageRef:     rec.Image,
+				ImageId:      rec.Image,
+				State:        containerState(rec),
+				CreatedAt:    rec.Times.Created.UnixNano(),
+				Labels:       rec.Config.GetLabels(),
+				Annotations:  rec.Config.GetAnnotations(),
+			})
+		}
+	}
+	return list
+}
+
+func (r *Runtime) containerStatus(rec *pod.ContainerRecord) *runtimeapi.ContainerStatus {
+	return &runtimeapi.ContainerStatus{
+		Id:          rec.ID,
+		Metadata:    rec.Config.GetMetadata(),
+		State:       containerState(rec),
+		CreatedAt:   rec.Times.Created.UnixNano(),
+		StartedAt:   nanoseconds(rec.Times.Started),
+		FinishedAt:  nanoseconds(rec.Times.Finished),
+		ExitCode:    int32(rec.Exit.Code),
+		Image:       rec.Config.GetImage(),
+		ImageRef:    rec.Image,
+		ImageId:     rec.Image,
+		Reason:      rec.Exit.Reason,
+		Message:     rec.Exit.Message,
+		Labels:      rec.Config.GetLabels(),
+		Annotations: rec.Config.GetAnnotations(),
+		Mounts:      containerMounts(rec),
+		LogPath:     rec.LogPath,
+		Resources:   &runtimeapi.ContainerResources{Linux: rec.Config.GetLinux().GetResources()},
+		User:        containerUser(rec.User),
+		StopSignal:  rec.Config.GetStopSignal(),
+	}
+}
+
+// containerMounts echoes the mounts, with the ID of the image that each image volume shows.
+func containerMounts(rec *pod.ContainerRecord) []*runtimeapi.Mount {
+	mounts := slices.Clone(rec.Config.GetMounts())
+	for i, m := range rec.Mounts {
+		if m.Image == "" || i >= len(mounts) {
+			continue
+		}
+		// The record's configuration is shared and must not be changed.
+		mounts[i] = proto.CloneOf(mounts[i])
+		mounts[i].Image.ImageRef = m.Image
+	}
+	return mounts
+}
+
+// containerUser echoes the identity that the first process got.
+func containerUser(u *pod.User) *runtimeapi.ContainerUser {
+	if u == nil {
+		return nil
+	}
+	linux := &runtimeapi.LinuxContainerUser{Uid: int64(u.UID), Gid: int64(u.GID)}
+	for _, g := range u.Groups {
+		linux.SupplementalGroups = append(linux.SupplementalGroups, int64(g))
+	}
+	return &runtimeapi.ContainerUser{Linux: linux}
+}
+
+// nanoseconds is CRI's form of a time: 0 for what has not happened.
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func containerState(rec *pod.ContainerRecord) runtimeapi.ContainerState {
+	switch rec.State {
+	case pod.Created:
+		return runtimeapi.ContainerState_CONTAINER_CREATED
+	case pod.Running:
+		return runtimeapi.ContainerState_CONTAINER_RUNNING
+	case pod.Exited:
+		return runtimeapi.ContainerState_CONTAINER_EXITED
+	default:
+		return runtimeapi.ContainerState_CONTAINER_UNKNOWN
+	}
+}

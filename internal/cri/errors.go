@@ -1,0 +1,77 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// classes maps error classes to gRPC codes: the only place that does. The first match counts.
+var classes = []struct {
+	class error
+	code  codes.Code
+}{
+	{errdefs.ErrInvalidArgument, codes.InvalidArgument},
+	{pin.ErrInvalid, codes.InvalidArgument},
+	{context.DeadlineExceeded, codes.DeadlineExceeded},
+	{context.Canceled, codes.Canceled},
+	{errdefs.ErrAborted, codes.Aborted},
+	{errdefs.ErrUnauthenticated, codes.Unauthenticated},
+	{errdefs.ErrPermissionDenied, codes.PermissionDenied},
+	{errdefs.ErrNotFound, codes.NotFound},
+	{errdefs.ErrAlreadyExists, codes.AlreadyExists},
+	{pin.ErrUnsupported, codes.FailedPrecondition},
+	{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},
+	{errdefs.ErrUnavailable, codes.Unavailable},
+	{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
+	{syscall.ENOSPC, codes.ResourceExhausted},
+	{errdefs.ErrDataLoss, codes.DataLoss},
+	{errdefs.ErrNotImplemented, codes.Unimplemented},
+}
+
+// ToStatus gives an error its gRPC code; one of no class is Internal.
+func ToStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, c := range classes {
+		if errors.Is(err, c.class) {
+			return status.Error(c.code, err.Error())
+		}
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// translateErrors is the interceptor that every unary call passes. A panic in one request is that
+// request's error and nobody else's.
+func translateErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = status.Error(codes.Internal, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	resp, err = handle(ctx, req)
+	return resp, ToStatus(err)
+}
+
+// translateStreamErrors does the same for streams.
+func translateStreamErrors(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = status.Error(codes.Internal, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return ToStatus(handle(service, stream))
+}

@@ -1,0 +1,56 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/pinfold-run/pinfold/internal/steps"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+func TestEveryClassOfErrorHasItsCode(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code codes.Code
+	}{
+		{errdefs.ErrInvalidArgument, codes.InvalidArgument},
+		{pin.ErrInvalid, codes.InvalidArgument},
+		{errdefs.ErrNotFound, codes.NotFound},
+		{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},
+		{pin.ErrUnsupported, codes.FailedPrecondition},
+		{errdefs.ErrUnavailable, codes.Unavailable},
+		{errdefs.ErrUnauthenticated, codes.Unauthenticated},
+		{errdefs.ErrDataLoss, codes.DataLoss},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{context.Canceled, codes.Canceled},
+		{syscall.ENOSPC, codes.ResourceExhausted},
+		{errors.New("of no class"), codes.Internal},
+		{status.Error(codes.OutOfRange, "has one"), codes.OutOfRange},
+	} {
+		// The class is found through all that wraps it, the failed step included.
+		wrapped := c.err
+		if _, ok := status.FromError(c.err); !ok {
+			wrapped = &steps.Error{Operation: "Op", Object: "x", Step: "s", Cause: fmt.Errorf("around: %w", c.err)}
+		}
+		if got := status.Code(ToStatus(wrapped)); got != c.code {
+			t.Errorf("%v: %v, want %v", c.err, got, c.code)
+		}
+	}
+	if ToStatus(nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
+func TestAPanicIsThatRequestsErrorOnly(t *testing.T) {
+	_, err := translateErrors(context.Background(), nil, nil, func(context.Context, any) (any, error) { panic("bad day") })
+	if status.Code(err) != codes.Internal {
+		t.Errorf("got %v", err)
+	}
+}

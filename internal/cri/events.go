@@ -1,0 +1,68 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/metadata"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// GetContainerEvents sends what happens to containers and, under their own IDs, to pods, until the client ends
+// it. See pod.Events for where a stream begins. A client that does not keep up is disconnected.
+func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer) error {
+	events := r.Node.Events.Subscribe()
+	defer events.Close()
+	// Tells the client that from here on it misses nothing.
+	if err := stream.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	// When this function returns, gRPC ends a Send that hangs on a client which does not read.
+	go func() { sent <- r.sendEvents(stream.Context(), events, stream.Send) }()
+	select {
+	case err := <-sent:
+		return err
+	case <-events.Lost:
+		return events.ErrLost()
+	case <-r.Ending:
+		return fmt.Errorf("pinfoldd is ending: %w", errdefs.ErrUnavailable)
+	}
+}
+
+func (r *Runtime) sendEvents(ctx context.Context, events *pod.EventStream, send func(*runtimeapi.ContainerEventResponse) error) error {
+	for {
+		event, err := events.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := send(r.toEvent(event)); err != nil {
+			return err
+		}
+	}
+}
+
+var eventTypes = map[pod.EventKind]runtimeapi.ContainerEventType{
+	pod.EventCreated: runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
+	pod.EventStarted: runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT,
+	pod.EventStopped: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
+	pod.EventDeleted: runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT,
+}
+
+func (r *Runtime) toEvent(e *pod.Event) *runtimeapi.ContainerEventResponse {
+	event := &runtimeapi.ContainerEventResponse{
+		ContainerId: e.ID, ContainerEventType: eventTypes[e.Kind], CreatedAt: e.At.UnixNano(),
+	}
+	if e.Sandbox != nil {
+		event.PodSandboxStatus = sandboxStatus(e.Sandbox)
+	}
+	for _, rec := range e.Containers {
+		if visible(rec.State) {
+			event.ContainersStatuses = append(event.ContainersStatuses, r.containerStatus(rec))
+		}
+	}
+	return event
+}

@@ -1,0 +1,110 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image"
+)
+
+// PullImage brings an image to the node. Equal pulls at once are done once.
+func (i *Images) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
+	img, err := i.Node.Images.Pull(ctx, req.GetImage().GetImage(), auth(req.GetAuth()))
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.PullImageResponse{ImageRef: img.ID}, nil
+}
+
+func auth(a *runtimeapi.AuthConfig) *image.Auth {
+	if a == nil {
+		return nil
+	}
+	return &image.Auth{
+		Username: a.GetUsername(), Password: a.GetPassword(), Auth: a.GetAuth(),
+		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(), ServerAddress: a.GetServerAddress(),
+	}
+}
+
+// ImageStatus describes an image; the answer is empty when it is not on the node.
+func (i *Images) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+	name := req.GetImage().GetImage()
+	if name == "" {
+		return nil, fmt.Errorf("ImageStatus: image is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	img, ok := i.Node.Images.Resolve(name)
+	if !ok {
+		return &runtimeapi.ImageStatusResponse{}, nil
+	}
+	resp := &runtimeapi.ImageStatusResponse{Image: toImage(img)}
+	if !req.GetVerbose() {
+		return resp, nil
+	}
+	var err error
+	resp.Info, err = toInfo(map[string]any{"imageSpec": img.Config, "layers": img.Chain, "pulled": img.Pulled})
+	return resp, err
+}
+
+// ListImages lists the images on the node.
+func (i *Images) ListImages(_ context.Context, req *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
+	return &runtimeapi.ListImagesResponse{Images: i.list(req.GetFilter())}, nil
+}
+
+func (i *Images) list(f *runtimeapi.ImageFilter) []*runtimeapi.Image {
+	var list []*runtimeapi.Image
+	if name := f.GetImage().GetImage(); name != "" {
+		if img, ok := i.Node.Images.Resolve(name); ok {
+			list = append(list, toImage(img))
+		}
+		return list
+	}
+	for _, img := range i.Node.Images.List() {
+		list = append(list, toImage(img))
+	}
+	return list
+}
+
+// RemoveImage removes an image with all its names; containers that use it keep its layers until they
+// are removed. Idempotent.
+func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
+	name := req.GetImage().GetImage()
+	if name == "" {
+		return nil, fmt.Errorf("RemoveImage: image is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	if err := i.Node.Images.Remove(ctx, name); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RemoveImageResponse{}, nil
+}
+
+// ImageFsInfo says how much the images take, and where.
+func (i *Images) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
+	bytes, inodes, mountpoint := i.Node.Images.Usage()
+	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: []*runtimeapi.FilesystemUsage{{
+		Timestamp:  time.Now().UnixNano(),
+		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: mountpoint},
+		UsedBytes:  &runtimeapi.UInt64Value{Value: bytes},
+		InodesUsed: &runtimeapi.UInt64Value{Value: inodes},
+	}}}, nil
+}
+
+func toImage(img *image.Image) *runtimeapi.Image {
+	uid, name := img.User()
+	out := &runtimeapi.Image{
+		Id:          img.ID,
+		RepoTags:    img.Tags,
+		RepoDigests: img.Digests,
+		Size:        max(1, img.Size), // CRI: must be > 0
+		Username:    name,
+		Spec:        &runtimeapi.ImageSpec{Image: img.ID},
+		Pinned:      img.Pinned,
+	}
+	if uid != nil {
+		out.Uid = &runtimeapi.Int64Value{Value: *uid}
+	}
+	return out
+}

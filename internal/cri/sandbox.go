@@ -1,0 +1,141 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// RunPodSandbox makes a pod, ready for containers. See pod.Sandboxes.Run.
+func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	id, err := r.Sandboxes.Run(ctx, req.GetConfig(), req.GetRuntimeHandler())
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// StopPodSandbox ends a pod's processes and returns its addresses. Idempotent.
+func (r *Runtime) StopPodSandbox(ctx context.Context, req *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	if err := r.Sandboxes.Stop(ctx, req.GetPodSandboxId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// RemovePodSandbox removes a pod with its containers. Idempotent.
+func (r *Runtime) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	if err := r.Sandboxes.Remove(ctx, req.GetPodSandboxId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// PodSandboxStatus describes one pod and its containers.
+func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	box, err := r.Book.Sandbox(req.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	rec := box.Record()
+	if !visible(rec.State) {
+		return nil, fmt.Errorf("sandbox %s is %s: %w", rec.ID, rec.State, errdefs.ErrNotFound)
+	}
+	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(rec), Timestamp: time.Now().UnixNano()}
+	for _, c := range r.Book.ContainersOf(box.ID) {
+		if visible(c.Record().State) {
+			resp.ContainersStatuses = append(resp.ContainersStatuses, r.containerStatus(c.Record()))
+		}
+	}
+	if req.GetVerbose() {
+		resp.Info, err = sandboxInfo(r.Node, rec)
+	}
+	return resp, err
+}
+
+// sandboxInfo is the verbose part: what an operator needs to look into a pod.
+func sandboxInfo(n *pod.Node, rec *pod.SandboxRecord) (map[string]string, error) {
+	info := map[string]any{
+		"state":      rec.State,
+		"reason":     rec.Reason,
+		"namespaces": n.NamespacePins(rec),
+		"network":    rec.Network,
+		"timeline":   rec.Timeline,
+		"inFlight":   n.Engine.Flights(rec.ID),
+		"config":     rec.Config,
+	}
+	return toInfo(info)
+}
+
+func toInfo(info map[string]any) (map[string]string, error) {
+	data, err := json.Marshal(info)
+	return map[string]string{"info": string(data)}, err
+}
+
+// ListPodSandbox lists the pods that match the filter, the newest first.
+func (r *Runtime) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	return &runtimeapi.ListPodSandboxResponse{Items: r.sandboxes(req.GetFilter())}, nil
+}
+
+func (r *Runtime) sandboxes(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
+	var list []*runtimeapi.PodSandbox
+	for _, box := range r.Book.Sandboxes() {
+		rec := box.Record()
+		if visible(rec.State) && idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector()) &&
+			(f.GetState() == nil || f.GetState().GetState() == sandboxState(rec)) {
+			list = append(list, &runtimeapi.PodSandbox{
+				Id:             rec.ID,
+				Metadata:       rec.Config.GetMetadata(),
+				State:          sandboxState(rec),
+				CreatedAt:      rec.Created.UnixNano(),
+				Labels:         rec.Config.GetLabels(),
+				Annotations:    rec.Config.GetAnnotations(),
+				RuntimeHandler: rec.Handler,
+			})
+		}
+	}
+	return list
+}
+
+func sandboxStatus(rec *pod.SandboxRecord) *runtimeapi.PodSandboxStatus {
+	status := &runtimeapi.PodSandboxStatus{
+		Id:          rec.ID,
+		Metadata:    rec.Config.GetMetadata(),
+		State:       sandboxState(rec),
+		CreatedAt:   rec.Created.UnixNano(),
+		Network:     &runtimeapi.PodSandboxNetworkStatus{},
+		Labels:      rec.Config.GetLabels(),
+		Annotations: rec.Config.GetAnnotations(),
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
+			Options: rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
+		}},
+		RuntimeHandler: rec.Handler,
+	}
+	if rec.Network != nil && rec.State == pod.Ready {
+		for i, ip := range rec.Network.IPs() {
+			if i == 0 {
+				status.Network.Ip = ip.String()
+				continue
+			}
+			status.Network.AdditionalIps = append(status.Network.AdditionalIps, &runtimeapi.PodIP{Ip: ip.String()})
+		}
+	}
+	return status
+}
+
+// visible reports whether an object is listed: one that is being removed is gone for everybody else,
+// even while a debt keeps its record.
+func visible(s pod.State) bool { return s != pod.Removing && s != pod.Creating }
+
+func sandboxState(rec *pod.SandboxRecord) runtimeapi.PodSandboxState {
+	if rec.State == pod.Ready {
+		return runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+}

@@ -1,0 +1,218 @@
+package cri
+
+import (
+	"context"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/stats"
+)
+
+// ContainerStats says what one container uses. One that does not run has attributes only.
+func (r *Runtime) ContainerStats(ctx context.Context, req *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+	c, err := r.Book.Container(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	rec := c.Record()
+	if rec.State == pod.Running {
+		r.Stats.Expect(ctx, []stats.Container{r.observed(rec)})
+	}
+	used, ok := r.containerUsage(rec)
+	if !ok {
+		used = containerUsage{rec: rec}
+	}
+	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(r.layersDir())}, nil
+}
+
+// ListContainerStats says what the running containers that match the filter use. One that ends
+// meanwhile is left out.
+func (r *Runtime) ListContainerStats(ctx context.Context, req *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	return &runtimeapi.ListContainerStatsResponse{Stats: r.containersStats(ctx, req.GetFilter())}, nil
+}
+
+// StreamContainerStats is ListContainerStats in several messages.
+func (r *Runtime) StreamContainerStats(req *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
+	return inBatches(r.containersStats(stream.Context(), req.GetFilter()), func(batch []*runtimeapi.ContainerStats) error {
+		return stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: batch})
+	})
+}
+
+func (r *Runtime) containersStats(ctx context.Context, f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
+	var all []*runtimeapi.ContainerStats
+	for _, used := range r.containersUsage(ctx, func(rec *pod.ContainerRecord) bool {
+		return idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
+			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
+	}) {
+		all = append(all, used.toStats(r.layersDir()))
+	}
+	return all
+}
+
+// PodSandboxStats says what one pod uses.
+func (r *Runtime) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+	box, err := r.Book.Sandbox(req.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	used := r.podUsage(ctx, box.Record())
+	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(r.layersDir())}, nil
+}
+
+// ListPodSandboxStats says what the ready pods that match the filter use.
+func (r *Runtime) ListPodSandboxStats(ctx context.Context, req *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	return &runtimeapi.ListPodSandboxStatsResponse{Stats: r.podsStats(ctx, req.GetFilter())}, nil
+}
+
+// StreamPodSandboxStats is ListPodSandboxStats in several messages.
+func (r *Runtime) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
+	return inBatches(r.podsStats(stream.Context(), req.GetFilter()), func(batch []*runtimeapi.PodSandboxStats) error {
+		return stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: batch})
+	})
+}
+
+func (r *Runtime) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
+	var all []*runtimeapi.PodSandboxStats
+	for _, used := range r.podsUsage(ctx, func(rec *pod.SandboxRecord) bool {
+		return idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
+	}) {
+		all = append(all, used.toStats(r.layersDir()))
+	}
+	return all
+}
+
+// containerUsage is one container with what it uses; usage is nil if it does not run.
+type containerUsage struct {
+	rec   *pod.ContainerRecord
+	usage *stats.Usage
+}
+
+// podUsage is one pod with what it and its running containers use; usage is never nil.
+type podUsage struct {
+	rec        *pod.SandboxRecord
+	usage      *stats.Usage
+	containers []containerUsage
+	// network is nil for a pod on the node's network.
+	network []stats.Interface
+}
+
+// layersDir is where the writable layers are: see "On disk" in ARCHITECTURE.md.
+func (r *Runtime) layersDir() string { return filepath.Join(r.Node.Paths.Root, "pods") }
+
+// observed is a container as package stats wants to see it.
+func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
+	return stats.Container{
+		ID:      rec.ID,
+		Process: stats.Process{PID: rec.Process.PID, StartTime: rec.Process.StartTime},
+		Layer:   filepath.Join(r.layersDir(), rec.Sandbox, "layers", rec.ID, "upper"),
+		Shares:  uint64(max(0, rec.Config.GetLinux().GetResources().GetCpuShares())),
+	}
+}
+
+// Observed lists what stats.Reader.Run has to watch: the running containers.
+func (r *Runtime) Observed() []stats.Container {
+	var containers []stats.Container
+	for _, c := range r.Book.Containers() {
+		if rec := c.Record(); rec.State == pod.Running {
+			containers = append(containers, r.observed(rec))
+		}
+	}
+	return containers
+}
+
+func (r *Runtime) containerUsage(rec *pod.ContainerRecord) (containerUsage, bool) {
+	if rec.State != pod.Running {
+		return containerUsage{}, false
+	}
+	usage, err := r.Stats.Container(r.observed(rec))
+	return containerUsage{rec, usage}, err == nil
+}
+
+func (r *Runtime) containersUsage(ctx context.Context, want func(*pod.ContainerRecord) bool) []containerUsage {
+	var records []*pod.ContainerRecord
+	var expected []stats.Container
+	for _, c := range r.Book.Containers() {
+		if rec := c.Record(); rec.State == pod.Running && want(rec) {
+			records, expected = append(records, rec), append(expected, r.observed(rec))
+		}
+	}
+	r.Stats.Expect(ctx, expected)
+	var all []containerUsage
+	for _, rec := range records {
+		if used, ok := r.containerUsage(rec); ok {
+			all = append(all, used)
+		}
+	}
+	return all
+}
+
+func (r *Runtime) podsUsage(ctx context.Context, want func(*pod.SandboxRecord) bool) []podUsage {
+	var records []*pod.SandboxRecord
+	wanted := map[string]bool{}
+	for _, box := range r.Book.Sandboxes() {
+		if rec := box.Record(); rec.State == pod.Ready && want(rec) {
+			records, wanted[rec.ID] = append(records, rec), true
+		}
+	}
+	containers := map[string][]containerUsage{}
+	for _, used := range r.containersUsage(ctx, func(rec *pod.ContainerRecord) bool { return wanted[rec.Sandbox] }) {
+		containers[used.rec.Sandbox] = append(containers[used.rec.Sandbox], used)
+	}
+	var all []podUsage
+	for _, rec := range records {
+		all = append(all, r.withPod(rec, containers[rec.ID]))
+	}
+	return all
+}
+
+func (r *Runtime) podUsage(ctx context.Context, rec *pod.SandboxRecord) podUsage {
+	return r.withPod(rec, r.containersUsage(ctx, func(c *pod.ContainerRecord) bool { return c.Sandbox == rec.ID }))
+}
+
+// withPod adds what the pod uses as a whole: its cgroup's numbers, or, where it has none of its own,
+// the sum over its containers and its first process.
+func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) podUsage {
+	var parts []*stats.Usage
+	for _, c := range containers {
+		parts = append(parts, c.usage)
+	}
+	if rec.Init.PID != 0 {
+		init := stats.Container{ID: rec.ID, Process: stats.Process{PID: rec.Init.PID, StartTime: rec.Init.StartTime}}
+		if used, err := r.Stats.Container(init); err == nil {
+			parts = append(parts, used)
+		}
+	}
+	used := podUsage{rec: rec, containers: containers}
+	if group, ok := r.podGroup(rec, parts); ok {
+		// A group that is gone or not there yet leaves usage nil.
+		used.usage, _ = r.Stats.Group(rec.ID, group)
+	}
+	if used.usage == nil {
+		used.usage = r.Stats.Sum(rec.ID, time.Now(), parts)
+	}
+	if !rec.HostNetwork() {
+		// Without a pin there is no network any more, and nothing to count.
+		used.network, _ = stats.Network(r.Node.NamespacePins(rec)["net"])
+	}
+	return used
+}
+
+// podGroup is the pod's own cgroup, if it has one: the group above its containers', provided that it
+// was asked for or bears the pod's ID; others are shared by pods.
+func (r *Runtime) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.Group, bool) {
+	parent := rec.Config.GetLinux().GetCgroupParent()
+	for _, u := range parts {
+		if up := u.Group.Parent(); parent != "" || strings.Contains(path.Base(up.Path), rec.ID) {
+			return up, true
+		}
+	}
+	if parent != "" && r.Node.Host.SystemdCgroup {
+		parent = stats.SlicePath(parent)
+	}
+	return r.Stats.At(parent), parent != ""
+}

@@ -1,0 +1,72 @@
+package cri
+
+import (
+	"context"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// Status says whether the node can run pods and use its network, and what each runtime handler can do.
+func (r *Runtime) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	resp := &runtimeapi.StatusResponse{
+		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", r.Node.Ready(ctx)),
+			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.Node.Network.Status(ctx)),
+		}},
+		Features: &runtimeapi.RuntimeFeatures{
+			SupplementalGroupsPolicy:  true,
+			UserNamespacesHostNetwork: r.Node.Host.Features.UsernsHostNetwork,
+			MountOptions:              true,
+		},
+	}
+	handlers := r.Node.Handlers.All(ctx)
+	for _, h := range handlers {
+		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{
+			Name: h.Name,
+			Features: &runtimeapi.RuntimeHandlerFeatures{
+				RecursiveReadOnlyMounts: h.RecursiveReadOnly && r.Node.Host.Features.RecursiveReadOnly,
+				UserNamespaces:          h.UserNamespaces && r.Node.UserNamespaces == nil,
+			},
+		})
+	}
+	if !req.GetVerbose() {
+		return resp, nil
+	}
+	var err error
+	resp.Info, err = statusInfo(r.Node, r.Debts, handlers)
+	return resp, err
+}
+
+// condition is met when there is no problem.
+func condition(kind, reason string, problem error) *runtimeapi.RuntimeCondition {
+	if problem == nil {
+		return &runtimeapi.RuntimeCondition{Type: kind, Status: true}
+	}
+	return &runtimeapi.RuntimeCondition{Type: kind, Reason: reason, Message: problem.Error()}
+}
+
+func statusInfo(n *pod.Node, debts *pod.Debts, handlers any) (map[string]string, error) {
+	userns := "works"
+	if n.UserNamespaces != nil {
+		userns = n.UserNamespaces.Error()
+	}
+	return toInfo(map[string]any{
+		"host":           n.Host,
+		"handlers":       handlers,
+		"paths":          n.Paths,
+		"userNamespaces": userns,
+		"debts":          debts.Count(),
+		"inFlight":       n.Engine.Flights(""),
+	})
+}
+
+// RuntimeConfig says which cgroup driver is used, so that the kubelet uses the same.
+func (r *Runtime) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+	driver := runtimeapi.CgroupDriver_CGROUPFS
+	if r.Node.Host.SystemdCgroup {
+		driver = runtimeapi.CgroupDriver_SYSTEMD
+	}
+	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
+}

@@ -1,0 +1,39 @@
+package daemon
+
+import (
+	"context"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/cdi"
+	"github.com/pinfold-run/pinfold/internal/config"
+	"github.com/pinfold-run/pinfold/internal/nri"
+)
+
+// preparePlugins makes the place where NRI plugins belong. They are let in when recovery is done.
+func (p *parts) preparePlugins(c *config.Config, version string) error {
+	if c.NRISocket == "" {
+		return nil
+	}
+	var err error
+	p.plugins, err = nri.New(nri.Config{
+		Socket:     c.NRISocket,
+		Root:       c.Root,
+		Version:    version,
+		Log:        p.node.Log,
+		Book:       p.book,
+		Bundle:     func(id string) []byte { return p.node.Bundle(id) },
+		Namespaces: p.node.NamespacePins,
+		Apply: func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
+			return p.containers.ApplyResources(ctx, id, to)
+		},
+		Evict:     func(ctx context.Context, id string) error { return p.containers.Stop(ctx, id, 0) },
+		InjectCDI: func(config *specs.Spec, names []string) error { return cdi.Inject(config, cdi.DefaultDirs(), names) },
+	})
+	if err != nil {
+		return err
+	}
+	p.node.Plugins = p.plugins
+	return nil
+}

@@ -1,0 +1,142 @@
+package nri
+
+import (
+	"encoding/json"
+
+	"github.com/containerd/nri/pkg/api"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// namespaceTypes are OCI's words for the kernel's.
+var namespaceTypes = map[string]specs.LinuxNamespaceType{
+	"user": specs.UserNamespace, "net": specs.NetworkNamespace, "ipc": specs.IPCNamespace,
+	"uts": specs.UTSNamespace, "pid": specs.PIDNamespace,
+}
+
+// pod is a pod in NRI's words. A sandbox of Pinfold has no process: pid is 0.
+func (p *Plugins) pod(rec *pod.SandboxRecord) *api.PodSandbox {
+	meta := rec.Config.GetMetadata()
+	out := &api.PodSandbox{
+		Id:             rec.ID,
+		Name:           meta.GetName(),
+		Uid:            meta.GetUid(),
+		Namespace:      meta.GetNamespace(),
+		Labels:         rec.Config.GetLabels(),
+		Annotations:    rec.Config.GetAnnotations(),
+		RuntimeHandler: rec.Handler,
+		Linux: &api.LinuxPodSandbox{
+			PodOverhead:  fromCRI(rec.Config.GetLinux().GetOverhead()),
+			PodResources: fromCRI(rec.Config.GetLinux().GetResources()),
+			CgroupParent: rec.Config.GetLinux().GetCgroupParent(),
+			CgroupsPath:  rec.Config.GetLinux().GetCgroupParent(),
+			Resources:    fromCRI(rec.Config.GetLinux().GetResources()),
+		},
+	}
+	for kind, path := range p.Namespaces(rec) {
+		if t, ok := namespaceTypes[kind]; ok {
+			out.Linux.Namespaces = append(out.Linux.Namespaces, &api.LinuxNamespace{Type: string(t), Path: path})
+		}
+	}
+	if rec.Network != nil {
+		for _, ip := range rec.Network.IPs() {
+			out.Ips = append(out.Ips, ip.String())
+		}
+	}
+	return out
+}
+
+// container is a container in NRI's words, with what its bundle says while it has one.
+func (p *Plugins) container(rec *pod.ContainerRecord) *api.Container {
+	config := &specs.Spec{}
+	if data := p.Bundle(rec.ID); data != nil {
+		if err := json.Unmarshal(data, config); err != nil {
+			p.Log.Warn("bundle of a container unreadable", "container", rec.ID, "error", err)
+		}
+	}
+	return p.containerWith(rec, config)
+}
+
+// states are NRI's words. Who is told of a container at all is told of one that exists.
+var states = map[pod.State]api.ContainerState{
+	pod.Creating: api.ContainerState_CONTAINER_CREATED,
+	pod.Created:  api.ContainerState_CONTAINER_CREATED,
+	pod.Running:  api.ContainerState_CONTAINER_RUNNING,
+	pod.Exited:   api.ContainerState_CONTAINER_STOPPED,
+	pod.Removing: api.ContainerState_CONTAINER_STOPPED,
+}
+
+func (p *Plugins) containerWith(rec *pod.ContainerRecord, config *specs.Spec) *api.Container {
+	out := &api.Container{
+		Id:            rec.ID,
+		PodSandboxId:  rec.Sandbox,
+		Name:          rec.Config.GetMetadata().GetName(),
+		State:         states[rec.State],
+		Labels:        rec.Config.GetLabels(),
+		Annotations:   rec.Config.GetAnnotations(),
+		Mounts:        api.FromOCIMounts(config.Mounts),
+		Hooks:         api.FromOCIHooks(config.Hooks),
+		Linux:         linux(rec, config),
+		Pid:           uint32(rec.Process.PID),
+		CreatedAt:     rec.Times.Created.UnixNano(),
+		ExitCode:      int32(rec.Exit.Code),
+		StatusReason:  rec.Exit.Reason,
+		StatusMessage: rec.Exit.Message,
+		Image:         &api.Image{Name: rec.Config.GetImage().GetImage(), ConfigDigest: rec.Image},
+	}
+	if !rec.Times.Started.IsZero() {
+		out.StartedAt = rec.Times.Started.UnixNano()
+	}
+	if !rec.Times.Finished.IsZero() {
+		out.FinishedAt = rec.Times.Finished.UnixNano()
+	}
+	for _, d := range rec.Config.GetCDIDevices() {
+		out.CDIDevices = append(out.CDIDevices, &api.CDIDevice{Name: d.GetName()})
+	}
+	if process := config.Process; process != nil {
+		out.Args, out.Env = process.Args, process.Env
+		out.User = &api.User{Uid: process.User.UID, Gid: process.User.GID, AdditionalGids: process.User.AdditionalGids}
+		for _, l := range process.Rlimits {
+			out.Rlimits = append(out.Rlimits, &api.POSIXRlimit{Type: l.Type, Hard: l.Hard, Soft: l.Soft})
+		}
+	}
+	return out
+}
+
+func linux(rec *pod.ContainerRecord, config *specs.Spec) *api.LinuxContainer {
+	out := &api.LinuxContainer{SeccompProfile: seccompProfile(rec)}
+	if process := config.Process; process != nil {
+		if process.OOMScoreAdj != nil {
+			out.OomScoreAdj = api.Int(*process.OOMScoreAdj)
+		}
+		out.IoPriority = api.FromOCILinuxIOPriority(process.IOPriority)
+		out.Scheduler = api.FromOCILinuxScheduler(process.Scheduler)
+	}
+	if l := config.Linux; l != nil {
+		out.Namespaces = api.FromOCILinuxNamespaces(l.Namespaces)
+		out.Devices = api.FromOCILinuxDevices(l.Devices)
+		out.Resources = api.FromOCILinuxResources(l.Resources, config.Annotations)
+		out.CgroupsPath = l.CgroupsPath
+		if l.Seccomp != nil {
+			out.SeccompPolicy = api.FromOCILinuxSeccomp(l.Seccomp)
+		}
+		out.Sysctl = l.Sysctl
+		out.NetDevices = api.FromOCILinuxNetDevices(l.NetDevices)
+	}
+	return out
+}
+
+func seccompProfile(rec *pod.ContainerRecord) *api.SecurityProfile {
+	profile := rec.Config.GetLinux().GetSecurityContext().GetSeccomp()
+	if profile == nil {
+		return nil
+	}
+	kind := map[runtimeapi.SecurityProfile_ProfileType]api.SecurityProfile_ProfileType{
+		runtimeapi.SecurityProfile_RuntimeDefault: api.SecurityProfile_RUNTIME_DEFAULT,
+		runtimeapi.SecurityProfile_Unconfined:     api.SecurityProfile_UNCONFINED,
+		runtimeapi.SecurityProfile_Localhost:      api.SecurityProfile_LOCALHOST,
+	}[profile.GetProfileType()]
+	return &api.SecurityProfile{ProfileType: kind, LocalhostRef: profile.GetLocalhostRef()}
+}

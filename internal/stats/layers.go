@@ -1,0 +1,239 @@
+package stats
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Layer is what a writable layer takes, and the file system it is on, as seen at one moment.
+type Layer struct {
+	At time.Time
+	// Bytes are those allocated on disk; a file with several names counts once.
+	Bytes, Inodes uint64
+	// Size, FreeInodes and TotalInodes are the file system's.
+	Size, FreeInodes, TotalInodes uint64
+}
+
+const (
+	// layerAge is how old a layer's usage may become before it is looked at again…
+	layerAge = 8 * time.Second
+	// …but looking takes at most a twentieth of the time.
+	layerShare = 20
+	// walkers is how many layers are looked at at once. One whose file system is stuck keeps one walker.
+	walkers = 2
+	// patience bounds the wait for the first look at new layers.
+	patience = 100 * time.Millisecond
+)
+
+// layers knows the usage of writable layers, measured in the background.
+type layers struct {
+	mu sync.Mutex
+	of map[string]*layer
+	// wake has room for one: there is something new to look at.
+	wake chan struct{}
+}
+
+type layer struct {
+	dir string
+	// asked is when somebody wanted to know last.
+	asked time.Time
+	seen  *Layer
+	// due is when to look again; busy while somebody does.
+	due  time.Time
+	busy bool
+	// first is closed when seen is set, or when the look failed.
+	first chan struct{}
+}
+
+// Layer returns what was last seen of a container's writable layer; nil if nothing was yet.
+func (r *Reader) Layer(c Container) *Layer {
+	r.layers.mu.Lock()
+	defer r.layers.mu.Unlock()
+	if l := r.layers.of[c.ID]; l != nil {
+		return l.seen
+	}
+	return nil
+}
+
+// Expect makes the background look at layers that it has not seen yet, and gives it a tenth of a
+// second for all of them together, which is plenty for a new container's. It never waits for known ones.
+func (r *Reader) Expect(ctx context.Context, containers []Container) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, first := range r.layers.expect(containers) {
+		select {
+		case <-first:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// expect returns what to wait for.
+func (l *layers) expect(containers []Container) []chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.init()
+	var wait []chan struct{}
+	for _, c := range containers {
+		if c.Layer == "" {
+			continue
+		}
+		known := l.of[c.ID]
+		if known == nil {
+			known = &layer{dir: c.Layer, first: make(chan struct{})}
+			l.of[c.ID] = known
+		}
+		known.asked = time.Now()
+		if known.seen == nil {
+			wait = append(wait, known.first)
+		}
+	}
+	if len(wait) > 0 {
+		l.awake()
+	}
+	return wait
+}
+
+// init and awake are called with mu held.
+func (l *layers) init() {
+	if l.of == nil {
+		l.of, l.wake = map[string]*layer{}, make(chan struct{}, 1)
+	}
+}
+
+func (l *layers) awake() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// keep takes containers in, and forgets layers that nobody asked for since then.
+func (l *layers) keep(containers []Container, since time.Time) {
+	l.expect(containers)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, one := range l.of {
+		if one.asked.Before(since) {
+			delete(l.of, id)
+		}
+	}
+	l.awake()
+}
+
+// run looks at layers that are due until ctx ends.
+func (l *layers) run(ctx context.Context) {
+	l.mu.Lock()
+	l.init()
+	wake := l.wake
+	l.mu.Unlock()
+	work := make(chan *layer)
+	defer close(work)
+	for range walkers {
+		go func() {
+			for one := range work {
+				l.look(ctx, one)
+			}
+		}()
+	}
+	for {
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return
+		}
+		for one := l.take(); one != nil; one = l.take() {
+			select {
+			case work <- one:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// take gives the layer that is overdue for the longest time, new ones first; nil if none is due.
+func (l *layers) take() *layer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var next *layer
+	for _, one := range l.of {
+		if !one.busy && !one.due.After(time.Now()) && (next == nil || one.due.Before(next.due)) {
+			next = one
+		}
+	}
+	if next != nil {
+		next.busy = true
+	}
+	return next
+}
+
+func (l *layers) look(ctx context.Context, one *layer) {
+	begun := time.Now()
+	seen := measure(ctx, one.dir)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one.busy = false
+	one.due = time.Now().Add(max(layerAge, layerShare*time.Since(begun)))
+	if seen != nil {
+		one.seen = seen
+	}
+	select {
+	case <-one.first:
+	default:
+		close(one.first)
+	}
+}
+
+// measure walks through a directory without ever leaving it, whatever its links say and whatever the
+// container does to it meanwhile. nil if it is not there or ctx ended.
+func measure(ctx context.Context, dir string) *Layer {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	var file unix.Statfs_t
+	if err := unix.Statfs(dir, &file); err != nil {
+		return nil
+	}
+	l := &Layer{
+		At: time.Now(), Size: file.Blocks * uint64(file.Bsize), //nolint:unconvert // the type differs between architectures
+		FreeInodes: file.Ffree, TotalInodes: file.Files,
+	}
+	linked := map[uint64]bool{}
+	err = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return nil //nolint:nilerr // removed meanwhile
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil //nolint:nilerr // removed meanwhile
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || st.Nlink > 1 && !d.IsDir() && linked[st.Ino] {
+			return nil
+		}
+		if st.Nlink > 1 && !d.IsDir() {
+			linked[st.Ino] = true
+		}
+		l.Inodes++
+		const blockSize = 512 // of st_blocks, whatever the file system's is: stat(2)
+		l.Bytes += uint64(st.Blocks) * blockSize
+		return nil
+	})
+	if err != nil {
+		return nil
+	}
+	return l
+}

@@ -1,0 +1,68 @@
+package stats
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// Interface counts the traffic of one network interface, from the pod's point of view.
+type Interface struct {
+	Name           string
+	Received, Sent Traffic
+}
+
+// Traffic is one direction.
+type Traffic struct{ Bytes, Packets, Errors, Dropped uint64 }
+
+// defaultInterface is the name that Kubernetes and its network plugins agreed upon.
+const defaultInterface = "eth0"
+
+// Network counts the traffic of the interfaces, without loopback, of the network namespace pinned at
+// that path; the pod's main interface comes first. The error wraps fs.ErrNotExist if nothing is pinned.
+func Network(pinned string) ([]Interface, error) {
+	ns, err := pin.Open(pinned)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	var data []byte
+	err = ns.Do(func() error {
+		// /proc/net is that of the process's first thread, this is ours. Unlike a request by netlink,
+		// it takes no lock that a stuck driver may hold.
+		data, _ = read("/proc/thread-self/net/dev")
+		return nil
+	})
+	return parseInterfaces(data), err
+}
+
+// parseInterfaces reads /proc/net/dev: two lines of headings, then "eth0: " and sixteen counters.
+func parseInterfaces(data []byte) []Interface {
+	var list []Interface
+	for line := range strings.Lines(string(data)) {
+		// An interface's name may contain a colon; a counter does not.
+		colon := strings.LastIndexByte(line, ':')
+		if colon < 0 {
+			continue
+		}
+		name, fields := strings.TrimSpace(line[:colon]), strings.Fields(line[colon+1:])
+		var n [16]uint64
+		if name == "" || name == "lo" || len(fields) < len(n) {
+			continue
+		}
+		for i := range n {
+			n[i], _ = strconv.ParseUint(fields[i], 10, 64)
+		}
+		list = append(list, Interface{
+			Name:     name,
+			Received: Traffic{Bytes: n[0], Packets: n[1], Errors: n[2], Dropped: n[3]},
+			Sent:     Traffic{Bytes: n[8], Packets: n[9], Errors: n[10], Dropped: n[11]},
+		})
+	}
+	if i := slices.IndexFunc(list, func(i Interface) bool { return i.Name == defaultInterface }); i > 0 {
+		list = slices.Insert(slices.Delete(slices.Clone(list), i, i+1), 0, list[i])
+	}
+	return list
+}

@@ -1,0 +1,113 @@
+// Package stats reads what containers and pods use: from cgroup files of version 2, version 1 and
+// the hybrid of both, from the pod's network namespace, from /proc, and, in the background, from the
+// writable layers. It asks no other process, so a container that is stuck delays nobody's numbers.
+//
+// It knows nothing of pods: a Reader gets processes, paths and pins, and returns values. What the
+// kernel does not have is nil, never an error of the whole; a group that is gone is ErrGone. Fields
+// are in bytes, nanoseconds and plain counts unless they say otherwise.
+//
+// Reader.rates.mu and Reader.layers.mu are never held together, nor across a system call.
+package stats
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pinfold-run/pinfold/internal/cgroup"
+)
+
+// ErrGone means that the process or the cgroup asked about exists no more.
+var ErrGone = errors.New("gone")
+
+// Reader reads usage. It may be used from any number of goroutines. Without Run it works too, but
+// knows no writable layers, and CPU rates only between calls.
+type Reader struct {
+	// unified is the mount point of cgroup2, "" if there is none.
+	unified string
+	// v1 holds the mount point of each version 1 controller.
+	v1 map[string]string
+	// proc and blockDevices are /proc and /sys/dev/block.
+	proc, blockDevices string
+	rates              rates
+	layers             layers
+}
+
+// NewReader returns a Reader for a host's hierarchies.
+func NewReader(h *cgroup.Hierarchies) *Reader {
+	r := &Reader{unified: h.Unified, v1: map[string]string{}, proc: "/proc", blockDevices: "/sys/dev/block"}
+	for _, mount := range h.V1 {
+		// A hierarchy is mounted under the names of its controllers ("cpu,cpuacct"), as systemd and
+		// every OCI runtime expect it.
+		for controller := range strings.SplitSeq(filepath.Base(mount), ",") {
+			r.v1[controller] = mount
+		}
+	}
+	return r
+}
+
+// Process is a process that cannot be mistaken for a later one of the same PID. StartTime is field
+// 22 of proc_pid_stat(5).
+type Process struct {
+	PID       int
+	StartTime uint64
+}
+
+// Container is what the Reader has to be told of a container.
+type Container struct {
+	// ID is also the last part, or in the last part, of the cgroup's name.
+	ID      string
+	Process Process
+	// Layer is the directory of the writable layer, "" if it has none.
+	Layer string
+	// Shares are the CPU shares asked for, 0 if none were: cgroup v2 does not keep them.
+	Shares uint64
+}
+
+// Container reads the usage of a running container. ErrGone if it has ended. The writable layer is
+// as it was last seen in the background.
+func (r *Reader) Container(c Container) (*Usage, error) {
+	group, err := r.GroupOf(c.Process, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	u, err := r.Group(c.ID, group)
+	if err != nil {
+		return nil, err
+	}
+	if u.CPU != nil && u.CPU.Shares == nil {
+		u.CPU.Shares = shares(c.Shares)
+	}
+	u.Layer = r.Layer(c)
+	return u, nil
+}
+
+// shares are those asked for, or what a group gets that asks for none.
+func shares(asked uint64) *uint64 {
+	const standard = 1024
+	if asked == 0 {
+		asked = standard
+	}
+	return &asked
+}
+
+// Group reads the usage of a group. id is the name under which CPU rates are kept. ErrGone if there
+// is no such group in any hierarchy.
+func (r *Reader) Group(id string, g Group) (*Usage, error) {
+	u := &Usage{At: time.Now(), Group: g}
+	u.CPU = g.cpu()
+	u.Memory = g.memory()
+	u.Swap = g.swap()
+	u.IO = g.io(r.blockDevices)
+	u.Tasks = g.tasks()
+	u.HugePages = g.hugePages()
+	if u.CPU == nil && u.Memory == nil && u.Tasks == nil {
+		return nil, fmt.Errorf("cgroup %s: %w", g.Path, ErrGone)
+	}
+	if u.CPU != nil && u.CPU.Usage != nil {
+		u.CPU.Rate = r.rates.observe(id, u.At, *u.CPU.Usage)
+	}
+	return u, nil
+}

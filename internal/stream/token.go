@@ -1,0 +1,53 @@
+package stream
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+const (
+	// tokenLife is how long a client may take to connect to the URL it was given.
+	tokenLife = time.Minute
+	// maxTokens bounds the requests that nobody has connected for.
+	maxTokens = 1000
+)
+
+// tokens are the announced sessions that no client has connected for yet.
+type tokens struct {
+	mu      sync.Mutex
+	waiting map[string]session
+}
+
+// add returns a new token. ErrResourceExhausted when too many wait.
+func (t *tokens) add(s session) (string, error) {
+	var random [32]byte
+	// crypto/rand.Read never fails (Go 1.24 and later).
+	_, _ = rand.Read(random[:])
+	token := hex.EncodeToString(random[:])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) >= maxTokens {
+		return "", fmt.Errorf("%d streaming requests wait for their clients; the oldest expires within %s: %w",
+			len(t.waiting), tokenLife, errdefs.ErrResourceExhausted)
+	}
+	if t.waiting == nil {
+		t.waiting = map[string]session{}
+	}
+	t.waiting[token] = s
+	time.AfterFunc(tokenLife, func() { t.take(token) })
+	return token, nil
+}
+
+// take removes a token and returns its session, nil if there is none.
+func (t *tokens) take(token string) session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.waiting[token]
+	delete(t.waiting, token)
+	return s
+}

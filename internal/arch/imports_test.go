@@ -1,0 +1,196 @@
+package arch
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport says, for each package of the project, which others of the project
+// it may import. The order is that of ARCHITECTURE.md, from the ground up: a
+// package imports only packages above it here. A package that is missing here is
+// an error, so that a new one is placed on purpose. Tests are bound by the same
+// order, except that they may also use internal/testimage.
+var mayImport = []struct {
+	dir     string
+	imports []string
+	reason  string
+}{
+	{"pin", nil, "public: of use without the rest, so it imports none of it"},
+	{"internal/protocol", nil, "the words that daemon and pinder share; either side links it"},
+	{"internal/steps", nil, "an engine of steps that knows nothing of pods"},
+	{"internal/record", nil, "durable files that know nothing of what they hold"},
+	{"internal/cgroup", nil, "paths of groups, nothing else"},
+	{"internal/handler", nil, "what an OCI runtime can do, asked of its binary"},
+	{"internal/config", nil, "keys, flags and defaults"},
+	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
+	{"internal/rootfs", []string{"pin"}, "with pin the only one that mounts"},
+	{"internal/spec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
+	{"internal/host", []string{"internal/cgroup", "internal/spec"}, "what this node can do, in the words of spec"},
+	{"internal/image", nil, "images are the same for every pod: it knows none"},
+	{"internal/network", []string{"internal/cgroup"}, "plugins run in groups; it gets a pin as a path"},
+	{"internal/pinder", []string{"internal/protocol"}, "small, static and replaceable: it links nothing of the daemon"},
+	{"internal/supervisor", []string{"internal/protocol"}, "the daemon's end of the same protocol"},
+	{"internal/cdi", nil, "vendors' device files and an OCI configuration, nothing of ours"},
+	{"internal/apparmor", nil, "a profile and a list of profiles"},
+	{"internal/pod", []string{
+		"pin", "internal/cdi", "internal/apparmor", "internal/steps", "internal/record", "internal/cgroup", "internal/handler", "internal/host", "internal/rootfs",
+		"internal/spec", "internal/image", "internal/network", "internal/supervisor",
+	}, "the heart: it puts all of the above together"},
+	{"internal/stream", []string{"internal/pod"}, "sessions of clients: the protocols on one side, pod on the other"},
+	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
+	{"internal/stats", []string{"pin", "internal/cgroup"}, "files of the kernel; it gets processes, paths and pins"},
+	{"internal/cri", []string{"pin", "internal/steps", "internal/spec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/admin", []string{"internal/image", "internal/steps"}, "what pinfold asks of the daemon beyond CRI: both ends"},
+	{"internal/daemon", []string{
+		"pin", "internal/steps", "internal/record", "internal/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
+		"internal/spec", "internal/image", "internal/network", "internal/supervisor", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
+	}, "puts the daemon together"},
+	{"cmd/pinder", []string{"internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
+	{"cmd/pinfold", []string{"internal/admin", "internal/config"}, "a client: it reaches the daemon through its socket only"},
+	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon"}, "arguments, signals, exit code"},
+	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
+	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},
+	{"internal/arch", nil, "reads the others as text"},
+	{"hack/busybox-image", []string{"internal/testimage"}, "a command around it"},
+	{"hack/vm/vmlinux", nil, "unpacks the kernel for the test VM"},
+}
+
+// outside says which packages alone may import something from outside; all
+// others may not. A prefix stands for everything below it.
+var outside = []struct {
+	prefix string
+	dirs   []string
+	reason string
+}{
+	{"google.golang.org/grpc", []string{"internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
+	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
+	{"github.com/containerd/containerd", []string{"internal/image"}, "containerd's libraries serve images, nothing else"},
+	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/spec", "internal/pod"}, "an image's configuration becomes a container's"},
+	{"k8s.io/cri-streaming", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
+	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/spec", "internal/pod", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
+	{"github.com/google/go-containerregistry", nil, "a registry for tests only"},
+}
+
+// standardOnly may import nothing but the standard library, golang.org/x/sys and
+// what mayImport grants: pin for its users' sake, the others to stay small.
+var standardOnly = []string{"pin", "internal/protocol", "internal/pinder", "cmd/pinder", "internal/testimage"}
+
+func importOrder(files []source) []string {
+	var wrong []string
+	for _, f := range files {
+		place := slices.IndexFunc(mayImport, func(p struct {
+			dir     string
+			imports []string
+			reason  string
+		},
+		) bool {
+			return p.dir == f.dir
+		})
+		if place < 0 {
+			wrong = append(wrong, fmt.Sprintf("%s: package %s has no place in the table of internal/arch/imports_test.go", f.path, f.dir))
+			continue
+		}
+		entry := mayImport[place]
+		for full := range f.imports() {
+			dir, ours := strings.CutPrefix(full, modulePath+"/")
+			if !ours || dir == f.dir || slices.Contains(entry.imports, dir) || (f.test && dir == "internal/testimage") {
+				continue
+			}
+			wrong = append(wrong, fmt.Sprintf("%s: %s may not import %s (%s)", f.path, f.dir, dir, entry.reason))
+		}
+	}
+	return wrong
+}
+
+func outsideImports(files []source) []string {
+	var wrong []string
+	for _, f := range files {
+		for full := range f.imports() {
+			wrong = append(wrong, outsideImport(f, full)...)
+		}
+	}
+	return wrong
+}
+
+func outsideImport(f source, full string) []string {
+	var wrong []string
+	first, _, _ := strings.Cut(full, "/")
+	if slices.Contains(standardOnly, f.dir) && !f.test && strings.Contains(first, ".") &&
+		!strings.HasPrefix(full, modulePath) && !strings.HasPrefix(full, "golang.org/x/sys/") {
+		wrong = append(wrong, fmt.Sprintf("%s: %s may import only the standard library and golang.org/x/sys, not %s", f.path, f.dir, full))
+	}
+	for _, o := range outside {
+		if strings.HasPrefix(full, o.prefix) && !f.test && !slices.Contains(o.dirs, f.dir) {
+			wrong = append(wrong, fmt.Sprintf("%s: %s may not import %s (%s)", f.path, f.dir, full, o.reason))
+		}
+	}
+	return wrong
+}
+
+func TestImportsFollowTheDependencyOrder(t *testing.T) {
+	enforce(t, importOrder, map[string]string{
+		"internal/steps/a.go": `package steps; import _ "github.com/pinfold-run/pinfold/internal/pod"`,
+		"internal/novel/a.go": `package novel`,
+	}, "internal/steps may not import internal/pod", "internal/novel has no place")
+}
+
+func TestTheTableOfImportsIsInOrder(t *testing.T) {
+	above := map[string]bool{}
+	for _, entry := range mayImport {
+		for _, dir := range entry.imports {
+			if !above[dir] {
+				t.Errorf("%s imports %s, which does not stand above it", entry.dir, dir)
+			}
+		}
+		if entry.reason == "" {
+			t.Errorf("%s has no reason", entry.dir)
+		}
+		above[entry.dir] = true
+	}
+}
+
+func TestOutsideImportsStayWhereTheyBelong(t *testing.T) {
+	enforce(t, outsideImports, map[string]string{
+		"internal/pod/a.go": `package pod; import _ "google.golang.org/grpc/codes"`,
+		"pin/a.go":          `package pin; import _ "github.com/containerd/errdefs"`,
+	}, "internal/pod may not import google.golang.org/grpc/codes", "only the standard library")
+}
+
+// TestPinderLinksOnlyTheStandardLibrary asks the go command, because what counts
+// is everything that is linked, not only what is imported first-hand.
+func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
+	if wrong := strangers("fmt\ngolang.org/x/sys/unix\n" + modulePath + "/internal/pod\nexample.com/x\n"); len(wrong) != 2 {
+		t.Fatalf("the rule cannot fail: in its bad example it finds %q", wrong)
+	}
+	for _, dir := range []string{"./cmd/pinder", "./internal/pinder", "./internal/protocol", "./pin"} {
+		cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", dir)
+		cmd.Dir = root
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Errorf("go list %s: %v: %s", dir, err, stderr.String())
+			continue
+		}
+		for _, stranger := range strangers(string(out)) {
+			t.Errorf("%s links %s", dir, stranger)
+		}
+	}
+}
+
+// strangers are the listed packages that pinder may not link.
+func strangers(list string) []string {
+	ours := []string{"cmd/pinder", "internal/pinder", "internal/protocol", "pin"}
+	var wrong []string
+	for pkg := range strings.FieldsSeq(list) {
+		first, _, _ := strings.Cut(pkg, "/")
+		dir, own := strings.CutPrefix(pkg, modulePath+"/")
+		if strings.Contains(first, ".") && !strings.HasPrefix(pkg, "golang.org/x/sys/") && (!own || !slices.Contains(ours, dir)) {
+			wrong = append(wrong, pkg)
+		}
+	}
+	return wrong
+}

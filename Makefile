@@ -1,0 +1,61 @@
+# Pinfold's front door. `make help` lists the targets; CI runs `make lint` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export GOFLAGS := -buildvcs=false
+# Where tests and the demo find the OCI runtime, the CNI plugins and our own binaries.
+export PINFOLD_RUNC ?= $(CURDIR)/build/tools/runc
+export PINFOLD_CNI_BIN ?= $(CURDIR)/build/tools/cni
+export PINFOLD_BIN ?= $(CURDIR)/build/bin
+
+BINARIES := pinfoldd pinder pinfold
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Each of the three commands has a variable main.version.
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# What one test package may take; packages run two at a time.
+TEST_FLAGS := -count=1 -p 2 -timeout 15m
+
+.PHONY: help tools build demo lint test test-race test-vm test-vm-short soak clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+tools: ## install or build what this machine lacks (Debian packages, runc, CNI plugins)
+	@hack/tools.sh run
+
+build: ## build the static binaries into build/bin
+	@mkdir -p build/bin
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/bin/ $(addprefix ./cmd/,$(BINARIES))
+	@echo "build: $(BINARIES) $(VERSION) in build/bin"
+
+demo: tools build ## show a pod in its own user namespace, and that it outlives the daemon (root)
+	@hack/demo.sh
+
+lint: ## check format, vet (amd64 and arm64) and lint
+	@hack/tools.sh lint
+	@hack/lint.sh
+
+test: must-be-root tools build ## run all unit and end-to-end tests (root)
+	@go test $(TEST_FLAGS) ./...
+
+test-race: must-be-root tools build ## the same with the race detector (slow)
+	@CGO_ENABLED=1 go test -race $(TEST_FLAGS) ./...
+
+test-vm: must-be-root tools ## the end-to-end tests on pure cgroup v2 and an older kernel, in a VM: cgroupfs, then systemd (root)
+	@hack/vm/test.sh
+
+# The groups that depend most on cgroups and kernel.
+test-vm-short: must-be-root tools ## of these, life cycles, resources and statistics
+	@PINFOLD_VM_RUN='^Test(Scenarios|Resources|Stats|Metrics|OOM)' hack/vm/test.sh minimal systemd
+
+soak: must-be-root tools ## random operations and kills: make soak SEED=1 MINUTES=10 (root)
+	@PINFOLD_SOAK_SEED=$(or $(SEED),1) PINFOLD_SOAK_MINUTES=$(or $(MINUTES),10) go test -count=1 -v -timeout 0 -run TestSoak ./e2e
+
+clean: ## remove everything that was built
+	@rm -rf build
+
+.PHONY: must-be-root
+must-be-root:
+	@[[ $$(id -u) == 0 ]] || { echo "make test must run as root: it makes namespaces, mounts, bridges and cgroups of its own (try: sudo make test)" >&2; exit 1; }

@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// pinfold runs the operator's command and returns its output and exit code.
+func (n *node) pinfold(args ...string) (string, int) {
+	n.t.Helper()
+	cmd := exec.Command(binaries.pinfold, append([]string{"--socket", n.socket()}, args...)...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		n.t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// expectCheck runs pinfold check and looks for its exit code and for parts of its lines.
+func (n *node) expectCheck(code int, says ...string) {
+	n.t.Helper()
+	out, got := n.pinfold("check")
+	if got != code {
+		n.t.Errorf("exit code %d, want %d:\n%s", got, code, out)
+	}
+	for _, part := range says {
+		if !strings.Contains(out, part) {
+			n.t.Errorf("the output does not say %q:\n%s", part, out)
+		}
+	}
+}
+
+func TestCheckFindsEachDifferenceAndRepairRemovesWhatIsCertain(t *testing.T) {
+	n := started(t)
+	p := &play{node: n, pods: map[string]string{}, containers: map[string]string{}, logOf: map[string]string{}, addresses: map[string][]string{}}
+	p.must(p.runPod([]string{"a", "userns"}))
+	p.must(p.create([]string{"a", "c", "--", "sleep", "1000"}))
+	p.must(p.startContainer([]string{"c"}))
+	n.expectCheck(0, "records and node agree")
+
+	// A bundle that nobody owns, and an address that is held for a stranger.
+	if err := os.Mkdir(n.path("state/bundles/00000000000000000000000000000bad"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stranger := n.path("ipam/pinfold-test/10.77.0.250")
+	if err := os.WriteFile(stranger, []byte("somebody-else\r\neth0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.expectCheck(1, "00000000000000000000000000000bad: there are pins, mounts or a bundle", "address 10.77.0.250", "somebody-else", "may belong to another runtime")
+	if out, code := n.pinfold("check", "--repair"); code != 1 || strings.Contains(out, "00000bad") {
+		t.Errorf("after a repair only the stranger's address is left: exit code %d\n%s", code, out)
+	}
+	remove(t, stranger)
+	n.expectCheck(0)
+
+	// A namespace that is unpinned behind our back.
+	if err := unix.Unmount(n.path("state/ns", p.pods["a"], "ipc"), unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	n.expectCheck(1, p.pods["a"], "recorded as ready", "ipc namespace is gone")
+
+	n.kill()
+	n.expectCheck(2, "could not check")
+	n.launch()
+	n.expectCheck(1, "it is not ready", "ipc namespace is gone")
+}

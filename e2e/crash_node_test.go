@@ -1,0 +1,382 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// crashNode is a node whose steps, runtime and plugins can be stopped at a point of the test's choice,
+// with a pod on it, the bystander, that has nothing to do with what is being killed.
+type crashNode struct {
+	*node
+	subjects int
+
+	bystander struct {
+		pod, container, log string
+		ips                 []string
+		read                int // log lines that were looked at
+	}
+	// base is the host with nothing but the bystander on it.
+	base hostState
+	// ids are those that this node's daemon ever spoke of, as far as its log was read.
+	ids    map[string]bool
+	idsEnd int
+	// mark is where the log of the present case begins.
+	mark int
+}
+
+// puppets are the programs that a crash node's puppet stands in for.
+var puppets = []string{"runc", "bridge", "host-local", "portmap"}
+
+var buildPuppet = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binaries.dir, "puppet")
+	build := exec.Command("go", "build", "-o", path, "./testdata/puppet")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// newCrashNode starts such a node without the bystander.
+func newCrashNode(t *testing.T) *crashNode {
+	t.Helper()
+	n := &crashNode{node: newNode(t), ids: map[string]bool{}}
+	n.installPuppets()
+	n.flags = []string{"--runtime", "runc=" + n.fault("runc"), "--cni-bin-dir", n.fault()}
+	n.env = []string{"PINFOLD_FAILPOINTS=" + n.fault()}
+	n.launch()
+	n.loadImage()
+	return n
+}
+
+// fault is the directory of orders, or something in it.
+func (n *crashNode) fault(parts ...string) string {
+	return n.path(append([]string{"faults"}, parts...)...)
+}
+
+func (n *crashNode) installPuppets() {
+	n.t.Helper()
+	puppet, err := buildPuppet()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.MkdirAll(n.fault("real"), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	for _, name := range puppets {
+		real := filepath.Join(binaries.cniBin, name)
+		if name == "runc" {
+			real = binaries.runc
+		}
+		if err := os.Symlink(real, n.fault("real", name)); err != nil {
+			n.t.Fatal(err)
+		}
+		copyFile(n.t, puppet, n.fault(name))
+	}
+}
+
+// order writes an order for a fail point or a puppet.
+func (n *crashNode) order(point, text string) { n.write("faults/"+point, text) }
+
+// stopping is a place at which a process will wait for us.
+type stopping struct {
+	reached, proceed *os.File
+	pid              chan int
+}
+
+// armed makes the FIFOs that an order "pause" uses. The caller closes what it returns.
+func (n *crashNode) armed() *stopping {
+	n.t.Helper()
+	s := &stopping{pid: make(chan int, 1)}
+	for name, end := range map[string]**os.File{"reached": &s.reached, "go": &s.proceed} {
+		path := n.fault(name)
+		_ = os.Remove(path)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+		// Both ends, so that neither side waits for the other to open it.
+		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		*end = f
+	}
+	go func() {
+		var pid int
+		if _, err := fmt.Fscanln(s.reached, &pid); err == nil {
+			s.pid <- pid
+		}
+	}()
+	return s
+}
+
+// release lets go whoever waits, now or later.
+func (s *stopping) release() { _, _ = s.proceed.WriteString("go") }
+
+func (s *stopping) close() {
+	s.reached.Close()
+	s.proceed.Close()
+}
+
+// disarm takes back orders that nobody obeyed, and names them.
+func (n *crashNode) disarm() []string {
+	found, _ := filepath.Glob(n.fault("*:*"))
+	for _, path := range found {
+		_ = os.Remove(path)
+	}
+	return found
+}
+
+// isPinder tells a line of processes that is pinder's.
+func (n *crashNode) isPinder(line string) bool {
+	_, command, _ := strings.Cut(line, ": ")
+	return strings.HasPrefix(command, "pinder ") && strings.Contains(command, " --state "+n.path("state"))
+}
+
+// pinders are the process IDs of pinder's two halves.
+func (n *crashNode) pinders() (reaper, supervisor int, err error) {
+	parent := map[int]int{}
+	for _, line := range n.processes() {
+		var pid int
+		if _, err := fmt.Sscanf(line, "process %d:", &pid); err != nil || !n.isPinder(line) {
+			continue
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if fields[0] == "Z" {
+			continue
+		}
+		parent[pid], _ = strconv.Atoi(fields[1])
+	}
+	for pid, up := range parent {
+		if _, ok := parent[up]; ok {
+			return up, pid, nil
+		}
+	}
+	return 0, 0, fmt.Errorf("no pair of pinders: %v\n%s", parent, strings.Join(n.processes(), "\n"))
+}
+
+// addBystander makes the bystander: a container that counts aloud, or one that says nothing.
+func (n *crashNode) addBystander(talks bool) {
+	n.t.Helper()
+	b := &n.bystander
+	config := n.podConfig("bystander", "userns")
+	pod, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: config})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	b.pod = pod.PodSandboxId
+	script := "sleep 100000"
+	if talks {
+		script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.03; done"
+		b.log = n.path("logs/bystander/counts.log")
+	}
+	c, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{
+		PodSandboxId: b.pod, Config: containerConfig("counts", "sh", "-c", script),
+	})
+	if err == nil {
+		b.container = c.ContainerId
+		_, err = n.runtime.StartContainer(n.ctx(), &runtimeapi.StartContainerRequest{ContainerId: b.container})
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	b.ips, _ = n.addresses(b.pod)
+	if len(b.ips) != 2 {
+		n.t.Fatalf("the bystander's addresses: %v", b.ips)
+	}
+	n.base = n.state()
+}
+
+func (n *crashNode) addresses(pod string) ([]string, error) {
+	resp, err := n.runtime.PodSandboxStatus(n.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
+	if err != nil {
+		return nil, err
+	}
+	s := resp.Status
+	if s.State != runtimeapi.PodSandboxState_SANDBOX_READY {
+		return nil, fmt.Errorf("pod %s is %s", pod, s.State)
+	}
+	ips := []string{s.GetNetwork().GetIp()}
+	for _, ip := range s.GetNetwork().GetAdditionalIps() {
+		ips = append(ips, ip.Ip)
+	}
+	return ips, nil
+}
+
+// bystanderUnharmed checks the first promise: ready, the same addresses, running, and each line once.
+func (n *crashNode) bystanderUnharmed() error {
+	b := &n.bystander
+	ips, err := n.addresses(b.pod)
+	if err != nil {
+		return fmt.Errorf("bystander: %w", err)
+	}
+	if !slices.Equal(ips, b.ips) {
+		return fmt.Errorf("bystander: addresses %v, before %v", ips, b.ips)
+	}
+	status, err := n.containerStatus(b.container)
+	if err != nil {
+		return fmt.Errorf("bystander: %w", err)
+	}
+	if status.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return fmt.Errorf("bystander: container is %s (%d, %s, %s)", status.State, status.ExitCode, status.Reason, status.Message)
+	}
+	if b.log == "" {
+		return nil
+	}
+	before := b.read
+	return n.until("the bystander to go on counting", func() bool {
+		err = n.readCounts()
+		return err != nil || b.read > before
+	})
+}
+
+// readCounts looks at every line of the bystander's log: each number once, in order.
+func (n *crashNode) readCounts() error {
+	data, err := os.ReadFile(n.bystander.log)
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(data), "\n")
+	lines = lines[:len(lines)-1] // what comes behind the last line end
+	for i, line := range lines {
+		_, said, _ := strings.Cut(line, " ")
+		if want := fmt.Sprintf("stdout F %d", i); said != want {
+			return fmt.Errorf("bystander: log line %d is %q, want %q", i, said, want)
+		}
+	}
+	n.bystander.read = len(lines)
+	return nil
+}
+
+var idPattern = regexp.MustCompile(`[0-9a-f]{32}`)
+
+// knownIDs are all IDs that this node's daemon spoke of.
+func (n *crashNode) knownIDs() map[string]bool {
+	text := n.log.String()
+	for _, id := range idPattern.FindAllString(text[n.idsEnd:], -1) {
+		n.ids[id] = true
+	}
+	n.idsEnd = max(0, strings.LastIndexByte(text, '\n'))
+	return n.ids
+}
+
+// state is hostState of this node alone, although others work in the same network namespace.
+func (n *crashNode) state() hostState {
+	s := hostState{}
+	add := func(lines ...string) {
+		for _, line := range lines {
+			s[line] = true
+		}
+	}
+	ids := n.knownIDs()
+	for _, line := range mountLines() {
+		if strings.Contains(line, n.dir) {
+			add(line)
+		}
+	}
+	for _, line := range rules() {
+		if id := idPattern.FindString(line); id == "" || ids[id] {
+			add(line)
+		}
+	}
+	for _, line := range n.processes() {
+		if !n.isPinder(line) && !strings.Contains(line, binaries.pinfoldd+" ") {
+			add(line + whatItDoes(line))
+		}
+	}
+	for _, line := range n.cgroups() {
+		if ids[strings.TrimPrefix(filepath.Base(line), "net-")] {
+			add(line)
+		}
+	}
+	add(n.veths()...)
+	add(n.files()...)
+	return s
+}
+
+// whatItDoes says more of a process that ought not to be there.
+func whatItDoes(line string) string {
+	var pid int
+	if _, err := fmt.Sscanf(line, "process %d:", &pid); err != nil {
+		return ""
+	}
+	group, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	where, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
+	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	var cni []string
+	for v := range strings.SplitSeq(string(env), "\x00") {
+		if strings.HasPrefix(v, "CNI_") {
+			cni = append(cni, v)
+		}
+	}
+	own := regexp.MustCompile(`0::.*`).FindString(string(group))
+	return fmt.Sprintf(" (in cgroup %s, waits in %s, %v)", own, where, cni)
+}
+
+// veths are the interfaces on this node's bridge, and those on none: they are nobody's, so everybody's.
+func (n *crashNode) veths() []string {
+	out, _ := exec.Command("ip", "-o", "link").Output()
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if !strings.HasPrefix(fields[1], "veth") {
+			continue
+		}
+		if at := slices.Index(fields, "master"); at < 0 || fields[at+1] == n.bridge() {
+			lines = append(lines, "link "+fields[1])
+		}
+	}
+	return lines
+}
+
+// clean waits until the host is as it was with the bystander alone.
+func (n *crashNode) clean() error {
+	var left []string
+	err := n.until("a clean host", func() bool {
+		left = nil
+		for line := range n.state() {
+			if !n.base[line] {
+				left = append(left, line)
+			}
+		}
+		return len(left) == 0
+	})
+	if err != nil {
+		slices.Sort(left)
+		return errors.New("left behind:\n    " + strings.Join(left, "\n    "))
+	}
+	return nil
+}
+
+// logFrom is the daemon's log behind a mark.
+func (n *crashNode) logFrom(mark int) string { return n.log.String()[mark:] }
+
+func (n *crashNode) logMark() int { return len(n.log.String()) }
+
+// within bounds an action that has no context of its own.
+func within(limit time.Duration, what string, done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("%s did not end within %s", what, limit)
+	}
+}

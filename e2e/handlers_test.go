@@ -1,0 +1,62 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestSeveralRuntimeHandlersServeSideBySide(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	other, broken := n.path("other-runc"), n.path("broken")
+	copyFile(t, binaries.runc, other)
+	n.write("broken", "#!/bin/sh\necho out of order >&2\nexit 1\n")
+	n.check(os.Chmod(broken, 0o755))
+	n.flags = []string{"--runtime", "other=" + other, "--runtime", "broken=" + broken, "--runtime", "missing=" + n.path("nowhere")}
+	n.launch()
+	n.loadImage()
+	resp, err := n.runtime.Status(n.ctx(), &runtimeapi.StatusRequest{})
+	n.check(err)
+	features := map[string]*runtimeapi.RuntimeHandlerFeatures{}
+	for _, h := range resp.GetRuntimeHandlers() {
+		features[h.GetName()] = h.GetFeatures()
+	}
+	for name, works := range map[string]bool{"": true, "runc": true, "other": true, "broken": false, "missing": false} {
+		f, ok := features[name]
+		if !ok || f.GetUserNamespaces() != works {
+			t.Errorf("handler %q: %v (listed %t), want user namespaces: %t", name, f, ok, works)
+		}
+	}
+	pods := map[string]string{}
+	for _, handler := range []string{"", "other"} {
+		run, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("p"+handler, "userns"), RuntimeHandler: handler})
+		n.check(err)
+		pods[handler] = run.PodSandboxId
+		n.says(n.runContainerOf(run.PodSandboxId, sleeper("c")), "echo works", "works")
+		s, err := n.runtime.PodSandboxStatus(n.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: run.PodSandboxId})
+		n.check(err)
+		if want := map[string]string{"": "runc", "other": "other"}[handler]; s.GetStatus().GetRuntimeHandler() != want {
+			t.Errorf("pod of handler %q says %q", handler, s.GetStatus().GetRuntimeHandler())
+		}
+	}
+	if _, err := os.Stat(filepath.Join(n.path("state/runtime/other"))); err != nil {
+		t.Errorf("the other runtime has no state of its own: %v", err)
+	}
+	n.check(unix.Access(other, unix.X_OK))
+	for handler, code := range map[string]codes.Code{"unknown": codes.NotFound, "missing": codes.FailedPrecondition} {
+		if err := n.tryPod(n.podConfig("refused"), handler); status.Code(err) != code || !strings.Contains(messageOf(err), handler) {
+			t.Errorf("handler %q: %v, want %v", handler, err, code)
+		}
+	}
+	for _, id := range pods {
+		n.endPod(id)
+	}
+	n.check(os.RemoveAll(n.path("state/runtime/other")))
+}

@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// hostState is everything on the host that Pinfold and its plugins could leave, one line each.
+type hostState map[string]bool
+
+// hostState looks at kernel objects and files. Lines that name another node's directory are not this
+// test's business; the bridge stays by design of its plugin and is told apart by its name.
+func (n *node) hostState() hostState {
+	s := hostState{}
+	for _, lines := range [][]string{mountLines(), links(), rules(), n.processes(), n.cgroups(), n.files()} {
+		for _, line := range lines {
+			if !n.foreign(line) {
+				s[line] = true
+			}
+		}
+	}
+	return s
+}
+
+// foreign reports whether a line belongs to another node that runs at the same time.
+func (n *node) foreign(line string) bool {
+	if strings.Contains(line, n.dir) {
+		return false
+	}
+	return strings.Contains(line, os.TempDir()+"/pf-") || strings.HasPrefix(line, "link pf")
+}
+
+// leftovers are the lines that were not there when the test began.
+func (n *node) leftovers() []string {
+	var left []string
+	for line := range n.hostState() {
+		if !n.before[line] {
+			left = append(left, line)
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+func mountLines() []string {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var lines []string
+	for line := range strings.Lines(string(data)) {
+		lines = append(lines, "mount "+strings.Fields(line)[4])
+	}
+	return lines
+}
+
+// links are the network interfaces of the tests' own network namespace.
+func links() []string {
+	out, err := exec.Command("ip", "-brief", "link").Output()
+	if err != nil {
+		return []string{"links: " + err.Error()}
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		name, _, _ := strings.Cut(strings.Fields(line)[0], "@")
+		lines = append(lines, "link "+name)
+	}
+	return lines
+}
+
+// rules are the firewall rules that name an address; chains of portmap itself stay by its design.
+func rules() []string {
+	var lines []string
+	for _, save := range []string{"iptables-save", "ip6tables-save"} {
+		out, _ := exec.Command(save).Output()
+		for line := range strings.Lines(string(out)) {
+			if strings.HasPrefix(line, "-A") && (strings.Contains(line, "pinfold-test") || strings.Contains(line, "CNI-")) &&
+				!strings.Contains(line, "CNI-HOSTPORT") {
+				lines = append(lines, save+" "+strings.TrimSpace(line))
+			}
+		}
+	}
+	return lines
+}
+
+// processes are those that have to do with this node's directory, however they are called.
+func (n *node) processes() []string {
+	var lines []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil || len(cmdline) == 0 {
+			continue
+		}
+		text := strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
+		if strings.Contains(text, n.dir) {
+			lines = append(lines, fmt.Sprintf("process %s: %s", filepath.Base(dir), text))
+		}
+	}
+	return lines
+}
+
+// cgroups are the groups that carry Pinfold's name, in every hierarchy.
+func (n *node) cgroups() []string {
+	var lines []string
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer mounts.Close()
+	scanner := bufio.NewScanner(mounts)
+	for scanner.Scan() {
+		if !strings.Contains(scanner.Text(), " - cgroup") {
+			continue
+		}
+		// A group of our own for cgroupfs; slices that hold scopes for systemd.
+		for _, parent := range []string{"pinfold", "pinfold.slice", "system.slice"} {
+			root := filepath.Join(strings.Fields(scanner.Text())[4], parent)
+			_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() && n.knowsID(filepath.Base(path)) {
+					lines = append(lines, "cgroup "+path)
+				}
+				return nil
+			})
+		}
+	}
+	return lines
+}
+
+var groupID = regexp.MustCompile(`[0-9a-f]{32}`)
+
+// knowsID reports whether a group's name comes from one of this node's records; groups of nodes that
+// run beside it are not its business.
+func (n *node) knowsID(name string) bool {
+	id := groupID.FindString(name)
+	return id != "" && n.log != nil && strings.Contains(n.log.String(), id)
+}
+
+// files are what is left below the node's directories, besides images, logs and what the tests put there.
+func (n *node) files() []string {
+	var lines []string
+	for _, dir := range []string{"netns", "state", "root/pods", "root/cni", "root/quarantine", "ipam"} {
+		_ = filepath.WalkDir(n.path(dir), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && path != n.path(dir) && !n.expected(path) {
+				lines = append(lines, "file "+path)
+			}
+			return nil
+		})
+	}
+	return lines
+}
+
+// expected are files that stay on a node without pods.
+func (n *node) expected(path string) bool {
+	rel := strings.TrimPrefix(path, n.dir+"/")
+	switch rel {
+	case "state/ns", "state/bundles", "state/runtime", "state/runtime/runc", "state/pinder.log", "state/pinder.lock",
+		"state/pinder.sock", "state/nri.sock", "state/calls", "root/cni/results", "ipam/pinfold-test", "ipam/pinfold-test/lock":
+		return true
+	}
+	return strings.HasPrefix(rel, "ipam/pinfold-test/last_reserved_ip")
+}
+
+// force removes what a failed test may have left, so that the next one starts on a clean host.
+func (n *node) force() {
+	n.wipe()
+	_ = os.RemoveAll(n.dir)
+}

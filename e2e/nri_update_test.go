@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/containerd/nri/pkg/api"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func update(id string, change func(*api.ContainerUpdate)) *api.ContainerUpdate {
+	u := &api.ContainerUpdate{}
+	u.SetContainerId(id)
+	change(u)
+	return u
+}
+
+// has compares what ContainerStatus says of the resources, as soon as it says so.
+func (n *node) has(id, what string, want int64, get func(*runtimeapi.LinuxContainerResources) int64) {
+	n.t.Helper()
+	var got int64
+	if err := n.until(what, func() bool {
+		s, err := n.containerStatus(id)
+		n.check(err)
+		got = get(s.GetResources().GetLinux())
+		return got == want
+	}); err != nil {
+		n.t.Errorf("%s is %d, want %d", what, got, want)
+	}
+}
+
+func shares(r *runtimeapi.LinuxContainerResources) int64 { return r.GetCpuShares() }
+
+func memoryLimit(r *runtimeapi.LinuxContainerResources) int64 { return r.GetMemoryLimitInBytes() }
+
+func TestNRIPluginsUpdateContainersUnaskedAskedAndWhenAnotherEnds(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	pod := n.runPodOf(n.podConfig("p"))
+	one, two := n.runContainerOf(pod, sleeper("one")), n.runContainerOf(pod, sleeper("two"))
+	p := n.register(&plugin{
+		update: func(*api.LinuxResources) []*api.ContainerUpdate {
+			return []*api.ContainerUpdate{
+				update(one, func(u *api.ContainerUpdate) { u.SetLinuxCPUShares(700) }),
+				update(two, func(u *api.ContainerUpdate) { u.SetLinuxCPUShares(300) }),
+			}
+		},
+		stopped: func(*api.Container) []*api.ContainerUpdate {
+			return []*api.ContainerUpdate{update(two, func(u *api.ContainerUpdate) { u.SetLinuxCPUShares(1024) })}
+		},
+	}, "balancer")
+
+	_, err := n.runtime.UpdateContainerResources(n.ctx(), &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: one, Linux: &runtimeapi.LinuxContainerResources{CpuShares: 500},
+	})
+	n.check(err)
+	n.has(one, "shares of the container that the kubelet updated", 700, shares)
+	n.has(two, "shares of the other one", 300, shares)
+
+	failed, err := p.stub.UpdateContainers([]*api.ContainerUpdate{
+		update(two, func(u *api.ContainerUpdate) { u.SetLinuxMemoryLimit(128 << 20) }),
+		update("feedfeed", func(u *api.ContainerUpdate) { u.SetLinuxCPUShares(2); u.SetIgnoreFailure() }),
+	})
+	n.check(err)
+	if len(failed) != 1 || failed[0].GetContainerId() != "feedfeed" {
+		t.Errorf("failed updates %v", failed)
+	}
+	n.has(two, "memory limit", 128<<20, memoryLimit)
+
+	n.end(one)
+	n.has(two, "shares when the other has ended", 1024, shares)
+	n.tells(p, one, "update", "updated", "stop", "remove")
+	_, err = n.runtime.UpdatePodSandboxResources(n.ctx(), &runtimeapi.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: pod, Resources: &runtimeapi.LinuxContainerResources{CpuShares: 100},
+	})
+	n.check(err)
+	n.tells(p, pod, "update", "updated")
+}
+
+// TestTwoContainersUpdateEachOther has two updates at once, each of which makes a plugin update the
+// container of the other: neither waits for ever.
+func TestTwoContainersUpdateEachOther(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	pod := n.runPodOf(n.podConfig("p"))
+	ids := []string{n.runContainerOf(pod, sleeper("one")), n.runContainerOf(pod, sleeper("two"))}
+	n.register(&plugin{update: func(*api.LinuxResources) []*api.ContainerUpdate {
+		return []*api.ContainerUpdate{
+			update(ids[0], func(u *api.ContainerUpdate) { u.SetLinuxCPUShares(700) }),
+			update(ids[1], func(u *api.ContainerUpdate) { u.SetLinuxCPUShares(700) }),
+		}
+	}}, "tangler")
+	done := make(chan error, 2)
+	for _, id := range ids {
+		go func() {
+			_, err := n.runtime.UpdateContainerResources(n.ctx(), &runtimeapi.UpdateContainerResourcesRequest{
+				ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{CpuShares: 500},
+			})
+			done <- err
+		}()
+	}
+	n.check(<-done)
+	n.check(<-done)
+	for _, id := range ids {
+		n.has(id, "shares", 700, shares)
+	}
+}

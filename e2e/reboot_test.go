@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// reboot does to this node what a reboot does: every process of it ends at once, everything volatile
+// is gone, and the next daemon finds another boot ID. What is on disk stays, the address store included.
+func (n *node) reboot() {
+	n.t.Helper()
+	n.kill()
+	n.wipe()
+	n.env = slices.DeleteFunc(n.env, func(e string) bool { return strings.HasPrefix(e, "PINFOLD_BOOT_ID=") })
+	n.boots++
+	n.env = append(n.env, fmt.Sprintf("PINFOLD_BOOT_ID=boot-%d", n.boots))
+}
+
+// wipe ends all processes of the node and removes its mounts, groups, interfaces, rules and state.
+func (n *node) wipe() {
+	err := n.until("the end of all processes", func() bool {
+		// All stop before any ends, so that none sees another's end: pinder would write exit records.
+		all := n.allProcesses()
+		for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+			for _, pid := range all {
+				_ = syscall.Kill(pid, signal)
+			}
+		}
+		return len(all) == 0
+	})
+	if err != nil {
+		n.t.Error(err)
+	}
+	for _, line := range slices.Backward(mountLines()) {
+		if target := strings.TrimPrefix(line, "mount "); strings.HasPrefix(target, n.dir) {
+			_ = unix.Unmount(target, unix.MNT_DETACH)
+		}
+	}
+	for _, line := range slices.Backward(slices.Sorted(slices.Values(n.cgroups()))) {
+		_ = unix.Rmdir(strings.TrimPrefix(line, "cgroup "))
+	}
+	_ = exec.Command("ip", "link", "delete", n.bridge()).Run()
+	n.forgetRules()
+	for _, dir := range []string{"state", "netns"} {
+		if err := os.RemoveAll(n.path(dir)); err != nil {
+			n.t.Error(err)
+		}
+	}
+}
+
+// allProcesses are those that name the node's directory and those in its pods' groups.
+func (n *node) allProcesses() []int {
+	pids := map[int]bool{}
+	for _, line := range n.processes() {
+		var pid int
+		if _, err := fmt.Sscanf(line, "process %d:", &pid); err == nil && pid != os.Getpid() {
+			pids[pid] = true
+		}
+	}
+	for _, line := range n.cgroups() {
+		data, _ := os.ReadFile(filepath.Join(strings.TrimPrefix(line, "cgroup "), "cgroup.procs"))
+		for _, field := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+				pids[pid] = true
+			}
+		}
+	}
+	var list []int
+	for pid := range pids {
+		list = append(list, pid)
+	}
+	return list
+}
+
+// forgetRules removes the firewall rules of the node's pods, which a reboot does not bring back.
+func (n *node) forgetRules() {
+	for _, tool := range []string{"iptables", "ip6tables"} {
+		saved, _ := exec.Command(tool + "-save").Output()
+		var kept []string
+		for line := range strings.Lines(string(saved)) {
+			if !strings.Contains(line, fmt.Sprintf("10.77.%d.", n.number)) && !strings.Contains(line, fmt.Sprintf("fd77:%d:", n.number)) &&
+				!strings.Contains(line, "CNI-") {
+				kept = append(kept, line)
+			}
+		}
+		restore := exec.Command(tool + "-restore")
+		restore.Stdin = bytes.NewBufferString(strings.Join(kept, ""))
+		_ = restore.Run()
+	}
+}

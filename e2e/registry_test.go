@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"bytes"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/testimage"
+)
+
+const secret = "correct-horse-battery"
+
+// startRegistry serves a registry on loopback that has busybox:1 and wants user and secret.
+func startRegistry(t *testing.T) (host string) {
+	t.Helper()
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, ok := r.BasicAuth(); !ok || password != secret {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	host = strings.TrimPrefix(server.URL, "http://")
+	push(t, host+"/library/busybox:1")
+	return host
+}
+
+func push(t *testing.T, ref string) {
+	t.Helper()
+	var archive bytes.Buffer
+	if err := testimage.Write(&archive, testimage.Options{Name: ref, Format: testimage.Docker}); err != nil {
+		t.Fatal(err)
+	}
+	opener := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil }
+	img, err := tarball.Image(opener, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(tag, img, remote.WithAuth(&authn.Basic{Username: "user", Password: secret})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) pull(ref, password string) (string, error) {
+	resp, err := n.images.PullImage(n.ctx(), &runtimeapi.PullImageRequest{
+		Image: &runtimeapi.ImageSpec{Image: ref}, Auth: &runtimeapi.AuthConfig{Username: "user", Password: password},
+	})
+	return resp.GetImageRef(), err
+}
+
+func TestAnImageIsPulledFromAnAuthenticatedRegistryAndRuns(t *testing.T) {
+	host := startRegistry(t)
+	n := newNode(t)
+	n.launch()
+	ref := host + "/library/busybox:1"
+
+	if _, err := n.pull(ref, "wrong-password"); status.Code(err) != codes.Unauthenticated || strings.Contains(err.Error(), "wrong-password") {
+		t.Errorf("with a wrong password: %v", err)
+	}
+	if _, err := n.pull(host+"/library/nosuch:1", secret); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "nosuch") {
+		t.Errorf("an image that the registry does not have: %v", err)
+	}
+	id, err := n.pull(ref, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := n.images.ImageStatus(n.ctx(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}})
+	if err != nil || found.GetImage().GetId() != id || found.GetImage().GetSize() == 0 {
+		t.Errorf("status: %v %v", found, err)
+	}
+	n.runOnce("from-registry", ref)
+
+	// A mirror from hosts.toml stands in for a registry that is not there.
+	dir := n.path("certs.d", "registry.example")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.write(filepath.Join("certs.d", "registry.example", "hosts.toml"), "server = \"http://127.0.0.1:1\"\n[host.\"http://"+host+"\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+	if mirrored, err := n.pull("registry.example/library/busybox:1", secret); err != nil || mirrored != id {
+		t.Errorf("by a mirror: %v %v, want %v", mirrored, err, id)
+	}
+
+	usage, err := n.images.ImageFsInfo(n.ctx(), &runtimeapi.ImageFsInfoRequest{})
+	if err != nil || len(usage.GetImageFilesystems()) != 1 || usage.ImageFilesystems[0].GetUsedBytes().GetValue() == 0 {
+		t.Errorf("image file system: %v %v", usage, err)
+	}
+	if strings.Contains(n.log.String(), secret) {
+		t.Error("the credential is in the log")
+	}
+}
+
+// runOnce runs a container of an image to its end and expects its output.
+func (n *node) runOnce(pod, image string) {
+	n.t.Helper()
+	p := &play{node: n, pods: map[string]string{}, containers: map[string]string{}, logOf: map[string]string{}, addresses: map[string][]string{}}
+	p.must(p.runPod([]string{pod, "userns"}))
+	config := containerConfig("c", "sh", "-c", "echo from the image; exit 5")
+	config.Image.Image = image
+	resp, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: p.pods[pod], Config: config})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	p.containers["c"], p.logOf["c"] = resp.ContainerId, n.path("logs", pod, "c.log")
+	p.must(p.startContainer([]string{"c"}))
+	if state := p.must(p.wait([]string{"c"})); state != "exited, exit code 5, Error" {
+		n.t.Errorf("the container %s", state)
+	}
+	if text := p.must(p.logs([]string{"c"})); text != "stdout F from the image\n" {
+		n.t.Errorf("its log is %q", text)
+	}
+}
+
+// must ends the test on an error.
+func (p *play) must(out string, err error) string {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}

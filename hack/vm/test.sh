@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# `make test-vm`: builds the tests and the programs here and runs them in the VM (see boot.sh), where the
+# kernel is older and cgroup v2 is pure.
+#
+#   test.sh [minimal] [systemd] [packages]
+#
+#   minimal    the end-to-end tests, without systemd, cgroup driver cgroupfs
+#   systemd    the end-to-end tests, systemd as process 1, cgroup driver systemd
+#   packages   the tests of the packages that talk to the kernel themselves
+#
+# All three without an argument. $PINFOLD_VM_RUN chooses end-to-end tests, as go test's -run does; without it
+# all run but the crash matrix and the soak, which take hours here and learn nothing from another kernel.
+# $PINFOLD_VM_TIMEOUT is what one VM may take, in seconds.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=hack/vm/place.env
+source hack/vm/place.env
+repo=$PWD
+bin=$VM/test
+packages=(pin internal/network internal/pinder internal/rootfs internal/supervisor)
+# The guest is three to ten times slower than this machine.
+export PINFOLD_TEST_SLOW=${PINFOLD_TEST_SLOW:-8}
+limit=${PINFOLD_VM_TIMEOUT:-3600}
+
+build() {
+	local package
+	rm -rf "$bin"
+	mkdir -p "$bin"
+	export CGO_ENABLED=0
+	go build -tags failpoints -o "$bin/" ./cmd/...
+	for package in e2e "${packages[@]}"; do
+		go test -c -o "$bin/${package//\//-}.test" "./$package"
+	done
+}
+
+# in_guest DIRECTORY COMMAND: what the guest's shell is given, with the variables that the tests read.
+in_guest() {
+	printf 'cd %q; ' "$1"
+	printf 'export PINFOLD_RUNC=%q PINFOLD_CNI_BIN=%q PINFOLD_TEST_SLOW=%q PINFOLD_CGROUP_DRIVER=%q; ' \
+		"${PINFOLD_RUNC:-$repo/build/tools/runc}" "${PINFOLD_CNI_BIN:-$repo/build/tools/cni}" "$PINFOLD_TEST_SLOW" "${driver:-}"
+	printf 'export PINFOLD_E2E_BIN=%q PINFOLD_PINDER=%q; ' "$bin" "$bin/pinder"
+	printf '%s\n' "$2"
+}
+
+end_to_end() {
+	local driver=$1 test="$bin/e2e.test -test.timeout=${limit}s -test.v "
+	shift
+	if [[ ${PINFOLD_VM_RUN:-} ]]; then
+		test+="-test.run=$(printf %q "$PINFOLD_VM_RUN")"
+	else
+		test+="-test.skip='^Test(CrashMatrix|Soak)'"
+	fi
+	hack/vm/boot.sh "$@" -t "$limit" "$(in_guest "$repo/e2e" "$test")"
+}
+
+kernel_packages() {
+	local driver='' package script='failed=0; '
+	for package in "${packages[@]}"; do
+		script+="cd $repo/$package && echo '== $package' && $bin/${package//\//-}.test -test.timeout=${limit}s || failed=1; "
+	done
+	hack/vm/boot.sh -t "$limit" "$(in_guest "$repo" "$script exit \$failed")"
+}
+
+# run NAME COMMAND…: says how it went and how long it took.
+failed=()
+run() {
+	local name=$1 began=$SECONDS
+	shift
+	echo "vm: $name"
+	if "$@"; then
+		echo "vm: $name: ok ($((SECONDS - began)) s)"
+	else
+		echo "vm: $name: FAILED ($((SECONDS - began)) s)"
+		failed+=("$name")
+	fi
+}
+
+hack/vm/setup.sh
+build
+(($#)) || set -- minimal systemd packages
+for part in "$@"; do
+	case $part in
+	minimal) run "end-to-end, cgroupfs" end_to_end cgroupfs ;;
+	systemd) run "end-to-end, systemd" end_to_end systemd -s ;;
+	packages) run "packages" kernel_packages ;;
+	*) echo "vm: there is no part $part" >&2 && exit 2 ;;
+	esac
+done
+((${#failed[@]} == 0)) || { echo "vm: FAILED: ${failed[*]}" >&2; exit 1; }
+echo "vm: ok, on kernel $(<"$VM/kernel-version")"

@@ -165,7 +165,7 @@ func badContainers() []refusal {
 		{
 			name: "volume source that does not exist", code: codes.NotFound, says: []string{"step volumes", "no-such-dir", "/data"},
 			do: with(func(n *node, c *runtimeapi.ContainerConfig) {
-				c.Mounts = []*runtimeapi.Mount{{HostPath: n.path("volumes/no-such-dir/volume"), ContainerPath: "/data"}}
+				c.Mounts = []*runtimeapi.Mount{{HostPath: n.path("volumes/no-such-dir"), ContainerPath: "/data"}}
 			}),
 		},
 		{

@@ -41,14 +41,9 @@ type crashNode struct {
 // puppets are the programs that a crash node's puppet stands in for.
 var puppets = []string{"runc", "bridge", "host-local", "portmap"}
 
+// buildPuppet makes the puppet once for all nodes.
 var buildPuppet = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(binaries.dir, "puppet")
-	build := exec.Command("go", "build", "-o", path, "./testdata/puppet")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return path, nil
+	return filepath.Join(binaries.dir, "puppet"), goBuild(binaries.dir, "testdata", "puppet")
 })
 
 // newCrashNode starts such a node without the bystander.

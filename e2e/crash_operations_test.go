@@ -15,14 +15,18 @@ type subject struct {
 	name           string
 	options        []string
 	pod, container string
+	// mute: what read its container's output was killed with all that could replace it, the daemon and both
+	// halves of pinder; what it said since, and how it ended for that, is nobody's promise.
+	mute bool
 }
 
 // operation is one that may be cut off anywhere.
 type operation struct {
 	name    string
 	options []string
-	// prepare goes up to where the operation begins.
+	// prepare goes up to where the operation begins; runs says that a container runs by then, or soon after.
 	prepare func(s *subject) error
+	runs    bool
 	// act is the request; it may be repeated after whatever happened to the first.
 	act func(s *subject) error
 	// holds is what must be true once act has returned nil.
@@ -39,13 +43,13 @@ func operations() []operation {
 		{name: "run pod, undone", options: []string{"userns", "shared-pid"}, act: (*subject).runPod, holds: (*subject).podReady, fails: "RunPodSandbox:ready:before"},
 		{name: "create", options: userns, prepare: (*subject).runPod, act: (*subject).create, holds: (*subject).oneContainer},
 		{name: "create, undone", options: userns, prepare: (*subject).runPod, act: (*subject).create, holds: (*subject).oneContainer, fails: "CreateContainer:created:before"},
-		{name: "start", options: userns, prepare: (*subject).created, act: (*subject).start, holds: (*subject).talks},
-		{name: "exit", options: userns, prepare: (*subject).started, act: (*subject).exits, holds: exited(7)},
-		{name: "stop", options: userns, prepare: (*subject).started, act: (*subject).stop, holds: exited(5)},
-		{name: "remove", options: userns, prepare: (*subject).started, act: (*subject).remove, holds: (*subject).noContainer},
-		{name: "stop pod", options: userns, prepare: (*subject).started, act: (*subject).stopPod, holds: (*subject).podStopped},
-		{name: "remove pod", options: userns, prepare: (*subject).started, act: (*subject).removePod, holds: (*subject).noPod},
-		{name: "remove pod with PID 1", options: []string{"userns", "shared-pid"}, prepare: (*subject).started, act: (*subject).removePod, holds: (*subject).noPod},
+		{name: "start", runs: true, options: userns, prepare: (*subject).created, act: (*subject).start, holds: (*subject).talks},
+		{name: "exit", runs: true, options: userns, prepare: (*subject).started, act: (*subject).exits, holds: exited(7)},
+		{name: "stop", runs: true, options: userns, prepare: (*subject).started, act: (*subject).stop, holds: exited(5)},
+		{name: "remove", runs: true, options: userns, prepare: (*subject).started, act: (*subject).remove, holds: (*subject).noContainer},
+		{name: "stop pod", runs: true, options: userns, prepare: (*subject).started, act: (*subject).stopPod, holds: (*subject).podStopped},
+		{name: "remove pod", runs: true, options: userns, prepare: (*subject).started, act: (*subject).removePod, holds: (*subject).noPod},
+		{name: "remove pod with PID 1", runs: true, options: []string{"userns", "shared-pid"}, prepare: (*subject).started, act: (*subject).removePod, holds: (*subject).noPod},
 	}
 }
 
@@ -219,6 +223,9 @@ func (s *subject) talks() error {
 	if status.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return fmt.Errorf("the container is %s (%d, %s, %s)", status.State, status.ExitCode, status.Reason, status.Message)
 	}
+	if s.mute {
+		return nil
+	}
 	err = s.until("the container's word", func() bool { return strings.Contains(s.said(), "hello\n") })
 	if said := s.said(); err != nil || strings.Count(said, "hello") != 1 {
 		return fmt.Errorf("the container's log: %w: %q", err, said)
@@ -232,6 +239,9 @@ func exited(code int32) func(s *subject) error {
 		status, err := s.containerStatus(s.container)
 		if err != nil {
 			return err
+		}
+		if status.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.mute {
+			return nil
 		}
 		if status.State != runtimeapi.ContainerState_CONTAINER_EXITED || status.ExitCode != code {
 			return fmt.Errorf("the container is %s with code %d (%s, %s), want exited with %d",

@@ -310,6 +310,10 @@ func fifty(t *testing.T, request func() (string, error)) []string {
 	return answers
 }
 
+// long: one request after the other, in the order of a pod's life.
+//
+// long: three kinds of request, cut in the same way.
+//
 // TestACancelledRequestGoesOn: the work is done once, and the same request again gets its result.
 func TestACancelledRequestGoesOn(t *testing.T) {
 	s := newSubject(t, "userns")

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,10 @@ const (
 	reaperVictim     = "reaper"
 	pinderVictim     = "pinder" // both halves at once
 	allVictim        = "all"    // the daemon and both halves of pinder
-	runtimeVictim    = "runtime"
-	pluginVictim     = "plugin"
+	// nobody is killed, but the step fails as on a broken disk.
+	errorVictim   = "EIO"
+	runtimeVictim = "runtime"
+	pluginVictim  = "plugin"
 )
 
 // point is one cell of the matrix: where an operation is when which process is killed.
@@ -69,8 +72,28 @@ func TestCrashMatrix(t *testing.T) {
 		if len(list) > 0 {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				ownNetwork(t)
 				runPoints(t, list, table)
 			})
+		}
+	}
+}
+
+// ownNetwork gives the calling goroutine, and the processes that it starts, a network namespace of their
+// own: iptables that work at the same time in one disturb each other.
+func ownNetwork(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // for good: the thread ends with the goroutine
+	if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	if err := runQuiet(t.Context(), "ip", "link", "set", "lo", "up"); err != nil {
+		t.Fatal(err)
+	}
+	// /proc/sys/net is that of the thread which looks.
+	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := os.WriteFile("/proc/sys/net/"+key, []byte("1"), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -188,6 +211,12 @@ func stepPoints(op operation, log string) []point {
 					order: operation + ":" + step + ":" + phase, orderText: text,
 				})
 			}
+			if phase != "during" {
+				points = append(points, point{
+					op: op, place: operation + "/" + step, phase: phase, victim: errorVictim,
+					order: operation + ":" + step + ":" + phase, orderText: "error EIO",
+				})
+			}
 		}
 	}
 	return points
@@ -197,6 +226,9 @@ func callPoints(op operation, calls []string) []point {
 	slices.Sort(calls)
 	var points []point
 	for _, call := range slices.Compact(calls) {
+		if op.fails != "" && !strings.HasSuffix(call, ":delete") && !strings.HasSuffix(call, ":DEL") {
+			continue // on the way there, not on the way back
+		}
 		own := pluginVictim
 		if strings.HasPrefix(call, "runc:") {
 			own = runtimeVictim
@@ -279,6 +311,7 @@ func (n *crashNode) try(p point) (string, error) {
 	if p.op.fails != "" {
 		n.order(p.op.fails, "error told to")
 	}
+	s.mute = p.op.runs && p.victim == allVictim
 	first, err := n.interrupt(p, s)
 	if err != nil {
 		return "", err
@@ -329,6 +362,14 @@ func (n *crashNode) interrupt(p point, s *subject) (first, err error) {
 	n.order(p.order, p.orderText)
 	done := make(chan error, 1)
 	go func() { done <- p.op.act(s) }()
+	if p.victim == errorVictim {
+		err = n.until("the step to fail", func() bool {
+			_, gone := os.Stat(n.fault(p.order))
+			return gone != nil
+		})
+		err = errors.Join(err, within(time.Minute, "the request", wrapFirst(done, &first)))
+		return first, err
+	}
 	select {
 	case pid := <-stop.pid:
 		err = n.slay(p.victim, pid)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,7 +45,7 @@ func TestSeveralRuntimeHandlersServeSideBySide(t *testing.T) {
 			t.Errorf("pod of handler %q says %q", handler, s.GetStatus().GetRuntimeHandler())
 		}
 	}
-	if _, err := os.Stat(filepath.Join(n.path("state/runtime/other"))); err != nil {
+	if _, err := os.Stat(n.path("state/runtime/other")); err != nil {
 		t.Errorf("the other runtime has no state of its own: %v", err)
 	}
 	n.check(unix.Access(other, unix.X_OK))

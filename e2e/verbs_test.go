@@ -267,9 +267,21 @@ func readLog(path string) string {
 		return err.Error()
 	}
 	var lines []string
+	partial := map[string]string{} // by stream: where a line is cut depends on how fast the machine is
 	for line := range strings.Lines(string(data)) {
 		_, rest, _ := strings.Cut(line, " ")
+		if stream, text, cut := strings.Cut(rest, " P "); cut && !strings.Contains(stream, " ") {
+			partial[stream] += strings.TrimSuffix(text, "\n")
+			continue
+		}
+		if stream, text, whole := strings.Cut(rest, " F "); whole {
+			rest = stream + " F " + partial[stream] + text
+			delete(partial, stream)
+		}
 		lines = append(lines, rest)
+	}
+	for stream, text := range partial {
+		lines = append(lines, stream+" P "+text+"\n")
 	}
 	// The order between the two streams is nobody's promise.
 	stream := func(line string) string { return line[:min(len(line), len("stdout"))] }

@@ -30,7 +30,7 @@ func refusal(err error) error {
 }
 
 // Pod implements pod.Plugins.
-func (p *Plugins) Pod(ctx context.Context, event pod.PodEvent, rec *pod.SandboxRecord) error {
+func (p *Plugins) Pod(ctx context.Context, event pod.SandboxEvent, rec *pod.SandboxRecord) error {
 	switch event {
 	case pod.PodRun:
 		return refusal(p.runPod(ctx, rec))

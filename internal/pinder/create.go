@@ -281,8 +281,10 @@ func (p *process) prepareStreams(r *protocol.Create) (childEnds, error) {
 }
 
 // pidFile derives from the process's key, so that a new supervisor finds it.
-func (p *process) pidFile() string {
-	return filepath.Join(p.sup.callsDir(), strings.ReplaceAll(p.key, "/", "+")+".pid")
+func (p *process) pidFile() string { return p.sup.pidFile(p.key) }
+
+func (s *supervisor) pidFile(key string) string {
+	return filepath.Join(s.callsDir(), strings.ReplaceAll(key, "/", "+")+".pid")
 }
 
 // claim takes the pid from the runtime's pid file. It is an unreaped child of

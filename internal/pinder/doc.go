@@ -21,10 +21,11 @@
 // record is written. The supervisor looks at it with WNOWAIT, or asks the
 // reaper to, and at last asks the pidfd itself (PIDFD_GET_INFO, Linux 6.15),
 // which works whoever the parent was. Before Linux 6.15 that last way is missing,
-// and one sequence of deaths loses an exit code (the exit is reported as unknown):
-// first the supervisor that started a container, so that the reaper becomes its
-// parent, later that reaper, whose children then go to the machine's init. A pid is never used without a pidfd,
-// except for our own unreaped children, whose pids cannot be reused.
+// and one sequence of deaths loses an exit code (the exit is reported as
+// unknown): first the supervisor that started a container, so that the reaper
+// becomes its parent, later that reaper, whose children then go to the machine's
+// init. A pid is never used without a pidfd, except for our own unreaped
+// children, whose pids cannot be reused.
 //
 // # Log lines
 //

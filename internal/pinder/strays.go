@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 type strays struct {
 	mu   sync.Mutex
 	byID map[string][]*handle
+	logs map[*handle]string // the files of their --log options
 }
 
 // scanLimit bounds the wait for an earlier supervisor's children that have not
@@ -29,7 +31,7 @@ type strays struct {
 const scanLimit = time.Second
 
 func findStrays(callsDir, stateDir string) *strays {
-	s := &strays{byID: map[string][]*handle{}}
+	s := &strays{byID: map[string][]*handle{}, logs: map[*handle]string{}}
 	for giveUp := time.Now().Add(scanLimit); ; time.Sleep(time.Millisecond) {
 		if unborn := s.scan(callsDir, stateDir); !unborn || time.Now().After(giveUp) {
 			return s
@@ -46,6 +48,7 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 		}
 	}
 	clear(s.byID)
+	clear(s.logs)
 	mark := []byte("\x00" + callsDir + "/")
 	twin := []byte("pinder\x00supervise\x00--state\x00" + stateDir + "\x00")
 	ours, _ := os.Readlink("/proc/self/ns/pid")
@@ -84,6 +87,9 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 			id = fields[len(fields)-2]
 		}
 		s.byID[id] = append(s.byID[id], h)
+		if at := slices.Index(fields, "--log"); at >= 0 && at+1 < len(fields) {
+			s.logs[h] = fields[at+1]
+		}
 	}
 	return unborn
 }
@@ -113,6 +119,14 @@ func (s *strays) await(id string, deadline time.Time) bool {
 			_ = h.raw.Read(ended)
 		}
 		h.close()
+		// It may have made the file after the files of dead supervisors were removed.
+		s.mu.Lock()
+		log := s.logs[h]
+		delete(s.logs, h)
+		s.mu.Unlock()
+		if log != "" {
+			_ = os.Remove(log)
+		}
 	}
 	return len(hs) > 0
 }

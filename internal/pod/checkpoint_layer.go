@@ -72,7 +72,9 @@ func addEntry(t *tar.Writer, upper, path string, d fs.DirEntry) error {
 	return t.WriteHeader(header)
 }
 
-func marker(name string) *tar.Header { return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600} }
+func marker(name string) *tar.Header {
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600}
+}
 
 func opaque(dir string) bool {
 	value := make([]byte, 1)

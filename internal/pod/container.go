@@ -32,6 +32,9 @@ type Container struct {
 	announced bool
 	// starting is when StartContainer began, in Unix nanoseconds; 0 before.
 	starting atomic.Int64
+	// stale is set, by recovery or under order, while a created container has a process that pinder lost: its
+	// streams are broken, so it is made anew before it is started.
+	stale atomic.Bool
 }
 
 // Record returns the current value; it must not be changed.

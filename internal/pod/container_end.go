@@ -37,7 +37,7 @@ func (s *Containers) start(ctx context.Context, c *Container) error {
 	}
 	c.starting.Store(time.Now().UnixNano())
 	err := s.node.Engine.Run(ctx, s.startOperation(c))
-	if err != nil {
+	if err != nil && !s.hasEnded(ctx, c) {
 		s.failStart(ctx, c, err)
 		return err
 	}
@@ -50,6 +50,7 @@ func (s *Containers) startOperation(c *Container) steps.Operation {
 		Name:   "StartContainer",
 		Object: containerObject(c.Record()),
 		Steps: []steps.Step{
+			{Name: "renew", Do: func(ctx context.Context) error { return s.renew(ctx, c) }},
 			{Name: "plugins", Do: func(ctx context.Context) error { return s.pluginsStart(ctx, c) }},
 			{Name: "runtime start", Do: func(ctx context.Context) error { return s.node.Pinder.Start(ctx, c.ID) }},
 			{Name: "running", Do: func(context.Context) error {
@@ -64,6 +65,42 @@ func (s *Containers) startOperation(c *Container) steps.Operation {
 			}},
 		},
 	}
+}
+
+// renew makes the process of a stale container anew, with streams that lead somewhere.
+func (s *Containers) renew(ctx context.Context, c *Container) error {
+	if !c.stale.Load() {
+		return nil
+	}
+	box, err := s.book.Sandbox(c.Sandbox)
+	if err != nil {
+		return err
+	}
+	if err := s.runtimeDelete(ctx, box, c); err != nil {
+		return err
+	}
+	if err := s.runtimeCreate(ctx, box, c); err != nil {
+		return err
+	}
+	c.stale.Store(false)
+	return nil
+}
+
+// hasEnded reports whether a container that could not be started had been, and has ended since: an
+// interrupted start may have been done, and its process be over, before it is repeated. How it ended is
+// then recorded.
+func (s *Containers) hasEnded(ctx context.Context, c *Container) bool {
+	known, err := s.node.Pinder.Containers(ctx)
+	if err != nil {
+		return false
+	}
+	for _, k := range known {
+		if k.ID == c.ID && k.Exit != nil {
+			s.Ended(*k.Exit)
+			return true
+		}
+	}
+	return false
 }
 
 // failStart turns a container whose process could not be started into an exited one, as CRI wants it.
@@ -155,7 +192,7 @@ func (s *Containers) settle(ctx context.Context, c *Container) error {
 	}
 	if c.unsaved.Load() {
 		if err := s.node.changeContainer(c, func(*ContainerRecord) {}); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errUnsaved, err)
 		}
 		c.unsaved.Store(false)
 	}
@@ -219,7 +256,8 @@ func (s *Containers) signal(ctx context.Context, c *Container, signal unix.Signa
 // kill ends every process of the container and waits until its end is recorded.
 func (s *Containers) kill(ctx context.Context, c *Container) error {
 	err := s.node.Pinder.KillAll(ctx, c.ID)
-	if errors.Is(err, errdefs.ErrNotFound) && !c.Record().Process.alive() {
+	// The process of a stale one ends when it is settled.
+	if errors.Is(err, errdefs.ErrNotFound) && (c.stale.Load() || !c.Record().Process.alive()) {
 		s.finishLost(c, "pinder does not know the container, and its process is gone")
 	} else if err != nil {
 		return fmt.Errorf("StopContainer: container %s: kill: %w", c.ID, err)
@@ -254,8 +292,17 @@ func (s *Containers) end(ctx context.Context, c *Container) error {
 	if c.erased {
 		return nil
 	}
-	return s.settle(ctx, c)
+	err := s.settle(ctx, c)
+	if errors.Is(err, errUnsaved) {
+		// It has ended; only its books wait for room on the disk, and must not keep its pod.
+		s.debts.add(c)
+		return nil
+	}
+	return err
 }
+
+// errUnsaved says that a container's end could not be recorded yet, so that pinder must not forget it.
+var errUnsaved = errors.New("its end is not recorded yet")
 
 // Remove kills a container if need be and removes everything of it but its log. A container that
 // does not exist is removed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -114,24 +113,12 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 	return s.node.Mounts.IDMapVolume(c.ID, index, volume)
 }
 
-// hostPath follows the symbolic links of a volume's path. Where nothing but its last element is missing, it is
-// made, a directory that stays: Kubernetes' hostPath without a type relies on it. A dangling link is an error.
+// hostPath follows the symbolic links of a volume's path. One that does not exist is an error and is
+// not made (CRI, Mount.host_path).
 func hostPath(path string) (string, error) {
 	source, err := filepath.EvalSymlinks(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return source, err
-	}
-	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(path)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("neither the host path nor its directory exists: %w", errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return "", err
-	}
-	source = filepath.Join(parent, filepath.Base(path))
-	err = os.Mkdir(source, 0o755)
-	if errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("the host path is a symbolic link to what does not exist: %w", errdefs.ErrNotFound)
+		return "", fmt.Errorf("the host path does not exist: %w", errdefs.ErrNotFound)
 	}
 	return source, err
 }

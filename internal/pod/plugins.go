@@ -17,7 +17,7 @@ import (
 // life cycles of the same object before it has returned.
 type Plugins interface {
 	// Pod tells of an event of a pod. The error is a refusal.
-	Pod(ctx context.Context, event PodEvent, pod *SandboxRecord) error
+	Pod(ctx context.Context, event SandboxEvent, pod *SandboxRecord) error
 	// Container tells of an event of a container. The error is a refusal.
 	Container(ctx context.Context, event ContainerEvent, pod *SandboxRecord, c *ContainerRecord) error
 	// Adjust shows plugins a container that is being made, and changes its configuration as they wish.
@@ -27,14 +27,14 @@ type Plugins interface {
 	Update(ctx context.Context, pod *SandboxRecord, c *ContainerRecord, to *runtimeapi.LinuxContainerResources) (*runtimeapi.LinuxContainerResources, error)
 }
 
-// PodEvent is what happens to a pod, in the order of its life.
-type PodEvent int
+// SandboxEvent is what happens to a pod, in the order of its life.
+type SandboxEvent int
 
 // The events of a pod. PodRun comes before the pod is ready; PodUpdating before new resources (those of
 // the record that is shown) are recorded, PodUpdated after; PodStopped when its containers have ended, and
 // its namespaces are still there.
 const (
-	PodRun PodEvent = iota
+	PodRun SandboxEvent = iota
 	PodUpdating
 	PodUpdated
 	PodStopped
@@ -55,7 +55,7 @@ const (
 )
 
 // askPod tells plugins of a pod's event; they may refuse.
-func (n *Node) askPod(ctx context.Context, event PodEvent, rec *SandboxRecord) error {
+func (n *Node) askPod(ctx context.Context, event SandboxEvent, rec *SandboxRecord) error {
 	if n.Plugins == nil {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (n *Node) askPod(ctx context.Context, event PodEvent, rec *SandboxRecord) e
 }
 
 // tellPod tells plugins of a pod's event; what they say to it changes nothing.
-func (n *Node) tellPod(ctx context.Context, event PodEvent, rec *SandboxRecord) {
+func (n *Node) tellPod(ctx context.Context, event SandboxEvent, rec *SandboxRecord) {
 	if err := n.askPod(ctx, event, rec); err != nil {
 		n.Log.Warn("a plugin objects; the pod's operation goes on", "sandbox", rec.ID, "error", err)
 	}

@@ -188,10 +188,15 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *Container, alive m
 	}
 	if rec.State == Created || rec.State == Running {
 		state, ok := alive[c.ID]
-		if !ok {
-			ok = r.adopt(ctx, c)
+		switch {
+		case !ok && rec.State == Created:
+			// Both of our processes had been ended. Its program has not run, so nothing of it is lost.
+			c.stale.Store(true)
+		case !ok:
+			r.judge(c, state, r.adopt(ctx, c))
+		default:
+			r.judge(c, state, true)
 		}
-		r.judge(c, state, ok)
 	}
 	switch c.Record().State {
 	case Creating, Removing, Exited:

@@ -143,12 +143,12 @@ func TestFullDiskIsAMarkedGap(t *testing.T) {
 		list, err := n.client.Containers(n.ctx())
 		return err == nil && len(list) == 1 && list[0].LostBytes > 0
 	})
-	e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: "go", Process: mustJSON(t, process("/bin/sh", "-c", ": >/tmp/go"))})
-	if err != nil {
-		t.Fatal(err)
-	}
 	// Room again, before the container writes its last line.
 	if err := unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: "go", Process: mustJSON(t, process("/bin/sh", "-c", ": >/tmp/go"))})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.Wait(n.ctx()); err != nil {

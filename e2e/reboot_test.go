@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reboot does to this node what a reboot does: every process of it ends at once, everything volatile
+// boot does to this node what a reboot does: every process of it ends at once, everything volatile
 // is gone, and the next daemon finds another boot ID. What is on disk stays, the address store included.
-func (n *node) reboot() {
+func (n *node) boot() {
 	n.t.Helper()
 	n.kill()
 	n.wipe()

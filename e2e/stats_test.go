@@ -74,7 +74,7 @@ func (n *node) listStats(filter *runtimeapi.ContainerStatsFilter) []string {
 
 // busyConfig is a container with a memory limit that uses CPU and keeps some megabytes.
 func busyConfig(name string) *runtimeapi.ContainerConfig {
-	c := containerConfig(name, "sh", "-c", "x=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do :; done")
+	c := containerConfig(name, "sh", "-c", "x=$(head -c 12000000 /dev/zero | tr '\\0' x); while :; do :; done")
 	c.Labels = map[string]string{"app": name}
 	c.Linux.Resources = &runtimeapi.LinuxContainerResources{
 		CpuPeriod: 100000, CpuQuota: 20000, CpuShares: 512, MemoryLimitInBytes: 256 << 20, MemorySwapLimitInBytes: 256 << 20,

@@ -41,7 +41,7 @@ func init() {
 		"logs": (*play).logs, "list": (*play).list, "host": (*play).host, "ping": (*play).ping,
 		"addresses": (*play).addressesHeld, "wait-addresses": (*play).waitAddresses, "crash": (*play).crash,
 		"check":        func(p *play, _ []string) (string, error) { out, _ := p.pinfold("check"); return p.anonymous(out), nil },
-		"reboot":       func(p *play, _ []string) (string, error) { p.node.reboot(); return "rebooted", nil },
+		"reboot":       func(p *play, _ []string) (string, error) { p.boot(); return "rebooted", nil },
 		"kill-daemon":  func(p *play, _ []string) (string, error) { p.kill(); return "killed", nil },
 		"stop-daemon":  func(p *play, _ []string) (string, error) { p.signal(syscall.SIGTERM); return "ended", nil },
 		"start-daemon": func(p *play, _ []string) (string, error) { p.launch(); return "serving", nil },

@@ -52,7 +52,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	defer streams.Close()
+	defer func() { _ = streams.Close() }()
 	listener, err := listen(c.Socket)
 	if err != nil {
 		return err

@@ -192,6 +192,9 @@ func (c *checker) container(ctr *Container) {
 	state, inPinder := c.known[rec.ID]
 	switch rec.State {
 	case Created, Running:
+		if ctr.stale.Load() {
+			return // its process is made anew when it is started
+		}
 		if !rec.Process.alive() && (!inPinder || state.Exit == nil) {
 			c.differ(reported, name, "it is recorded as %s, but its process (pid %d) is gone", rec.State, rec.Process.PID)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -150,17 +151,13 @@ func (n *Node) cgroupParent(r *SandboxRecord) string {
 		return parent
 	}
 	if n.Host.SystemdCgroup {
-		return ownSlice
+		return spec.DefaultCgroupParent(n.Host) // systemd removes scopes and empty slices by itself
 	}
 	return path.Join("/", ownGroup, r.ID)
 }
 
-const (
-	// ownGroup is the cgroup of pods and plugins that have no parent of the kubelet's.
-	ownGroup = "pinfold"
-	// ownSlice is the same for the systemd driver, which removes scopes by itself.
-	ownSlice = "system.slice"
-)
+// ownGroup is the cgroup of pods and plugins that have no parent of the kubelet's.
+const ownGroup = "pinfold"
 
 // removeCgroup removes the pod's group if it is ours; the kubelet's it removes itself.
 func (s *Sandboxes) removeCgroup(box *Sandbox) {

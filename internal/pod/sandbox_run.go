@@ -151,6 +151,11 @@ func (s *Sandboxes) forget(_ context.Context, box *Sandbox) error {
 		box.durable = nil
 	}
 	s.removeCgroup(box)
+	// Where the network step was never come to, its undoing was not asked for, and no plugin is owed
+	// anything although the plan in the record says so: see unpin.
+	if err := pin.Unpin(s.node.Paths.netNS(box.ID)); err != nil {
+		return err
+	}
 	if err := s.node.Records.Delete(sandboxKey(box.ID)); err != nil {
 		return err
 	}

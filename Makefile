@@ -15,7 +15,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Each of the three commands has a variable main.version.
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.
-TEST_FLAGS := -count=1 -p 2 -timeout 15m
+TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
 .PHONY: help tools build demo lint test test-race test-vm test-vm-short soak clean
 

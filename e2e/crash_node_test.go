@@ -161,7 +161,8 @@ func (n *crashNode) pinders() (reaper, supervisor int, err error) {
 		parent[pid], _ = strconv.Atoi(fields[1])
 	}
 	for pid, up := range parent {
-		if _, ok := parent[up]; ok {
+		// A child that has not come to its exec yet looks like its parent, the supervisor.
+		if above, ok := parent[up]; ok && parent[above] == 0 {
 			return up, pid, nil
 		}
 	}
@@ -236,6 +237,9 @@ func (n *crashNode) bystanderUnharmed() error {
 	if b.log == "" {
 		return nil
 	}
+	if err := n.readCounts(); err != nil {
+		return err
+	}
 	before := b.read
 	return n.until("the bystander to go on counting", func() bool {
 		err = n.readCounts()
@@ -287,7 +291,7 @@ func (n *crashNode) state() hostState {
 			add(line)
 		}
 	}
-	for _, line := range rules() {
+	for _, line := range n.rules() {
 		if id := idPattern.FindString(line); id == "" || ids[id] {
 			add(line)
 		}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -18,6 +20,8 @@ type subject struct {
 	// mute: what read its container's output was killed with all that could replace it, the daemon and both
 	// halves of pinder; what it said since, and how it ended for that, is nobody's promise.
 	mute bool
+	// replaced: a second container writes to the same log.
+	replaced bool
 }
 
 // operation is one that may be cut off anywhere.
@@ -43,7 +47,7 @@ func operations() []operation {
 		{name: "run pod, undone", options: []string{"userns", "shared-pid"}, act: (*subject).runPod, holds: (*subject).podReady, fails: "RunPodSandbox:ready:before"},
 		{name: "create", options: userns, prepare: (*subject).runPod, act: (*subject).create, holds: (*subject).oneContainer},
 		{name: "create, undone", options: userns, prepare: (*subject).runPod, act: (*subject).create, holds: (*subject).oneContainer, fails: "CreateContainer:created:before"},
-		{name: "start", runs: true, options: userns, prepare: (*subject).created, act: (*subject).start, holds: (*subject).talks},
+		{name: "start", runs: true, options: userns, prepare: (*subject).created, act: (*subject).startOrReplace, holds: (*subject).talks},
 		{name: "exit", runs: true, options: userns, prepare: (*subject).started, act: (*subject).exits, holds: exited(7)},
 		{name: "stop", runs: true, options: userns, prepare: (*subject).started, act: (*subject).stop, holds: exited(5)},
 		{name: "remove", runs: true, options: userns, prepare: (*subject).started, act: (*subject).remove, holds: (*subject).noContainer},
@@ -79,6 +83,21 @@ func (s *subject) created() error { return errors.Join(s.runPod(), s.create()) }
 func (s *subject) start() error {
 	_, err := s.runtime.StartContainer(s.ctx(), &runtimeapi.StartContainerRequest{ContainerId: s.container})
 	return err
+}
+
+// startOrReplace does as the kubelet does: a container whose start failed has ended for good, and another
+// takes its place.
+func (s *subject) startOrReplace() error {
+	err := s.start()
+	if status.Code(err) != codes.FailedPrecondition {
+		return err
+	}
+	got, statusErr := s.containerStatus(s.container)
+	if got.GetReason() != "StartError" {
+		return errors.Join(err, statusErr)
+	}
+	s.replaced = true
+	return errors.Join(s.remove(), s.create(), s.start())
 }
 
 func (s *subject) started() error {
@@ -227,7 +246,7 @@ func (s *subject) talks() error {
 		return nil
 	}
 	err = s.until("the container's word", func() bool { return strings.Contains(s.said(), "hello\n") })
-	if said := s.said(); err != nil || strings.Count(said, "hello") != 1 {
+	if said := s.said(); err != nil || strings.Count(said, "hello") != 1 && !s.replaced {
 		return fmt.Errorf("the container's log: %w: %q", err, said)
 	}
 	return nil
@@ -236,16 +255,16 @@ func (s *subject) talks() error {
 // exited: the container has ended with that code, and its last words are in the log, once.
 func exited(code int32) func(s *subject) error {
 	return func(s *subject) error {
-		status, err := s.containerStatus(s.container)
+		got, err := s.containerStatus(s.container)
 		if err != nil {
 			return err
 		}
-		if status.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.mute {
+		if got.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.mute {
 			return nil
 		}
-		if status.State != runtimeapi.ContainerState_CONTAINER_EXITED || status.ExitCode != code {
+		if got.State != runtimeapi.ContainerState_CONTAINER_EXITED || got.ExitCode != code {
 			return fmt.Errorf("the container is %s with code %d (%s, %s), want exited with %d",
-				status.State, status.ExitCode, status.Reason, status.Message, code)
+				got.State, got.ExitCode, got.Reason, got.Message, code)
 		}
 		want := "stdout F hello\nstdout F bye\n"
 		if code == 137 {

@@ -312,15 +312,13 @@ func fifty(t *testing.T, request func() (string, error)) []string {
 
 // long: one request after the other, in the order of a pod's life.
 //
-// long: three kinds of request, cut in the same way.
-//
 // TestACancelledRequestGoesOn: the work is done once, and the same request again gets its result.
 func TestACancelledRequestGoesOn(t *testing.T) {
 	s := newSubject(t, "userns")
 	cut := func(order string, request func(ctx context.Context) error) {
 		t.Helper()
 		stop := s.armed()
-		defer stop.close()
+		t.Cleanup(stop.close) // not before whoever waits has come to read
 		s.order(order, "pause")
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() {

@@ -202,8 +202,7 @@ func stepPoints(op operation, log string) []point {
 				text = fmt.Sprintf("%s pause", took/2)
 			}
 			for _, victim := range []string{daemonVictim, supervisorVictim, reaperVictim, pinderVictim, allVictim} {
-				// The daemon does nothing while it is held, so pinder's part in a step is "during".
-				if !wholeMatrix && victim != daemonVictim && phase != "during" {
+				if !wholeMatrix && !inShort(step, phase, victim) {
 					continue
 				}
 				points = append(points, point{
@@ -211,7 +210,7 @@ func stepPoints(op operation, log string) []point {
 					order: operation + ":" + step + ":" + phase, orderText: text,
 				})
 			}
-			if phase != "during" {
+			if phase == "before" || phase == "after" && wholeMatrix {
 				points = append(points, point{
 					op: op, place: operation + "/" + step, phase: phase, victim: errorVictim,
 					order: operation + ":" + step + ":" + phase, orderText: "error EIO",
@@ -220,6 +219,12 @@ func stepPoints(op operation, log string) []point {
 		}
 	}
 	return points
+}
+
+// inShort says which points of the steps are tried when not the whole matrix is asked for. The daemon
+// does nothing while it is held before or after a step, so pinder's part in a step is "during".
+func inShort(step, phase, victim string) bool {
+	return victim == daemonVictim || phase == "during" && (victim == pinderVictim || strings.Contains(step, "runtime"))
 }
 
 func callPoints(op operation, calls []string) []point {
@@ -237,6 +242,9 @@ func callPoints(op operation, calls []string) []point {
 			for _, victim := range []string{own, daemonVictim, supervisorVictim, reaperVictim, pinderVictim, allVictim} {
 				if own == pluginVictim && !slices.Contains([]string{pluginVictim, daemonVictim}, victim) {
 					continue // pinder has no part in it
+				}
+				if !wholeMatrix && slices.Contains([]string{supervisorVictim, reaperVictim, allVictim}, victim) {
+					continue
 				}
 				text := "pause"
 				if phase == "after" {
@@ -336,7 +344,7 @@ func (n *crashNode) try(p point) (string, error) {
 		return "", err
 	}
 	if err := n.clean(); err != nil {
-		return "", err
+		return "", errors.Join(err, n.bystanderUnharmed())
 	}
 	return verdict, n.checkAgrees(p.victim)
 }

@@ -126,7 +126,7 @@ func TestAFailedCreationIsNoEvent(t *testing.T) {
 	n := started(t)
 	l := n.listen()
 	pod := n.runPodOf(n.podConfig("p"))
-	n.refusesMounts(pod, codes.NotFound, "nor its directory", &runtimeapi.Mount{HostPath: n.path("a/b"), ContainerPath: "/x"})
+	n.refusesMounts(pod, codes.NotFound, "does not exist", &runtimeapi.Mount{HostPath: n.path("a/b"), ContainerPath: "/x"})
 	wrong := containerConfig("wrong", "/no/such/command")
 	if _, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: wrong}); err == nil {
 		t.Error("a command that does not exist was taken")

@@ -19,7 +19,7 @@ type hostState map[string]bool
 // test's business; the bridge stays by design of its plugin and is told apart by its name.
 func (n *node) hostState() hostState {
 	s := hostState{}
-	for _, lines := range [][]string{mountLines(), links(), rules(), n.processes(), n.cgroups(), n.files()} {
+	for _, lines := range [][]string{mountLines(), n.links(), n.rules(), n.processes(), n.cgroups(), n.files()} {
 		for _, line := range lines {
 			if !n.foreign(line) {
 				s[line] = true
@@ -34,7 +34,7 @@ func (n *node) foreign(line string) bool {
 	if strings.Contains(line, n.dir) {
 		return false
 	}
-	return strings.Contains(line, os.TempDir()+"/pf-") || strings.HasPrefix(line, "link pf")
+	return strings.Contains(line, os.TempDir()+"/pf-")
 }
 
 // leftovers are the lines that were not there when the test began.
@@ -61,28 +61,38 @@ func mountLines() []string {
 	return lines
 }
 
-// links are the network interfaces of the tests' own network namespace.
-func links() []string {
-	out, err := exec.Command("ip", "-brief", "link").Output()
+// links are what is plugged into the node's bridge; the bridge itself stays by its plugin's design, and
+// other nodes of the tests share the network namespace.
+func (n *node) links() []string {
+	out, err := exec.Command("ip", "-oneline", "link").Output()
 	if err != nil {
 		return []string{"links: " + err.Error()}
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
-		name, _, _ := strings.Cut(strings.Fields(line)[0], "@")
-		lines = append(lines, "link "+name)
+		fields := strings.Fields(line)
+		name, _, _ := strings.Cut(strings.TrimSuffix(fields[1], ":"), "@")
+		at := slices.Index(fields, "master")
+		if at >= 0 && at+1 < len(fields) && fields[at+1] == n.bridge() {
+			lines = append(lines, "link "+name)
+		}
 	}
 	return lines
 }
 
-// rules are the firewall rules that name an address; chains of portmap itself stay by its design.
-func rules() []string {
+var idInRule = regexp.MustCompile(`[0-9a-f]{32}`)
+
+// rules are the firewall rules of the node's pods, told by their address or by the pod's ID; chains of
+// portmap itself stay by its design.
+func (n *node) rules() []string {
+	four, six := fmt.Sprintf("10.77.%d.", n.number), fmt.Sprintf("fd77:%d:", n.number)
 	var lines []string
 	for _, save := range []string{"iptables-save", "ip6tables-save"} {
 		out, _ := exec.Command(save).Output()
 		for line := range strings.Lines(string(out)) {
-			if strings.HasPrefix(line, "-A") && (strings.Contains(line, "pinfold-test") || strings.Contains(line, "CNI-")) &&
-				!strings.Contains(line, "CNI-HOSTPORT") {
+			id := idInRule.FindString(line)
+			ours := strings.Contains(line, four) || strings.Contains(line, six) || id != "" && n.knowsID(id)
+			if strings.HasPrefix(line, "-A") && ours {
 				lines = append(lines, save+" "+strings.TrimSpace(line))
 			}
 		}

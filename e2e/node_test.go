@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,8 +53,10 @@ type node struct {
 	number int
 	// flags come after the usual ones.
 	flags []string
-	env   []string
-	boots int
+	// program is the daemon's binary, if not the usual one.
+	program string
+	env     []string
+	boots   int
 
 	daemon *exec.Cmd
 	exited chan struct{}
@@ -127,7 +130,7 @@ func (n *node) arguments() []string {
 // launch runs the daemon and waits until it serves.
 func (n *node) launch() {
 	n.t.Helper()
-	n.daemon = exec.Command(binaries.pinfoldd, n.arguments()...)
+	n.daemon = exec.Command(cmp.Or(n.program, binaries.pinfoldd), n.arguments()...)
 	n.daemon.Stderr = n.log
 	n.daemon.Env = append(os.Environ(), n.env...)
 	if err := n.daemon.Start(); err != nil {

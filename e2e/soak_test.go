@@ -331,23 +331,29 @@ func (w *soakWorker) judgePod(p *soakPod, resp *runtimeapi.PodSandboxStatusRespo
 	}
 }
 
-// checkLog looks for lost and doubled lines: each container counts.
-func (w *soakWorker) checkLog(c *soakContainer) {
+// checkLog looks for lost and doubled lines, as each container counts, and returns how many there are.
+func (w *soakWorker) checkLog(c *soakContainer) int {
 	data, err := os.ReadFile(filepath.Clean(c.log))
 	if err != nil {
 		w.t.Errorf("%s: %v", w.name, err)
-		return
+		return 0
 	}
-	n := 0
+	n, part := 0, ""
 	for line := range strings.Lines(string(data)) {
-		fields := strings.Fields(line)
-		if !strings.HasSuffix(line, "\n") {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+		if !strings.HasSuffix(line, "\n") || len(fields) != 4 {
 			break // being written
 		}
-		n++
-		if len(fields) != 4 || fields[3] != strconv.Itoa(n) {
-			w.t.Errorf("%s: line %d of %s is %q", w.name, n, c.log, line)
-			return
+		if fields[2] == "P" {
+			part += fields[3]
+			continue
 		}
+		n++
+		if part+fields[3] != strconv.Itoa(n) {
+			w.t.Errorf("%s: line %d of %s is %q", w.name, n, c.log, line)
+			return n
+		}
+		part = ""
 	}
+	return n
 }

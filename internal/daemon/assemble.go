@@ -222,6 +222,7 @@ func (p *parts) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("pinder: %w", err)
 	}
+	p.upgradePinder(ctx)
 	p.containers.Connected()
 	p.recovery.Reconcile(ctx)
 	if p.plugins != nil {
@@ -232,6 +233,28 @@ func (p *parts) recover(ctx context.Context) error {
 	go p.debts.Run(ctx, p.recovery.Pay)
 	go p.collectNetwork(ctx)
 	return nil
+}
+
+// upgradePinder replaces a pinder that runs from another binary than ours, in place: an upgrade or a
+// downgrade of the package has left it behind. Containers, logs and exit codes go on. Where it fails
+// the old one does: the protocol is made for that.
+func (p *parts) upgradePinder(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	reaper, _, err := p.node.Pinder.Processes(ctx)
+	if err != nil {
+		return
+	}
+	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", reaper))
+	installed, statErr := os.Stat(p.node.Paths.Pinder)
+	if err != nil || statErr != nil || os.SameFile(running, installed) {
+		return
+	}
+	if err := p.node.Pinder.Upgrade(ctx, p.node.Paths.Pinder); err != nil {
+		p.node.Log.Warn("pinder not upgraded; the one that runs goes on", "error", err)
+		return
+	}
+	p.node.Log.Info("pinder upgraded in place", "binary", p.node.Paths.Pinder)
 }
 
 // load stores the images of an archive.

@@ -23,7 +23,8 @@ import (
 type strays struct {
 	mu   sync.Mutex
 	byID map[string][]*handle
-	logs map[*handle]string // the files of their --log options
+	// files are those that nobody needs when the call has ended.
+	files map[*handle][]string
 }
 
 // scanLimit bounds the wait for an earlier supervisor's children that have not
@@ -31,7 +32,7 @@ type strays struct {
 const scanLimit = time.Second
 
 func findStrays(callsDir, stateDir string) *strays {
-	s := &strays{byID: map[string][]*handle{}, logs: map[*handle]string{}}
+	s := &strays{byID: map[string][]*handle{}, files: map[*handle][]string{}}
 	for giveUp := time.Now().Add(scanLimit); ; time.Sleep(time.Millisecond) {
 		if unborn := s.scan(callsDir, stateDir); !unborn || time.Now().After(giveUp) {
 			return s
@@ -48,7 +49,7 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 		}
 	}
 	clear(s.byID)
-	clear(s.logs)
+	clear(s.files)
 	mark := []byte("\x00" + callsDir + "/")
 	twin := []byte("pinder\x00supervise\x00--state\x00" + stateDir + "\x00")
 	ours, _ := os.Readlink("/proc/self/ns/pid")
@@ -87,11 +88,25 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 			id = fields[len(fields)-2]
 		}
 		s.byID[id] = append(s.byID[id], h)
-		if at := slices.Index(fields, "--log"); at >= 0 && at+1 < len(fields) {
-			s.logs[h] = fields[at+1]
-		}
+		s.files[h] = strayFiles(fields)
 	}
 	return unborn
+}
+
+// strayFiles are the files that a call names: its log, and the pid file of an exec, which is of no use to
+// anybody any more. That of a create is read when the container is restored.
+func strayFiles(args []string) []string {
+	options := []string{"--log"}
+	if slices.Contains(args, "exec") {
+		options = append(options, "--pid-file", "--process")
+	}
+	var files []string
+	for _, option := range options {
+		if at := slices.Index(args, option); at >= 0 && at+1 < len(args) {
+			files = append(files, args[at+1])
+		}
+	}
+	return files
 }
 
 func commandLine(pid int) []byte {
@@ -119,13 +134,13 @@ func (s *strays) await(id string, deadline time.Time) bool {
 			_ = h.raw.Read(ended)
 		}
 		h.close()
-		// It may have made the file after the files of dead supervisors were removed.
+		// It may have made them after the files of dead supervisors were removed.
 		s.mu.Lock()
-		log := s.logs[h]
-		delete(s.logs, h)
+		files := s.files[h]
+		delete(s.files, h)
 		s.mu.Unlock()
-		if log != "" {
-			_ = os.Remove(log)
+		for _, file := range files {
+			_ = os.Remove(file)
 		}
 	}
 	return len(hs) > 0

@@ -17,10 +17,6 @@ import (
 	"fmt"
 )
 
-// Version is the protocol version of this release. It grows when a message
-// changes its meaning; additions are capabilities and need no new version.
-const Version = 1
-
 // Requests (daemon to pinder).
 const (
 	TypeHello     = "hello"    // both directions, first message; body Hello

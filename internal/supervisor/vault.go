@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/protocol"
@@ -140,20 +141,22 @@ func (c *Client) giveBack(ctx context.Context, s *session) error {
 	for _, key := range want.Keys {
 		c.mu.Lock()
 		d := c.vault[key]
-		delete(c.vault, key) // pinder's sync brings it again
+		delete(c.vault, key)
 		c.mu.Unlock()
 		if len(d.fds) == 0 {
 			continue
 		}
 		_, err := s.ask(ctx, protocol.TypeRestore, protocol.Keep{Key: key, Kinds: d.kinds}, d.fds)
-		if errors.Is(err, errLost) || ctx.Err() != nil {
-			c.hold(key, d) // for the next pinder
+		switch {
+		case errors.Is(err, errLost) || errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil:
+			// This pinder is ending itself; for the next one.
+			c.hold(key, d)
 			return errLost
-		}
-		d.close()
-		if err != nil { // deleted meanwhile, or of a layout it does not know
+		case err != nil: // deleted meanwhile, or of a layout it does not know
+			d.close()
 			c.o.Log.Info("pinder does not take back an object", "object", key, "error", err)
-		} else {
+		default:
+			c.hold(key, d) // until pinder's sync brings it again: it may be killed before that
 			c.o.Log.Info("gave an object back to pinder", "object", key)
 		}
 	}

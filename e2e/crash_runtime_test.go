@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// TestARuntimeThatFailsFailsTheContainerAndNoOther runs through what an OCI runtime can do wrong at
+// "create": the error says where, nothing is listed, and the same request again succeeds.
+func TestARuntimeThatFailsFailsTheContainerAndNoOther(t *testing.T) {
+	s := newSubject(t, "userns")
+	if err := s.runPod(); err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []string{"fail out of luck", "rubbish", "signal 9", "signal 11", "after fail out of luck", "after signal 9", "late 100ms"} {
+		late := strings.HasPrefix(fault, "late")
+		s.order("runc:create", fault)
+		err := s.create()
+		if (err == nil) != late {
+			t.Errorf("%s: %v", fault, err)
+		}
+		if err != nil {
+			if text := messageOf(err); !strings.Contains(text, "step runtime create") {
+				t.Errorf("%s: the error does not say where: %s", fault, text)
+			}
+			if err := s.noContainer(); err != nil {
+				t.Errorf("%s: %v", fault, err)
+			}
+			if err := s.create(); err != nil {
+				t.Errorf("%s: the same request again: %v", fault, err)
+			}
+		}
+		if err := s.oneContainer(); err != nil {
+			t.Errorf("%s: %v", fault, err)
+		}
+		if err := s.remove(); err != nil {
+			t.Errorf("%s: %v", fault, err)
+		}
+		remove(t, s.path("logs", s.name, "c.log"))
+	}
+	s.unharmed()
+}
+
+// TestARuntimeThatFailsAtStart: the container has ended, and says why.
+func TestARuntimeThatFailsAtStart(t *testing.T) {
+	s := newSubject(t, "userns")
+	if err := s.runPod(); err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []string{"fail out of luck", "signal 9", "after signal 9"} {
+		if err := s.create(); err != nil {
+			t.Fatal(err)
+		}
+		s.order("runc:start", fault)
+		if err := s.start(); err == nil {
+			t.Errorf("%s: the container was started all the same", fault)
+		}
+		got, err := s.containerStatus(s.container)
+		if err != nil || got.State != runtimeapi.ContainerState_CONTAINER_EXITED || got.Message == "" {
+			t.Errorf("%s: %v %v", fault, got, err)
+		}
+		if err := s.remove(); err != nil {
+			t.Errorf("%s: %v", fault, err)
+		}
+	}
+	s.unharmed()
+}
+
+// TestARuntimeThatFailsAtDelete: what could not be removed is asked for again, by the client or by itself.
+func TestARuntimeThatFailsAtDelete(t *testing.T) {
+	s := newSubject(t, "userns")
+	for _, fault := range []string{"fail out of luck", "signal 9", "after signal 9", "late 100ms"} {
+		if err := s.started(); err != nil {
+			t.Fatal(err)
+		}
+		s.order("runc:delete", fault)
+		if err := s.remove(); err != nil && s.remove() != nil {
+			t.Errorf("%s: twice: %v", fault, err)
+		}
+		if err := s.noContainer(); err != nil {
+			t.Errorf("%s: %v", fault, err)
+		}
+		remove(t, s.path("logs", s.name, "c.log"))
+		s.unharmed()
+	}
+}
+
+// TestARuntimeThatHangsAtCreateHoldsUpNothingElse: the request ends at its deadline, the bystander's
+// pod takes new containers meanwhile, and when the runtime is ended, so is the business.
+func TestARuntimeThatHangsAtCreateHoldsUpNothingElse(t *testing.T) {
+	s := newSubject(t, "userns")
+	if err := s.runPod(); err != nil {
+		t.Fatal(err)
+	}
+	stop := s.armed()
+	defer stop.close()
+	s.order("runc:create", "pause")
+	_, err := s.runtime.CreateContainer(shortly(t), &runtimeapi.CreateContainerRequest{
+		PodSandboxId: s.pod, Config: containerConfig("c", "sh", "-c", script),
+	})
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("%v", err)
+	}
+	pid := <-stop.pid
+	if out, _ := s.pinfold("why"); !strings.Contains(out, "runtime create") {
+		t.Errorf("pinfold why does not say what it waits for:\n%s", out)
+	}
+	other := s.subject(operation{options: []string{"userns"}})
+	if err := other.started(); err != nil {
+		t.Errorf("another pod meanwhile: %v", err)
+	}
+	if err := other.takeAway(); err != nil {
+		t.Error(err)
+	}
+	if err := s.slay(runtimeVictim, pid); err != nil {
+		t.Error(err)
+	}
+	if err := s.until("the end of the business", func() bool { return s.create() == nil }); err != nil {
+		t.Error(err)
+	}
+	if err := s.oneContainer(); err != nil {
+		t.Error(err)
+	}
+	s.unharmed()
+}

@@ -50,6 +50,9 @@ test-vm: must-be-root tools ## the end-to-end tests on pure cgroup v2 and an old
 test-vm-short: must-be-root tools ## of these, life cycles, resources and statistics
 	@PINFOLD_VM_RUN='^Test(Scenarios|Resources|Stats|Metrics|OOM)' hack/vm/test.sh minimal systemd
 
+crash: must-be-root tools ## the whole crash matrix: each step, each phase, whoever is killed (root)
+	@PINFOLD_CRASH=all go test -count=1 -v -timeout 60m -run TestCrashMatrix ./e2e
+
 soak: must-be-root tools ## random operations and kills: make soak SEED=1 MINUTES=10 (root)
 	@PINFOLD_SOAK_SEED=$(or $(SEED),1) PINFOLD_SOAK_MINUTES=$(or $(MINUTES),10) go test -count=1 -v -timeout 0 -run TestSoak ./e2e
 

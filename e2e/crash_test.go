@@ -202,7 +202,7 @@ func stepPoints(op operation, log string) []point {
 				text = fmt.Sprintf("%s pause", took/2)
 			}
 			for _, victim := range []string{daemonVictim, supervisorVictim, reaperVictim, pinderVictim, allVictim} {
-				if !wholeMatrix && !inShort(step, phase, victim) {
+				if !wholeMatrix && !inShort(victim) {
 					continue
 				}
 				points = append(points, point{
@@ -221,11 +221,9 @@ func stepPoints(op operation, log string) []point {
 	return points
 }
 
-// inShort says which points of the steps are tried when not the whole matrix is asked for. The daemon
-// does nothing while it is held before or after a step, so pinder's part in a step is "during".
-func inShort(step, phase, victim string) bool {
-	return victim == daemonVictim || phase == "during" && (victim == pinderVictim || strings.Contains(step, "runtime"))
-}
+// inShort says which points of the steps are tried when not the whole matrix is asked for: the daemon's.
+// Pinder's own tests, and the soak, kill pinder.
+func inShort(victim string) bool { return victim == daemonVictim }
 
 func callPoints(op operation, calls []string) []point {
 	slices.Sort(calls)
@@ -243,7 +241,7 @@ func callPoints(op operation, calls []string) []point {
 				if own == pluginVictim && !slices.Contains([]string{pluginVictim, daemonVictim}, victim) {
 					continue // pinder has no part in it
 				}
-				if !wholeMatrix && slices.Contains([]string{supervisorVictim, reaperVictim, allVictim}, victim) {
+				if !wholeMatrix && slices.Contains([]string{supervisorVictim, reaperVictim, pinderVictim, allVictim}, victim) {
 					continue
 				}
 				text := "pause"

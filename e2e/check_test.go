@@ -38,7 +38,7 @@ func (n *node) expectCheck(code int, says ...string) {
 
 func TestCheckFindsEachDifferenceAndRepairRemovesWhatIsCertain(t *testing.T) {
 	n := started(t)
-	p := &play{node: n, pods: map[string]string{}, containers: map[string]string{}, logOf: map[string]string{}, addresses: map[string][]string{}}
+	p := newPlayOn(n)
 	p.must(p.runPod([]string{"a", "userns"}))
 	p.must(p.create([]string{"a", "c", "--", "sleep", "1000"}))
 	p.must(p.startContainer([]string{"c"}))

@@ -44,7 +44,7 @@ func deadServer(t *testing.T, dir string) (revive func()) {
 
 func TestAVolumeOnADeadServerHoldsUpNothingElse(t *testing.T) {
 	n := started(t)
-	p := &play{node: n, pods: map[string]string{}, containers: map[string]string{}, logOf: map[string]string{}, addresses: map[string][]string{}}
+	p := newPlayOn(n)
 	p.must(p.runPod([]string{"hung", "userns"}))
 	revive := deadServer(t, n.path("volumes/dead"))
 

@@ -50,7 +50,7 @@ func durableFiles(t *testing.T, root string) []string {
 
 func TestAnyRecordMayBeEmptyHalfOrMissingAfterAPowerCut(t *testing.T) {
 	n := started(t)
-	p := &play{node: n, pods: map[string]string{}, containers: map[string]string{}, logOf: map[string]string{}, addresses: map[string][]string{}}
+	p := newPlayOn(n)
 	for _, pod := range []string{"a", "b"} {
 		p.must(p.runPod([]string{pod, "userns"}))
 		p.must(p.create([]string{pod, "c" + pod, "--", "sh", "exit 4"}))

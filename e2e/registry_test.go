@@ -114,7 +114,7 @@ func TestAnImageIsPulledFromAnAuthenticatedRegistryAndRuns(t *testing.T) {
 // runOnce runs a container of an image to its end and expects its output.
 func (n *node) runOnce(pod, image string) {
 	n.t.Helper()
-	p := &play{node: n, pods: map[string]string{}, containers: map[string]string{}, logOf: map[string]string{}, addresses: map[string][]string{}}
+	p := newPlayOn(n)
 	p.must(p.runPod([]string{pod, "userns"}))
 	config := containerConfig("c", "sh", "-c", "echo from the image; exit 5")
 	config.Image.Image = image

@@ -118,9 +118,11 @@ type play struct {
 	attempts  uint32
 }
 
-func newPlay(t *testing.T) *play {
+func newPlay(t *testing.T) *play { return newPlayOn(started(t)) }
+
+func newPlayOn(n *node) *play {
 	return &play{
-		node: started(t), pods: map[string]string{}, containers: map[string]string{},
+		node: n, pods: map[string]string{}, containers: map[string]string{},
 		addresses: map[string][]string{}, logOf: map[string]string{},
 	}
 }

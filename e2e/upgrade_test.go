@@ -33,11 +33,6 @@ func next(t *testing.T) string {
 	return dir
 }
 
-// newPlayOn is a play on a node that was made otherwise.
-func newPlayOn(n *node) *play {
-	return &play{node: n, pods: map[string]string{}, containers: map[string]string{}, addresses: map[string][]string{}, logOf: map[string]string{}}
-}
-
 // A daemon of the next release works with a pinder of this one, and the reverse; and each takes over from
 // the other what is running.
 func TestDaemonAndPinderOfDifferentReleasesWorkTogether(t *testing.T) {

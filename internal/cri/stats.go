@@ -109,7 +109,7 @@ func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
 	return stats.Container{
 		ID:      rec.ID,
 		Process: stats.Process{PID: rec.Process.PID, StartTime: rec.Process.StartTime},
-		Layer:   filepath.Join(r.layersDir(), rec.Sandbox, "layers", rec.ID, "upper"),
+		Layer:   r.Node.Paths.Upper(rec.Sandbox, rec.ID),
 		Shares:  uint64(max(0, rec.Config.GetLinux().GetResources().GetCpuShares())),
 	}
 }

@@ -88,7 +88,7 @@ func (s *Containers) describe(box *Sandbox, c *Container, dir string) error {
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "config.dump"), config, 0o600),
 		os.WriteFile(filepath.Join(dir, "spec.dump"), s.node.Bundle(rec.ID), 0o600),
-		archiveLayer(filepath.Join(s.node.Paths.layer(box.ID, rec.ID), "upper"), filepath.Join(dir, "rootfs-diff.tar")),
+		archiveLayer(s.node.Paths.Upper(box.ID, rec.ID), filepath.Join(dir, "rootfs-diff.tar")),
 	)
 }
 

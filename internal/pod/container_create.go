@@ -202,7 +202,7 @@ func (s *Containers) mountRoot(_ context.Context, box *Sandbox, c *Container) er
 	}
 	defer user.Close()
 	_, err = s.node.Mounts.MountRoot(c.ID, rootfs.Overlay{
-		Lower: layers, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), UserNS: user.orNil(),
+		Lower: layers, Upper: s.node.Paths.Upper(box.ID, c.ID), Work: filepath.Join(dir, "work"), UserNS: user.orNil(),
 	})
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/rootfs"
+	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -103,7 +104,7 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 	}
 	volume := rootfs.Volume{
 		Source:    source,
-		Mappings:  pin.Mappings{UIDs: idMaps(m.GetUidMappings()), GIDs: idMaps(m.GetGidMappings())},
+		Mappings:  pin.Mappings{UIDs: spec.IDMaps(m.GetUidMappings()), GIDs: spec.IDMaps(m.GetGidMappings())},
 		Recursive: true,
 	}
 	// The common case: the pod's own mappings, whose namespace is there already.

@@ -51,6 +51,11 @@ func (p Paths) layer(sandbox, container string) string {
 	return filepath.Join(p.sandbox(sandbox), "layers", container)
 }
 
+// Upper is the directory of what a container has written, within its layer.
+func (p Paths) Upper(sandbox, container string) string {
+	return filepath.Join(p.layer(sandbox, container), "upper")
+}
+
 func (p Paths) exit(sandbox, container string) string {
 	return filepath.Join(p.sandbox(sandbox), containersDir, container+".exit")
 }

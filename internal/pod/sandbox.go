@@ -90,19 +90,11 @@ func (r *SandboxRecord) SharesPID() bool {
 
 // Mappings are the pod's ID mappings, nil for a pod in the node's user namespace.
 func (r *SandboxRecord) Mappings() *pin.Mappings {
-	o := r.namespaceOptions().GetUsernsOptions()
-	if o == nil || o.GetMode() != runtimeapi.NamespaceMode_POD {
+	maps, own := spec.PodMappings(r.Config.PodSandboxConfig)
+	if !own {
 		return nil
 	}
-	return &pin.Mappings{UIDs: idMaps(o.GetUids()), GIDs: idMaps(o.GetGids())}
-}
-
-func idMaps(list []*runtimeapi.IDMapping) []pin.IDMap {
-	maps := make([]pin.IDMap, 0, len(list))
-	for _, m := range list {
-		maps = append(maps, pin.IDMap{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Length: m.GetLength()})
-	}
-	return maps
+	return &maps
 }
 
 // kinds are the namespaces that the pod has of its own, made and pinned before anything of it runs.

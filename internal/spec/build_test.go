@@ -30,7 +30,7 @@ func request(t testing.TB, pod, container string) Container {
 // fakePaths fills in what package pod would.
 func fakePaths(c *Container) {
 	options := podNamespaces(c.Sandbox.Config)
-	maps, own := podUserNS(c.Sandbox.Config)
+	maps, own := PodMappings(c.Sandbox.Config)
 	if own {
 		c.Sandbox.Namespaces.User, c.Sandbox.UserNS = "/ns/user", maps
 	}

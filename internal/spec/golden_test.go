@@ -47,7 +47,7 @@ func (s *scenario) container(t *testing.T) Container {
 	const pins, files = "/run/pinfold/ns/5a4db0c5", "/var/lib/pinfold/pods/5a4db0c5/files"
 	options := podNamespaces(c.Sandbox.Config)
 	paths := &c.Sandbox.Namespaces
-	maps, own := podUserNS(c.Sandbox.Config)
+	maps, own := PodMappings(c.Sandbox.Config)
 	if own {
 		c.Sandbox.UserNS, paths.User = maps, pins+"/user"
 	}

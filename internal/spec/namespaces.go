@@ -16,7 +16,7 @@ const namespaceField = securityField + ".namespace_options"
 // in the node's.
 func namespaces(h Host, c Container) ([]specs.LinuxNamespace, error) {
 	paths, options := c.Sandbox.Namespaces, podNamespaces(c.Sandbox.Config)
-	_, user := podUserNS(c.Sandbox.Config)
+	_, user := PodMappings(c.Sandbox.Config)
 	var list []specs.LinuxNamespace
 	var f faults
 	join := func(kind specs.LinuxNamespaceType, path string, wanted bool) {
@@ -83,7 +83,7 @@ func checkPodNamespaces(f *faults, h Host, options *runtimeapi.NamespaceOption) 
 	if userns.GetMode() != pod {
 		return
 	}
-	checkPodMappings(f, field, pin.Mappings{UIDs: idMaps(userns.GetUids()), GIDs: idMaps(userns.GetGids())})
+	checkPodMappings(f, field, pin.Mappings{UIDs: IDMaps(userns.GetUids()), GIDs: IDMaps(userns.GetGids())})
 	// A process in the pod's user namespace has no power over namespaces that the node's owns: it could
 	// mount neither /proc nor /dev/mqueue.
 	if pid == node {
@@ -166,13 +166,13 @@ func checkContainerUserNS(f *faults, sandbox *runtimeapi.PodSandboxConfig, optio
 		return
 	}
 	field := namespaceField + ".userns_options"
-	maps, own := podUserNS(sandbox)
+	maps, own := PodMappings(sandbox)
 	checkMode(f, field+".mode", options.GetMode(), runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE)
 	wants := options.GetMode() == runtimeapi.NamespaceMode_POD
 	switch {
 	case wants != own:
 		f.invalid(field+".mode", "%s differs from the pod's user namespace (of its own: %t)", options.GetMode(), own)
-	case own && !sameMappings(maps, pin.Mappings{UIDs: idMaps(options.GetUids()), GIDs: idMaps(options.GetGids())}):
+	case own && !sameMappings(maps, pin.Mappings{UIDs: IDMaps(options.GetUids()), GIDs: IDMaps(options.GetGids())}):
 		f.invalid(field, "mappings %v %v differ from the pod's", options.GetUids(), options.GetGids())
 	}
 }

@@ -186,7 +186,7 @@ func (b *bench) usernsPod() Sandbox {
 		UsernsOptions: &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: lines, Gids: lines},
 	}
 	b.must(ValidateSandbox(b.host, s.Config))
-	s.UserNS, _ = podUserNS(s.Config)
+	s.UserNS, _ = PodMappings(s.Config)
 	set, err := pin.Create(&s.UserNS, pin.User|pin.Net|pin.IPC|pin.UTS)
 	b.must(err)
 	defer set.Close()

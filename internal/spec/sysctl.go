@@ -69,7 +69,7 @@ func Sysctls(config *runtimeapi.PodSandboxConfig) []Sysctl {
 // no matter, for none of their processes is in the pod's network. "" if they are beyond what the kernel
 // takes.
 func allPingGroups(config *runtimeapi.PodSandboxConfig) string {
-	podMaps, own := podUserNS(config)
+	podMaps, own := PodMappings(config)
 	if !own {
 		return fmt.Sprintf("0 %d", maxPingGroup)
 	}
@@ -93,7 +93,7 @@ func hostPingGroups(config *runtimeapi.PodSandboxConfig, value string) (string, 
 	}
 	first, ok := parseID(ends[0])
 	last, ok2 := parseID(ends[1])
-	podMaps, own := podUserNS(config)
+	podMaps, own := PodMappings(config)
 	if !ok || !ok2 || !own || first > last {
 		return value, ok && ok2
 	}

@@ -145,16 +145,17 @@ func podNamespaces(config *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOpt
 	return config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 }
 
-// podUserNS returns the ID mappings that a pod configuration asks for, and whether it asks for any.
-func podUserNS(config *runtimeapi.PodSandboxConfig) (pin.Mappings, bool) {
+// PodMappings returns the ID mappings that a pod configuration asks for, and whether it asks for any.
+func PodMappings(config *runtimeapi.PodSandboxConfig) (pin.Mappings, bool) {
 	options := podNamespaces(config).GetUsernsOptions()
 	if options == nil || options.GetMode() != runtimeapi.NamespaceMode_POD {
 		return pin.Mappings{}, false
 	}
-	return pin.Mappings{UIDs: idMaps(options.GetUids()), GIDs: idMaps(options.GetGids())}, true
+	return pin.Mappings{UIDs: IDMaps(options.GetUids()), GIDs: IDMaps(options.GetGids())}, true
 }
 
-func idMaps(list []*runtimeapi.IDMapping) []pin.IDMap {
+// IDMaps are CRI's mapping lines in the form of package pin.
+func IDMaps(list []*runtimeapi.IDMapping) []pin.IDMap {
 	var maps []pin.IDMap
 	for _, m := range list {
 		maps = append(maps, pin.IDMap{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Length: m.GetLength()})

@@ -75,7 +75,7 @@ func checkMounts(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, mounts
 		}
 		checkMountSource(f, field, m)
 		checkMountMode(f, h, field, m)
-		_, userNS := podUserNS(sandbox)
+		_, userNS := PodMappings(sandbox)
 		if userNS && m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
 			// Copied into the mount namespace of another user namespace, a shared mount becomes a slave
 			// (mount_namespaces(7)).
@@ -151,7 +151,7 @@ func checkSecurity(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, sc *
 
 // checkIDsMapped checks the IDs that the request names; those of the image are left to EffectiveUser.
 func checkIDsMapped(f *faults, sandbox *runtimeapi.PodSandboxConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
-	maps, own := podUserNS(sandbox)
+	maps, own := PodMappings(sandbox)
 	if !own {
 		return
 	}

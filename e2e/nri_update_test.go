@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -103,4 +105,38 @@ func TestTwoContainersUpdateEachOther(t *testing.T) {
 	for _, id := range ids {
 		n.has(id, "shares", 700, shares)
 	}
+}
+
+// TestALatePluginLearnsOfEventsDuringItsSynchronize has a container updated and another one stopped while a
+// plugin is shown all there is: both events reach the plugin after that.
+func TestALatePluginLearnsOfEventsDuringItsSynchronize(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	pod := n.runPodOf(n.podConfig("p"))
+	updated, stopped := n.runContainerOf(pod, sleeper("updated")), n.runContainerOf(pod, sleeper("stopped"))
+	var requests sync.WaitGroup
+	p := n.register(&plugin{synchronize: func() {
+		began := make(chan struct{}, 2)
+		requests.Go(func() {
+			began <- struct{}{}
+			_, err := n.runtime.UpdateContainerResources(n.ctx(), &runtimeapi.UpdateContainerResourcesRequest{
+				ContainerId: updated, Linux: &runtimeapi.LinuxContainerResources{CpuShares: 500},
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		requests.Go(func() {
+			began <- struct{}{}
+			if _, err := n.runtime.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: stopped}); err != nil {
+				t.Error(err)
+			}
+		})
+		<-began
+		<-began
+		time.Sleep(300 * time.Millisecond) // time for requests that wait for nobody to be over
+	}}, "late")
+	requests.Wait()
+	n.tells(p, updated, "update", "updated")
+	n.tells(p, stopped, "stop", "remove")
 }

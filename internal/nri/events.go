@@ -31,6 +31,7 @@ func refusal(err error) error {
 
 // Pod implements pod.Plugins.
 func (p *Plugins) Pod(ctx context.Context, event pod.SandboxEvent, rec *pod.SandboxRecord) error {
+	defer p.runtime.BlockPluginSync().Unblock()
 	switch event {
 	case pod.PodRun:
 		return refusal(p.runPod(ctx, rec))
@@ -55,7 +56,6 @@ func (p *Plugins) Pod(ctx context.Context, event pod.SandboxEvent, rec *pod.Sand
 }
 
 func (p *Plugins) runPod(ctx context.Context, rec *pod.SandboxRecord) error {
-	defer p.runtime.BlockPluginSync().Unblock()
 	if err := p.runtime.RunPodSandbox(ctx, &api.RunPodSandboxRequest{Pod: p.pod(rec)}); err != nil {
 		p.told.addRefused(rec.ID)
 		return err
@@ -66,6 +66,10 @@ func (p *Plugins) runPod(ctx context.Context, rec *pod.SandboxRecord) error {
 
 // Container implements pod.Plugins.
 func (p *Plugins) Container(ctx context.Context, event pod.ContainerEvent, box *pod.SandboxRecord, rec *pod.ContainerRecord) error {
+	if event == pod.ContainerStopped {
+		return p.stopped(ctx, box, rec)
+	}
+	defer p.runtime.BlockPluginSync().Unblock()
 	switch event {
 	case pod.ContainerCreated:
 		return p.runtime.PostCreateContainer(ctx, &api.PostCreateContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
@@ -75,8 +79,6 @@ func (p *Plugins) Container(ctx context.Context, event pod.ContainerEvent, box *
 		return p.runtime.PostStartContainer(ctx, &api.PostStartContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
 	case pod.ContainerUpdated:
 		return p.runtime.PostUpdateContainer(ctx, &api.PostUpdateContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
-	case pod.ContainerStopped:
-		return p.stopped(ctx, box, rec)
 	case pod.ContainerRemoved:
 		if p.told.drop(rec.ID) {
 			return p.runtime.RemoveContainer(ctx, &api.RemoveContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
@@ -86,15 +88,22 @@ func (p *Plugins) Container(ctx context.Context, event pod.ContainerEvent, box *
 }
 
 func (p *Plugins) stopped(ctx context.Context, box *pod.SandboxRecord, rec *pod.ContainerRecord) error {
-	if !p.told.stop(rec.ID) {
-		return nil
-	}
-	answer, err := p.runtime.StopContainer(ctx, &api.StopContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
+	updates, err := p.tellStopped(ctx, box, rec)
 	if err != nil {
 		return err
 	}
-	_, err = p.apply(ctx, answer.GetUpdate())
+	_, err = p.apply(ctx, updates)
 	return err
+}
+
+// tellStopped returns what plugins want of other containers now.
+func (p *Plugins) tellStopped(ctx context.Context, box *pod.SandboxRecord, rec *pod.ContainerRecord) ([]*api.ContainerUpdate, error) {
+	defer p.runtime.BlockPluginSync().Unblock()
+	if !p.told.stop(rec.ID) {
+		return nil, nil
+	}
+	answer, err := p.runtime.StopContainer(ctx, &api.StopContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
+	return answer.GetUpdate(), err
 }
 
 // Adjust implements pod.Plugins.
@@ -133,7 +142,7 @@ func (p *Plugins) create(ctx context.Context, req *api.CreateContainerRequest) (
 
 // Update implements pod.Plugins.
 func (p *Plugins) Update(ctx context.Context, box *pod.SandboxRecord, rec *pod.ContainerRecord, to *runtimeapi.LinuxContainerResources) (*runtimeapi.LinuxContainerResources, error) {
-	answer, err := p.runtime.UpdateContainer(ctx, &api.UpdateContainerRequest{
+	answer, err := p.askUpdate(ctx, &api.UpdateContainerRequest{
 		Pod: p.pod(box), Container: p.container(rec), LinuxResources: fromCRI(to),
 	})
 	if err != nil {
@@ -151,4 +160,9 @@ func (p *Plugins) Update(ctx context.Context, box *pod.SandboxRecord, rec *pod.C
 		others = append(others, u)
 	}
 	return to, p.others(ctx, others, answer.GetEvict())
+}
+
+func (p *Plugins) askUpdate(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
+	defer p.runtime.BlockPluginSync().Unblock()
+	return p.runtime.UpdateContainer(ctx, req)
 }

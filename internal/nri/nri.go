@@ -7,8 +7,10 @@
 // A plugin that connects, early or late, gets Synchronize with all pods and containers that there are.
 // From then on it gets the event of each. No container is in both and none in neither: a container enters
 // the list in the same instant, as far as Synchronize can tell, as the plugins that are connected are asked
-// to adjust it. The two are excluded from each other (Adaptation.BlockPluginSync) for just that long,
-// never while the container is mounted or started.
+// to adjust it. NRI counts a plugin as connected only some time after it has answered Synchronize, so each
+// event is excluded from the whole of it (Adaptation.BlockPluginSync), for as long as plugins are told and no
+// longer: never while a container is mounted or started, and never while updates that plugins asked for are
+// made, because Synchronize may wait for those of its own.
 //
 // An object's stop and removal are told once, whoever caused them, and only of objects whose creation was
 // told or that were in a Synchronize. This book is in memory: after a restart plugins connect again and get

@@ -122,12 +122,8 @@ func (s *supervisor) existing(r *protocol.Create, deadline time.Time) (*protocol
 
 // undoCreate removes what a failed creation left. The caller holds p's op lock.
 func (s *supervisor) undoCreate(p *process) {
-	m := p.snapshot()
-	_, err := s.runRuntime(nil, m.Runtime, call{
-		step: "delete", args: []string{"delete", "--force", m.ID}, deadline: time.Now().Add(30 * time.Second),
-	})
-	if err != nil {
-		logf("undo create: container %s: %v", m.ID, err)
+	if err := p.erase(time.Now().Add(30 * time.Second)); err != nil {
+		logf("undo create: container %s: %v", p.snapshot().ID, err)
 	}
 	p.discard()
 }

@@ -135,10 +135,7 @@ func (s *supervisor) delete(r protocol.Delete) error {
 		return nil
 	}
 	s.strays.await(r.ID, deadline)
-	_, err = s.runRuntime(nil, m.Runtime, call{
-		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
-	})
-	if err != nil {
+	if err := p.erase(deadline); err != nil {
 		return wrapCall("delete", p, err)
 	}
 	if m.PID != 0 && !p.awaitExit(deadline) {
@@ -150,6 +147,28 @@ func (s *supervisor) delete(r protocol.Delete) error {
 	}
 	p.discard()
 	return nil
+}
+
+// killWait is how long a killed process may take to end before the runtime is asked to see to it: one in a
+// frozen cgroup of version 1 does not, until it is thawed.
+const killWait = time.Second
+
+// erase has the runtime delete the container. Its process is ended and awaited here first where there is one:
+// "runc delete --force" sleeps 100 ms before it looks whether what it has killed is gone, also when nothing
+// was left to kill.
+func (p *process) erase(deadline time.Time) error {
+	m := p.snapshot()
+	remove := func(args ...string) error {
+		_, err := p.sup.runRuntime(nil, m.Runtime, call{step: "delete", args: append(args, m.ID), deadline: deadline})
+		return err
+	}
+	if h := p.get(kindPidfd); h != nil && !p.hasExited() {
+		_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
+	}
+	if m.PID != 0 && p.awaitExit(time.Now().Add(killWait)) && remove("delete") == nil {
+		return nil
+	}
+	return remove("delete", "--force")
 }
 
 func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error {

@@ -97,9 +97,7 @@ func TestContainerThatEndsWhileNoSupervisorLives(t *testing.T) {
 	n.start("a")
 	n.exit("a")
 	_, inner := n.pids()
-	if err := unix.Kill(inner, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	n.stop(inner)
 	list := n.initOf("b")
 	if err := unix.Kill(list, unix.SIGTERM); err != nil { // pid 1 ignores it
 		t.Fatal(err)
@@ -230,6 +228,8 @@ func TestDaemonAndPinderLostTogether(t *testing.T) {
 	c := n.run("a", "while true; do sleep 0.1; done")
 	reaper, inner := n.pids()
 	_ = n.client.Close()
+	// Stopped, the one cannot take the other's place between the two deaths.
+	n.stop(inner)
 	n.kill(reaper)
 	n.kill(inner)
 	waitGone(reaper, 5*time.Second)

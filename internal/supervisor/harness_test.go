@@ -369,7 +369,18 @@ func (n *node) pids() (reaper, inner int) {
 
 func (n *node) kill(pid int) {
 	n.t.Helper()
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+	n.signal(pid, unix.SIGKILL)
+}
+
+// stop halts a process; it can still be killed.
+func (n *node) stop(pid int) {
+	n.t.Helper()
+	n.signal(pid, unix.SIGSTOP)
+}
+
+func (n *node) signal(pid int, s unix.Signal) {
+	n.t.Helper()
+	if err := unix.Kill(pid, s); err != nil {
 		n.t.Fatal(err)
 	}
 }

@@ -13,9 +13,7 @@ func TestStoppedSupervisorIsReplaced(t *testing.T) {
 	const lines = 1000000
 	n.run("a", "sleep 1; "+counter(lines, 9))
 	_, inner := n.pids()
-	if err := unix.Kill(inner, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	n.stop(inner)
 	began := time.Now()
 	n.newInner(inner)
 	t.Logf("replaced after %v", time.Since(began).Round(100*time.Millisecond))
@@ -29,9 +27,7 @@ func TestPinderStoppedAsAWholeIsReplaced(t *testing.T) {
 	n.run("a", "sleep 1; "+counter(lines, 5))
 	reaper, inner := n.pids()
 	for _, pid := range []int{reaper, inner} {
-		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		n.stop(pid)
 	}
 	began := time.Now()
 	if now, _ := n.newInner(inner); now == reaper {
@@ -46,9 +42,7 @@ func TestStoppedReaperIsReplaced(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "sleep 1000")
 	reaper, inner := n.pids()
-	if err := unix.Kill(reaper, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	n.stop(reaper)
 	began := time.Now()
 	if now, _ := n.newInner(inner); now != inner {
 		t.Errorf("reaper is %d, want %d", now, inner)

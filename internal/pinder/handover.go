@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -165,12 +164,4 @@ func (r *reaper) spawn() error {
 	r.pid, r.link = pid, l
 	r.missed.Store(0)
 	return err
-}
-
-// splitKinds is the inverse of joining an object's kinds for the link.
-func splitKinds(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.Split(s, ",")
 }

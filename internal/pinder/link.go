@@ -2,13 +2,13 @@ package pinder
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"syscall"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
 )
 
 // linkOp is what a message between reaper and supervisor asks or says. The
@@ -52,91 +52,54 @@ type linkMsg struct {
 // link is one end of the socket pair (SOCK_SEQPACKET). recv is for one
 // goroutine; send may be called from any.
 type link struct {
-	fd   int
-	file *os.File
-	raw  syscall.RawConn
-	buf  []byte
-	oob  []byte
+	fd     int
+	socket *protocol.Socket
+	buf    []byte
 }
 
 // newLink takes ownership of fd.
 func newLink(fd int) (*link, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("link: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "link")
-	raw, err := f.SyscallConn()
+	s, err := protocol.NewSocket(fd, "link", linkFDs)
 	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("link: %w", err)
+		return nil, err
 	}
-	return &link{
-		fd: fd, file: f, raw: raw,
-		buf: make([]byte, linkMax), oob: make([]byte, unix.CmsgSpace(linkFDs*4)),
-	}, nil
+	return &link{fd: fd, socket: s, buf: make([]byte, linkMax)}, nil
 }
 
-func (l *link) close() { _ = l.file.Close() }
+func (l *link) close() { _ = l.socket.Close() }
 
 // recv returns the next message, or io.EOF when the other end is gone. The
 // descriptors are the caller's.
 func (l *link) recv() (linkMsg, error) {
-	var n, oobn int
-	var rerr error
-	err := l.raw.Read(func(fd uintptr) bool {
-		for {
-			n, oobn, _, _, rerr = unix.Recvmsg(int(fd), l.buf, l.oob, unix.MSG_CMSG_CLOEXEC)
-			if !errors.Is(rerr, unix.EINTR) {
-				break
-			}
-		}
-		return !errors.Is(rerr, unix.EAGAIN)
-	})
-	if err == nil {
-		err = rerr
-	}
+	n, fds, err := l.socket.Recv(l.buf)
 	if err != nil {
 		return linkMsg{}, fmt.Errorf("link: %w", err)
 	}
-	if n < linkHeader {
+	m, ok := decodeLink(l.buf[:n])
+	if !ok {
 		return linkMsg{}, io.EOF
 	}
-	b := l.buf[:n]
-	m := linkMsg{
+	m.fds = fds
+	return m, nil
+}
+
+// decodeLink is false for what is too short to be a message, as the end of the socket is.
+func decodeLink(b []byte) (linkMsg, bool) {
+	if len(b) < linkHeader {
+		return linkMsg{}, false
+	}
+	return linkMsg{
 		op:     linkOp(binary.NativeEndian.Uint32(b)),
 		seq:    binary.NativeEndian.Uint32(b[4:]),
 		pid:    int32(binary.NativeEndian.Uint32(b[8:])),
 		code:   int32(binary.NativeEndian.Uint32(b[12:])),
 		status: int32(binary.NativeEndian.Uint32(b[16:])),
 		errno:  int32(binary.NativeEndian.Uint32(b[20:])),
-	}
-	if n > linkHeader {
-		m.text = string(b[linkHeader:])
-	}
-	if oobn > 0 {
-		m.fds = rights(l.oob[:oobn])
-	}
-	return m, nil
+		text:   string(b[linkHeader:]),
+	}, true
 }
 
-func rights(oob []byte) []int {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	var fds []int
-	for i := range msgs {
-		if got, err := unix.ParseUnixRights(&msgs[i]); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds
-}
-
-// send queues m. With wait it blocks while the other end's queue is full,
-// otherwise it fails with EAGAIN. m's descriptors stay the caller's.
-func (l *link) send(m linkMsg, wait bool) error {
+func (m linkMsg) encode() []byte {
 	b := make([]byte, linkHeader, linkHeader+len(m.text))
 	binary.NativeEndian.PutUint32(b, uint32(m.op))
 	binary.NativeEndian.PutUint32(b[4:], m.seq)
@@ -144,25 +107,26 @@ func (l *link) send(m linkMsg, wait bool) error {
 	binary.NativeEndian.PutUint32(b[12:], uint32(m.code))
 	binary.NativeEndian.PutUint32(b[16:], uint32(m.status))
 	binary.NativeEndian.PutUint32(b[20:], uint32(m.errno))
-	b = append(b, m.text...)
-	var oob []byte
-	if len(m.fds) > 0 {
-		oob = unix.UnixRights(m.fds...)
+	return append(b, m.text...)
+}
+
+// joinItem is the text of opKeep and opItem: an object's key, and the kinds of its descriptors in their order.
+func joinItem(key, kinds string) string { return key + "\x00" + kinds }
+
+func splitItem(text string) (key, kinds string, ok bool) { return strings.Cut(text, "\x00") }
+
+// splitKinds is the inverse of joining an object's kinds by commas.
+func splitKinds(s string) []string {
+	if s == "" {
+		return nil
 	}
-	var werr error
-	err := l.raw.Write(func(fd uintptr) bool {
-		for {
-			werr = unix.Sendmsg(int(fd), b, oob, nil, unix.MSG_NOSIGNAL)
-			if !errors.Is(werr, unix.EINTR) {
-				break
-			}
-		}
-		return !wait || !errors.Is(werr, unix.EAGAIN)
-	})
-	if err == nil {
-		err = werr
-	}
-	if err != nil {
+	return strings.Split(s, ",")
+}
+
+// send queues m. With wait it blocks while the other end's queue is full,
+// otherwise it fails with EAGAIN. m's descriptors stay the caller's.
+func (l *link) send(m linkMsg, wait bool) error {
+	if _, err := l.socket.Send(m.encode(), m.fds, wait); err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
 	return nil

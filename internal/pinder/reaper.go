@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -242,7 +241,7 @@ func (r *reaper) serve() {
 func (r *reaper) handle(m linkMsg) {
 	switch m.op {
 	case opKeep:
-		key, kinds, _ := strings.Cut(m.text, "\x00")
+		key, kinds, _ := splitItem(m.text)
 		r.drop(key)
 		r.store[key] = &kept{kinds: kinds, fds: m.fds}
 		r.link.reply(m, 0)
@@ -251,7 +250,7 @@ func (r *reaper) handle(m linkMsg) {
 		r.link.reply(m, 0)
 	case opRecall:
 		for key, k := range r.store {
-			_ = r.link.send(linkMsg{op: opItem, seq: m.seq, text: key + "\x00" + k.kinds, fds: k.fds}, true)
+			_ = r.link.send(linkMsg{op: opItem, seq: m.seq, text: joinItem(key, k.kinds), fds: k.fds}, true)
 		}
 		r.link.reply(m, 0)
 	case opPeek, opReap:

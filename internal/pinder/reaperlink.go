@@ -51,7 +51,7 @@ func (r *reaperLink) serve(pong func(), orphan func(pid int), item func(key stri
 		case opOrphan:
 			orphan(int(m.pid))
 		case opItem:
-			key, kinds, _ := strings.Cut(m.text, "\x00")
+			key, kinds, _ := splitItem(m.text)
 			item(key, splitKinds(kinds), m.fds)
 		case opReply:
 			r.mu.Lock()
@@ -114,7 +114,7 @@ func (r *reaperLink) ask(m linkMsg) (linkMsg, error) {
 }
 
 func (r *reaperLink) keep(key string, kinds []string, fds []int) error {
-	_, err := r.ask(linkMsg{op: opKeep, text: key + "\x00" + strings.Join(kinds, ","), fds: fds})
+	_, err := r.ask(linkMsg{op: opKeep, text: joinItem(key, strings.Join(kinds, ",")), fds: fds})
 	return err
 }
 

@@ -170,7 +170,7 @@ func (c *consoleSocket) receive() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("console: receive terminal: %w", err)
 	}
-	fds := rights(oob[:oobn])
+	fds := protocol.Rights(oob[:oobn])
 	if len(fds) == 0 {
 		return -1, errors.New("console: the runtime sent no terminal")
 	}

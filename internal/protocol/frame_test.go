@@ -83,7 +83,7 @@ func TestConnectionEndIsEOFBetweenMessagesAndAnErrorInside(t *testing.T) {
 		t.Fatalf("got %v, want EOF", err)
 	}
 	a, b = pair(t)
-	if _, err := a.send([]byte("PF\x00\x00\x00"), nil); err != nil {
+	if _, err := a.socket.Send([]byte("PF\x00\x00\x00"), nil, true); err != nil {
 		t.Fatal(err)
 	}
 	_ = a.Close()

@@ -2,7 +2,10 @@ package pinder
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -130,5 +133,21 @@ func TestKillFileIsNeverThatOfOthers(t *testing.T) {
 	}
 	if !ownCgroupOf("/kubepods/pod1/c") {
 		t.Error("a container's cgroup is not accepted")
+	}
+}
+
+func TestOwnLogStaysBelowItsLimit(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "log")
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := range 100 {
+		appendBounded(f, fmt.Sprintf("line %d\n", i), 100)
+	}
+	content, err := os.ReadFile(name)
+	if err != nil || len(content) > 100 || !strings.HasSuffix(string(content), "line 98\nline 99\n") {
+		t.Fatalf("%d bytes, %q, %v", len(content), content, err)
 	}
 }

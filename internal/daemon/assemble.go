@@ -225,11 +225,7 @@ func (p *parts) recover(ctx context.Context) error {
 	p.upgradePinder(ctx)
 	p.containers.Connected()
 	p.recovery.Reconcile(ctx)
-	if p.plugins != nil {
-		if err := p.plugins.Start(); err != nil {
-			return err
-		}
-	}
+	p.startPlugins()
 	go p.debts.Run(ctx, p.recovery.Pay)
 	go p.collectNetwork(ctx)
 	return nil

@@ -37,3 +37,14 @@ func (p *parts) preparePlugins(c *config.Config, version string) error {
 	p.node.Plugins = p.plugins
 	return nil
 }
+
+// startPlugins lets plugins in. Where that fails, by a file in the plugins' directory that is not named as NRI
+// wants it or a socket that cannot be made, the node serves pods without them, as when none had connected.
+func (p *parts) startPlugins() {
+	if p.plugins == nil {
+		return
+	}
+	if err := p.plugins.Start(); err != nil {
+		p.node.Log.Error("there are no NRI plugins on this node until its configuration is mended and the daemon started again", "error", err)
+	}
+}

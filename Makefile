@@ -17,7 +17,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
-.PHONY: help tools build demo lint test test-race test-vm test-vm-short soak clean
+.PHONY: help tools build demo lint test test-race test-vm test-vm-short crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -55,6 +55,9 @@ crash: must-be-root tools ## the whole crash matrix: each step, each phase, whoe
 
 soak: must-be-root tools ## random operations and kills: make soak SEED=1 MINUTES=10 (root)
 	@PINFOLD_SOAK_SEED=$(or $(SEED),1) PINFOLD_SOAK_MINUTES=$(or $(MINUTES),10) go test -count=1 -v -timeout 0 -run TestSoak ./e2e
+
+fuzz: ## feed each parser of foreign input for SECONDS=60 and keep what is new in testdata/fuzz
+	@hack/fuzz.sh $(or $(SECONDS),60)
 
 clean: ## remove everything that was built
 	@rm -rf build

@@ -420,9 +420,15 @@ func (n *node) pidOf(id string) int {
 	n.t.Helper()
 	resp, err := n.runtime.ContainerStatus(n.ctx(), &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	n.check(err)
-	var info struct{ PID int }
-	n.check(json.Unmarshal([]byte(resp.Info["info"]), &info))
-	return info.PID
+	return n.pidIn(resp.Info["info"])
+}
+
+// pidIn is what verbose information says of a process.
+func (n *node) pidIn(info string) int {
+	n.t.Helper()
+	var about struct{ PID int }
+	n.check(json.Unmarshal([]byte(info), &about))
+	return about.PID
 }
 
 func TestWithoutASocketThereIsNoNRI(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 // CreateContainer makes a container in a ready pod. See pod.Containers.Create.
 func (r *Runtime) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
-	id, err := r.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig())
+	id, err := r.Containers.Create(ctx, req.GetPodSandboxId(), req.GetSandboxConfig(), req.GetConfig())
 	if err != nil {
 		return nil, err
 	}

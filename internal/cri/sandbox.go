@@ -64,6 +64,7 @@ func sandboxInfo(n *pod.Node, rec *pod.SandboxRecord) (map[string]string, error)
 	info := map[string]any{
 		"state":      rec.State,
 		"reason":     rec.Reason,
+		"pid":        rec.Init.PID, // of the pod's PID 1; 0 where each container has its own
 		"namespaces": n.NamespacePins(rec),
 		"network":    rec.Network,
 		"timeline":   rec.Timeline,

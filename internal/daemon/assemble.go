@@ -217,7 +217,7 @@ func (p *parts) recover(ctx context.Context) error {
 	defer cancel()
 	var err error
 	p.node.Pinder, err = supervisor.Connect(connect, supervisor.Options{
-		Binary: p.node.Paths.Pinder, State: p.node.Paths.State, Log: p.node.Log, OnExit: p.containers.Ended,
+		Binary: p.node.Paths.Pinder, State: p.node.Paths.State, Log: p.node.Log, OnExit: p.ended,
 	})
 	if err != nil {
 		return fmt.Errorf("pinder: %w", err)
@@ -229,6 +229,12 @@ func (p *parts) recover(ctx context.Context) error {
 	go p.debts.Run(ctx, p.recovery.Pay)
 	go p.collectNetwork(ctx)
 	return nil
+}
+
+// ended takes the exit of a container, or of the PID 1 of a pod.
+func (p *parts) ended(exit supervisor.Exit) {
+	p.containers.Ended(exit)
+	p.sandboxes.InitEnded(exit)
 }
 
 // upgradePinder replaces a pinder that runs from another binary than ours, in place: an upgrade or a

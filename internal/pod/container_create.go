@@ -45,14 +45,21 @@ func (s *Containers) Connected() { close(s.connected) }
 const runtimeTimeout = 2 * time.Minute
 
 // Create makes a container in a ready sandbox and returns its ID. A repeated request joins the first
-// one, or gets the container that it made.
-func (s *Containers) Create(ctx context.Context, sandbox string, config *runtimeapi.ContainerConfig) (string, error) {
+// one, or gets the container that it made. now is the pod's configuration as the client has it, nil for the one
+// that the pod was made with, which counts but for what spec.ValidatePrivilege looks at.
+func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) (string, error) {
 	box, err := s.book.Sandbox(sandbox)
 	if err != nil {
 		return "", err
 	}
 	boxRec := box.Record()
 	if err := spec.ValidateContainer(s.node.Host, boxRec.Config.PodSandboxConfig, config); err != nil {
+		return "", err
+	}
+	if now == nil {
+		now = boxRec.Config.PodSandboxConfig
+	}
+	if err := spec.ValidatePrivilege(now, config); err != nil {
 		return "", err
 	}
 	rec := &ContainerRecord{

@@ -84,9 +84,16 @@ func wait(ctx context.Context, run *supervisor.Execution, timeout time.Duration)
 	if err != nil {
 		return ExecResult{}, errors.Join(deadline(ctx, err, timeout), run.KillAll(context.WithoutCancel(ctx)))
 	}
+	if exit.Unknown {
+		return ExecResult{}, fmt.Errorf("ExecSync: %w", errUnknownEnd)
+	}
 	limit := time.Now().Add(drainTimeout)
 	return ExecResult{Stdout: out.bytes(limit), Stderr: errs.bytes(limit), Code: exit.Code}, nil
 }
+
+// errUnknownEnd is the error of a command whose exit code nobody has: both halves of pinder were killed while
+// it ran. A probe must not take that for success.
+var errUnknownEnd = fmt.Errorf("the command ended while nobody could learn how: %w", errdefs.ErrUnavailable)
 
 func deadline(ctx context.Context, err error, timeout time.Duration) error {
 	if ctx.Err() == context.DeadlineExceeded {

@@ -264,7 +264,7 @@ func (r *Recovery) broken(rec *SandboxRecord) string {
 	kinds := kindsInOrder
 	if rec.SharesPID() {
 		if !rec.Init.alive() {
-			return "its PID 1 has ended"
+			return initEnded
 		}
 		kinds = append([]pin.Kind{pin.PID}, kinds...)
 	}

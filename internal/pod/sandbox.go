@@ -143,6 +143,7 @@ func (n *Node) forSpec(r *SandboxRecord) spec.Sandbox {
 			User: path(pin.User), Net: path(pin.Net), IPC: path(pin.IPC), UTS: path(pin.UTS),
 		},
 		Files:        n.files(r),
+		Hostname:     r.hostname(),
 		CgroupParent: n.cgroupParent(r),
 	}
 	if r.Init.PID != 0 {

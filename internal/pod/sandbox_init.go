@@ -84,6 +84,30 @@ func (s *Sandboxes) pinPID(id string, process Process) error {
 	return ns.Pin(s.node.Paths.pin(id, pin.PID))
 }
 
+// InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has
+// ended, and with it all processes in the pod's PID namespace, is not ready any more: no process can join that
+// namespace (pid_namespaces(7)). What it holds is given back as at the next start of the daemon.
+func (s *Sandboxes) InitEnded(exit supervisor.Exit) {
+	box, err := s.book.Sandbox(exit.ID)
+	if err != nil || box.ID != exit.ID || exit.ExecID != "" {
+		return
+	}
+	go func() {
+		<-s.containers.connected
+		box.order.Lock()
+		defer box.order.Unlock()
+		rec := box.Record()
+		if box.erased || rec.State != Ready || !rec.SharesPID() || rec.Init.alive() {
+			return
+		}
+		s.node.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", initEnded)
+		s.node.noteSandbox(box, func(r *SandboxRecord) { r.State, r.Reason = Stopped, initEnded })
+		s.debts.add(box)
+	}()
+}
+
+const initEnded = "its PID 1 has ended"
+
 // endInit ends PID 1 and with it whatever else is in the PID namespace.
 func (s *Sandboxes) endInit(ctx context.Context, box *Sandbox) error {
 	rec := box.Record()

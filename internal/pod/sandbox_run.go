@@ -86,9 +86,9 @@ func (s *Sandboxes) runOperation(box *Sandbox) steps.Operation {
 		Steps: []steps.Step{
 			{Name: "record", Do: s.do(box, s.intend), Undo: s.do(box, s.forget), Owner: true},
 			{Name: "namespaces", Do: s.do(box, s.makeNamespaces), Undo: s.do(box, s.unpin)},
-			{Name: "sysctls", Do: s.do(box, s.applySysctls)},
 			{Name: "files", Do: s.do(box, s.writeFiles), Undo: s.do(box, s.removeFiles)},
 			{Name: "network", Do: s.do(box, s.attach), Undo: s.do(box, s.detach)},
+			{Name: "sysctls", Do: s.do(box, s.applySysctls)}, // some are those of an interface
 			{Name: "init", Do: s.do(box, s.startInit), Undo: s.do(box, s.endInit)},
 			{Name: "plugins", Do: s.do(box, s.pluginsRun), Undo: s.do(box, s.pluginsRemove)},
 			{Name: "ready", Do: s.do(box, s.ready)},
@@ -121,6 +121,7 @@ func (s *Sandboxes) planNetwork(rec *SandboxRecord) error {
 		DNS:          dns(config.GetDnsConfig()),
 		Annotations:  config.GetAnnotations(),
 		PodCIDRs:     s.node.podCIDRs(),
+		CgroupParent: s.node.cgroupParent(rec),
 	})
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func converse(ctx context.Context, run *supervisor.Execution, client Streams, re
 	}
 	copied.finish()
 	if exit.Unknown {
-		return 0, fmt.Errorf("exec in container %s: the command ended while nobody could learn how: %w", run.ID, errdefs.ErrUnavailable)
+		return 0, fmt.Errorf("exec in container %s: %w", run.ID, errUnknownEnd)
 	}
 	return exit.Code, nil
 }

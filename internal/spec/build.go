@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -91,8 +92,5 @@ func podAnnotations(s Sandbox, kind string) map[string]string {
 
 // hostname is the pod's own name or, without one, the node's, which a new UTS namespace has from birth.
 func hostname(h Host, s Sandbox) string {
-	if name := s.Config.GetHostname(); name != "" {
-		return name
-	}
-	return h.Hostname
+	return cmp.Or(s.Hostname, s.Config.GetHostname(), h.Hostname)
 }

@@ -73,6 +73,9 @@ type Sandbox struct {
 	// UserNS are the mappings of Namespaces.User; they have no meaning without it.
 	UserNS pin.Mappings
 	Files  Files
+	// Hostname is that of the pod's UTS namespace; "" means the configuration's, and the node's if that is
+	// empty too.
+	Hostname string
 	// CgroupParent is as CRI gives it; "" means the configuration's, and DefaultCgroupParent if that is
 	// empty too.
 	CgroupParent string

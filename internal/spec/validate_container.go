@@ -95,8 +95,9 @@ func checkMountSource(f *faults, field string, m *runtimeapi.Mount) {
 		f.invalid(field+".readonly", "false with an image, %q: images are mounted read-only", image.GetImage())
 	case image == nil && (!path.IsAbs(host) || strings.ContainsRune(host, 0)):
 		f.invalid(field+".host_path", "%q is not an absolute path", host)
-	case image == nil && sub != "":
-		f.invalid(field+".image_sub_path", "%q is given without an image", sub)
+	case image == nil:
+		// A kubelet gives image_sub_path with every subPath mount of a pod that has an image volume: without
+		// an image it has no meaning.
 	case path.IsAbs(sub) || climbs(sub):
 		f.invalid(field+".image_sub_path", "%q is not a path relative to the image's root, without \"..\"", sub)
 	}
@@ -128,10 +129,18 @@ func checkMountMode(f *faults, h Host, field string, m *runtimeapi.Mount) {
 	}
 }
 
-func checkSecurity(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
-	if sc.GetPrivileged() && !sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
+// ValidatePrivilege refuses a privileged container in a pod whose configuration, as the client has it now, is
+// not privileged. A kubelet makes that configuration anew for each container, and an ephemeral container
+// (kubectl debug) may be the first privileged one of its pod.
+func ValidatePrivilege(sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) error {
+	var f faults
+	if config.GetLinux().GetSecurityContext().GetPrivileged() && !sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
 		f.invalid(securityField+".privileged", "true in a pod that is not privileged")
 	}
+	return f.err()
+}
+
+func checkSecurity(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
 	checkContainerNamespaces(f, sandbox, sc.GetNamespaceOptions())
 	checkUserFields(f, sc)
 	checkIDsMapped(f, sandbox, sc)

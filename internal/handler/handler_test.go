@@ -1,0 +1,96 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+// What the two runtimes answer, without what is not looked at.
+const (
+	runcAnswer = `{"ociVersionMin":"1.0.0","mountOptions":["ro","rro"],"linux":{"namespaces":["net","user"],"seccomp":{"enabled":true}},
+ "annotations":{"io.github.seccomp.libseccomp.version":"2.5.4","org.opencontainers.runc.version":"1.5.2"}}`
+	crunAnswer = `{"ociVersionMin":"1.0.0","mountOptions":["ro","rro"],"linux":{"namespaces":["net","user"],"seccomp":{"enabled":true}},
+ "annotations":{"io.github.seccomp.libseccomp.version":"2.5.4","run.oci.crun.commit":"1026","run.oci.crun.version":"1.21"}}`
+)
+
+// runtime makes a program that answers as an OCI runtime would.
+func runtime(t *testing.T, script string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "runtime")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func answers(text string) string { return "cat <<'END'\n" + text + "\nEND" }
+
+func set(t *testing.T, paths map[string]string, fallback string) *Set {
+	t.Helper()
+	s, err := NewSet(paths, fallback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestARuntimeIsAskedWhatItCanDo(t *testing.T) {
+	s := set(t, map[string]string{"runc": runtime(t, answers(runcAnswer)), "other": runtime(t, answers(crunAnswer))}, "runc")
+	for name, want := range map[string]Handler{
+		"":      {Name: "runc", Version: "1.5.2"},
+		"runc":  {Name: "runc", Version: "1.5.2"},
+		"other": {Name: "other", Version: "1.21", JoinedMappings: true},
+	} {
+		got, err := s.Find(context.Background(), name)
+		if err != nil || got.Problem != nil {
+			t.Fatalf("%q: %v %v", name, err, got.Problem)
+		}
+		if !got.UserNamespaces || !got.RecursiveReadOnly || !got.Seccomp {
+			t.Errorf("%q: %+v", name, got)
+		}
+		if got.Name != want.Name || got.Version != want.Version || got.JoinedMappings != want.JoinedMappings {
+			t.Errorf("%q: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// Debian 12's crun is one of those that do not know the command.
+func TestARuntimeThatCannotBeAskedCarriesTheReasonAndIsAskedAgain(t *testing.T) {
+	path := runtime(t, "echo unknown command features >&2; exit 1")
+	s := set(t, map[string]string{"crun": path}, "crun")
+	h, err := s.Find(context.Background(), "crun")
+	if err != nil || h.Problem == nil || !strings.Contains(h.Problem.Error(), "unknown command features") {
+		t.Errorf("%v %v", err, h.Problem)
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+answers(crunAnswer)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := s.Find(context.Background(), "crun"); err != nil || h.Problem != nil || h.Version != "1.21" {
+		t.Errorf("after the upgrade: %v %+v", err, h)
+	}
+}
+
+func TestAHandlerThatIsNotThereIsRefusedByItsName(t *testing.T) {
+	s := set(t, map[string]string{"runc": runtime(t, answers(runcAnswer)), "gone": filepath.Join(t.TempDir(), "gone")}, "runc")
+	for name, class := range map[string]error{"unknown": errdefs.ErrNotFound, "gone": errdefs.ErrFailedPrecondition} {
+		if _, err := s.Find(context.Background(), name); !errors.Is(err, class) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var names []string
+	for _, h := range s.All(context.Background()) {
+		names = append(names, h.Name)
+	}
+	if got := strings.Join(names, ","); got != ",gone,runc" {
+		t.Errorf("listed: %s", got)
+	}
+	if _, err := NewSet(map[string]string{"runc": "/runc"}, "crun"); err == nil || !strings.Contains(err.Error(), "crun") {
+		t.Errorf("a default that is not configured: %v", err)
+	}
+}

@@ -4,6 +4,10 @@
 #   hack/tools.sh run    what `make demo` and `make test` need: Debian packages,
 #                        runc (with seccomp) and the CNI plugins
 #   hack/tools.sh lint   what `make lint` needs: gofumpt and golangci-lint
+#   hack/tools.sh crun   crun, for `make test-crun`
+#
+# "run" brings crun too, but only where it can be built and would work: without it
+# the tests that want it are skipped.
 #
 # Does nothing, and needs no network, when everything is there at the pinned
 # version (hack/versions.env). The version is read out of each binary, so there
@@ -106,6 +110,33 @@ run_tools() {
 			step "building the CNI plugin $name $CNI_PLUGINS_VERSION" \
 				get 0 "$tools/cni" "github.com/containernetworking/plugins/plugins/$plugin" "$CNI_PLUGINS_VERSION"
 	done
+	optional_crun
+}
+
+# It has no module that could be asked, but a word of its own.
+crun_built() { [[ $("$tools/crun" --version 2>/dev/null | head -n1) == "crun version $CRUN_VERSION" ]]; }
+
+crun() { crun_built || step "building crun $CRUN_VERSION" hack/crun.sh "$tools"; }
+
+# crun runs nothing where cgroup v1 and v2 are mixed and v2 has controllers.
+crun_refuses() { [[ $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null) ]]; }
+
+# optional_crun never fails. A mirror that does not answer is not waited for longer than it takes to build.
+optional_crun() {
+	local log started=$SECONDS
+	! crun_built || return 0
+	if crun_refuses; then
+		printf 'tools: the tests with crun are skipped: it does not work on hybrid cgroups where v2 has controllers (here: %s)\n' \
+			"$(</sys/fs/cgroup/unified/cgroup.controllers)"
+		return 0
+	fi
+	log=$(mktemp)
+	if timeout 240 hack/crun.sh "$tools" >"$log" 2>&1; then
+		printf 'tools: building crun %s ... done (%ds)\n' "$CRUN_VERSION" $((SECONDS - started))
+	else
+		printf 'tools: the tests with crun are skipped: it could not be built: %s\n' "$(tail -n1 "$log")"
+	fi
+	rm -f "$log"
 }
 
 lint_tools() {
@@ -120,5 +151,6 @@ command -v go >/dev/null || die "no go command in PATH; Pinfold needs Go $(sed -
 case ${1:-} in
 run) run_tools ;;
 lint) lint_tools ;;
-*) die "usage: hack/tools.sh run|lint" ;;
+crun) crun ;;
+*) die "usage: hack/tools.sh run|lint|crun" ;;
 esac

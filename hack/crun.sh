@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# crun.sh DIRECTORY: builds crun from Debian's source package and puts it into a directory. The version is
+# that of hack/versions.env, which the suite named there has; a Debian of this machine's age may have none that
+# Pinfold can work with.
+#
+# Nothing is installed: apt works in directories of its own, and the headers of libcap and libsystemd are
+# unpacked there. The binary uses this machine's libraries. The last line of a failure says why.
+set -euo pipefail
+# shellcheck source=hack/versions.env
+source "$(dirname "$0")/versions.env"
+into=$(realpath "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+die() {
+	printf '%s\n' "$*" >&2
+	exit 1
+}
+
+# With this directory's lists and source, and no waiting for a mirror that does not answer.
+own_apt() {
+	apt-get -qq -o APT::Sandbox::User=root -o Debug::NoLocking=1 -o Acquire::http::Timeout=20 -o Acquire::Retries=1 \
+		-o Dir::State="$work/apt" -o Dir::State::Lists="$work/apt/lists" -o Dir::State::status="$work/apt/status" \
+		-o Dir::Cache="$work/apt/cache" -o Dir::Etc::sourcelist="$work/apt/crun.sources" \
+		-o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null "$@"
+}
+
+# The mirror is the one that the machine has its own packages from; the names of its archives of updates have a dash.
+fetch_source() {
+	local uri
+	# shellcheck disable=SC2016 # apt's own variables
+	uri=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(SUITE) $(CREATED_BY)' |
+		awk '$2 == "main" && $4 == "Packages" && $3 !~ /-/ {print $1; exit}')
+	[[ $uri ]] || die "apt names no Debian mirror here"
+	mkdir -p "$work"/apt/{lists,cache}/partial
+	: >"$work/apt/status"
+	printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+		"$uri" "$CRUN_SUITE" >"$work/apt/crun.sources"
+	own_apt update
+	(cd "$work" && own_apt source --tar-only --download-only crun) || die "the mirror does not have the source of crun in $CRUN_SUITE"
+	tar -C "$work" -xf "$work"/crun_"$CRUN_VERSION".orig.tar.* || die "the source in $CRUN_SUITE is not that of crun $CRUN_VERSION"
+}
+
+# This machine's own headers, in the versions of its libraries' packages.
+fetch_headers() {
+	local deb
+	(cd "$work" && { apt-get -qq -o APT::Sandbox::User=root download libcap-dev libsystemd-dev 2>/dev/null ||
+		{ apt-get -qq update && apt-get -qq -o APT::Sandbox::User=root download libcap-dev libsystemd-dev; }; }) ||
+		die "the mirror does not have libcap-dev and libsystemd-dev"
+	for deb in "$work"/*.deb; do dpkg-deb -x "$deb" "$work/headers"; done
+}
+
+# The archives' shared libraries are links to files of packages that are installed.
+link_libraries() {
+	local link real
+	libraries=$(dirname "$(find "$work/headers/usr/lib" -name libcap.a)")
+	for link in "$libraries"/*.so; do
+		real=$(ldconfig -p | awk -v name="$(basename "$link")" 'index($1, name ".") == 1 {print $NF; exit}')
+		rm "$link"
+		[[ ! $real ]] || ln -s "$real" "$link"
+	done
+}
+
+build() {
+	cd "$work/crun-$CRUN_VERSION"
+	CPPFLAGS=-I$work/headers/usr/include LDFLAGS=-L$libraries CFLAGS='-O2 -g0' ./configure -q \
+		--enable-embedded-yajl --disable-criu --disable-dl --disable-shared || die "crun: configure failed"
+	make -s git-version.h
+	make -s -j"$(nproc)" -C libocispec
+	make -s -j"$(nproc)" crun || die "crun: make failed"
+}
+
+for command in apt-get dpkg-deb gcc make pkg-config python3; do
+	command -v "$command" >/dev/null || die "there is no $command here"
+done
+fetch_source
+fetch_headers
+link_libraries
+build
+install -D "$work/crun-$CRUN_VERSION/crun" "$into/crun"

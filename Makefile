@@ -17,13 +17,16 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
-.PHONY: help tools build demo lint test test-race test-vm test-vm-short crash soak fuzz clean
+.PHONY: help tools tools-crun build demo lint test test-race test-crun test-vm test-vm-short test-vm-crun crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 tools: ## install or build what this machine lacks (Debian packages, runc, CNI plugins)
 	@hack/tools.sh run
+
+tools-crun: ## build crun from Debian's source package into build/tools
+	@hack/tools.sh crun
 
 build: ## build the static binaries into build/bin
 	@mkdir -p build/bin
@@ -43,12 +46,19 @@ test: must-be-root tools build ## run all unit and end-to-end tests (root)
 test-race: must-be-root tools build ## the same with the race detector (slow)
 	@CGO_ENABLED=1 go test -race $(TEST_FLAGS) ./...
 
+test-crun: must-be-root tools tools-crun ## the end-to-end tests with crun in place of runc (root)
+	@PINFOLD_OCI_RUNTIME=crun go test $(TEST_FLAGS) ./e2e
+
 test-vm: must-be-root tools ## the end-to-end tests on pure cgroup v2 and an older kernel, in a VM: cgroupfs, then systemd (root)
 	@hack/vm/test.sh
 
 # The groups that depend most on cgroups and kernel.
 test-vm-short: must-be-root tools ## of these, life cycles, resources and statistics
 	@PINFOLD_VM_RUN='^Test(Scenarios|Resources|Stats|Metrics|OOM)' hack/vm/test.sh minimal systemd
+
+# crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.
+test-vm-crun: must-be-root tools tools-crun ## make test-crun in the VM (root)
+	@PINFOLD_OCI_RUNTIME=crun hack/vm/test.sh minimal systemd
 
 crash: must-be-root tools ## the whole crash matrix: each step, each phase, whoever is killed (root)
 	@PINFOLD_CRASH=all go test -count=1 -v -timeout 60m -run TestCrashMatrix ./e2e

@@ -179,16 +179,16 @@ func badContainers() []refusal {
 			}),
 		},
 		{
-			name: "runtime binary that is gone", code: codes.FailedPrecondition, says: []string{"runc", "no such file"},
+			name: "runtime binary that is gone", code: codes.FailedPrecondition, says: []string{"runtime", "no such file"},
 			do: func(t *testing.T, n *node) error {
 				// A node whose runtime is removed after its pod was made, and put back for the clean-up.
-				own := n.path("runc")
-				copyFile(t, binaries.runc, own)
+				own := n.path("runtime")
+				copyFile(t, binaries.runtime, own)
 				n.signal(15)
-				n.flags = []string{"--runtime", "runc=" + own}
+				n.flags = []string{"--runtime", binaries.handler + "=" + own}
 				n.launch()
 				err := n.tryContainer(t, func(*runtimeapi.ContainerConfig) { remove(t, own) })
-				copyFile(t, binaries.runc, own)
+				copyFile(t, binaries.runtime, own)
 				return err
 			},
 		},

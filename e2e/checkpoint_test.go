@@ -57,10 +57,10 @@ func puppetCRIU(t *testing.T) *node {
 case " $* " in *" checkpoint "*) ;; *) exec %s "$@";; esac
 [ -e %s ] && { echo criu failed: type NOTIFY >&2; exit 1; }
 while [ $# -gt 0 ]; do [ "$1" = --image-path ] && echo pages > $2/pages-1.img; [ "$1" = --work-path ] && echo log > $2/dump.log; shift; done
-`, binaries.runc, n.path("fail"))
-	n.check(os.WriteFile(n.path("bin/runc"), []byte(script), 0o755))
+`, binaries.runtime, n.path("fail"))
+	n.check(os.WriteFile(n.path("bin/runtime"), []byte(script), 0o755))
 	n.env = []string{"PATH=" + n.path("bin") + ":" + os.Getenv("PATH")}
-	n.flags = []string{"--runtime", "runc=" + n.path("bin/runc")}
+	n.flags = []string{"--runtime", binaries.handler + "=" + n.path("bin/runtime")}
 	n.launch()
 	n.loadImage()
 	return n

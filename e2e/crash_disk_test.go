@@ -27,7 +27,7 @@ func newFullDisk(t *testing.T) *subject {
 	}
 	// The mount belongs to the test, not to what the node may leave.
 	n.before = n.hostState()
-	n.flags = []string{"--runtime", "runc=" + n.fault("runc"), "--cni-bin-dir", n.fault()}
+	n.flags = []string{"--runtime", binaries.handler + "=" + n.fault("runc"), "--cni-bin-dir", n.fault()}
 	n.env = []string{"PINFOLD_FAILPOINTS=" + n.fault()}
 	n.launch()
 	n.loadImage()

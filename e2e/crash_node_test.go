@@ -38,7 +38,7 @@ type crashNode struct {
 	mark int
 }
 
-// puppets are the programs that a crash node's puppet stands in for.
+// puppets are the programs that a crash node's puppet stands in for. "runc" is the OCI runtime, whichever it is.
 var puppets = []string{"runc", "bridge", "host-local", "portmap"}
 
 // buildPuppet makes the puppet once for all nodes.
@@ -51,7 +51,7 @@ func newCrashNode(t *testing.T) *crashNode {
 	t.Helper()
 	n := &crashNode{node: newNode(t), ids: map[string]bool{}}
 	n.installPuppets()
-	n.flags = []string{"--runtime", "runc=" + n.fault("runc"), "--cni-bin-dir", n.fault()}
+	n.flags = []string{"--runtime", binaries.handler + "=" + n.fault("runc"), "--cni-bin-dir", n.fault()}
 	n.env = []string{"PINFOLD_FAILPOINTS=" + n.fault()}
 	n.launch()
 	n.loadImage()
@@ -75,7 +75,7 @@ func (n *crashNode) installPuppets() {
 	for _, name := range puppets {
 		real := filepath.Join(binaries.cniBin, name)
 		if name == "runc" {
-			real = binaries.runc
+			real = binaries.runtime
 		}
 		if err := os.Symlink(real, n.fault("real", name)); err != nil {
 			n.t.Fatal(err)

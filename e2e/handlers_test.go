@@ -14,8 +14,8 @@ import (
 func TestSeveralRuntimeHandlersServeSideBySide(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	other, broken := n.path("other-runc"), n.path("broken")
-	copyFile(t, binaries.runc, other)
+	other, broken := n.path("other-runtime"), n.path("broken")
+	copyFile(t, binaries.runtime, other)
 	n.write("broken", "#!/bin/sh\necho out of order >&2\nexit 1\n")
 	n.check(os.Chmod(broken, 0o755))
 	n.flags = []string{"--runtime", "other=" + other, "--runtime", "broken=" + broken, "--runtime", "missing=" + n.path("nowhere")}
@@ -27,7 +27,7 @@ func TestSeveralRuntimeHandlersServeSideBySide(t *testing.T) {
 	for _, h := range resp.GetRuntimeHandlers() {
 		features[h.GetName()] = h.GetFeatures()
 	}
-	for name, works := range map[string]bool{"": true, "runc": true, "other": true, "broken": false, "missing": false} {
+	for name, works := range map[string]bool{"": true, binaries.handler: true, "other": true, "broken": false, "missing": false} {
 		f, ok := features[name]
 		if !ok || f.GetUserNamespaces() != works {
 			t.Errorf("handler %q: %v (listed %t), want user namespaces: %t", name, f, ok, works)
@@ -41,7 +41,7 @@ func TestSeveralRuntimeHandlersServeSideBySide(t *testing.T) {
 		n.says(n.runContainerOf(run.PodSandboxId, sleeper("c")), "echo works", "works")
 		s, err := n.runtime.PodSandboxStatus(n.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: run.PodSandboxId})
 		n.check(err)
-		if want := map[string]string{"": "runc", "other": "other"}[handler]; s.GetStatus().GetRuntimeHandler() != want {
+		if want := map[string]string{"": binaries.handler, "other": "other"}[handler]; s.GetStatus().GetRuntimeHandler() != want {
 			t.Errorf("pod of handler %q says %q", handler, s.GetStatus().GetRuntimeHandler())
 		}
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,7 +19,8 @@ const insideVariable = "PINFOLD_E2E_INSIDE"
 var binaries struct {
 	dir                       string
 	pinfoldd, pinder, pinfold string
-	runc, cniBin              string
+	// handler is the name of the OCI runtime that the tests run with, runtime its path.
+	handler, runtime, cniBin string
 }
 
 func TestMain(m *testing.M) {
@@ -71,7 +73,8 @@ func prepare(dir string) error {
 	if err := goBuild(dir, filepath.Join(repo, "cmd"), "pinfoldd", "pinder", "pinfold"); err != nil {
 		return err
 	}
-	if binaries.runc, err = tool("PINFOLD_RUNC", "runc", filepath.Join(repo, "build/tools/runc")); err != nil {
+	binaries.handler = cmp.Or(os.Getenv(runtimeVariable), "runc")
+	if binaries.runtime, err = ociRuntime(binaries.handler); err != nil {
 		return err
 	}
 	binaries.cniBin = os.Getenv("PINFOLD_CNI_BIN")
@@ -114,19 +117,4 @@ func goBuild(dir, source string, names ...string) error {
 		}
 	}
 	return nil
-}
-
-// tool finds a program: named by a variable, in $PATH, or where make tools puts it.
-func tool(variable, name, built string) (string, error) {
-	if path := os.Getenv(variable); path != "" {
-		return path, nil
-	}
-	if _, err := os.Stat(built); err == nil {
-		return built, nil
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w (make tools builds it)", name, err)
-	}
-	return path, nil
 }

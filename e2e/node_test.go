@@ -122,7 +122,7 @@ func (n *node) arguments() []string {
 	return append([]string{
 		"--config", "/dev/null", "--root", n.path("root"), "--state", n.path("state"), "--socket", n.socket(),
 		"--netns-dir", n.path("netns"), "--cni-conf-dir", n.path("cni"), "--cni-bin-dir", binaries.cniBin,
-		"--registry-config-dir", n.path("certs.d"), "--runtime", "runc=" + binaries.runc, "--default-runtime", "runc",
+		"--registry-config-dir", n.path("certs.d"), "--runtime", binaries.handler + "=" + binaries.runtime, "--default-runtime", binaries.handler,
 		"--cgroup-driver", cgroupDriver(), "--log-level", "DEBUG",
 	}, n.flags...)
 }

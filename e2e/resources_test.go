@@ -87,7 +87,7 @@ func TestResourcesAreAppliedAndCanBeChangedWhileTheContainerRuns(t *testing.T) {
 			}
 		}
 		same("memory 67108864, cpu 20000 100000, cpus 0-1")
-		n.says(c, "cat /proc/self/oom_score_adj", "500")
+		n.says(c, "cat /proc/1/oom_score_adj", "500") // an exec has it with runc, not with crun
 		n.check(n.update(c, &runtimeapi.LinuxContainerResources{CpuQuota: 50000, CpuPeriod: 100000, CpusetCpus: "0"}))
 		same("memory 67108864, cpu 50000 100000, cpus 0")
 		n.check(n.update(c, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 * mib, OomScoreAdj: 900}))

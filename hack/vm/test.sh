@@ -36,8 +36,8 @@ build() {
 # in_guest DIRECTORY COMMAND: what the guest's shell is given, with the variables that the tests read.
 in_guest() {
 	printf 'cd %q; ' "$1"
-	printf 'export PINFOLD_RUNC=%q PINFOLD_CNI_BIN=%q PINFOLD_TEST_SLOW=%q PINFOLD_CGROUP_DRIVER=%q; ' \
-		"${PINFOLD_RUNC:-$repo/build/tools/runc}" "${PINFOLD_CNI_BIN:-$repo/build/tools/cni}" "$PINFOLD_TEST_SLOW" "${driver:-}"
+	printf 'export PINFOLD_RUNC=%q PINFOLD_CNI_BIN=%q PINFOLD_TEST_SLOW=%q PINFOLD_CGROUP_DRIVER=%q PINFOLD_OCI_RUNTIME=%q; ' \
+		"${PINFOLD_RUNC:-$repo/build/tools/runc}" "${PINFOLD_CNI_BIN:-$repo/build/tools/cni}" "$PINFOLD_TEST_SLOW" "${driver:-}" "${PINFOLD_OCI_RUNTIME:-}"
 	printf 'export PINFOLD_E2E_BIN=%q PINFOLD_PINDER=%q; ' "$bin" "$bin/pinder"
 	printf '%s\n' "$2"
 }

@@ -43,7 +43,7 @@ func Build(h Host, c Container) (*specs.Spec, error) {
 		Process:     process,
 		Root:        &specs.Root{Path: c.Rootfs, Readonly: c.securityContext().GetReadonlyRootfs()},
 		Mounts:      mounts,
-		Annotations: annotations(c),
+		Annotations: annotations(h, c),
 		Linux: &specs.Linux{
 			Resources:         resources,
 			CgroupsPath:       CgroupsPath(h, c.Sandbox, c.ID),
@@ -72,22 +72,27 @@ func addMappings(h Host, s *specs.Spec, sandbox Sandbox) {
 
 // annotations are what OCI hooks and sandboxing runtimes of the field look for; nothing is ever read
 // back out of them.
-func annotations(c Container) map[string]string {
-	all := podAnnotations(c.Sandbox, "container")
+func annotations(h Host, c Container) map[string]string {
+	all := podAnnotations(h, c.Sandbox, "container")
 	all["io.kubernetes.cri.container-name"] = c.Config.GetMetadata().GetName()
 	all["io.kubernetes.cri.image-name"] = c.Config.GetImage().GetImage()
 	return all
 }
 
-func podAnnotations(s Sandbox, kind string) map[string]string {
+func podAnnotations(h Host, s Sandbox, kind string) map[string]string {
 	meta := s.Config.GetMetadata()
-	return map[string]string{
+	all := map[string]string{
 		"io.kubernetes.cri.container-type":    kind,
 		"io.kubernetes.cri.sandbox-id":        s.ID,
 		"io.kubernetes.cri.sandbox-name":      meta.GetName(),
 		"io.kubernetes.cri.sandbox-namespace": meta.GetNamespace(),
 		"io.kubernetes.cri.sandbox-uid":       meta.GetUid(),
 	}
+	if h.SystemdCgroup {
+		// crun would put the processes into a group below the scope, whose limits are the scope's.
+		all["run.oci.systemd.subgroup"] = ""
+	}
+	return all
 }
 
 // hostname is the pod's own name or, without one, the node's, which a new UTS namespace has from birth.

@@ -87,8 +87,8 @@ func (r *Runtime) containers(f *runtimeapi.ContainerFilter) []*runtimeapi.Contai
 				Id:           rec.ID,
 				PodSandboxId: rec.Sandbox,
 				Metadata:     rec.Config.GetMetadata(),
-				Image:        rec.Config.GetImage(),
-				ImageRef:     rec.Image,
+				Image:        imageOf(rec),
+				ImageRef:     rec.ImageRef(),
 				ImageId:      rec.Image,
 				State:        containerState(rec),
 				CreatedAt:    rec.Times.Created.UnixNano(),
@@ -109,8 +109,8 @@ func (r *Runtime) containerStatus(rec *pod.ContainerRecord) *runtimeapi.Containe
 		StartedAt:   nanoseconds(rec.Times.Started),
 		FinishedAt:  nanoseconds(rec.Times.Finished),
 		ExitCode:    int32(rec.Exit.Code),
-		Image:       rec.Config.GetImage(),
-		ImageRef:    rec.Image,
+		Image:       imageOf(rec),
+		ImageRef:    rec.ImageRef(),
 		ImageId:     rec.Image,
 		Reason:      rec.Exit.Reason,
 		Message:     rec.Exit.Message,
@@ -122,6 +122,18 @@ func (r *Runtime) containerStatus(rec *pod.ContainerRecord) *runtimeapi.Containe
 		User:        containerUser(rec.User),
 		StopSignal:  rec.Config.GetStopSignal(),
 	}
+}
+
+// imageOf echoes what was asked for, with the name that the kubelet shows to users in place of the ID that it
+// asks for.
+func imageOf(rec *pod.ContainerRecord) *runtimeapi.ImageSpec {
+	shown := &runtimeapi.ImageSpec{}
+	if asked := rec.Config.GetImage(); asked != nil {
+		// The record's configuration is shared and must not be changed.
+		shown = proto.CloneOf(asked)
+	}
+	shown.Image = rec.ImageTag()
+	return shown
 }
 
 // containerMounts echoes the mounts, with the ID of the image that each image volume shows.

@@ -53,7 +53,7 @@ func (r *Runtime) podsMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetri
 				Usage: c.usage, Started: c.rec.Times.Started, Files: r.Stats.Files(c.usage, r.observed(c.rec).Process),
 			}
 			labels := []string{
-				c.rec.Config.GetMetadata().GetName(), c.usage.Group.Path, imageName(c.rec), c.rec.ID, meta.GetNamespace(), meta.GetName(),
+				c.rec.Config.GetMetadata().GetName(), c.usage.Group.Path, c.rec.ImageName(), c.rec.ID, meta.GetNamespace(), meta.GetName(),
 			}
 			out.ContainerMetrics = append(out.ContainerMetrics, &runtimeapi.ContainerMetrics{
 				ContainerId: c.rec.ID, Metrics: measure(subject, labels),
@@ -62,14 +62,6 @@ func (r *Runtime) podsMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetri
 		all = append(all, out)
 	}
 	return all
-}
-
-// imageName is the image as the user knows it.
-func imageName(rec *pod.ContainerRecord) string {
-	if name := rec.Config.GetImage().GetUserSpecifiedImage(); name != "" {
-		return name
-	}
-	return rec.Config.GetImage().GetImage()
 }
 
 func measure(subject stats.Subject, labels []string) []*runtimeapi.Metric {

@@ -84,7 +84,7 @@ func (p *Plugins) containerWith(rec *pod.ContainerRecord, config *specs.Spec) *a
 		ExitCode:      int32(rec.Exit.Code),
 		StatusReason:  rec.Exit.Reason,
 		StatusMessage: rec.Exit.Message,
-		Image:         &api.Image{Name: rec.Config.GetImage().GetImage(), ConfigDigest: rec.Image},
+		Image:         &api.Image{Name: rec.ImageName(), ConfigDigest: rec.Image},
 	}
 	if !rec.Times.Started.IsZero() {
 		out.StartedAt = rec.Times.Started.UnixNano()

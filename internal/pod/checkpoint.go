@@ -79,7 +79,7 @@ func (s *Containers) describe(box *Sandbox, c *Container, dir string) error {
 	rec := c.Record()
 	config, err := json.Marshal(map[string]any{
 		"id": rec.ID, "name": rec.Config.GetMetadata().GetName(),
-		"rootfsImageName": rec.Config.GetImage().GetImage(), "rootfsImageRef": rec.Image,
+		"rootfsImageName": rec.ImageName(), "rootfsImageRef": rec.Image,
 		"runtime": box.Record().Handler, "createdTime": rec.Times.Created, "checkpointedTime": time.Now(),
 	})
 	if err != nil {

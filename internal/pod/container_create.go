@@ -162,6 +162,7 @@ func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) erro
 	// The record first: it says what there is to release.
 	err = s.node.changeContainer(c, func(r *ContainerRecord) {
 		r.Image, r.StopSignal, r.Mounts = img.ID, int(signal), mounts
+		r.Names = namesOf(rec.Config.GetImage(), img)
 	})
 	if err != nil {
 		return err

@@ -53,6 +53,7 @@ type ContainerRecord struct {
 	State   State           `json:"state"`
 	Config  ContainerConfig `json:"config"`
 	Image   string          `json:"image"`
+	Names   ImageNames      `json:"imageNames,omitzero"`
 	LogPath string          `json:"logPath,omitempty"`
 	Process Process         `json:"process,omitzero"`
 	Times   Times           `json:"times"`

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // version is the oldest revision of the OCI runtime specification that has every field used here, so
@@ -75,8 +76,13 @@ func addMappings(h Host, s *specs.Spec, sandbox Sandbox) {
 func annotations(h Host, c Container) map[string]string {
 	all := podAnnotations(h, c.Sandbox, "container")
 	all["io.kubernetes.cri.container-name"] = c.Config.GetMetadata().GetName()
-	all["io.kubernetes.cri.image-name"] = c.Config.GetImage().GetImage()
+	all["io.kubernetes.cri.image-name"] = ImageName(c.Config.GetImage())
 	return all
+}
+
+// ImageName is an image as the user knows it: a kubelet asks for the ID that it has found for a name.
+func ImageName(asked *runtimeapi.ImageSpec) string {
+	return cmp.Or(asked.GetUserSpecifiedImage(), asked.GetImage())
 }
 
 func podAnnotations(h Host, s Sandbox, kind string) map[string]string {

@@ -266,7 +266,9 @@ func TestOOMKilledIsTheContainerWhoseOwnEndItWas(t *testing.T) {
 }
 
 func TestAContainersStopSignalIsItsOwnOrTheImages(t *testing.T) {
+	t.Parallel()
 	n := started(t)
+	n.load(testimage.Options{Name: "docker.io/library/nonsense:1", Config: testimage.Config{StopSignal: "SIGNONSENSE"}})
 	n.load(testimage.Options{Name: "docker.io/library/usr1:1", Config: testimage.Config{StopSignal: "SIGUSR1"}})
 	pod := n.runPodOf(n.podConfig("p", "userns"))
 	const report = "trap 'exit 11' TERM; trap 'exit 12' USR1; trap 'exit 13' USR2; echo ready; while :; do sleep 0.05; done"
@@ -274,21 +276,29 @@ func TestAContainersStopSignalIsItsOwnOrTheImages(t *testing.T) {
 		image string
 		own   runtimeapi.Signal
 		want  int32
+		shown runtimeapi.Signal
 	}{
-		{busybox, runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, 11},
-		{"docker.io/library/usr1:1", runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, 12},
-		{"docker.io/library/usr1:1", runtimeapi.Signal_SIGNAL_SIGUSR2, 13},
+		{busybox, runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, 11, runtimeapi.Signal_SIGNAL_SIGTERM},
+		{"docker.io/library/usr1:1", runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, 12, runtimeapi.Signal_SIGNAL_SIGUSR1},
+		{"docker.io/library/usr1:1", runtimeapi.Signal_SIGNAL_SIGUSR2, 13, runtimeapi.Signal_SIGNAL_SIGUSR2},
+		{"docker.io/library/nonsense:1", runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, 11, runtimeapi.Signal_SIGNAL_SIGTERM},
 	} {
 		config := containerConfig(fmt.Sprint("c", i), "sh", "-c", report)
 		config.Image.Image, config.StopSignal, config.Metadata.Attempt = c.image, c.own, uint32(i)
 		id := n.runContainerOf(pod, config)
 		s, err := n.containerStatus(id)
 		n.check(err)
+		if s.StopSignal != c.shown {
+			t.Errorf("image %s, signal %v: the status says %v, want %v", c.image, c.own, s.StopSignal, c.shown)
+		}
 		n.check(n.until("the traps", func() bool { return strings.Contains(readLog(s.LogPath), "ready") }))
 		_, err = n.runtime.StopContainer(n.ctx(), &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: 60})
 		n.check(err)
 		if s := n.ended(id); s.ExitCode != c.want || s.Metadata.Attempt != uint32(i) {
 			t.Errorf("image %s, signal %v: exit code %d of attempt %d, want %d", c.image, c.own, s.ExitCode, s.Metadata.Attempt, c.want)
 		}
+	}
+	if !strings.Contains(n.log.String(), "SIGNONSENSE") {
+		t.Error("nobody was warned of a stop signal that does not exist")
 	}
 }

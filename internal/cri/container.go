@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // CreateContainer makes a container in a ready pod. See pod.Containers.Create.
@@ -120,7 +122,7 @@ func (r *Runtime) containerStatus(rec *pod.ContainerRecord) *runtimeapi.Containe
 		LogPath:     rec.LogPath,
 		Resources:   &runtimeapi.ContainerResources{Linux: rec.Config.GetLinux().GetResources()},
 		User:        containerUser(rec.User),
-		StopSignal:  rec.Config.GetStopSignal(),
+		StopSignal:  stopSignal(rec),
 	}
 }
 
@@ -160,6 +162,14 @@ func containerUser(u *pod.User) *runtimeapi.ContainerUser {
 		linux.SupplementalGroups = append(linux.SupplementalGroups, int64(g))
 	}
 	return &runtimeapi.ContainerUser{Linux: linux}
+}
+
+// stopSignal is what a stop begins with: asked for, or the image's, or SIGTERM.
+func stopSignal(rec *pod.ContainerRecord) runtimeapi.Signal {
+	if asked := rec.Config.GetStopSignal(); asked != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+		return asked
+	}
+	return spec.CRISignal(unix.Signal(rec.StopSignal))
 }
 
 // nanoseconds is CRI's form of a time: 0 for what has not happened.

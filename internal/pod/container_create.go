@@ -153,7 +153,7 @@ func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) erro
 	}
 	signal, err := spec.StopSignal(rec.Config.ContainerConfig, img.Config.Config)
 	if err != nil {
-		return err
+		s.node.Log.Warn("stop signal unknown; SIGTERM stands in", "container", c.ID, "image", rec.ImageName(), "error", err)
 	}
 	mounts, err := s.imageVolumes(rec)
 	if err != nil {

@@ -3,6 +3,7 @@ package spec
 import (
 	"strconv"
 	"strings"
+	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -19,12 +20,13 @@ const (
 var synonyms = map[string]string{"SIGCLD": "SIGCHLD", "SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO"}
 
 // StopSignal returns the signal that a stop begins with: the container's, or else the image's, or else
-// SIGTERM. ErrInvalidArgument if the image names one that does not exist.
+// SIGTERM. Where the image names one that does not exist it is SIGTERM too, with ErrInvalidArgument: reason to
+// warn, not to refuse a container that is of use otherwise.
 func StopSignal(config *runtimeapi.ContainerConfig, image ocispec.ImageConfig) (unix.Signal, error) {
 	if given := config.GetStopSignal(); given != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		signal, ok := criSignal(given)
 		if !ok {
-			return 0, invalid("stop_signal", "%d is not a signal", given)
+			return unix.SIGTERM, invalid("stop_signal", "%d is not a signal", given)
 		}
 		return signal, nil
 	}
@@ -33,7 +35,7 @@ func StopSignal(config *runtimeapi.ContainerConfig, image ocispec.ImageConfig) (
 	}
 	signal, ok := parseSignal(image.StopSignal)
 	if !ok {
-		return 0, invalid("image stop signal", "%q is not a signal", image.StopSignal)
+		return unix.SIGTERM, invalid("image stop signal", "%q is not a signal", image.StopSignal)
 	}
 	return signal, nil
 }
@@ -76,3 +78,18 @@ func parseSignal(s string) (unix.Signal, bool) {
 	signal := unix.SignalNum(name)
 	return signal, signal != 0
 }
+
+// criSignals are CRI's values for the kernel's numbers.
+var criSignals = sync.OnceValue(func() map[unix.Signal]runtimeapi.Signal {
+	all := map[unix.Signal]runtimeapi.Signal{}
+	for value, name := range runtimeapi.Signal_name {
+		number, ok := criSignal(runtimeapi.Signal(value))
+		if _, other := synonyms[strings.TrimPrefix(name, "SIGNAL_")]; ok && !other {
+			all[number] = runtimeapi.Signal(value)
+		}
+	}
+	return all
+})
+
+// CRISignal is CRI's value for a signal of the kernel; SIGNAL_RUNTIME_DEFAULT if CRI has none for it.
+func CRISignal(number unix.Signal) runtimeapi.Signal { return criSignals()[number] }

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -193,13 +194,33 @@ func TestTheStopSignalIsTheContainersOrTheImagesOrTERM(t *testing.T) {
 		{99, "", 0},
 	} {
 		got, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: c.container}, ocispec.ImageConfig{StopSignal: c.image})
-		if got != c.want || (err != nil) != (c.want == 0) {
+		want := cmp.Or(c.want, unix.SIGTERM) // 0: an error, and SIGTERM stands in
+		if got != want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s over %q: got %d (%v), want %d", c.container, c.image, got, err, c.want)
 		}
 	}
 	for number := range runtimeapi.Signal_name {
 		if _, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: runtimeapi.Signal(number)}, ocispec.ImageConfig{}); err != nil {
 			t.Errorf("CRI's signal %d: %v", number, err)
+		}
+	}
+}
+
+func TestEverySignalOfTheKernelHasItsNameInCRI(t *testing.T) {
+	for number, want := range map[unix.Signal]runtimeapi.Signal{
+		unix.SIGTERM: runtimeapi.Signal_SIGNAL_SIGTERM, unix.SIGCHLD: runtimeapi.Signal_SIGNAL_SIGCHLD,
+		unix.SIGIO: runtimeapi.Signal_SIGNAL_SIGIO, unix.SIGABRT: runtimeapi.Signal_SIGNAL_SIGABRT,
+		34: runtimeapi.Signal_SIGNAL_SIGRTMIN, 49: runtimeapi.Signal_SIGNAL_SIGRTMINPLUS15,
+		50: runtimeapi.Signal_SIGNAL_SIGRTMAXMINUS14, 64: runtimeapi.Signal_SIGNAL_SIGRTMAX,
+		0: runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, 32: runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT,
+	} {
+		if got := CRISignal(number); got != want {
+			t.Errorf("%d is %v, want %v", number, got, want)
+		}
+	}
+	for number := unix.Signal(1); number <= realTimeMax; number++ {
+		if unix.SignalName(number) != "" && CRISignal(number) == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+			t.Errorf("%d (%s) has no name", number, unix.SignalName(number))
 		}
 	}
 }

@@ -3,7 +3,6 @@ package cri
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -81,15 +80,15 @@ func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 	return &runtimeapi.RemoveImageResponse{}, nil
 }
 
-// ImageFsInfo says how much the images take, and where.
-func (i *Images) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
-	bytes, inodes, mountpoint := i.Node.Images.Usage()
-	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: []*runtimeapi.FilesystemUsage{{
-		Timestamp:  time.Now().UnixNano(),
-		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: mountpoint},
-		UsedBytes:  &runtimeapi.UInt64Value{Value: bytes},
-		InodesUsed: &runtimeapi.UInt64Value{Value: inodes},
-	}}}, nil
+// ImageFsInfo says how much the images and the containers' writable layers take, and where.
+func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
+	images, layers := filesystems(i.Node.Paths.Root)
+	bytes, inodes := i.Node.Images.Usage()
+	layerBytes, layerInodes := i.layersUsage(ctx)
+	return &runtimeapi.ImageFsInfoResponse{
+		ImageFilesystems:     []*runtimeapi.FilesystemUsage{filesystemUsage(images, bytes, inodes)},
+		ContainerFilesystems: []*runtimeapi.FilesystemUsage{filesystemUsage(layers, layerBytes, layerInodes)},
+	}, nil
 }
 
 func toImage(img *image.Image) *runtimeapi.Image {

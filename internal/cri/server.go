@@ -34,7 +34,9 @@ type Runtime struct {
 // Images serves runtime.v1.ImageService. RPCs it does not have answer Unimplemented.
 type Images struct {
 	runtimeapi.UnimplementedImageServiceServer
-	Node *pod.Node
+	Node  *pod.Node
+	Book  *pod.Book
+	Stats *stats.Reader
 }
 
 // maxMessage is the size of one gRPC message in bytes, the same that the kubelet allows.

@@ -3,7 +3,6 @@ package cri
 import (
 	"context"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -27,7 +26,7 @@ func (r *Runtime) ContainerStats(ctx context.Context, req *runtimeapi.ContainerS
 	if !ok {
 		used = containerUsage{rec: rec}
 	}
-	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(r.layersDir())}, nil
+	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(layersFS(r.Node.Paths.Root))}, nil
 }
 
 // ListContainerStats says what the running containers that match the filter use. One that ends
@@ -49,7 +48,7 @@ func (r *Runtime) containersStats(ctx context.Context, f *runtimeapi.ContainerSt
 		return idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
 			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
 	}) {
-		all = append(all, used.toStats(r.layersDir()))
+		all = append(all, used.toStats(layersFS(r.Node.Paths.Root)))
 	}
 	return all
 }
@@ -61,7 +60,7 @@ func (r *Runtime) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSandbo
 		return nil, err
 	}
 	used := r.podUsage(ctx, box.Record())
-	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(r.layersDir())}, nil
+	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.Node.Paths.Root))}, nil
 }
 
 // ListPodSandboxStats says what the ready pods that match the filter use.
@@ -81,7 +80,7 @@ func (r *Runtime) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFi
 	for _, used := range r.podsUsage(ctx, func(rec *pod.SandboxRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
 	}) {
-		all = append(all, used.toStats(r.layersDir()))
+		all = append(all, used.toStats(layersFS(r.Node.Paths.Root)))
 	}
 	return all
 }
@@ -101,25 +100,28 @@ type podUsage struct {
 	network []stats.Interface
 }
 
-// layersDir is where the writable layers are: see "On disk" in ARCHITECTURE.md.
-func (r *Runtime) layersDir() string { return filepath.Join(r.Node.Paths.Root, "pods") }
-
 // observed is a container as package stats wants to see it.
 func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
+	return observed(r.Node.Paths, rec)
+}
+
+func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
 	return stats.Container{
 		ID:      rec.ID,
 		Process: stats.Process{PID: rec.Process.PID, StartTime: rec.Process.StartTime},
-		Layer:   r.Node.Paths.Upper(rec.Sandbox, rec.ID),
+		Layer:   paths.Upper(rec.Sandbox, rec.ID),
 		Shares:  uint64(max(0, rec.Config.GetLinux().GetResources().GetCpuShares())),
 	}
 }
 
 // Observed lists what stats.Reader.Run has to watch: the running containers.
-func (r *Runtime) Observed() []stats.Container {
+func (r *Runtime) Observed() []stats.Container { return running(r.Book, r.Node.Paths) }
+
+func running(book *pod.Book, paths pod.Paths) []stats.Container {
 	var containers []stats.Container
-	for _, c := range r.Book.Containers() {
+	for _, c := range book.Containers() {
 		if rec := c.Record(); rec.State == pod.Running {
-			containers = append(containers, r.observed(rec))
+			containers = append(containers, observed(paths, rec))
 		}
 	}
 	return containers

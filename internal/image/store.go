@@ -139,9 +139,9 @@ func (s *Store) Quarantined() []Quarantined {
 	return append([]Quarantined(nil), s.quarantined...)
 }
 
-// Usage returns the bytes and inodes that layers and contents take, downloads in progress included, and the
-// directory they are in. A part that cannot be read is left out and logged.
-func (s *Store) Usage() (bytes, inodes uint64, mountpoint string) {
+// Usage returns the bytes and inodes that layers and contents take, downloads in progress included. A part that
+// cannot be read is left out and logged.
+func (s *Store) Usage() (bytes, inodes uint64) {
 	found, err := s.layers.list()
 	if err != nil {
 		s.log.Warn("image store usage", "error", err)
@@ -167,7 +167,7 @@ func (s *Store) Usage() (bytes, inodes uint64, mountpoint string) {
 	if err != nil {
 		s.log.Warn("image store usage", "error", err)
 	}
-	return bytes, inodes, s.cfg.Root
+	return bytes, inodes
 }
 
 // referenced is called with mu held. It returns the keys (see lease) of everything that must stay.

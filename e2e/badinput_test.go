@@ -204,7 +204,7 @@ func badImages() []refusal {
 	}
 	return []refusal{
 		{name: "reference that is none", code: codes.InvalidArgument, says: []string{"docker.io//x:1"}, do: pull("docker.io//x:1")},
-		{name: "registry that is not there", code: codes.Unavailable, says: []string{"127.0.0.1:1"}, do: pull("127.0.0.1:1/x:1")},
+		{name: "registry that is not there", code: codes.Unknown, says: []string{"RegistryUnavailable: ", "127.0.0.1:1"}, do: pull("127.0.0.1:1/x:1")},
 	}
 }
 

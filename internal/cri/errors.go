@@ -11,7 +11,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
+	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -38,7 +42,19 @@ var classes = []struct {
 	{errdefs.ErrNotImplemented, codes.Unimplemented},
 }
 
-// ToStatus gives an error its gRPC code; one of no class is Internal.
+// names are errors that clients tell by the beginning of the message: that is what is left of them behind gRPC.
+// A code, where one is given, goes before those of classes.
+var names = []struct {
+	class, name error
+	code        codes.Code
+}{
+	// A kubelet looks at the message of a pull alone only if the code is Unknown.
+	{image.ErrRegistryUnavailable, crierrors.ErrRegistryUnavailable, codes.Unknown},
+	{spec.ErrRecursiveReadOnly, crierrors.ErrRROUnsupported, codes.OK},
+	{pod.ErrImageVolume, crierrors.ErrImageVolumeMountFailed, codes.OK},
+}
+
+// ToStatus gives an error its gRPC code, and the name that CRI has for it; one of no class is Internal.
 func ToStatus(err error) error {
 	if err == nil {
 		return nil
@@ -46,12 +62,26 @@ func ToStatus(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	for _, c := range classes {
-		if errors.Is(err, c.class) {
-			return status.Error(c.code, err.Error())
+	text, code := err.Error(), codes.OK
+	for _, n := range names {
+		if errors.Is(err, n.class) {
+			text, code = n.name.Error()+": "+text, n.code
+			break
 		}
 	}
-	return status.Error(codes.Internal, err.Error())
+	if code == codes.OK {
+		code = codeOf(err)
+	}
+	return status.Error(code, text)
+}
+
+func codeOf(err error) codes.Code {
+	for _, c := range classes {
+		if errors.Is(err, c.class) {
+			return c.code
+		}
+	}
+	return codes.Internal
 }
 
 // translateErrors is the interceptor that every unary call passes. A panic in one request is that

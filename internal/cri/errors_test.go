@@ -11,6 +11,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -45,6 +48,27 @@ func TestEveryClassOfErrorHasItsCode(t *testing.T) {
 	}
 	if ToStatus(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+func TestCRIsNamesOfErrorsBeginTheMessage(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		name string
+		code codes.Code
+	}{
+		// The kubelet strips the code from what it compares only if that is Unknown.
+		{fmt.Errorf("look up at x: connection refused: %w", image.ErrRegistryUnavailable), "RegistryUnavailable: ", codes.Unknown},
+		{fmt.Errorf("mounts[0].recursive_read_only: %w", spec.ErrRecursiveReadOnly), "RROUnsupported: ", codes.FailedPrecondition},
+		{fmt.Errorf("%w 0: %w", pod.ErrImageVolume, errdefs.ErrNotFound), "ImageVolumeMountFailed: ", codes.NotFound},
+		{fmt.Errorf("%w 0: no class", pod.ErrImageVolume), "ImageVolumeMountFailed: ", codes.Internal},
+		{fmt.Errorf("daemon ends: %w", errdefs.ErrUnavailable), "", codes.Unavailable},
+	} {
+		wrapped := &steps.Error{Operation: "Op", Object: "x", Step: "s", Cause: c.err}
+		got := status.Convert(ToStatus(wrapped))
+		if got.Code() != c.code || got.Message() != c.name+wrapped.Error() {
+			t.Errorf("%v: %v", c.err, got)
+		}
 	}
 }
 

@@ -20,6 +20,10 @@ import (
 // maxErrorText cuts what a registry has to say.
 const maxErrorText = 600
 
+// ErrRegistryUnavailable is the class of a pull whose registry was not to be reached, or could not answer. It is
+// an errdefs.ErrUnavailable.
+var ErrRegistryUnavailable = fmt.Errorf("registry %w", errdefs.ErrUnavailable)
+
 // failure makes an error of what went wrong between us and the registry: step, cause, class. The cause is kept as
 // text only, without credentials: a registry may answer with what it was sent, and a redirect's URL is signed.
 func (r *registry) failure(step string, err error) error {
@@ -28,7 +32,7 @@ func (r *registry) failure(step string, err error) error {
 	}
 	var stall *stallError
 	if errors.As(err, &stall) {
-		return fmt.Errorf("%s: %w: %w", step, stall, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: %w: %w", step, stall, ErrRegistryUnavailable)
 	}
 	class := classOf(err)
 	text := strings.TrimSuffix(r.scrub(err.Error()), ": "+class.Error())
@@ -48,7 +52,7 @@ func classOf(err error) error {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return errdefs.ErrResourceExhausted
 	case isNetwork(err):
-		return errdefs.ErrUnavailable
+		return ErrRegistryUnavailable
 	case errdefs.IsFailedPrecondition(err):
 		return errdefs.ErrDataLoss // the content store's word for a size or digest that is not what was asked for
 	}
@@ -66,7 +70,7 @@ func classOfStatus(code int) error {
 	case code == http.StatusRequestedRangeNotSatisfiable: // a blob shorter than its manifest says
 		return errdefs.ErrDataLoss
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code >= 500:
-		return errdefs.ErrUnavailable
+		return ErrRegistryUnavailable
 	}
 	return errdefs.ErrFailedPrecondition
 }

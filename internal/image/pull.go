@@ -13,8 +13,8 @@ import (
 // ends when the last caller's ctx has ended.
 //
 // Error classes: ErrInvalidArgument (reference or credential unusable, before any network), ErrNotFound (no such
-// image, or not for this platform), ErrUnauthenticated and ErrPermissionDenied, ErrUnavailable (network, registry
-// down or stalled), ErrDataLoss (content is not what its digest says), ErrResourceExhausted (disk full),
+// image, or not for this platform), ErrUnauthenticated and ErrPermissionDenied, ErrRegistryUnavailable (network,
+// registry down or stalled), ErrDataLoss (content is not what its digest says), ErrResourceExhausted (disk full),
 // ErrFailedPrecondition (an image that cannot be used, or a registry configuration that cannot). After an error
 // nothing is listed; what has been downloaded is kept for an hour, so that a repetition goes on from there.
 func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error) {

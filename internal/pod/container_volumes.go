@@ -44,12 +44,14 @@ func (s *Containers) imageVolumes(rec *ContainerRecord) ([]VolumeMount, error) {
 	return mounts, nil
 }
 
+// ErrImageVolume is in every error of an image volume, beside the class of its cause.
+var ErrImageVolume = errors.New("image volume")
+
 func volumeError(i int, m *runtimeapi.Mount, err error) error {
-	source := m.GetHostPath()
 	if m.GetImage() != nil {
-		source = "image " + m.GetImage().GetImage()
+		return fmt.Errorf("%w %d (%s at %s): %w", ErrImageVolume, i, m.GetImage().GetImage(), m.GetContainerPath(), err)
 	}
-	return fmt.Errorf("volume %d (%s at %s): %w", i, source, m.GetContainerPath(), err)
+	return fmt.Errorf("volume %d (%s at %s): %w", i, m.GetHostPath(), m.GetContainerPath(), err)
 }
 
 // mountVolumes finds the host side of every mount of the container, before the runtime sees any, and

@@ -27,6 +27,10 @@ func lacking(field, format string, args ...any) error {
 	return &fault{field: field, text: fmt.Sprintf(format, args...), class: errdefs.ErrFailedPrecondition}
 }
 
+// ErrRecursiveReadOnly is the class of a request for recursive read-only mounts that this node cannot make. It is
+// an errdefs.ErrFailedPrecondition.
+var ErrRecursiveReadOnly = fmt.Errorf("recursive read-only mounts: %w", errdefs.ErrFailedPrecondition)
+
 // faults are all that is wrong with a request, in the order of its fields.
 type faults []error
 

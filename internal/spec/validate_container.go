@@ -125,7 +125,7 @@ func checkMountMode(f *faults, h Host, field string, m *runtimeapi.Mount) {
 		f.invalid(field+".recursive_read_only", "true with propagation %s; it must be PROPAGATION_PRIVATE", m.GetPropagation())
 	}
 	if !h.Features.RecursiveReadOnly {
-		f.lacking(field+".recursive_read_only", "true: recursive read-only mounts are not supported on this node")
+		f.add(&fault{field + ".recursive_read_only", "true: recursive read-only mounts are not supported on this node", ErrRecursiveReadOnly})
 	}
 }
 

@@ -204,6 +204,13 @@ func badImages() []refusal {
 	}
 	return []refusal{
 		{name: "reference that is none", code: codes.InvalidArgument, says: []string{"docker.io//x:1"}, do: pull("docker.io//x:1")},
+		{
+			name: "image for a runtime handler that is not there", code: codes.InvalidArgument, says: []string{"runtime_handler", `"nosuch"`},
+			do: func(_ *testing.T, n *node) error {
+				_, err := n.images.PullImage(n.ctx(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "127.0.0.1:1/x:1", RuntimeHandler: "nosuch"}})
+				return err
+			},
+		},
 		{name: "registry that is not there", code: codes.Unknown, says: []string{"RegistryUnavailable: ", "127.0.0.1:1"}, do: pull("127.0.0.1:1/x:1")},
 	}
 }

@@ -59,3 +59,33 @@ func TestSeveralRuntimeHandlersServeSideBySide(t *testing.T) {
 	}
 	n.check(os.RemoveAll(n.path("state/runtime/other")))
 }
+
+func TestARuntimeThatCannotTellItsFeaturesStillConfinesContainers(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	mute, calls := n.path("mute"), n.path("asked")
+	n.write("mute", "#!/bin/sh\n[ \"$1\" = features ] && { echo x >>"+calls+"; echo no such command >&2; exit 1; }\nexec "+binaries.runc+" \"$@\"\n")
+	n.check(os.Chmod(mute, 0o755))
+	n.flags = []string{"--runtime", "mute=" + mute, "--default-runtime", "mute"}
+	n.launch()
+	n.loadImage()
+	resp, err := n.runtime.Status(n.ctx(), &runtimeapi.StatusRequest{Verbose: true})
+	n.check(err)
+	if ready := resp.GetStatus().GetConditions()[0]; !ready.GetStatus() {
+		t.Errorf("not ready: %v", ready)
+	}
+	if !strings.Contains(resp.GetInfo()["info"], "no such command") {
+		t.Errorf("the verbose status does not say why its features are not known: %s", resp.GetInfo()["info"])
+	}
+	pod := n.runPodOf(n.podConfig("p", "userns", "shared-pid"))
+	config := sleeper("c")
+	securityContext(config).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	n.says(n.runContainerOf(pod, config), "grep -h ^Seccomp: /proc/1/status /proc/self/status | cut -f2", "2\n2")
+	asked, err := os.ReadFile(calls)
+	n.check(err)
+	if count := strings.Count(string(asked), "x"); count != 1 {
+		t.Errorf("it was asked for its features %d times", count)
+	}
+	n.endPod(pod)
+	n.check(os.RemoveAll(n.path("state/runtime/mute")))
+}

@@ -12,6 +12,10 @@ import (
 
 // PullImage brings an image to the node. Equal pulls at once are done once.
 func (i *Images) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
+	// An image is the same for all handlers; CRI wants a name that means none to be refused all the same.
+	if name := req.GetImage().GetRuntimeHandler(); !i.Node.Handlers.Has(name) {
+		return nil, fmt.Errorf("PullImage: image.runtime_handler: %q is not configured: %w", name, errdefs.ErrInvalidArgument)
+	}
 	img, err := i.Node.Images.Pull(ctx, req.GetImage().GetImage(), auth(req.GetAuth()))
 	if err != nil {
 		return nil, err

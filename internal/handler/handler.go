@@ -18,10 +18,16 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sync/singleflight"
 )
 
-// probeTimeout bounds one run of a runtime's features command.
-const probeTimeout = 10 * time.Second
+const (
+	// probeTimeout bounds one run of a runtime's features command.
+	probeTimeout = 10 * time.Second
+	// retryAfter is how long it is remembered that a runtime gave no answer; one whose binary changes is asked
+	// at once.
+	retryAfter = time.Minute
+)
 
 // Handler is one OCI runtime under the name that RunPodSandbox gives.
 type Handler struct {
@@ -31,14 +37,30 @@ type Handler struct {
 	// UserNamespaces and RecursiveReadOnly say what the runtime does; the kernel's part is not asked here.
 	UserNamespaces    bool
 	RecursiveReadOnly bool
-	Seccomp           bool
+	// Seccomp: it does filters, or could not be asked. A runtime is then left to do them or to say that it
+	// cannot; without them a pod would be refused that it may well be able to run.
+	Seccomp bool
 	// JoinedMappings: it wants to be told the ID mappings of a user namespace that it joins by path.
 	// crun does; runc reads them from the namespace and will refuse them one day.
 	JoinedMappings bool
 	// Version is the runtime's own word, for people.
 	Version string
-	// Problem is why the runtime could not be asked; nil when it answered.
+	// Problem is why the runtime could not be asked; nil when it answered. Not every runtime has the command,
+	// so that this says nothing of what it can do, unless it is an ErrFailedPrecondition: then it cannot be run.
 	Problem error
+}
+
+// MarshalJSON shows the problem in words.
+func (h Handler) MarshalJSON() ([]byte, error) {
+	type plain Handler // without this method
+	shown := struct {
+		plain
+		Problem string `json:",omitempty"`
+	}{plain: plain(h)}
+	if h.Problem != nil {
+		shown.Problem = h.Problem.Error()
+	}
+	return json.Marshal(shown)
 }
 
 // Set is the handlers of a node.
@@ -48,11 +70,28 @@ type Set struct {
 
 	mu     sync.Mutex
 	probed map[string]probe
+	// asking makes one question of several at once; it is waited for without mu.
+	asking singleflight.Group
 }
 
 type probe struct {
 	handler Handler
+	binary  binary
+	at      time.Time
+}
+
+// binary tells a file from what it is replaced by.
+type binary struct {
 	modTime time.Time
+	size    int64
+}
+
+// valid reports whether the answer still stands for that binary.
+func (p probe) valid(b binary) bool {
+	if p.binary.size != b.size || !p.binary.modTime.Equal(b.modTime) {
+		return false
+	}
+	return p.handler.Problem == nil || !errdefs.IsFailedPrecondition(p.handler.Problem) && time.Since(p.at) < retryAfter
 }
 
 // NewSet returns a set of handlers, given as name → path, of which fallback is used where no name is
@@ -78,17 +117,33 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 	if err != nil {
 		return Handler{}, fmt.Errorf("runtime handler %q: %w: %w", name, err, errdefs.ErrFailedPrecondition)
 	}
+	file := binary{info.ModTime(), info.Size()}
 	s.mu.Lock()
 	known, ok := s.probed[name]
 	s.mu.Unlock()
-	if ok && known.modTime.Equal(info.ModTime()) && known.handler.Problem == nil {
+	if ok && known.valid(file) {
 		return known.handler, nil
 	}
-	h := ask(ctx, name, path)
-	s.mu.Lock()
-	s.probed[name] = probe{handler: h, modTime: info.ModTime()}
-	s.mu.Unlock()
-	return h, nil
+	answer := s.asking.DoChan(name, func() (any, error) {
+		// Not ended with one caller's request: others wait for the same answer.
+		h := ask(context.WithoutCancel(ctx), name, path)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.probed[name] = probe{handler: h, binary: file, at: time.Now()}
+		return h, nil
+	})
+	select {
+	case a := <-answer:
+		return a.Val.(Handler), nil
+	case <-ctx.Done():
+		return Handler{}, fmt.Errorf("runtime handler %q: %s features: %w", name, path, ctx.Err())
+	}
+}
+
+// Has reports whether a handler of that name is configured, "" meaning the default one.
+func (s *Set) Has(name string) bool {
+	_, ok := s.paths[name]
+	return ok || name == ""
 }
 
 // All returns every handler, the default one first under the name "" as CRI wants it and then each
@@ -115,12 +170,17 @@ func (s *Set) All(ctx context.Context) []Handler {
 func (s *Set) Default() string { return s.fallback }
 
 func ask(ctx context.Context, name, path string) Handler {
-	h := Handler{Name: name, Path: path}
+	h := Handler{Name: name, Path: path, Seccomp: true}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "features").Output()
+	command := exec.CommandContext(ctx, path, "features")
+	command.WaitDelay = time.Second // for children that keep its output
+	out, err := command.Output()
 	if err != nil {
 		h.Problem = fmt.Errorf("%s features: %w%s", path, err, stderr(err))
+		if ctx.Err() == nil && !errors.As(err, new(*exec.ExitError)) {
+			h.Problem = fmt.Errorf("%w: %w", h.Problem, errdefs.ErrFailedPrecondition)
+		}
 		return h
 	}
 	var f features.Features
@@ -128,6 +188,7 @@ func ask(ctx context.Context, name, path string) Handler {
 		h.Problem = fmt.Errorf("%s features: %w", path, err)
 		return h
 	}
+	h.Seccomp = false
 	h.RecursiveReadOnly = slices.Contains(f.MountOptions, "rro")
 	if f.Linux != nil {
 		h.UserNamespaces = slices.Contains(f.Linux.Namespaces, "user")

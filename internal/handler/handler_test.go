@@ -2,95 +2,154 @@ package handler
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
 
-// What the two runtimes answer, without what is not looked at.
-const (
-	runcAnswer = `{"ociVersionMin":"1.0.0","mountOptions":["ro","rro"],"linux":{"namespaces":["net","user"],"seccomp":{"enabled":true}},
- "annotations":{"io.github.seccomp.libseccomp.version":"2.5.4","org.opencontainers.runc.version":"1.5.2"}}`
-	crunAnswer = `{"ociVersionMin":"1.0.0","mountOptions":["ro","rro"],"linux":{"namespaces":["net","user"],"seccomp":{"enabled":true}},
- "annotations":{"io.github.seccomp.libseccomp.version":"2.5.4","run.oci.crun.commit":"1026","run.oci.crun.version":"1.21"}}`
-)
-
-// runtime makes a program that answers as an OCI runtime would.
-func runtime(t *testing.T, script string) string {
+// runtime writes a program in place of an OCI runtime; it notes each of its runs in the file called calls.
+func runtime(t *testing.T, path, script string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "runtime")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+	text := "#!/bin/sh\necho x >>" + filepath.Join(filepath.Dir(path), "calls") + "\n" + script + "\n"
+	if err := os.WriteFile(path+".new", []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
 }
 
-func answers(text string) string { return "cat <<'END'\n" + text + "\nEND" }
-
-func set(t *testing.T, paths map[string]string, fallback string) *Set {
+func calls(t *testing.T, path string) int {
 	t.Helper()
-	s, err := NewSet(paths, fallback)
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(path), "calls"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return strings.Count(string(data), "x")
+}
+
+func set(t *testing.T) (s *Set, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "runtime")
+	s, err := NewSet(map[string]string{"r": path}, "r")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return s, path
 }
 
-func TestARuntimeIsAskedWhatItCanDo(t *testing.T) {
-	s := set(t, map[string]string{"runc": runtime(t, answers(runcAnswer)), "other": runtime(t, answers(crunAnswer))}, "runc")
-	for name, want := range map[string]Handler{
-		"":      {Name: "runc", Version: "1.5.2"},
-		"runc":  {Name: "runc", Version: "1.5.2"},
-		"other": {Name: "other", Version: "1.21", JoinedMappings: true},
-	} {
-		got, err := s.Find(context.Background(), name)
-		if err != nil || got.Problem != nil {
-			t.Fatalf("%q: %v %v", name, err, got.Problem)
-		}
-		if !got.UserNamespaces || !got.RecursiveReadOnly || !got.Seccomp {
-			t.Errorf("%q: %+v", name, got)
-		}
-		if got.Name != want.Name || got.Version != want.Version || got.JoinedMappings != want.JoinedMappings {
-			t.Errorf("%q: %+v, want %+v", name, got, want)
-		}
-	}
-}
-
-// Debian 12's crun is one of those that do not know the command.
-func TestARuntimeThatCannotBeAskedCarriesTheReasonAndIsAskedAgain(t *testing.T) {
-	path := runtime(t, "echo unknown command features >&2; exit 1")
-	s := set(t, map[string]string{"crun": path}, "crun")
-	h, err := s.Find(context.Background(), "crun")
-	if err != nil || h.Problem == nil || !strings.Contains(h.Problem.Error(), "unknown command features") {
-		t.Errorf("%v %v", err, h.Problem)
-	}
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+answers(crunAnswer)), 0o755); err != nil {
+func find(t *testing.T, s *Set) Handler {
+	t.Helper()
+	h, err := s.Find(context.Background(), "")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if h, err := s.Find(context.Background(), "crun"); err != nil || h.Problem != nil || h.Version != "1.21" {
-		t.Errorf("after the upgrade: %v %+v", err, h)
+	return h
+}
+
+const answers = `echo '{"mountOptions":["rro"],"linux":{"namespaces":["user"],"seccomp":{"enabled":false}},"annotations":{"x.version":"1"}}'`
+
+func TestARuntimeDoesWhatItSays(t *testing.T) {
+	s, path := set(t)
+	runtime(t, path, answers)
+	for range 3 {
+		h := find(t, s)
+		if !h.UserNamespaces || !h.RecursiveReadOnly || h.Seccomp || h.Version != "1" || h.Problem != nil {
+			t.Errorf("%+v", h)
+		}
+	}
+	if n := calls(t, path); n != 1 {
+		t.Errorf("asked %d times", n)
 	}
 }
 
-func TestAHandlerThatIsNotThereIsRefusedByItsName(t *testing.T) {
-	s := set(t, map[string]string{"runc": runtime(t, answers(runcAnswer)), "gone": filepath.Join(t.TempDir(), "gone")}, "runc")
-	for name, class := range map[string]error{"unknown": errdefs.ErrNotFound, "gone": errdefs.ErrFailedPrecondition} {
-		if _, err := s.Find(context.Background(), name); !errors.Is(err, class) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
+func TestARuntimeWithoutFeaturesIsTrustedWithSeccompAndAskedOnce(t *testing.T) {
+	s, path := set(t)
+	runtime(t, path, "echo no such command >&2; exit 1")
+	for range 3 {
+		h := find(t, s)
+		if !h.Seccomp || h.UserNamespaces || h.RecursiveReadOnly {
+			t.Errorf("%+v", h)
+		}
+		if h.Problem == nil || errdefs.IsFailedPrecondition(h.Problem) || !strings.Contains(h.Problem.Error(), "no such command") {
+			t.Errorf("the problem is %v", h.Problem)
 		}
 	}
-	var names []string
-	for _, h := range s.All(context.Background()) {
-		names = append(names, h.Name)
+	if n := calls(t, path); n != 1 {
+		t.Errorf("asked %d times", n)
 	}
-	if got := strings.Join(names, ","); got != ",gone,runc" {
-		t.Errorf("listed: %s", got)
+	// After some time it is asked again…
+	s.probed["r"] = probe{handler: s.probed["r"].handler, binary: s.probed["r"].binary, at: time.Now().Add(-retryAfter)}
+	find(t, s)
+	if n := calls(t, path); n != 2 {
+		t.Errorf("asked %d times, want a second time", n)
 	}
-	if _, err := NewSet(map[string]string{"runc": "/runc"}, "crun"); err == nil || !strings.Contains(err.Error(), "crun") {
-		t.Errorf("a default that is not configured: %v", err)
+	// …and a new binary at once.
+	runtime(t, path, answers)
+	if h := find(t, s); h.Problem != nil || !h.UserNamespaces {
+		t.Errorf("the new binary: %+v", h)
+	}
+}
+
+func TestARuntimeThatCannotBeRunIsTriedEachTime(t *testing.T) {
+	s, path := set(t)
+	runtime(t, path, answers)
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if h := find(t, s); !errdefs.IsFailedPrecondition(h.Problem) {
+		t.Errorf("the problem is %v", h.Problem)
+	}
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if h := find(t, s); h.Problem != nil {
+		t.Errorf("it can be run again, and the problem is %v", h.Problem)
+	}
+}
+
+func TestSeveralQuestionsAtOnceAreOneAndACallerMayGiveUp(t *testing.T) {
+	s, path := set(t)
+	gate := filepath.Join(filepath.Dir(path), "gate")
+	runtime(t, path, "while [ ! -e "+gate+" ]; do sleep 0.02; done; "+answers)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() { _, _ = s.Find(context.Background(), "r") })
+	}
+	for calls(t, path) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if _, err := s.Find(ctx, "r"); err == nil {
+		t.Error("a caller whose request has ended waits on")
+	}
+	if err := os.WriteFile(gate, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	all.Wait()
+	if h := find(t, s); h.Problem != nil {
+		t.Error(h.Problem)
+	}
+	if n := calls(t, path); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+func TestTheStatusSaysInWordsWhatTheProblemIs(t *testing.T) {
+	s, path := set(t)
+	runtime(t, path, "echo out of order >&2; exit 1")
+	data, err := json.Marshal(s.All(context.Background()))
+	if err != nil || !strings.Contains(string(data), "out of order") || !strings.Contains(string(data), `"Name":"r"`) {
+		t.Errorf("%s, %v", data, err)
+	}
+	if !s.Has("") || !s.Has("r") || s.Has("x") {
+		t.Error("the names of handlers")
 	}
 }

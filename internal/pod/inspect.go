@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -45,5 +47,8 @@ func (n *Node) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.Problem
+	if errdefs.IsFailedPrecondition(h.Problem) {
+		return h.Problem
+	}
+	return nil // one that has no word for its features may do all that is asked of it
 }

@@ -28,6 +28,7 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, 
 		Config:  rec.Config.ContainerConfig,
 		Image:   img.Config.Config,
 		Rootfs:  root,
+		Volumes: rec.Volumes,
 	}
 	for i, m := range rec.Mounts {
 		sc.Mounts = append(sc.Mounts, spec.Mount{Index: i, Source: m.Source})

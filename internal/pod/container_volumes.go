@@ -54,9 +54,13 @@ func volumeError(i int, m *runtimeapi.Mount, err error) error {
 	return fmt.Errorf("volume %d (%s at %s): %w", i, m.GetHostPath(), m.GetContainerPath(), err)
 }
 
-// mountVolumes finds the host side of every mount of the container, before the runtime sees any, and
-// mounts images and the idmapped clones of those volumes that need one.
+// mountVolumes makes the places of the volumes that the image declares, finds the host side of every mount of
+// the container, before the runtime sees any, and mounts images and the idmapped clones of those volumes that
+// need one.
 func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container) error {
+	if err := s.placeVolumes(box, c); err != nil {
+		return err
+	}
 	mounts := c.Record().Config.GetMounts()
 	if len(mounts) == 0 {
 		return nil
@@ -78,6 +82,29 @@ func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container)
 		}
 	}
 	return s.node.changeContainer(c, func(r *ContainerRecord) { r.Mounts = resolved })
+}
+
+// placeVolumes makes the directories of the image's own volumes where no layer has them. They are part of the
+// container's writable layer and go with it.
+func (s *Containers) placeVolumes(box *Sandbox, c *Container) error {
+	rec := c.Record()
+	img, ok := s.node.Images.Resolve(rec.Image)
+	if !ok {
+		return fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
+	}
+	uid, gid := box.Record().rootOwner()
+	var places []string
+	for _, path := range spec.ImageVolumes(img.Config.Config, rec.Config.ContainerConfig) {
+		place, err := s.node.Mounts.MakePlace(c.ID, path, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)})
+		if err != nil {
+			return fmt.Errorf("volume of the image: %w", err)
+		}
+		places = append(places, place)
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	return s.node.changeContainer(c, func(r *ContainerRecord) { r.Volumes = places })
 }
 
 // imageVolume mounts an image. Its owners are those of the pod's user namespace, whatever the request says.

@@ -62,6 +62,8 @@ type ContainerRecord struct {
 	StopSignal int            `json:"stopSignal"`
 	Timeline   []steps.Timing `json:"timeline,omitempty"`
 	Mounts     []VolumeMount  `json:"mounts,omitempty"`
+	// Volumes are where the volumes that the image declares are in the root file system.
+	Volumes []string `json:"volumes,omitempty"`
 	// User is the identity that the first process gets; nil until the image is known.
 	User *User `json:"user,omitempty"`
 }

@@ -26,7 +26,7 @@ func mounts(h Host, c Container) ([]specs.Mount, error) {
 	all = append(all, own...)
 	all = append(all, deviceMounts(c)...)
 	slices.SortStableFunc(all, func(x, y specs.Mount) int { return depth(x.Destination) - depth(y.Destination) })
-	return all, nil
+	return append(volumeMounts(c), all...), nil
 }
 
 // replaces reports whether a container's own mount takes the place of a default one: at the same

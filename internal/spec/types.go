@@ -92,6 +92,8 @@ type Container struct {
 	Rootfs string
 	// Mounts has one entry for each of Config.Mounts, in any order.
 	Mounts []Mount
+	// Volumes are where the paths that ImageVolumes gives are in the root file system, links resolved.
+	Volumes []string
 	// Passwd and Group are /etc/passwd and /etc/group of the image; nil if the image has none.
 	Passwd, Group []byte
 	// TargetPID is the path of the PID namespace that mode TARGET joins.

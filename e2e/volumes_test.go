@@ -305,6 +305,37 @@ func TestMountsPropagateAsAskedFor(t *testing.T) {
 	}
 }
 
+func TestPropagationThatTheNodesMountCannotGiveIsRefused(t *testing.T) {
+	n := started(t)
+	dir := n.sharedVolume("v")
+	slave, private := filepath.Join(dir, "host"), filepath.Join(dir, "pod")
+	for at, kind := range map[string]uintptr{slave: unix.MS_SLAVE, private: unix.MS_PRIVATE} {
+		n.check(unix.Mount(dir, at, "", unix.MS_BIND, ""))
+		n.check(unix.Mount("", at, "", kind, ""))
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	n.check(os.Mkdir(filepath.Join(dir, "sub"), 0o755))
+	n.check(os.Symlink(filepath.Join(private, "sub"), n.path("volumes/link")))
+	n.before = n.hostState()
+	config := n.podConfig("p")
+	config.Linux.SecurityContext.Privileged = true
+	pod := n.runPodOf(config)
+	const both, in = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL, runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	mount := func(path string, propagation runtimeapi.MountPropagation) *runtimeapi.Mount {
+		return &runtimeapi.Mount{HostPath: path, ContainerPath: "/data", Propagation: propagation}
+	}
+	for _, path := range []string{private, filepath.Join(private, "sub"), n.path("volumes/link")} {
+		n.refusesMounts(pod, codes.FailedPrecondition, "the mount at "+private+", which is not a shared mount", mount(path, both))
+		n.refusesMounts(pod, codes.FailedPrecondition, "the mount at "+private+", which is neither a shared nor a slave mount", mount(path, in))
+		n.check(n.tryMount(pod, mount(path, runtimeapi.MountPropagation_PROPAGATION_PRIVATE)))
+	}
+	n.refusesMounts(pod, codes.FailedPrecondition, "the mount at "+slave+", which is not a shared mount", mount(slave, both))
+	for _, m := range []*runtimeapi.Mount{mount(slave, in), mount(dir, in), mount(filepath.Join(dir, "sub"), both)} {
+		n.check(n.tryMount(pod, m))
+	}
+	n.refusesMounts(pod, codes.NotFound, "does not exist", mount(n.path("volumes/missing"), both))
+}
+
 func TestReadOnlyIsRecursiveOnlyWhereAskedFor(t *testing.T) {
 	n := started(t)
 	features, err := n.runtime.Status(n.ctx(), &runtimeapi.StatusRequest{})

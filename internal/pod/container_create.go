@@ -74,6 +74,9 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 		if c := s.book.live(box.ID, containerIdentity(rec)); c != nil {
 			return c.ID, nil
 		}
+		if err := checkPropagation(config.GetMounts()); err != nil {
+			return "", err
+		}
 		return rec.ID, s.create(ctx, box, newContainer(rec))
 	})
 	return id, s.node.stillRunning(ctx, err, key)

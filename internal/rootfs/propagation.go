@@ -1,0 +1,42 @@
+package rootfs
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// HostMount is the mount on which a path of the host lies.
+type HostMount struct {
+	// Point is where it is mounted.
+	Point string
+	// Shared: what is mounted below it is seen by its peers, and the reverse. Slave: it sees what its master
+	// sees (mount_namespaces(7)). It may be both.
+	Shared, Slave bool
+}
+
+// MountOf finds the mount of a path, links followed. Errors: ErrNotFound, ErrInvalidArgument for too many links.
+func MountOf(path string) (HostMount, error) {
+	f, err := openPath(path, 0)
+	if err != nil {
+		return HostMount{}, classify(err)
+	}
+	defer func() { _ = f.Close() }()
+	at, err := identify(f)
+	if err != nil {
+		return HostMount{}, err
+	}
+	found, err := readMounts(func(m mountEntry) bool { return m.id == at.mount })
+	if err != nil {
+		return HostMount{}, err
+	}
+	if len(found) == 0 {
+		return HostMount{}, fmt.Errorf("%s: its mount is not in this mount namespace: %w", path, errdefs.ErrFailedPrecondition)
+	}
+	return HostMount{
+		Point:  found[0].point,
+		Shared: strings.Contains(found[0].optional, "shared:"),
+		Slave:  strings.Contains(found[0].optional, "master:"),
+	}, nil
+}

@@ -27,7 +27,14 @@ type cgroup struct {
 	Events string `json:"events,omitempty"`
 	// Base is the count of OOM kills before the container started.
 	Base uint64 `json:"base,omitempty"`
+	// Parent is the memory.events of the group above, see oomParent; Others how many OOM kills it counts that
+	// neither this container nor another that lives has counted.
+	Parent string `json:"parent,omitempty"`
+	Others uint64 `json:"others,omitempty"`
 }
+
+// eventsFile is where version 2 counts a group's OOM kills.
+const eventsFile = "memory.events"
 
 // cgroupMounts finds the mount points of the two hierarchies that matter.
 var cgroupMounts = sync.OnceValues(func() (memory, unified string) {
@@ -100,7 +107,7 @@ func findCgroup(pid int) cgroup {
 	case memMount != "" && mem != "":
 		c.Path, c.Events = mem, filepath.Join(memMount, mem, "memory.oom_control")
 	case uniMount != "" && uni != "":
-		c.Path, c.Events = uni, filepath.Join(uniMount, uni, "memory.events")
+		c.Path, c.Events = uni, filepath.Join(uniMount, uni, eventsFile)
 	}
 	return c
 }
@@ -117,7 +124,7 @@ func ownCgroupOf(path string) bool {
 
 // oomKills reads the counter from an open events file. Reading fails with
 // ENODEV once the cgroup is removed, which is why it is read before the zombie
-// is reaped.
+// is reaped; see oomKilled for groups that are removed earlier.
 func oomKills(fd int) (uint64, error) {
 	buf := make([]byte, 1024)
 	n, err := unix.Pread(fd, buf, 0)

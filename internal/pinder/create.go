@@ -319,11 +319,17 @@ func (p *process) identify(pid int) error {
 		phase = protocol.PhaseCreated
 		m.Cgroup = findCgroup(pid)
 		p.openEvents(&m.Cgroup)
+		if p.get(kindEvents) != nil {
+			m.Cgroup.Parent = oomParent(m.Cgroup.Events, m.Runtime.SystemdCgroup)
+		}
 	}
 	if err := p.update(func(n *meta) {
 		n.PID, n.StartTime, n.Cgroup, n.Phase, n.Deadline = pid, start, m.Cgroup, phase, 0
 	}); err != nil {
 		return err
+	}
+	if m.Cgroup.Parent != "" {
+		p.sup.reckonOOM(m.Cgroup.Parent)
 	}
 	return p.keep()
 }

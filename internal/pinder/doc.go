@@ -19,13 +19,15 @@
 //
 // The kernel keeps them: a container's zombie is reaped only after its exit
 // record is written. The supervisor looks at it with WNOWAIT, or asks the
-// reaper to, and at last asks the pidfd itself (PIDFD_GET_INFO, Linux 6.15),
-// which works whoever the parent was. Before Linux 6.15 that last way is missing,
-// and one sequence of deaths loses an exit code (the exit is reported as
-// unknown): first the supervisor that started a container, so that the reaper
-// becomes its parent, later that reaper, whose children then go to the machine's
-// init. A pid is never used without a pidfd, except for our own unreaped
-// children, whose pids cannot be reused.
+// reaper to, and at last asks the pidfd itself (PIDFD_GET_INFO with
+// PIDFD_INFO_EXIT, Linux 6.15), which works whoever the parent was. Before
+// Linux 6.15 that last way is missing, and the exit is reported as unknown when
+// the container's parent died without an heir: its children go to the machine's
+// init, which reaps them. That happens when the reaper dies after it has become
+// the parent, because the supervisor that started the container died or turned
+// into this reaper, and when both die at once; never at the first death of one
+// half. Logs are whole in every case. A pid is never used without a pidfd, except
+// for our own unreaped children, whose pids cannot be reused.
 //
 // # Log lines
 //
@@ -43,6 +45,7 @@
 // In this order, outermost first; any may be skipped:
 //
 //	process.op     one runtime operation of one container (seconds)
+//	  supervisor.oom  one comparison of OOM counters (no blocking)
 //	  process.out  one log write of one container (a disk's latency)
 //	    process.mu     the container's state and descriptors (no blocking)
 //	      supervisor.mu  the table of containers and connections (no blocking)

@@ -36,12 +36,13 @@ func (p *process) watch() {
 	exit := &protocol.Exit{At: at.UnixNano(), Unknown: !known}
 	m := p.snapshot()
 	exit.ID, exit.ExecID = m.ID, m.ExecID
+	oomKilled := p.oomKilled()
 	if known {
 		exit.Code = int(ws.status)
 		if ws.code != cldExited {
 			exit.Code, exit.Signal = 128+int(ws.status), int(ws.status)
 		}
-		exit.OOMKilled = ws.code != cldExited && unix.Signal(ws.status) == unix.SIGKILL && p.oomKilled()
+		exit.OOMKilled = ws.code != cldExited && unix.Signal(ws.status) == unix.SIGKILL && oomKilled
 	}
 	p.drainBounded()
 	p.finish(exit)
@@ -68,15 +69,6 @@ func (p *process) status(pidfd int) (waitStatus, bool) {
 			return waitStatus{}, false
 		}
 	}
-}
-
-func (p *process) oomKilled() bool {
-	h := p.get(kindEvents)
-	if h == nil {
-		return false
-	}
-	n, err := oomKills(h.fd)
-	return err == nil && n > p.snapshot().Cgroup.Base
 }
 
 func (p *process) drainBounded() {

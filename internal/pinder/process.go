@@ -73,6 +73,8 @@ type process struct {
 	attached attachers
 	expiry   *time.Timer // of a finished exec
 	told     bool        // the exit, if any, may be spoken of
+	// oomAsked is guarded by sup.oom: oomKilled was called.
+	oomAsked bool
 
 	exited chan struct{} // closed when meta.Exit is set and its record was tried
 }

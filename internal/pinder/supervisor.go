@@ -25,6 +25,8 @@ type supervisor struct {
 	// restored is closed when the table holds what the last supervisor left.
 	restored chan struct{}
 
+	oom sync.Mutex // one reckoning at a time, see reckonOOM
+
 	mu       sync.Mutex
 	procs    map[string]*process
 	sessions map[*session]struct{}

@@ -1,6 +1,6 @@
-// Package cgroup knows where this host's cgroup hierarchies are mounted and removes groups that
-// Pinfold named. It moves no process and mounts nothing: containers' groups are made by the OCI
-// runtime, plugins' by package network.
+// Package cgroup knows where this host's cgroup hierarchies are mounted and which group this process
+// is in, and removes groups that Pinfold named. It moves no process and mounts nothing: containers'
+// groups are made by the OCI runtime, plugins' by package network.
 package cgroup
 
 import (
@@ -52,6 +52,27 @@ func Detect() (*Hierarchies, error) {
 		return nil, fmt.Errorf("cgroup: read mountinfo: %w", err)
 	}
 	return h, nil
+}
+
+// Own is this process's group in the cgroup2 hierarchy, as a path from its root without a leading slash. It
+// is "" for the root itself, and where there is no such hierarchy or the group lies outside what is mounted.
+func Own() (string, error) {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("cgroup: %w", err)
+	}
+	return unifiedPath(string(data)), nil
+}
+
+// unifiedPath is the group of the line "0::/path" of /proc/PID/cgroup. A path that begins with "/.." leads
+// out of this process's cgroup namespace (cgroup_namespaces(7)).
+func unifiedPath(groups string) string {
+	for line := range strings.Lines(groups) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::/"); ok && filepath.IsLocal(path) {
+			return path
+		}
+	}
+	return ""
 }
 
 // Pure reports whether cgroup2 is the only hierarchy, so that its controllers are in force.

@@ -198,11 +198,28 @@ func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 }
 
 func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
-	var err error
+	parent, err := pluginGroup(p.node.Host.SystemdCgroup)
+	if err != nil {
+		return err
+	}
 	p.node.Network, err = network.New(network.Config{
-		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: filepath.Join(c.Root, "cni"), Log: p.node.Log,
+		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: filepath.Join(c.Root, "cni"),
+		CgroupParent: parent, Log: p.node.Log,
 	})
 	return err
+}
+
+// pluginGroup is where the groups of CNI plugins are made: where systemd owns the hierarchy, below the
+// daemon's own group, which its unit delegates (decision 10); otherwise where the network's default is.
+func pluginGroup(systemd bool) (string, error) {
+	if !systemd {
+		return "", nil
+	}
+	own, err := cgroup.Own()
+	if err != nil || own == "" {
+		return "", err
+	}
+	return filepath.Join(own, "cni"), nil
 }
 
 // recover brings back what an earlier run left and starts paying debts.

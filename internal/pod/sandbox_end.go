@@ -156,7 +156,7 @@ func (n *Node) cgroupParent(r *SandboxRecord) string {
 	return path.Join("/", ownGroup, r.ID)
 }
 
-// ownGroup is the cgroup of pods and plugins that have no parent of the kubelet's.
+// ownGroup is the cgroup of pods that have no parent of the kubelet's, and of plugins, with the driver cgroupfs.
 const ownGroup = "pinfold"
 
 // removeCgroup removes the pod's group if it is ours; the kubelet's it removes itself.

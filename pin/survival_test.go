@@ -26,7 +26,8 @@ func roleCreateAndPin(args []string) error {
 		return err
 	}
 	fmt.Println(set.User, set.Net)
-	select {}
+	time.Sleep(time.Hour) // a bare select would be a deadlock to the Go runtime, which reports it
+	return nil
 }
 
 // roleCreateForever makes namespaces until it is killed.

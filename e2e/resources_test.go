@@ -75,6 +75,7 @@ func (n *node) update(id string, r *runtimeapi.LinuxContainerResources) error {
 const mib = 1 << 20
 
 func TestResourcesAreAppliedAndCanBeChangedWhileTheContainerRuns(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	eachKindOfPod(t, n, func(pod string, _ bool) {
 		c := n.runContainerOf(pod, limited(&runtimeapi.LinuxContainerResources{
@@ -112,7 +113,8 @@ func TestResourcesAreAppliedAndCanBeChangedWhileTheContainerRuns(t *testing.T) {
 	})
 }
 
-func TestAnUpdateThatCannotBeIsRefusedAndChangesNothing(t *testing.T) {
+func TestResourcesThatCannotBeAreRefusedAndChangeNothing(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	pod := n.runPodOf(n.podConfig("p"))
 	config := limited(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 * mib}, "sleep", "1000000")
@@ -152,10 +154,11 @@ func TestAnUpdateThatCannotBeIsRefusedAndChangesNothing(t *testing.T) {
 	refused(codes.NotFound, c, &runtimeapi.LinuxContainerResources{})
 }
 
-func TestUnifiedResourcesReachTheGroupOrAreRefusedByName(t *testing.T) {
+func TestResourcesOfVersion2AloneReachTheGroupOrAreRefusedByName(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	pod := n.runPodOf(n.podConfig("p", "userns"))
-	config := limited(&runtimeapi.LinuxContainerResources{Unified: map[string]string{"memory.high": "41943040"}}, "sleep", "1000000")
+	config := limited(&runtimeapi.LinuxContainerResources{Unified: map[string]string{"memory.high": "41943040", "memory.low": "8388608"}}, "sleep", "1000000")
 	if !cgroupV2() {
 		_, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config})
 		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(messageOf(err), "memory.high") {
@@ -171,9 +174,18 @@ func TestUnifiedResourcesReachTheGroupOrAreRefusedByName(t *testing.T) {
 	if got := n.groupFile(c, "memory", "", "memory.high"); got != "50331648" {
 		t.Errorf("after the update memory.high is %s", got)
 	}
+	if got := n.groupFile(c, "memory", "", "memory.low"); got != "8388608" {
+		t.Errorf("after the update memory.low is %s", got)
+	}
+	config.Metadata.Name, config.Linux.Resources.Unified = "unknown", map[string]string{"memory.nonsense": "1"}
+	_, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config})
+	if err == nil || !strings.Contains(messageOf(err), "memory.nonsense") {
+		t.Errorf("a file that does not exist: %v", err)
+	}
 }
 
-func TestAPodsResourcesAreRecorded(t *testing.T) {
+func TestResourcesOfAPodAreRecorded(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	config := n.podConfig("p", "userns")
 	config.Linux.Overhead = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 10 * mib}
@@ -203,6 +215,7 @@ func TestAPodsResourcesAreRecorded(t *testing.T) {
 }
 
 func TestTheNodesAddressRangesReachThePluginsThatAskForThem(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	set := func(cidr string) error {
 		_, err := n.runtime.UpdateRuntimeConfig(n.ctx(), &runtimeapi.UpdateRuntimeConfigRequest{
@@ -243,6 +256,7 @@ func (n *node) ended(id string) *runtimeapi.ContainerStatus {
 }
 
 func TestOOMKilledIsTheContainerWhoseOwnEndItWas(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	const eat = "dd if=/dev/zero of=/dev/null bs=400M count=1"
 	small := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 20 * mib}
@@ -261,6 +275,16 @@ func TestOOMKilledIsTheContainerWhoseOwnEndItWas(t *testing.T) {
 		other.Metadata.Name = "other"
 		if s := n.ending(pod, other); s.Reason != "Error" || s.ExitCode != 137 {
 			t.Errorf("not killed at all: exit code %d, %s", s.ExitCode, s.Reason)
+		}
+		if !cgroupV2() {
+			return
+		}
+		// As a kubelet asks for it: the container dies with its child.
+		small := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 20 * mib, Unified: map[string]string{"memory.oom.group": "1"}}
+		group := limited(small, "sh", "-c", eat+"; exit 0")
+		group.Metadata.Name = "group"
+		if s := n.ending(pod, group); s.ExitCode != 137 || s.Reason != "OOMKilled" {
+			t.Errorf("killed as a group: exit code %d, %s", s.ExitCode, s.Reason)
 		}
 	})
 }

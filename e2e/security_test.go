@@ -242,7 +242,7 @@ func TestLimitsAreExplicitAndNotThoseOfTheDaemon(t *testing.T) {
 	}
 }
 
-func TestTheOOMScoreIsTheOneAskedForOrTheLowestAllowed(t *testing.T) {
+func TestOOMScoreIsTheOneAskedForOrTheLowestAllowed(t *testing.T) {
 	t.Parallel()
 	n := started(t)
 	own, err := os.ReadFile("/proc/self/oom_score_adj")

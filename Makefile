@@ -1,4 +1,4 @@
-# Pinfold's front door. `make help` lists the targets; CI runs `make lint` and `make test`.
+# Pinfold's front door. `make help` lists the targets; CI runs `make lint`, `make test-vm-short` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -52,9 +52,10 @@ test-crun: must-be-root tools tools-crun ## the end-to-end tests with crun in pl
 test-vm: must-be-root tools ## the end-to-end tests on pure cgroup v2 and an older kernel, in a VM: cgroupfs, then systemd (root)
 	@hack/vm/test.sh
 
-# The groups that depend most on cgroups and kernel.
-test-vm-short: must-be-root tools ## of these, life cycles, resources and statistics
-	@PINFOLD_VM_RUN='^Test(Scenarios|Resources|Stats|Metrics|OOM)' hack/vm/test.sh minimal systemd
+# The groups that depend most on cgroups and kernel; with systemd, what depends on its ownership of the groups.
+test-vm-short: must-be-root tools ## of these, life cycles, resources, statistics and OOM kills (root)
+	@PINFOLD_VM_TIMEOUT=900 hack/vm/test.sh 'minimal=^Test(Scenarios|Resources|Stats|Metrics|OOM)' \
+		'systemd=^Test(Resources|Stats|OOM|PluginsRun)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$'
 
 # crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.
 test-vm-crun: must-be-root tools tools-crun ## make test-crun in the VM (root)

@@ -8,7 +8,8 @@
 # The kernel is Debian's 6.12 with a pure cgroup v2 hierarchy. The root file system is a copy-on-write view of
 # this machine's, without what is mounted on it; $TMPDIR is on ext4, as the upper side of an overlay mount
 # must be. There is no network but the guest's own. $PINFOLD_VM_CPUS and $PINFOLD_VM_MEMORY size it (2, 4G).
-# Exit status 124: the time ran out; 125: the VM itself broke, twice.
+# Exit status 124: the time ran out; 125: the VM itself broke, or did not come up in $PINFOLD_VM_BOOT_TIMEOUT
+# seconds (240), twice.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=hack/vm/place.env
@@ -25,12 +26,13 @@ done
 shift $((OPTIND - 1))
 (($# == 1)) || { echo "usage: boot.sh [-s] [-t SECONDS] COMMAND" >&2; exit 2; }
 [[ -e $VM/ready ]] || { echo "vm: not set up; hack/vm/setup.sh does it" >&2; exit 2; }
-cpus=${PINFOLD_VM_CPUS:-2} memory=${PINFOLD_VM_MEMORY:-4G}
+cpus=${PINFOLD_VM_CPUS:-2} memory=${PINFOLD_VM_MEMORY:-4G} boot_limit=${PINFOLD_VM_BOOT_TIMEOUT:-240}
 run='' processes=()
 
-# Only what this script started is ended.
+# Only what this script started is ended. The reader of the output ends when nobody has that open any more.
 clean_up() {
 	local pid
+	exec 3>&-
 	for pid in "${processes[@]}"; do kill "$pid" 2>/dev/null || true; done
 	wait 2>/dev/null || true
 	[[ -z $run ]] || rm -rf "$run"
@@ -50,6 +52,7 @@ write_exchange() {
 			[[ $name != out ]] || out=/dev/${port##*/}
 		done
 		cd /
+		touch /ctl/started
 		setsid -w bash /ctl/command >"$out" 2>&1 </dev/null
 		echo $? >/ctl/status
 	GO
@@ -77,22 +80,44 @@ start_virtiofsd() {
 	return 1
 }
 
-qemu() {
+# In the background, so that a signal to this script is acted on at once.
+start_qemu() {
 	timeout -k 5 "$limit" "$VM/qemu-system-x86_64" -M q35 -accel tcg,thread=multi -cpu max -smp "$cpus" -m "$memory" \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-object "memory-backend-memfd,id=memory,size=$memory,share=on" -numa node,memdev=memory \
 		-kernel "$VM/vmlinux" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr root=hostroot rootfstype=virtiofs ro init=$run/first vmnext=$here/guest/$init.sh cgroup_no_v1=all" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr root=hostroot rootfstype=virtiofs ro init=$run/first vmnext=$here/guest/$init.sh cgroup_no_v1=all hugepages=4" \
 		-chardev "socket,id=root,path=$run/root.sock" -device vhost-user-fs-pci,chardev=root,tag=hostroot \
 		-chardev "socket,id=ctl,path=$run/ctl.sock" -device vhost-user-fs-pci,chardev=ctl,tag=ctl \
 		-drive "if=none,id=scratch,format=raw,snapshot=on,file=$VM/scratch.ext4" -device nvme,drive=scratch,serial=scratch \
 		-device virtio-serial-pci -chardev "file,id=out,path=$run/out" -device virtserialport,chardev=out,name=out \
-		-chardev "file,id=console,path=$run/console" -serial chardev:console </dev/null
+		-chardev "file,id=console,path=$run/console" -serial chardev:console </dev/null 2>"$run/qemu.log" &
+	machine=$!
+	processes+=("$machine")
+}
+
+# Fails if the machine ends, or is ended here, before the command began.
+await_command() {
+	local began=$SECONDS
+	until [[ -e $run/ctl/started ]]; do
+		kill -0 "$machine" 2>/dev/null || return 1
+		if ((SECONDS - began > boot_limit)); then
+			echo "vm: it did not come up in $boot_limit s" >&2
+			kill "$machine"
+			return 1
+		fi
+		sleep 0.2
+	done
+}
+
+why_broken() {
+	echo "vm: the last that QEMU and the kernel said:" >&2
+	tail -n 30 "$run/qemu.log" "$run/console" >&2 || true
 }
 
 # once COMMAND: one VM. Sets status.
 once() {
-	local reader ended=0
+	local reader machine ended=0 came_up=yes
 	run=$(mktemp -d "$VM/run.XXXXXX")
 	write_exchange "$1"
 	start_virtiofsd || { status=125; clean_up; return; }
@@ -100,15 +125,21 @@ once() {
 	reader=$!
 	# Opened for reading and writing so that neither side waits for the other.
 	exec 3<>"$run/out"
-	qemu || ended=$?
+	start_qemu
+	await_command || came_up=''
+	wait "$machine" || ended=$?
+	unset 'processes[-1]'
 	exec 3>&-
-	wait "$reader" 2>/dev/null || true
+	wait "$reader" || true
 	status=125
 	if [[ -s $run/ctl/status ]]; then
 		status=$(<"$run/ctl/status")
 	else
-		tail -n 30 "$run/console" >&2 || true
-		((ended != 124)) || status=124
+		why_broken
+		if [[ $came_up ]] && ((ended == 124)); then
+			echo "vm: the time ran out ($limit s)" >&2
+			status=124
+		fi
 	fi
 	clean_up
 }

@@ -2,13 +2,13 @@
 # `make test-vm`: builds the tests and the programs here and runs them in the VM (see boot.sh), where the
 # kernel is older and cgroup v2 is pure.
 #
-#   test.sh [minimal] [systemd] [packages]
+#   test.sh [PART[=PATTERN]]…
 #
 #   minimal    the end-to-end tests, without systemd, cgroup driver cgroupfs
 #   systemd    the end-to-end tests, systemd as process 1, cgroup driver systemd
 #   packages   the tests of the packages that talk to the kernel themselves
 #
-# All three without an argument. $PINFOLD_VM_RUN chooses end-to-end tests, as go test's -run does; without it
+# All three without an argument. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run does; without it
 # all run but the crash matrix and the soak, which take hours here and learn nothing from another kernel.
 # $PINFOLD_VM_TIMEOUT is what one VM may take, in seconds.
 set -euo pipefail
@@ -21,13 +21,15 @@ packages=(pin internal/network internal/pinder internal/rootfs internal/supervis
 # The guest is three to ten times slower than this machine.
 export PINFOLD_TEST_SLOW=${PINFOLD_TEST_SLOW:-8}
 limit=${PINFOLD_VM_TIMEOUT:-3600}
+# The tests end before the VM does, so that they say where they hang.
+test_limit=$((limit > 120 ? limit - 60 : limit))s
 
 build() {
 	local package
 	rm -rf "$bin"
 	mkdir -p "$bin"
 	export CGO_ENABLED=0
-	go build -tags failpoints -o "$bin/" ./cmd/...
+	go build -tags failpoints -o "$bin/" ./cmd/... ./e2e/testdata/puppet
 	for package in e2e "${packages[@]}"; do
 		go test -c -o "$bin/${package//\//-}.test" "./$package"
 	done
@@ -42,23 +44,34 @@ in_guest() {
 	printf '%s\n' "$2"
 }
 
+# boot is boot.sh in the background, so that a signal to this script ends the VM.
+child=''
+trap '[[ ! $child ]] || kill "$child" || true; wait; exit 130' INT TERM HUP
+boot() {
+	hack/vm/boot.sh -t "$limit" "$@" &
+	child=$!
+	wait "$child"
+}
+
+# end_to_end DRIVER PATTERN [OPTION OF boot.sh]
 end_to_end() {
-	local driver=$1 test="$bin/e2e.test -test.timeout=${limit}s -test.v "
-	shift
-	if [[ ${PINFOLD_VM_RUN:-} ]]; then
-		test+="-test.run=$(printf %q "$PINFOLD_VM_RUN")"
+	local driver=$1 pattern=$2 test="$bin/e2e.test -test.timeout=$test_limit -test.v "
+	shift 2
+	if [[ $pattern ]]; then
+		test+="-test.run=$(printf %q "$pattern")"
 	else
 		test+="-test.skip='^Test(CrashMatrix|Soak)'"
 	fi
-	hack/vm/boot.sh "$@" -t "$limit" "$(in_guest "$repo/e2e" "$test")"
+	boot "$@" "$(in_guest "$repo/e2e" "$test")"
 }
 
 kernel_packages() {
-	local driver='' package script='failed=0; '
+	local driver='' package script='failed=0; ' run=''
+	[[ ! $1 ]] || run="-test.v -test.run=$(printf %q "$1")"
 	for package in "${packages[@]}"; do
-		script+="cd $repo/$package && echo '== $package' && $bin/${package//\//-}.test -test.timeout=${limit}s || failed=1; "
+		script+="cd $repo/$package && echo '== $package' && $bin/${package//\//-}.test -test.timeout=$test_limit $run || failed=1; "
 	done
-	hack/vm/boot.sh -t "$limit" "$(in_guest "$repo" "$script exit \$failed")"
+	boot "$(in_guest "$repo" "$script exit \$failed")"
 }
 
 # run NAME COMMAND…: says how it went and how long it took.
@@ -78,11 +91,13 @@ run() {
 hack/vm/setup.sh
 build
 (($#)) || set -- minimal systemd packages
-for part in "$@"; do
+for argument in "$@"; do
+	part=${argument%%=*} pattern=${PINFOLD_VM_RUN:-}
+	[[ $part == "$argument" ]] || pattern=${argument#*=}
 	case $part in
-	minimal) run "end-to-end, cgroupfs" end_to_end cgroupfs ;;
-	systemd) run "end-to-end, systemd" end_to_end systemd -s ;;
-	packages) run "packages" kernel_packages ;;
+	minimal) run "end-to-end, cgroupfs" end_to_end cgroupfs "$pattern" ;;
+	systemd) run "end-to-end, systemd" end_to_end systemd "$pattern" -s ;;
+	packages) run "packages" kernel_packages "$pattern" ;;
 	*) echo "vm: there is no part $part" >&2 && exit 2 ;;
 	esac
 done

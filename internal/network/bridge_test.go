@@ -91,9 +91,7 @@ func TestPodGetsIPv4AndIPv6AndGivesThemBack(t *testing.T) {
 			h.needReal()
 			h.write("10-pods.conflist", h.bridgeList(version))
 			n := h.network()
-			if err := n.Status(t.Context()); err != nil {
-				t.Fatalf("network not ready: %v", err)
-			}
+			becomes(t, n, "")
 			r := h.request()
 			r.PortMappings = []PortMapping{{HostPort: 18080, ContainerPort: 80}, {HostPort: 0, ContainerPort: 81}}
 			inside(t, r.NetNS, LoopbackUp)

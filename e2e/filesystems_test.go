@@ -69,7 +69,7 @@ func TestErrorsThatAKubeletKnowsByNameBeginWithIt(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	// A runtime that can make no recursive read-only mounts, and says so.
-	n.write("plain", "#!/bin/sh\n[ \"$1\" = features ] && exec echo '{\"mountOptions\":[\"ro\"]}'\nexec "+binaries.runc+" \"$@\"\n")
+	n.write("plain", "#!/bin/sh\n[ \"$1\" = features ] && exec echo '{\"mountOptions\":[\"ro\"]}'\nexec "+binaries.runtime+" \"$@\"\n")
 	n.check(os.Chmod(n.path("plain"), 0o755))
 	n.flags = []string{"--runtime", "plain=" + n.path("plain")}
 	n.launch()

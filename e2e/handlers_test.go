@@ -64,7 +64,7 @@ func TestARuntimeThatCannotTellItsFeaturesStillConfinesContainers(t *testing.T) 
 	t.Parallel()
 	n := newNode(t)
 	mute, calls := n.path("mute"), n.path("asked")
-	n.write("mute", "#!/bin/sh\n[ \"$1\" = features ] && { echo x >>"+calls+"; echo no such command >&2; exit 1; }\nexec "+binaries.runc+" \"$@\"\n")
+	n.write("mute", "#!/bin/sh\n[ \"$1\" = features ] && { echo x >>"+calls+"; echo no such command >&2; exit 1; }\nexec "+binaries.runtime+" \"$@\"\n")
 	n.check(os.Chmod(mute, 0o755))
 	n.flags = []string{"--runtime", "mute=" + mute, "--default-runtime", "mute"}
 	n.launch()

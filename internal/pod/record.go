@@ -52,19 +52,26 @@ type ContainerRecord struct {
 	Sandbox string          `json:"sandbox"`
 	State   State           `json:"state"`
 	Config  ContainerConfig `json:"config"`
-	Image   string          `json:"image"`
-	Names   ImageNames      `json:"imageNames,omitzero"`
-	LogPath string          `json:"logPath,omitempty"`
-	Process Process         `json:"process,omitzero"`
-	Times   Times           `json:"times"`
-	Exit    ExitStatus      `json:"exit,omitzero"`
+	FromImage
+	LogPath  string         `json:"logPath,omitempty"`
+	Process  Process        `json:"process,omitzero"`
+	Times    Times          `json:"times"`
+	Exit     ExitStatus     `json:"exit,omitzero"`
+	Timeline []steps.Timing `json:"timeline,omitempty"`
+	Mounts   []VolumeMount  `json:"mounts,omitempty"`
+}
+
+// FromImage is what a container has from its image; zero until that is known. Its fields are the record's own in
+// JSON.
+type FromImage struct {
+	// Image is the ID.
+	Image string     `json:"image"`
+	Names ImageNames `json:"imageNames,omitzero"`
 	// StopSignal is the number StopContainer begins with.
-	StopSignal int            `json:"stopSignal"`
-	Timeline   []steps.Timing `json:"timeline,omitempty"`
-	Mounts     []VolumeMount  `json:"mounts,omitempty"`
+	StopSignal int `json:"stopSignal"`
 	// Volumes are where the volumes that the image declares are in the root file system.
 	Volumes []string `json:"volumes,omitempty"`
-	// User is the identity that the first process gets; nil until the image is known.
+	// User is the identity that the first process gets.
 	User *User `json:"user,omitempty"`
 }
 

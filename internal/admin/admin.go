@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -27,6 +28,8 @@ type Server struct {
 	// Load stores the images of an archive.
 	Load   func(ctx context.Context, archive io.Reader) ([]Loaded, error)
 	Engine *steps.Engine
+	// Pulls are the pulls of images in progress, in the form of operations.
+	Pulls func() []steps.Flight
 	// Check compares records with the node; with repair it mends first what is certain.
 	Check func(ctx context.Context, repair bool) Report
 	// Translate gives an error its gRPC code.
@@ -101,15 +104,25 @@ func (s *Server) loadImage(stream grpc.ServerStream) error {
 	return stream.SendMsg(wrapperspb.String(string(data)))
 }
 
-// ask answers Why with the operations in flight on objects whose name contains the argument, and
+// ask answers Why with the operations and pulls in flight on objects whose name contains the argument, and
 // Check, whose argument is "repair" or empty, with a Report.
 func (s *Server) ask(ctx context.Context, method, argument string) (string, error) {
-	var answer any = s.Engine.Flights(argument)
+	var answer any = s.flights(argument)
 	if method == check {
 		answer = s.Check(ctx, argument == repairArgument)
 	}
 	data, err := json.Marshal(answer)
 	return string(data), err
+}
+
+func (s *Server) flights(part string) []steps.Flight {
+	found := s.Engine.Flights(part)
+	for _, pull := range s.Pulls() {
+		if strings.Contains(pull.Object, part) {
+			found = append(found, pull)
+		}
+	}
+	return found
 }
 
 const repairArgument = "repair"

@@ -59,6 +59,7 @@ func statusInfo(n *pod.Node, debts *pod.Debts, handlers any) (map[string]string,
 		"userNamespaces": userns,
 		"debts":          debts.Count(),
 		"inFlight":       n.Engine.Flights(""),
+		"pulls":          n.Images.Pulls(),
 	})
 }
 

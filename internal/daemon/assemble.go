@@ -286,6 +286,21 @@ func (p *parts) load(ctx context.Context, archive io.Reader) ([]admin.Loaded, er
 	return loaded, err
 }
 
+// pulls are the pulls in progress for the operator's command.
+func (p *parts) pulls() []steps.Flight {
+	var flights []steps.Flight
+	for _, pull := range p.node.Images.Pulls() {
+		step := "look up"
+		if pull.Layers > 0 {
+			step = fmt.Sprintf("%d of %d bytes, %d of %d layers unpacked", pull.Bytes, pull.TotalBytes, pull.LayersDone, pull.Layers)
+		}
+		flights = append(flights, steps.Flight{
+			Operation: "PullImage", Object: "image " + pull.Image, Step: step, Began: pull.Began, StepBegan: pull.Began,
+		})
+	}
+	return flights
+}
+
 // check compares records and node for the operator's command.
 func (p *parts) check(ctx context.Context, repair bool) admin.Report {
 	var failed error

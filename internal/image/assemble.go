@@ -56,6 +56,7 @@ func (a *assembly) assemble(ctx context.Context, desc ocispec.Descriptor) (*Imag
 
 // obtain brings the blobs of missing layers side by side and unpacks each as soon as those below it are there.
 func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *Image) error {
+	a.progress.expect(blobs)
 	group, ctx := errgroup.WithContext(ctx)
 	arrived := make([]chan struct{}, len(blobs))
 	for i, blob := range blobs {
@@ -66,6 +67,7 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 			if err := a.bringLayer(ctx, img.Chain[i], blob); err != nil {
 				return err
 			}
+			a.progress.arrived(blob.Digest)
 			close(arrived[i])
 			return nil
 		})

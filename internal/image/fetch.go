@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"sync/atomic"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -15,30 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-const (
-	// progressEvery is the time between two log lines of a pull that goes on.
-	progressEvery = 10 * time.Second
-	// maxInterruptions is how often a download is resumed in one pull, each time only if it came forward.
-	maxInterruptions = 5
-)
-
-// progress counts what a pull has received.
-type progress struct{ bytes, layersDone atomic.Int64 }
-
-// report logs the progress until ctx ends.
-func (p *progress) report(ctx context.Context, log *slog.Logger, began time.Time) {
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			log.Info("pulling image", "received_bytes", p.bytes.Load(), "layers_done", p.layersDone.Load(),
-				"for", time.Since(began).Round(time.Second))
-		}
-	}
-}
+// maxInterruptions is how often a download is resumed in one pull, each time only if it came forward.
+const maxInterruptions = 5
 
 // bring downloads a blob into the content store, or does nothing if it is there. Equal downloads of several pulls
 // take turns: the second finds the blob, or goes on where the first has failed.
@@ -123,18 +98,20 @@ func (r *registry) attempt(ctx context.Context, desc ocispec.Descriptor) (had in
 		return st.Offset, err
 	}
 	defer func() { _ = body.Close() }() // only read from
-	return st.Offset, content.Copy(ctx, w, &countedBody{body, r.progress}, desc.Size, desc.Digest)
+	r.progress.have(desc.Digest, 0)
+	return st.Offset, content.Copy(ctx, w, &countedBody{body, desc.Digest, r.progress}, desc.Size, desc.Digest)
 }
 
 // countedBody counts what is read. Seek, with which content.Copy resumes, becomes a Range request.
 type countedBody struct {
 	body     io.Reader
+	blob     digest.Digest
 	progress *progress
 }
 
 func (c *countedBody) Read(p []byte) (int, error) {
 	n, err := c.body.Read(p)
-	c.progress.bytes.Add(int64(n))
+	c.progress.receive(c.blob, n)
 	return n, err
 }
 
@@ -143,5 +120,9 @@ func (c *countedBody) Seek(offset int64, whence int) (int64, error) {
 	if !ok {
 		return 0, fmt.Errorf("resume download: %w", errdefs.ErrNotImplemented)
 	}
-	return s.Seek(offset, whence)
+	at, err := s.Seek(offset, whence)
+	if err == nil {
+		c.progress.have(c.blob, at)
+	}
+	return at, err
 }

@@ -18,6 +18,8 @@ type flights struct {
 	closed  bool
 	running map[string]*flight
 	workers sync.WaitGroup // Add only while not closed, under mu
+
+	ongoing ongoing
 }
 
 type flight struct {

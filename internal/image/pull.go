@@ -44,9 +44,9 @@ func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image
 	lease := s.lease()
 	defer func() { s.conclude(ctx, lease, err) }()
 
-	began := time.Now()
 	log := s.log.With("image", ref.String())
-	go reg.progress.report(ctx, log, began)
+	defer s.pulls.ongoing.add(reg.progress)()
+	go reg.progress.report(ctx, log)
 	top, err := reg.resolve(ctx)
 	if err != nil {
 		return nil, err
@@ -62,8 +62,8 @@ func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image
 	if img, err = s.publish(img); err != nil {
 		return nil, err
 	}
-	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", reg.progress.bytes.Load(),
-		"layers", len(img.Chain), "size", img.Size, "took", time.Since(began).Round(time.Millisecond))
+	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", reg.progress.received.Load(),
+		"layers", len(img.Chain), "size", img.Size, "took", time.Since(reg.progress.began).Round(time.Millisecond))
 	return img, nil
 }
 

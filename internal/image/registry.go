@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -35,7 +36,7 @@ func (s *Store) connect(ctx context.Context, ref reference, auth *Auth) (*regist
 	if _, _, err := auth.login(); err != nil {
 		return nil, err
 	}
-	r := &registry{store: s, ref: ref, auth: auth, progress: &progress{}}
+	r := &registry{store: s, ref: ref, auth: auth, progress: &progress{image: ref.String(), began: time.Now()}}
 	if err := r.configure(ctx); err != nil {
 		return nil, fmt.Errorf("registry configuration of %s: %s: %w", ref.host(), err.Error(), errdefs.ErrFailedPrecondition)
 	}

@@ -11,7 +11,7 @@ export PINFOLD_CNI_BIN ?= $(CURDIR)/build/tools/cni
 export PINFOLD_BIN ?= $(CURDIR)/build/bin
 
 BINARIES := pinfoldd pinder pinfold
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell hack/version.sh)
 # Each of the three commands has a variable main.version.
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.

@@ -18,7 +18,7 @@ import (
 )
 
 // version is set by the linker (see Makefile).
-var version = "dev"
+var version = "0.0.0-dev"
 
 const defaultSocket = "/run/pinfold/pinfold.sock"
 

@@ -39,6 +39,8 @@ func (r *Runtime) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePo
 
 // PodSandboxStatus describes one pod and its containers.
 func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	// The status is at least as new as this says: a kubelet keeps an older one if it says that it is newer.
+	at := time.Now().UnixNano()
 	box, err := r.Book.Sandbox(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandbox
 	if !visible(rec.State) {
 		return nil, fmt.Errorf("sandbox %s is %s: %w", rec.ID, rec.State, errdefs.ErrNotFound)
 	}
-	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(rec), Timestamp: time.Now().UnixNano()}
+	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(rec), Timestamp: at}
 	for _, c := range r.Book.ContainersOf(box.ID) {
 		if visible(c.Record().State) {
 			resp.ContainersStatuses = append(resp.ContainersStatuses, r.containerStatus(c.Record()))

@@ -65,13 +65,14 @@ func checkMounts(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, mounts
 	for i, m := range mounts {
 		field := mountField(i)
 		destination := path.Clean(m.GetContainerPath())
-		switch first, again := seen[destination]; {
+		// By the text, as the API server does it: of /data and /data/ the later is mounted over the other.
+		switch first, again := seen[m.GetContainerPath()]; {
 		case !path.IsAbs(m.GetContainerPath()) || destination == "/" || strings.ContainsRune(destination, 0):
 			f.invalid(field+".container_path", "%q is not an absolute path of something beneath the root", m.GetContainerPath())
 		case again:
 			f.invalid(field+".container_path", "%q is also that of %s", m.GetContainerPath(), mountField(first))
 		default:
-			seen[destination] = i
+			seen[m.GetContainerPath()] = i
 		}
 		checkMountSource(f, field, m)
 		checkMountMode(f, h, field, m)

@@ -61,16 +61,25 @@ func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerSt
 	}
 	resp := &runtimeapi.ContainerStatusResponse{Status: r.containerStatus(rec)}
 	if req.GetVerbose() {
-		resp.Info, err = toInfo(map[string]any{
-			"sandboxID": rec.Sandbox,
-			"pid":       rec.Process.PID,
-			"state":     rec.State,
-			"timeline":  rec.Timeline,
-			"inFlight":  r.Node.Engine.Flights(rec.ID),
-			"spec":      r.Node.Bundle(rec.ID),
-		})
+		resp.Info, err = r.containerInfo(rec)
 	}
 	return resp, err
+}
+
+// containerInfo is the verbose part: what an operator needs to look into a container.
+func (r *Runtime) containerInfo(rec *pod.ContainerRecord) (map[string]string, error) {
+	info := map[string]any{
+		"sandboxID": rec.Sandbox,
+		"pid":       rec.Process.PID,
+		"state":     rec.State,
+		"timeline":  rec.Timeline,
+		"inFlight":  r.Node.Engine.Flights(rec.ID),
+		"spec":      r.Node.Bundle(rec.ID),
+	}
+	if box, err := r.Book.Sandbox(rec.Sandbox); err == nil {
+		info["namespaces"] = r.Node.Namespaces(rec, r.Node.NamespacePins(box.Record()))
+	}
+	return toInfo(info)
 }
 
 // ListContainers lists the containers that match the filter, the newest first.

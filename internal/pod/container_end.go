@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -61,6 +62,7 @@ func (s *Containers) startOperation(c *Container) steps.Operation {
 					if r.State == Created { // it may have ended already
 						r.State = Running
 					}
+					r.Timeline = slices.Concat(r.Timeline, s.node.Engine.Timeline(containerObject(r)))
 				})
 			}},
 		},

@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,6 +27,27 @@ func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
 	return pins
 }
 
+// Namespaces are the paths by which the namespaces of a container's process can be entered, by kind: the pod's pins,
+// and the process's own entry for those that are not the pod's. Of a container without a process it is nil.
+func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string {
+	if !rec.Process.alive() {
+		return nil
+	}
+	paths := map[string]string{}
+	for _, kind := range []string{"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"} {
+		path := fmt.Sprintf("/proc/%d/ns/%s", rec.Process.PID, kind)
+		own, err := os.Stat(path)
+		if err != nil {
+			continue // ended meanwhile, or a kind that the kernel does not have
+		}
+		if pinned, err := os.Stat(pins[kind]); err == nil && os.SameFile(own, pinned) {
+			path = pins[kind]
+		}
+		paths[kind] = path
+	}
+	return paths
+}
+
 // Bundle is a container's OCI spec, nil when it has none any more. It may hold secrets of the pod's
 // environment, as CRI's verbose status does.
 func (n *Node) Bundle(id string) json.RawMessage {
@@ -36,9 +58,13 @@ func (n *Node) Bundle(id string) json.RawMessage {
 	return data
 }
 
+// pinderPatience is how long pinder may take to answer before the node is called not ready: one that is short of
+// CPU, or being replaced, is none. The kubelet waits for two minutes, and looks every few seconds.
+const pinderPatience = 10 * time.Second
+
 // Ready says why this node can run no container at all now; nil if it can.
 func (n *Node) Ready(ctx context.Context) error {
-	ask, cancel := context.WithTimeout(ctx, time.Second)
+	ask, cancel := context.WithTimeout(ctx, pinderPatience)
 	defer cancel()
 	if _, _, err := n.Pinder.Processes(ask); err != nil {
 		return err

@@ -53,10 +53,11 @@ type ContainerRecord struct {
 	State   State           `json:"state"`
 	Config  ContainerConfig `json:"config"`
 	FromImage
-	LogPath  string         `json:"logPath,omitempty"`
-	Process  Process        `json:"process,omitzero"`
-	Times    Times          `json:"times"`
-	Exit     ExitStatus     `json:"exit,omitzero"`
+	LogPath string     `json:"logPath,omitempty"`
+	Process Process    `json:"process,omitzero"`
+	Times   Times      `json:"times"`
+	Exit    ExitStatus `json:"exit,omitzero"`
+	// Timeline is how CreateContainer and StartContainer spent their time.
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	Mounts   []VolumeMount  `json:"mounts,omitempty"`
 }

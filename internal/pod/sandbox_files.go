@@ -105,9 +105,10 @@ func hosts(hostname string, hostNetwork bool, ips []netip.Addr) string {
 	return b.String()
 }
 
-// resolvConf is resolv.conf(5) from CRI's DNS configuration, or the node's own where there is none.
+// resolvConf is resolv.conf(5) from CRI's DNS configuration, or the node's own where there is none. One that is empty
+// asks for an empty file.
 func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
-	if len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) == 0 {
+	if dns == nil {
 		own, err := os.ReadFile("/etc/resolv.conf")
 		if err != nil && !os.IsNotExist(err) {
 			return "", err

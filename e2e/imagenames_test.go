@@ -138,13 +138,36 @@ func TestAnImageOfSeveralTagsIsOneAndIsRemovedByEachOfThem(t *testing.T) {
 	n.says(c, "echo it runs on", "it runs on")
 }
 
+func TestAnImageIsPinnedByTheOperatorUntilItIsUnpinned(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	if out, code := n.pinfold("image", "pin", busybox); code != 0 || !n.imageStatus(busybox).GetPinned() {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	n.kill()
+	n.launch()
+	if !n.imageStatus(busybox).GetPinned() {
+		t.Error("not pinned after a restart")
+	}
+	if out, code := n.pinfold("image", "pin", "nosuch:1", busybox); code != 1 || !strings.Contains(out, "nosuch:1") {
+		t.Errorf("an image that is not there: exit code %d: %s", code, out)
+	}
+	if out, code := n.pinfold("image", "unpin", busybox); code != 0 || n.imageStatus(busybox).GetPinned() {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
 func TestTheImagesUserIsResolvedInTheImage(t *testing.T) {
 	t.Parallel()
 	n := started(t)
 	pod, nodes := n.runPodOf(n.podConfig("p", "userns")), n.runPodOf(n.podConfig("q"))
 	for i, c := range []struct{ user, want string }{
-		{"1000:0", "1000:0"}, {"user", "1000:1000"}, {"user:root", "1000:0"}, {"2000:3000", "2000:3000"},
-		{"nosuch", `user "nosuch" is not in the image`}, {"user:nosuch", `group "nosuch" is not in the image`},
+		{"1000:0", "1000:0"},
+		{"user", "1000:1000"},
+		{"user:root", "1000:0"},
+		{"2000:3000", "2000:3000"},
+		{"nosuch", `user "nosuch" is not in the image`},
+		{"user:nosuch", `group "nosuch" is not in the image`},
 	} {
 		name := fmt.Sprintf("docker.io/library/user:%d", i)
 		n.load(testimage.Options{Name: name, Config: testimage.Config{User: c.user}})

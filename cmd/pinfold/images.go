@@ -79,8 +79,24 @@ func imageList(ctx context.Context, t *tool, _ []string) error {
 }
 
 func imageRemove(ctx context.Context, t *tool, args []string) error {
-	if len(args) == 0 {
-		return errors.New("image rm: name at least one image")
+	return t.eachImage("rm", args, func(n *node, name string) error {
+		_, err := n.images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: name}})
+		return err
+	})
+}
+
+func imagePin(ctx context.Context, t *tool, args []string) error {
+	return t.eachImage("pin", args, func(n *node, name string) error { return admin.PinImage(ctx, n.conn, name, true) })
+}
+
+func imageUnpin(ctx context.Context, t *tool, args []string) error {
+	return t.eachImage("unpin", args, func(n *node, name string) error { return admin.PinImage(ctx, n.conn, name, false) })
+}
+
+// eachImage does something with each image that is named, whatever becomes of the others.
+func (t *tool) eachImage(verb string, names []string, do func(n *node, name string) error) error {
+	if len(names) == 0 {
+		return fmt.Errorf("image %s: name at least one image", verb)
 	}
 	n, err := t.connect()
 	if err != nil {
@@ -88,9 +104,8 @@ func imageRemove(ctx context.Context, t *tool, args []string) error {
 	}
 	defer n.close()
 	var failed []error
-	for _, name := range args {
-		_, err := n.images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: name}})
-		failed = append(failed, err)
+	for _, name := range names {
+		failed = append(failed, do(n, name))
 	}
 	return errors.Join(failed...)
 }

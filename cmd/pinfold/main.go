@@ -50,6 +50,8 @@ func commands() []command {
 		{"image pull", "IMAGE", "pull an image from its registry", imagePull},
 		{"image list", "", "list the images", imageList},
 		{"image rm", "IMAGE…", "remove images", imageRemove},
+		{"image pin", "IMAGE…", "keep images from the kubelet's garbage collection", imagePin},
+		{"image unpin", "IMAGE…", "leave images to it again", imageUnpin},
 		{"status", "", "whether the node can run pods, and what it can do", nodeStatus},
 		{"version", "", "versions of this command and of the daemon", showVersion},
 	}

@@ -21,6 +21,8 @@ const (
 	loadImage   = "LoadImage"
 	why         = "Why"
 	check       = "Check"
+	pinImage    = "PinImage"
+	unpinImage  = "UnpinImage"
 )
 
 // Server answers the service.
@@ -30,6 +32,8 @@ type Server struct {
 	Engine *steps.Engine
 	// Pulls are the pulls of images in progress, in the form of operations.
 	Pulls func() []steps.Flight
+	// Pin says whether the kubelet has to leave an image alone.
+	Pin func(image string, pinned bool) error
 	// Check compares records with the node; with repair it mends first what is certain.
 	Check func(ctx context.Context, repair bool) Report
 	// Translate gives an error its gRPC code.
@@ -66,9 +70,17 @@ func Register(to *grpc.Server, s *Server) {
 	to.RegisterService(&grpc.ServiceDesc{
 		ServiceName: serviceName,
 		HandlerType: (*service)(nil),
-		Methods:     []grpc.MethodDesc{{MethodName: why, Handler: handler(why)}, {MethodName: check, Handler: handler(check)}},
+		Methods:     methods(why, check, pinImage, unpinImage),
 		Streams:     []grpc.StreamDesc{{StreamName: loadImage, Handler: handleLoad, ClientStreams: true}},
 	}, s)
+}
+
+func methods(names ...string) []grpc.MethodDesc {
+	list := make([]grpc.MethodDesc, 0, len(names))
+	for _, name := range names {
+		list = append(list, grpc.MethodDesc{MethodName: name, Handler: handler(name)})
+	}
+	return list
 }
 
 func handleLoad(srv any, stream grpc.ServerStream) error { return srv.(service).loadImage(stream) }
@@ -105,11 +117,18 @@ func (s *Server) loadImage(stream grpc.ServerStream) error {
 }
 
 // ask answers Why with the operations and pulls in flight on objects whose name contains the argument, and
-// Check, whose argument is "repair" or empty, with a Report.
+// Check, whose argument is "repair" or empty, with a Report; PinImage and UnpinImage with nothing.
 func (s *Server) ask(ctx context.Context, method, argument string) (string, error) {
-	var answer any = s.flights(argument)
-	if method == check {
+	var answer any
+	switch method {
+	case check:
 		answer = s.Check(ctx, argument == repairArgument)
+	case pinImage, unpinImage:
+		if err := s.Pin(argument, method == pinImage); err != nil {
+			return "", err
+		}
+	default:
+		answer = s.flights(argument)
 	}
 	data, err := json.Marshal(answer)
 	return string(data), err
@@ -205,6 +224,16 @@ func Check(ctx context.Context, conn grpc.ClientConnInterface, repair bool) (Rep
 	var report Report
 	err := invoke(ctx, conn, check, argument, &report)
 	return report, err
+}
+
+// PinImage says whether the kubelet has to leave an image alone: its garbage collection does, and RemoveImage
+// does not care.
+func PinImage(ctx context.Context, conn grpc.ClientConnInterface, image string, pinned bool) error {
+	method := unpinImage
+	if pinned {
+		method = pinImage
+	}
+	return invoke(ctx, conn, method, image, new(any))
 }
 
 func invoke(ctx context.Context, conn grpc.ClientConnInterface, method, argument string, into any) error {

@@ -65,7 +65,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	go runtime.Stats.Run(background, runtime.Observed)
 	server := cri.NewServer(runtime, &cri.Images{Node: parts.node, Book: parts.book, Stats: runtime.Stats})
 	admin.Register(server, &admin.Server{
-		Load: parts.load, Engine: parts.node.Engine, Pulls: parts.pulls, Check: parts.check, Translate: cri.ToStatus,
+		Load: parts.load, Engine: parts.node.Engine, Pulls: parts.pulls, Pin: parts.node.Images.SetPinned, Check: parts.check, Translate: cri.ToStatus,
 	})
 	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.book.Sandboxes()))
 	return serve(ctx, server, listener, log)

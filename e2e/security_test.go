@@ -272,3 +272,21 @@ func TestDevicesAreThoseAskedFor(t *testing.T) {
 		n.says(id, "test -e /dev/kmsg || echo no other", "no other")
 	}
 }
+
+func TestWithoutSELinuxLabelsAreNeitherGivenNorAnObstacle(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+		t.Skip("this node has SELinux")
+	}
+	t.Parallel()
+	n := started(t)
+	n.check(os.Mkdir(n.path("volumes/v"), 0o755))
+	options := &runtimeapi.SELinuxOption{User: "u", Role: "r", Type: "t", Level: "s0:c1,c2"}
+	config := n.podConfig("p", "shared-pid")
+	config.Linux.SecurityContext.SelinuxOptions = options
+	container := sleeper("c", &runtimeapi.Mount{HostPath: n.path("volumes/v"), ContainerPath: "/data", SelinuxRelabel: true})
+	securityContext(container).SelinuxOptions = options
+	n.says(n.runContainerOf(n.runPodOf(config), container), "touch /data/x && echo runs", "runs")
+	if _, err := unix.Getxattr(n.path("volumes/v"), "security.selinux", nil); err == nil {
+		t.Error("the volume got a label")
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/selinux"
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
@@ -25,13 +26,15 @@ func Probe(h *cgroup.Hierarchies, systemd bool) (spec.Host, error) {
 	if err != nil {
 		return spec.Host{}, err
 	}
+	labels, labelled := selinux.Enabled()
 	found := spec.Host{
 		Hostname:       name,
 		Capabilities:   caps.names(),
 		CgroupV2:       h.Pure(),
 		SystemdCgroup:  systemd,
 		AppArmor:       readTrim("/sys/module/apparmor/parameters/enabled") == "Y",
-		SELinux:        exists("/sys/fs/selinux/enforce"),
+		SELinux:        labelled,
+		SELinuxLabels:  spec.SELinuxDefaults(labels),
 		Seccomp:        exists("/proc/sys/kernel/seccomp/actions_avail"),
 		OOMScoreAdjMin: -1000,
 		HugepageSizes:  hugepageSizes(h),

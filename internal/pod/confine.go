@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/apparmor"
 	"github.com/pinfold-run/pinfold/internal/cdi"
+	"github.com/pinfold-run/pinfold/internal/selinux"
 )
 
 // confine completes a container's configuration by what only the node's files can tell: the devices that
@@ -16,6 +18,11 @@ import (
 func (n *Node) confine(rec *ContainerRecord, config *specs.Spec) error {
 	if err := checkAppArmor(apparmor.Loaded, config.Process.ApparmorProfile); err != nil {
 		return err
+	}
+	if n.Host.SELinux {
+		if err := errors.Join(selinux.Check(config.Process.SelinuxLabel), selinux.Check(config.Linux.MountLabel)); err != nil {
+			return err
+		}
 	}
 	names, err := cdiDevices(rec.Config.ContainerConfig)
 	if err != nil {

@@ -65,6 +65,9 @@ func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container)
 	if len(mounts) == 0 {
 		return nil
 	}
+	if err := s.node.relabelVolumes(box.Record(), c.Record()); err != nil {
+		return err
+	}
 	user, err := s.userNS(box)
 	if err != nil {
 		return err
@@ -73,7 +76,7 @@ func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container)
 	resolved := slices.Clone(c.Record().Mounts)
 	for i, m := range mounts {
 		if resolved[i].Image != "" {
-			resolved[i].Source, err = s.imageVolume(c, i, user)
+			resolved[i].Source, err = s.imageVolume(box, c, i, user)
 		} else {
 			resolved[i].Source, err = s.volume(box, c, i, user)
 		}
@@ -108,14 +111,15 @@ func (s *Containers) placeVolumes(box *Sandbox, c *Container) error {
 }
 
 // imageVolume mounts an image. Its owners are those of the pod's user namespace, whatever the request says.
-func (s *Containers) imageVolume(c *Container, index int, user optionalNS) (string, error) {
+func (s *Containers) imageVolume(box *Sandbox, c *Container, index int, user optionalNS) (string, error) {
 	rec := c.Record()
 	layers, _, err := s.node.Images.Hold(rec.Mounts[index].Image, c.ID)
 	if err != nil {
 		return "", err
 	}
+	_, label := s.node.selinuxLabels(box.Record(), rec)
 	return s.node.Mounts.MountImage(c.ID, index, rootfs.ImageVolume{
-		Lower: layers, UserNS: user.orNil(), SubPath: rec.Config.GetMounts()[index].GetImageSubPath(),
+		Lower: layers, UserNS: user.orNil(), SubPath: rec.Config.GetMounts()[index].GetImageSubPath(), SELinuxContext: label,
 	})
 }
 

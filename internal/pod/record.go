@@ -44,6 +44,8 @@ type SandboxRecord struct {
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	// Init is PID 1 of a pod that shares its PID namespace; zero otherwise.
 	Init Process `json:"init,omitzero"`
+	// SELinuxLevel keeps the pod apart from all others of the node; "" on a node without SELinux.
+	SELinuxLevel string `json:"selinuxLevel,omitempty"`
 }
 
 // ContainerRecord is all that is known of a container; like SandboxRecord an immutable value.

@@ -145,6 +145,7 @@ func (n *Node) forSpec(r *SandboxRecord) spec.Sandbox {
 		Files:        n.files(r),
 		Hostname:     r.hostname(),
 		CgroupParent: n.cgroupParent(r),
+		SELinuxLevel: r.SELinuxLevel,
 	}
 	if r.Init.PID != 0 {
 		s.Namespaces.PID = n.Paths.pin(r.ID, pin.PID)

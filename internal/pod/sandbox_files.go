@@ -10,6 +10,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
@@ -69,11 +70,15 @@ func (s *Sandboxes) writeFiles(_ context.Context, box *Sandbox) error {
 	if err := s.writeHosts(box); err != nil {
 		return err
 	}
+	if err := s.node.labelFiles(rec, files.Hostname, files.ResolvConf, files.Hosts); err != nil {
+		return err
+	}
 	if rec.namespaceOptions().GetIpc() == runtimeapi.NamespaceMode_NODE {
 		return nil
 	}
 	uid, gid := rec.rootOwner()
-	_, err = s.node.Mounts.Shm(box.ID, shmSize, uint32(uid), uint32(gid))
+	_, label := s.node.selinuxLabels(rec, nil)
+	_, err = s.node.Mounts.Shm(box.ID, shmSize, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)}, label)
 	return err
 }
 

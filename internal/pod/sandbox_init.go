@@ -60,6 +60,9 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	if err != nil {
 		return err
 	}
+	if err := s.node.labelFiles(rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
+		return err
+	}
 	data, err := json.Marshal(spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: s.node.Paths.Pinder}))
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ type Sandboxes struct {
 	debts      *Debts
 	runs       steps.Joint[string]
 	ends       steps.Joint[struct{}]
+	levels     levels
 }
 
 // NewSandboxes returns the life cycle of sandboxes, whose containers are those of cs.
@@ -59,6 +60,7 @@ func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig
 		if err := s.planNetwork(rec); err != nil {
 			return "", err
 		}
+		defer s.levels.choose(s.node.Host.SELinux, s.book, rec)()
 		return rec.ID, s.run(ctx, newSandbox(rec))
 	})
 	return id, s.node.stillRunning(ctx, err, key)

@@ -190,7 +190,7 @@ func TestIDsThatAreNotOnePathElementAreRefused(t *testing.T) {
 	a := newArea(t)
 	for _, id := range []string{"", ".", "..", "../x", "a/b", "/", "A", "a b", "a\n", "-a", ".a", strings.Repeat("a", 300), "a\x00b"} {
 		_, err1 := a.MountRoot(id, overlayOf(t, makeLayers(t, 1), nil))
-		_, err2 := a.Shm(id, 0, 0, 0)
+		_, err2 := a.Shm(id, 0, Owner{}, "")
 		_, err3 := a.IDMapVolume(id, 0, Volume{Source: "/", UserNS: heldNS{}})
 		for _, err := range []error{err1, err2, err3, a.Unmount(id)} {
 			if !errdefs.IsInvalidArgument(err) {
@@ -206,7 +206,7 @@ func TestIDsThatAreNotOnePathElementAreRefused(t *testing.T) {
 func TestUnmountWhileAProcessWorksInside(t *testing.T) {
 	a := newArea(t)
 	root := mountRoot(t, a, "c1", overlayOf(t, makeLayers(t, 1), nil))
-	shm, err := a.Shm("c1", 0, 0, 0)
+	shm, err := a.Shm("c1", 0, Owner{}, "")
 	must(t, err)
 	mounted(t, "none", filepath.Join(root, "inner"), "tmpfs", 0, "")
 	held, err := os.Create(shm + "/open")
@@ -274,7 +274,7 @@ func TestManyRoundsLeaveNothing(t *testing.T) {
 		mountRoot(t, a, "c1", o)
 		_, err := a.IDMapVolume("c1", 0, Volume{Source: source, UserNS: ns})
 		must(t, err)
-		_, err = a.Shm("c1", 0, testBase, testBase)
+		_, err = a.Shm("c1", 0, Owner{testBase, testBase}, "")
 		must(t, err)
 		must(t, a.Unmount("c1"))
 		must(t, os.RemoveAll(o.Upper))
@@ -315,7 +315,7 @@ func TestShm(t *testing.T) {
 		size, blocks int64
 		owner        uint32
 	}{"default": {0, DefaultShmSize, 0}, "mapped": {1 << 20, 1 << 20, testBase}} {
-		path, err := a.Shm(id, want.size, want.owner, want.owner)
+		path, err := a.Shm(id, want.size, Owner{want.owner, want.owner}, "")
 		must(t, err)
 		var fs unix.Statfs_t
 		must(t, unix.Statfs(path, &fs))
@@ -330,14 +330,14 @@ func TestShm(t *testing.T) {
 		if flags := int64(unix.ST_NOEXEC | unix.ST_NOSUID | unix.ST_NODEV); fs.Flags&flags != flags {
 			t.Errorf("%s: flags %x", id, fs.Flags)
 		}
-		if _, err := a.Shm(id, 0, 0, 0); !errdefs.IsAlreadyExists(err) {
+		if _, err := a.Shm(id, 0, Owner{}, ""); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("%s again: %v", id, err)
 		}
 	}
 	if got := shell(t, "cd "+a.Dir()+"/mapped/shm; echo x > f; stat -c %u f ."); got != "0\n0" {
 		t.Errorf("owners in the namespace: %q", got)
 	}
-	if _, err := a.Shm("x", -1, 0, 0); !errdefs.IsInvalidArgument(err) {
+	if _, err := a.Shm("x", -1, Owner{}, ""); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("negative size: %v", err)
 	}
 }

@@ -41,11 +41,20 @@ type assembly struct {
 // options are the same for every mount with an upper directory; see the package comment.
 var options = [][2]string{{"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}, {"xino", "off"}}
 
+// contextOption labels all files of a mount for SELinux; what labels they have of their own is not asked.
+const contextOption = "context"
+
 // assemble mounts by the best method that this kernel has, which the first mount finds out by doing.
 // When it returns, no temporary mount is left.
 func (a *Area) assemble(as assembly) error {
 	if as.o.Upper == "" && len(as.lower.dirs) == 1 {
-		return as.single()
+		if as.o.SELinuxContext == "" {
+			return as.single()
+		}
+		// A label is an overlay's, not that of a part of another mount, and an overlay wants two directories.
+		if err := as.lower.addEmpty(); err != nil {
+			return err
+		}
 	}
 	known := &a.method[0]
 	if as.o.UserNS != nil {
@@ -140,7 +149,7 @@ func (as assembly) configure(c *fsContext) error {
 		}
 	}
 	if as.o.SELinuxContext != "" {
-		if err := c.setString("context", as.o.SELinuxContext); err != nil {
+		if err := c.setString(contextOption, as.o.SELinuxContext); err != nil {
 			return err
 		}
 	}
@@ -198,7 +207,7 @@ func (as assembly) byString() error {
 		opts = append(opts, o[0]+"="+o[1])
 	}
 	if as.o.SELinuxContext != "" {
-		opts = append(opts, `context="`+as.o.SELinuxContext+`"`)
+		opts = append(opts, contextOption+`="`+as.o.SELinuxContext+`"`)
 	}
 	var keep []*os.File
 	defer func() {

@@ -20,6 +20,8 @@ type ImageVolume struct {
 	// SubPath is the directory or file of the image to be shown instead of its root, "" for the root. Its
 	// symbolic links are followed as if the image's root were "/", and so never lead out of the image.
 	SubPath string
+	// SELinuxContext labels all files, as in Overlay.
+	SELinuxContext string
 }
 
 // MountImage mounts an image read-only at <area>/<id>/vol/<n>, as a directory or, where the sub path is one, a
@@ -31,7 +33,7 @@ func (a *Area) MountImage(id string, n int, v ImageVolume) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
 	}
-	o := &Overlay{Lower: v.Lower, UserNS: v.UserNS, ReadOnly: true}
+	o := &Overlay{Lower: v.Lower, UserNS: v.UserNS, ReadOnly: true, SELinuxContext: v.SELinuxContext}
 	err := o.check()
 	if err == nil && n < 0 {
 		err = fmt.Errorf("number %d is negative: %w", n, errdefs.ErrInvalidArgument)

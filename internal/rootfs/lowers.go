@@ -62,6 +62,21 @@ func openLowers(paths []string, ns UserNS) (*lowers, error) {
 	return l, nil
 }
 
+// addEmpty puts an empty directory below all layers: one of a file system of its own, which goes with the overlay.
+func (l *lowers) addEmpty() error {
+	tree, err := newTmpfs(areaAttrs, [2]string{"source", areaSource}, [2]string{"mode", "0755"}, [2]string{"size", "4k"})
+	if err != nil {
+		return err
+	}
+	l.clones = append(l.clones, tree)
+	fd, err := unix.Openat(int(tree.Fd()), ".", unix.O_PATH|unix.O_CLOEXEC|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return os.NewSyscallError("openat", err)
+	}
+	l.dirs = append(l.dirs, os.NewFile(uintptr(fd), "empty layer"))
+	return nil
+}
+
 func openLayer(path string) (*os.File, error) {
 	f, err := openPath(path, unix.O_DIRECTORY)
 	if err != nil {

@@ -96,7 +96,7 @@ func TestRuncStartsFromTheRootFileSystem(t *testing.T) {
 			}
 			o := overlayOf(t, []string{t.TempDir(), busyboxLayer(t)}, ns)
 			root := mountRoot(t, a, "c1", o)
-			shm, err := a.Shm("pod", 0, owner, owner)
+			shm, err := a.Shm("pod", 0, Owner{owner, owner}, "")
 			must(t, err)
 			source := t.TempDir()
 			write(t, source+"/file", "on the host")

@@ -13,11 +13,12 @@ import (
 const DefaultShmSize = 64 << 20
 
 // Shm mounts the /dev/shm of sandbox id at <area>/<id>/shm and returns that path: a tmpfs of size
-// bytes (0: DefaultShmSize), mode 1777, noexec, nosuid, nodev. uid and gid are the host's ids of
-// the sandbox's root, 0 and 0 without a user namespace.
+// bytes (0: DefaultShmSize), mode 1777, noexec, nosuid, nodev. owner is
+// the sandbox's root by the host's ids, 0 and 0 without a user namespace. context is the SELinux label of all that is in it,
+// "" for none.
 //
 // Errors: ErrInvalidArgument, ErrAlreadyExists.
-func (a *Area) Shm(id string, size int64, uid, gid uint32) (string, error) {
+func (a *Area) Shm(id string, size int64, owner Owner, context string) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
 	}
@@ -27,28 +28,21 @@ func (a *Area) Shm(id string, size int64, uid, gid uint32) (string, error) {
 	if size == 0 {
 		size = DefaultShmSize
 	}
-	path, err := a.shm(id, size, uid, gid)
+	path, err := a.shm(id, size, owner, context)
 	if err != nil {
 		return "", fmt.Errorf("shm of %s: %w", id, err)
 	}
 	return path, nil
 }
 
-func (a *Area) shm(id string, size int64, uid, gid uint32) (string, error) {
-	mnt, err := newTmpfs(
-		unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV,
-		[2]string{"source", "shm"},
-		[2]string{"mode", "1777"},
-		[2]string{"size", strconv.FormatInt(size, 10)},
-		[2]string{"uid", strconv.FormatUint(uint64(uid), 10)},
-		[2]string{"gid", strconv.FormatUint(uint64(gid), 10)},
-	)
+func (a *Area) shm(id string, size int64, owner Owner, context string) (string, error) {
+	mnt, err := newTmpfs(unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, shmOptions(size, owner, context)...)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = mnt.Close() }()
-	pass := passage{gid: gid, mode: 0o710}
-	if uid == 0 && gid == 0 {
+	pass := passage{gid: owner.GID, mode: 0o710}
+	if owner == (Owner{}) {
 		pass.mode = 0o700
 	}
 	path, err := a.mountPoint(id, pass, shmDir, true)
@@ -59,4 +53,18 @@ func (a *Area) shm(id string, size int64, uid, gid uint32) (string, error) {
 		return "", errors.Join(err, a.undo(id, path))
 	}
 	return path, nil
+}
+
+func shmOptions(size int64, owner Owner, context string) [][2]string {
+	list := [][2]string{
+		{"source", "shm"},
+		{"mode", "1777"},
+		{"size", strconv.FormatInt(size, 10)},
+		{"uid", strconv.FormatUint(uint64(owner.UID), 10)},
+		{"gid", strconv.FormatUint(uint64(owner.GID), 10)},
+	}
+	if context != "" {
+		list = append(list, [2]string{contextOption, context})
+	}
+	return list
 }

@@ -1,9 +1,6 @@
 package spec
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -59,7 +56,7 @@ func SeccompFile(config *runtimeapi.ContainerConfig) string {
 func confine(h Host, c Container, s *specs.Spec) error {
 	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = hiddenPaths(c)
 	s.Process.ApparmorProfile = apparmorName(h, c.securityContext())
-	s.Process.SelinuxLabel, s.Linux.MountLabel = selinuxLabels(h, c)
+	s.Process.SelinuxLabel, s.Linux.MountLabel = SELinuxLabels(h, c.Sandbox, c.Config)
 	filter, err := seccompFilter(h, c, s)
 	s.Linux.Seccomp = filter
 	return err
@@ -153,35 +150,6 @@ func apparmorName(h Host, sc *runtimeapi.LinuxContainerSecurityContext) string {
 	}
 }
 
-// selinuxLabels are the process's and its files'. What is not given is what container policies
-// (container_selinux(8)) name; the level, which separates pods from each other, is then two categories
-// chosen by the sandbox ID. Privileged containers are not confined, and a node without SELinux has no labels.
-func selinuxLabels(h Host, c Container) (process, mount string) {
-	if !h.SELinux || c.privileged() {
-		return "", ""
-	}
-	given := func(value, def string) string {
-		if value == "" {
-			return def
-		}
-		return value
-	}
-	options := c.securityContext().GetSelinuxOptions()
-	user := given(options.GetUser(), "system_u")
-	level := given(options.GetLevel(), selinuxLevel(c.Sandbox.ID))
-	role, kind := given(options.GetRole(), "system_r"), given(options.GetType(), "container_t")
-	return strings.Join([]string{user, role, kind, level}, ":"),
-		strings.Join([]string{user, "object_r", "container_file_t", level}, ":")
-}
-
-// selinuxLevel needs no book of levels in use: two of the 1024 categories, of which there are 523,776 pairs.
-func selinuxLevel(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	first := binary.BigEndian.Uint32(sum[0:4]) % 1024
-	second := (first + 1 + binary.BigEndian.Uint32(sum[4:8])%1023) % 1024
-	return fmt.Sprintf("s0:c%d,c%d", min(first, second), max(first, second))
-}
-
 func checkProfiles(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityContext) {
 	if profile := seccompProfile(sc); profile != nil && !sc.GetPrivileged() {
 		checkProfile(f, seccompField, profile)
@@ -195,15 +163,7 @@ func checkProfiles(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityConte
 	if profile := apparmorProfile(sc); profile != nil {
 		checkApparmor(f, h, sc, profile)
 	}
-	options := sc.GetSelinuxOptions()
-	for _, part := range []string{options.GetUser(), options.GetRole(), options.GetType()} {
-		if strings.ContainsAny(part, ": \t\n\x00") {
-			f.invalid(selinuxField, "%q is not a part of an SELinux label", part)
-		}
-	}
-	if strings.ContainsAny(options.GetLevel(), " \t\n\x00") {
-		f.invalid(selinuxField+".level", "%q is not an SELinux level", options.GetLevel())
-	}
+	checkSELinux(f, h, selinuxField, sc.GetSelinuxOptions())
 }
 
 func checkApparmor(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityContext, profile *runtimeapi.SecurityProfile) {

@@ -48,7 +48,7 @@ func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
 		},
 	}
 	addMappings(h, spec, s)
-	spec.Process.SelinuxLabel, spec.Linux.MountLabel = selinuxLabels(h, c)
+	spec.Process.SelinuxLabel, spec.Linux.MountLabel = SELinuxLabels(h, s, nil)
 	if h.AppArmor {
 		spec.Process.ApparmorProfile = h.AppArmorProfile
 	}

@@ -25,6 +25,8 @@ type Host struct {
 	AppArmor, SELinux, Seccomp bool
 	// AppArmorProfile is the loaded profile that stands for RuntimeDefault; "" if there is none.
 	AppArmorProfile string
+	// SELinuxLabels are what the node's policy gives containers.
+	SELinuxLabels SELinuxDefaults
 	// RlimitCeilings are, by name (RLIMIT_…), the hard limits that a daemon without CAP_SYS_RESOURCE
 	// cannot raise. A name that is missing has no ceiling; nil for a daemon with the capability.
 	RlimitCeilings map[string]uint64
@@ -37,6 +39,10 @@ type Host struct {
 	// Features are what kernel, OCI runtime and caller can do beyond the common ground.
 	Features Features
 }
+
+// SELinuxDefaults are the labels of containers without categories: user, role, type and, where the policy has
+// levels, a sensitivity. "" stands for those of the policy that every distribution has.
+type SELinuxDefaults struct{ Process, File string }
 
 // Features are abilities that need not be there; all are found by probing.
 type Features struct {
@@ -79,6 +85,8 @@ type Sandbox struct {
 	// CgroupParent is as CRI gives it; "" means the configuration's, and DefaultCgroupParent if that is
 	// empty too.
 	CgroupParent string
+	// SELinuxLevel was chosen for the pod when it was made, see SELinuxLevel; "" if nobody did.
+	SELinuxLevel string
 }
 
 // Container is a container whose image and root file system are known.

@@ -38,6 +38,9 @@ func ValidateSandbox(h Host, config *runtimeapi.PodSandboxConfig) error {
 	if gid := sc.GetRunAsGroup(); gid != nil && sc.GetRunAsUser() == nil {
 		f.invalid(securityField+".run_as_group", "%d is given without run_as_user", gid.GetValue())
 	}
+	if h.SELinux {
+		checkSELinux(&f, h, selinuxField, sc.GetSelinuxOptions())
+	}
 	checkResources(&f, h, "linux.overhead", config.GetLinux().GetOverhead())
 	checkResources(&f, h, "linux.resources", config.GetLinux().GetResources())
 	return f.err()

@@ -1,0 +1,140 @@
+package selinux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// attribute is where a file system keeps a file's label (selinux(8)). Root may set it without SELinux too.
+const attribute = "security.selinux"
+
+// system are the directories of a node whose files would no longer be of use to anybody else if they had a
+// container's label, and those that hold such.
+var system = []string{
+	"/", "/bin", "/boot", "/dev", "/etc", "/etc/passwd", "/etc/pki", "/etc/shadow", "/home", "/lib", "/lib64", "/media", "/mnt",
+	"/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local",
+	"/usr/sbin", "/usr/share", "/var", "/var/lib", "/var/lib/containers", "/var/lib/kubelet", "/var/log", "/var/run", "/var/tmp",
+}
+
+// MayRelabel refuses the directories of the system. path has no symbolic links. ErrInvalidArgument.
+func MayRelabel(path string) error {
+	path = filepath.Clean(path)
+	if slices.Contains(system, path) || within(path, "/proc") || within(path, "/sys") || within(path, "/dev") && !within(path, "/dev/shm") {
+		return fmt.Errorf("%s belongs to the system and is not given an SELinux label for containers: %w", path, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func within(path, dir string) bool {
+	return path == dir || len(path) > len(dir) && path[:len(dir)+1] == dir+"/"
+}
+
+// Relabel gives a label to path and to all that is below it, itself last: as long as it has not the label, the
+// work was not finished. Symbolic links are given it themselves and are not followed; whatever a container does
+// in the tree meanwhile, nothing outside it is touched. Files that have the label already, that go away
+// meanwhile, or whose file system keeps no labels or cannot be written to are passed over.
+//
+// ErrInvalidArgument for a directory of the system, as MayRelabel.
+func Relabel(path, label string) error {
+	if err := MayRelabel(path); err != nil {
+		return err
+	}
+	top, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return fmt.Errorf("SELinux label of %s: %w", path, err)
+	}
+	return relabel(os.NewFile(uintptr(top), path), label)
+}
+
+// relabel closes the file, which is open with O_PATH.
+func relabel(file *os.File, label string) error {
+	defer func() { _ = file.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return fmt.Errorf("SELinux label of %s: %w", file.Name(), err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err := relabelBelow(file, label); err != nil {
+			return err
+		}
+	}
+	return set(file, label)
+}
+
+func relabelBelow(parent *os.File, label string) error {
+	names, err := list(parent)
+	if err != nil {
+		return fmt.Errorf("SELinux label of %s: %w", parent.Name(), err)
+	}
+	for _, name := range names {
+		fd, err := unix.Openat(int(parent.Fd()), name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		path := filepath.Join(parent.Name(), name)
+		if err != nil {
+			return fmt.Errorf("SELinux label of %s: %w", path, err)
+		}
+		if err := relabel(os.NewFile(uintptr(fd), path), label); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list reads the whole directory, so that only one descriptor per level is open while what is below is labelled.
+func list(dir *os.File) ([]string, error) {
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	open := os.NewFile(uintptr(fd), dir.Name())
+	defer func() { _ = open.Close() }()
+	return open.Readdirnames(-1)
+}
+
+// SetLabel gives a label to one file; links are not followed.
+func SetLabel(path, label string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	file := os.NewFile(uintptr(fd), path)
+	defer func() { _ = file.Close() }()
+	return set(file, label)
+}
+
+func set(file *os.File, label string) error {
+	// The link of /proc leads to the file itself, a symbolic link too: system calls on attributes do not take O_PATH.
+	at := "/proc/self/fd/" + strconv.Itoa(int(file.Fd()))
+	if Label(at) == label {
+		return nil
+	}
+	err := unix.Setxattr(at, attribute, []byte(label), 0)
+	if err == nil || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("SELinux label %q of %s: %w", label, file.Name(), err)
+}
+
+// Label is what a file is labelled, "" for nothing. Links are followed.
+func Label(path string) string {
+	value := make([]byte, 4096)
+	n, err := unix.Getxattr(path, attribute, value)
+	if err != nil {
+		return ""
+	}
+	if n > 0 && value[n-1] == 0 { // as older kernels have it
+		n--
+	}
+	return string(value[:n])
+}

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,11 +15,12 @@ import (
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
-// hostDevices resolves the devices that a container asks for; a directory stands for all devices below it.
+// hostDevices resolves the devices that a container asks for; a directory stands for all devices below it, and
+// one without a path in the container has that of the host there.
 func hostDevices(c spec.Container) ([]spec.Device, error) {
 	var all []spec.Device
 	for _, d := range c.Config.GetDevices() {
-		found, err := devicesBelow(d.GetHostPath(), d.GetContainerPath(), d.GetPermissions())
+		found, err := devicesBelow(d.GetHostPath(), cmp.Or(d.GetContainerPath(), d.GetHostPath()), d.GetPermissions())
 		if err != nil {
 			return nil, fmt.Errorf("device %s: %w", d.GetHostPath(), err)
 		}

@@ -288,6 +288,10 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *Sandbox, c *Contain
 	if err != nil {
 		return commandMissing(err)
 	}
+	// The runtime had only a pid to go by.
+	if _, err := s.pidTarget(rec); err != nil {
+		return err
+	}
 	return s.node.changeContainer(c, func(r *ContainerRecord) {
 		r.Process = Process{PID: created.PID, StartTime: created.StartTime}
 	})

@@ -9,7 +9,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
@@ -48,7 +47,11 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, 
 	if sc.Devices, err = hostDevices(sc); err != nil {
 		return spec.Container{}, err
 	}
-	return sc, s.targetPID(&sc)
+	if target, err := s.pidTarget(rec); err != nil || target != nil {
+		sc.TargetPID = target.pidNamespace()
+		return sc, err
+	}
+	return sc, nil
 }
 
 func (s *Containers) buildSpec(box *Sandbox, c *Container) (*specs.Spec, error) {
@@ -85,24 +88,6 @@ func (n *Node) hostFor(rec *SandboxRecord) (spec.Host, error) {
 	h.Features.RecursiveReadOnly = h.Features.RecursiveReadOnly && runtime.RecursiveReadOnly
 	h.Features.JoinedMappings = runtime.JoinedMappings
 	return h, nil
-}
-
-// targetPID finds the PID namespace that mode TARGET joins: that of a running container of the same pod.
-func (s *Containers) targetPID(sc *spec.Container) error {
-	options := sc.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	if options.GetPid() != runtimeapi.NamespaceMode_TARGET {
-		return nil
-	}
-	target, err := s.book.Container(options.GetTargetId())
-	if err != nil {
-		return fmt.Errorf("PID namespace target: %w", err)
-	}
-	rec := target.Record()
-	if target.Sandbox != sc.Sandbox.ID || rec.State != Running {
-		return fmt.Errorf("PID namespace target %s is not a running container of this pod: %w", target.ID, errdefs.ErrFailedPrecondition)
-	}
-	sc.TargetPID = fmt.Sprintf("/proc/%d/ns/pid", rec.Process.PID)
-	return nil
 }
 
 // maxUserDatabase bounds /etc/passwd and /etc/group of an image, in bytes.

@@ -3,11 +3,14 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/testimage"
 )
 
 func TestIdmappedVolumesBelongToThePodWhateverTheyAre(t *testing.T) {
@@ -72,4 +75,26 @@ func TestTheFilesThatAPodIsGivenAreItsOwn(t *testing.T) {
 			t.Errorf("termination message: %q %v", data, err)
 		}
 	})
+}
+
+func TestFilesOfAnImageBeyondThePodsRangeAreSaidInTheLog(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	const image, warning = "docker.io/library/wide:test", "files of an image have owners that the pod's user namespace does not map"
+	n.load(testimage.Options{Name: image, Files: []testimage.File{{Path: "far", Mode: 0o644, UID: 70000, GID: 5, Content: "x\n"}}})
+	run := func(pod string) string {
+		config := sleeper("c")
+		config.Image.Image = image
+		return n.runContainerOf(pod, config)
+	}
+	n.says(run(n.runPodOf(n.podConfig("host"))), "stat -c %u:%g /far", "70000:5")
+	pod := n.runPodOf(n.podConfig("p", "userns"))
+	n.runContainerOf(pod, sleeper("other"))
+	if strings.Contains(n.log.String(), warning) {
+		t.Error("there is a warning for pods that map all owners")
+	}
+	n.says(run(pod), "stat -c %u:%g /far; cat /far", "65534:5\nx")
+	if log := n.log.String(); !strings.Contains(log, warning) || !strings.Contains(log, "greatest_uid=70000") {
+		t.Error("there is no warning")
+	}
 }

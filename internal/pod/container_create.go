@@ -212,6 +212,7 @@ func (s *Containers) mountRoot(_ context.Context, box *Sandbox, c *Container) er
 		return err
 	}
 	defer user.Close()
+	s.node.warnOfOwners(box.Record(), c.Record())
 	_, label := s.node.selinuxLabels(box.Record(), c.Record())
 	_, err = s.node.Mounts.MountRoot(c.ID, rootfs.Overlay{
 		Lower: layers, Upper: s.node.Paths.Upper(box.ID, c.ID), Work: filepath.Join(dir, "work"), UserNS: user.orNil(),

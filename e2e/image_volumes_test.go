@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -101,4 +102,32 @@ func TestAnImagesVolumeThatIsTheWholeRootIsRefused(t *testing.T) {
 		config.Image.Image = n.withVolumes(fmt.Sprint("root", i), []testimage.File{{Path: "self", Link: "../"}}, volume)
 		n.refusesContainer(pod, config, codes.InvalidArgument, "is the root itself")
 	}
+}
+
+func TestAKillWhileAnImagesVolumesAreMadeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.check(os.Mkdir(n.path("orders"), 0o755))
+	n.env = []string{"PINFOLD_FAILPOINTS=" + n.path("orders")}
+	n.launch()
+	n.loadImage()
+	image := n.withVolumes("killed", nil, "/in/no/layer")
+	pod := n.runPodOf(n.podConfig("p", "userns"))
+	config := sleeper("c")
+	config.Image.Image = image
+	securityContext(config).ReadonlyRootfs = true
+	request := &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config}
+	for _, point := range []string{"volumes:after", "bundle:before", "runtime create:after"} {
+		n.write("orders/CreateContainer:"+point, "kill")
+		if _, err := n.runtime.CreateContainer(n.ctx(), request); err == nil {
+			t.Fatal("the daemon was not killed at", point)
+		}
+		n.kill() // only waits
+		n.launch()
+		n.check(n.until("the layer to go", func() bool {
+			left, _ := filepath.Glob(n.path("root/pods", pod, "layers/*"))
+			return len(left) == 0
+		}))
+	}
+	n.says(n.runContainerOf(pod, config), "touch /in/no/layer/x && stat -c %u /in/no/layer", "0")
 }

@@ -39,6 +39,10 @@ func (p Paths) bundles() string { return filepath.Join(p.State, "bundles") }
 
 func (p Paths) bundle(id string) string { return filepath.Join(p.bundles(), id) }
 
+// labelledPinder is a copy of Pinder that pods' policies let them execute. It is durable because the state directory
+// may be on a file system that executes nothing.
+func (p Paths) labelledPinder() string { return filepath.Join(p.Root, "pinder-init") }
+
 func (p Paths) runtimeRoot(handler string) string { return filepath.Join(p.State, "runtime", handler) }
 
 // sandbox is the directory of all that is durable of one sandbox.

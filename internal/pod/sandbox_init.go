@@ -63,7 +63,11 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	if err := s.node.labelFiles(rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
 		return err
 	}
-	data, err := json.Marshal(spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: s.node.Paths.Pinder}))
+	binary, err := s.binary.path(s.node)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: binary}))
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type Sandboxes struct {
 	runs       steps.Joint[string]
 	ends       steps.Joint[struct{}]
 	levels     levels
+	binary     initBinary
 }
 
 // NewSandboxes returns the life cycle of sandboxes, whose containers are those of cs.

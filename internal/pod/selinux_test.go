@@ -118,3 +118,39 @@ func TestThePodsFilesGetThePodsLabel(t *testing.T) {
 		t.Errorf("%v, label %q", err, selinux.Label(file))
 	}
 }
+
+func TestPIDOneOfAPodIsACopyThatItsPolicyLetsItRun(t *testing.T) {
+	dir := t.TempDir()
+	n := &Node{Paths: Paths{Root: dir, Pinder: filepath.Join(dir, "pinder")}}
+	if err := os.WriteFile(n.Paths.Pinder, []byte("one"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var b initBinary
+	if path, err := b.path(n); err != nil || path != n.Paths.Pinder {
+		t.Errorf("without SELinux %s %v", path, err)
+	}
+	n.Host.SELinux = true
+	if err := os.WriteFile(n.Paths.labelledPinder()+".new", []byte("half"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{"one", "two"} {
+		if err := os.WriteFile(n.Paths.Pinder, []byte(content), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		b = initBinary{} // of a new daemon
+		for range 2 {
+			path, err := b.path(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, _ := os.ReadFile(path)
+			info, _ := os.Stat(path)
+			if string(data) != content || info.Mode().Perm() != 0o755 || selinux.Label(path) != "system_u:object_r:container_file_t:s0" {
+				t.Errorf("%q, %v, label %q", data, info.Mode(), selinux.Label(path))
+			}
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 || selinux.Label(n.Paths.Pinder) != "" {
+		t.Errorf("in the directory: %v", left)
+	}
+}

@@ -45,6 +45,14 @@ func SELinuxLabels(h Host, s Sandbox, config *runtimeapi.ContainerConfig) (proce
 	return p.String(), m.String()
 }
 
+// SELinuxSharedLabel is that of a file which the containers of all pods may use, "" on a node without SELinux.
+func SELinuxSharedLabel(h Host) string {
+	if !h.SELinux {
+		return ""
+	}
+	return cmp.Or(h.SELinuxLabels.File, usualFile)
+}
+
 func podSELinux(config *runtimeapi.PodSandboxConfig) *runtimeapi.SELinuxOption {
 	return config.GetLinux().GetSecurityContext().GetSelinuxOptions()
 }

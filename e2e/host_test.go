@@ -85,19 +85,22 @@ var idInRule = regexp.MustCompile(`[0-9a-f]{32}`)
 // rules are the firewall rules of the node's pods, told by their address or by the pod's ID; chains of
 // portmap itself stay by its design.
 func (n *node) rules() []string {
-	four, six := fmt.Sprintf("10.77.%d.", n.number), fmt.Sprintf("fd77:%d:", n.number)
 	var lines []string
 	for _, save := range []string{"iptables-save", "ip6tables-save"} {
 		out, _ := exec.Command(save).Output()
 		for line := range strings.Lines(string(out)) {
-			id := idInRule.FindString(line)
-			ours := strings.Contains(line, four) || strings.Contains(line, six) || id != "" && n.knowsID(id)
-			if strings.HasPrefix(line, "-A") && ours {
+			if strings.HasPrefix(line, "-A") && n.ownRule(line) {
 				lines = append(lines, save+" "+strings.TrimSpace(line))
 			}
 		}
 	}
 	return lines
+}
+
+func (n *node) ownRule(line string) bool {
+	id := idInRule.FindString(line)
+	return id != "" && n.knowsID(id) || strings.Contains(line, fmt.Sprintf("10.77.%d.", n.number)) ||
+		strings.Contains(line, fmt.Sprintf("fd77:%d:", n.number))
 }
 
 // processes are those that have to do with this node's directory, however they are called.

@@ -1,11 +1,11 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,19 +81,44 @@ func (n *node) allProcesses() []int {
 	return list
 }
 
-// forgetRules removes the firewall rules of the node's pods, which a reboot does not bring back.
+// forgetRules removes the firewall rules of the node's pods, which a reboot does not bring back, and the chains that
+// they lead to. Those of nodes that run beside it stay.
 func (n *node) forgetRules() {
 	for _, tool := range []string{"iptables", "ip6tables"} {
 		saved, _ := exec.Command(tool + "-save").Output()
-		var kept []string
-		for line := range strings.Lines(string(saved)) {
-			if !strings.Contains(line, fmt.Sprintf("10.77.%d.", n.number)) && !strings.Contains(line, fmt.Sprintf("fd77:%d:", n.number)) &&
-				!strings.Contains(line, "CNI-") {
-				kept = append(kept, line)
-			}
-		}
-		restore := exec.Command(tool + "-restore")
-		restore.Stdin = bytes.NewBufferString(strings.Join(kept, ""))
+		restore := exec.Command(tool+"-restore", "--noflush")
+		restore.Stdin = strings.NewReader(n.deletions(string(saved)))
 		_ = restore.Run()
 	}
+}
+
+// podChain is the name of a chain that a plugin made for one pod; chains that all pods share have other names.
+var podChain = regexp.MustCompile(`CNI-(DN-)?[0-9a-f]{10,}`)
+
+// deletions turns saved rules into the commands that delete the node's own.
+func (n *node) deletions(saved string) string {
+	own := map[string]bool{}
+	for line := range strings.Lines(saved) {
+		if chain := podChain.FindString(line); chain != "" && n.ownRule(line) {
+			own[chain] = true
+		}
+	}
+	var commands, removals strings.Builder
+	for line := range strings.Lines(saved) {
+		rule, isRule := strings.CutPrefix(line, "-A ")
+		chain, isChain := strings.CutPrefix(strings.Fields(line + " .")[0], ":")
+		switch {
+		case strings.HasPrefix(line, "*"):
+			commands.WriteString(line)
+		case isChain && own[chain]:
+			fmt.Fprintf(&commands, "-F %s\n", chain)
+			fmt.Fprintf(&removals, "-X %s\n", chain)
+		case isRule && !own[strings.Fields(rule)[0]] && (n.ownRule(line) || own[podChain.FindString(line)]):
+			commands.WriteString("-D " + rule)
+		case strings.HasPrefix(line, "COMMIT"):
+			commands.WriteString(removals.String() + line)
+			removals.Reset()
+		}
+	}
+	return commands.String()
 }

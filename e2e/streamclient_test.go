@@ -227,7 +227,7 @@ func (s *session) finish(t *testing.T) result {
 	go func() { all.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(time.Minute):
+	case <-time.After(slow(time.Minute)):
 		s.hangUp()
 		t.Fatal("the session does not end")
 	}

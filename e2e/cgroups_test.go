@@ -151,7 +151,7 @@ func TestPluginsRunWhereTheCgroupDriverAllowsGroups(t *testing.T) {
 	stop := n.armed()
 	defer stop.reached.Close()
 	defer stop.proceed.Close()
-	want := "/pinfold/"
+	want := "/pinfold-cni/"
 	if cgroupDriver() == "systemd" {
 		want = unifiedGroup(t, os.Getpid()) + "/cni/"
 	}

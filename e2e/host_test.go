@@ -134,7 +134,7 @@ func (n *node) cgroups() []string {
 			continue
 		}
 		// A group of our own for cgroupfs; slices that hold scopes for systemd.
-		for _, parent := range []string{"pinfold", "pinfold.slice", "system.slice"} {
+		for _, parent := range []string{"pinfold", "pinfold-cni", "pinfold.slice", "system.slice"} {
 			root := filepath.Join(strings.Fields(scanner.Text())[4], parent)
 			_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.IsDir() && n.knowsID(filepath.Base(path)) {

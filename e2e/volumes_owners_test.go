@@ -41,7 +41,7 @@ func TestIdmappedVolumesBelongToThePodWhateverTheyAre(t *testing.T) {
 	unmapped.UidMappings, unmapped.GidMappings = nil, nil
 	c = n.runContainerOf(pod, sleeper("unmapped", unmapped))
 	n.says(c, "stat -c %u:%g /dir", "65534:65534")
-	n.refusesMounts(pod, codes.FailedPrecondition, "proc", mount("../../../../../../proc", "/x"))
+	n.refusesMounts(pod, codes.FailedPrecondition, "proc", idmapped(true, &runtimeapi.Mount{HostPath: "/proc", ContainerPath: "/x"}))
 	n.refusesMounts(n.runPodOf(n.podConfig("h")), codes.InvalidArgument, "user namespace", mount("dir", "/dir"))
 }
 

@@ -98,14 +98,6 @@ func (h *Hierarchies) Remove(rel string) error {
 	return errors.Join(failed...)
 }
 
-// RemoveIfEmpty removes the group rel from every hierarchy in which it has neither groups nor
-// processes, and leaves it in the others.
-func (h *Hierarchies) RemoveIfEmpty(rel string) {
-	for _, mount := range h.Mounts() {
-		_ = unix.Rmdir(filepath.Join(mount, rel))
-	}
-}
-
 // removeTree removes dir bottom-up. rmdir of a group takes its control files along.
 func removeTree(dir string) error {
 	var dirs []string

@@ -38,7 +38,7 @@ import (
 
 // Defaults of [Config].
 const (
-	DefaultCgroupParent  = "pinfold"
+	DefaultCgroupParent  = "pinfold-cni"
 	DefaultAttachTimeout = 3 * time.Minute
 	DefaultDetachTimeout = time.Minute
 )

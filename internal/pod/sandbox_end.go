@@ -156,7 +156,8 @@ func (n *Node) cgroupParent(r *SandboxRecord) string {
 	return path.Join("/", ownGroup, r.ID)
 }
 
-// ownGroup is the cgroup of pods that have no parent of the kubelet's, and of plugins, with the driver cgroupfs.
+// ownGroup is the cgroup of pods that have no parent of the kubelet's, with the driver cgroupfs. It stays when it
+// is empty: a runtime that is about to make a group in it would fail.
 const ownGroup = "pinfold"
 
 // removeCgroup removes the pod's group if it is ours; the kubelet's it removes itself.
@@ -168,5 +169,4 @@ func (s *Sandboxes) removeCgroup(box *Sandbox) {
 	if err := s.node.Cgroups.Remove(parent); err != nil {
 		s.node.Log.Warn("cgroup not removed", "sandbox", box.ID, "error", err)
 	}
-	s.node.Cgroups.RemoveIfEmpty(ownGroup)
 }

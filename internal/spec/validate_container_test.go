@@ -30,7 +30,7 @@ func TestAContainerConfigurationIsRefusedByFieldAndValue(t *testing.T) {
 		{mount(`"host_path": "/v"`), "mounts[0].container_path", `""`},
 		{mount(`"container_path": "data", "host_path": "/v"`), "mounts[0].container_path", `"data"`},
 		{mount(`"container_path": "/a/..", "host_path": "/v"`), "mounts[0].container_path", `"/a/.."`},
-		{`{"mounts": [{"container_path": "/a", "host_path": "/v"}, {"container_path": "/a/", "host_path": "/w"}]}`, "mounts[1].container_path", "mounts[0]"},
+		{`{"mounts": [{"container_path": "/a", "host_path": "/v"}, {"container_path": "/a", "host_path": "/w"}]}`, "mounts[1].container_path", "mounts[0]"},
 		{mount(`"container_path": "/a", "host_path": "v"`), "mounts[0].host_path", `"v"`},
 		{mount(`"container_path": "/a"`), "mounts[0].host_path", `""`},
 		{mount(`"container_path": "/a", "host_path": "/v", "image": {"image": "i"}`), "mounts[0].host_path", `"/v"`},

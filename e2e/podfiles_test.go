@@ -63,6 +63,21 @@ func TestHostsNamesThePodByEachOfItsAddresses(t *testing.T) {
 	n.says(c, "cat /etc/hosts", strings.TrimSpace(string(nodes)))
 }
 
+func TestOfTwoMountsAtOnePathTheLaterIsSeen(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	for _, name := range []string{"one", "two"} {
+		n.check(os.Mkdir(n.path("volumes", name), 0o755))
+		n.write("volumes/"+name+"/name", name+"\n")
+	}
+	eachKindOfPod(t, n, func(pod string, userns bool) {
+		c := n.runContainerOf(pod, sleeper("c",
+			idmapped(userns, &runtimeapi.Mount{HostPath: n.path("volumes/one"), ContainerPath: "/data"}),
+			idmapped(userns, &runtimeapi.Mount{HostPath: n.path("volumes/two"), ContainerPath: "/data/"})))
+		n.says(c, "cat /data/name", "two")
+	})
+}
+
 // inNetwork calls do in another network namespace; sockets made there stay there.
 func inNetwork(path string, do func() error) error {
 	failed := make(chan error)

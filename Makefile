@@ -53,9 +53,11 @@ test-vm: must-be-root tools ## the end-to-end tests on pure cgroup v2 and an old
 	@hack/vm/test.sh
 
 # The groups that depend most on cgroups and kernel; with systemd, what depends on its ownership of the groups.
-test-vm-short: must-be-root tools ## of these, life cycles, resources, statistics and OOM kills (root)
+test-vm-short: must-be-root tools ## of these, life cycles, resources, statistics and OOM kills, and a life cycle with crun (root)
+	@hack/tools.sh crun || echo "vm: crun could not be built"
 	@PINFOLD_VM_TIMEOUT=900 hack/vm/test.sh 'minimal=^Test(Scenarios|Resources|Stats|Metrics|OOM)' \
-		'systemd=^Test(Resources(Of|Are)|StatsShow|StatsCountWhat|OOM|PluginsRun)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$'
+		'systemd=^Test(Resources(Of|Are)|StatsShow|StatsCountWhat|OOM|PluginsRun)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$' \
+		'crun=^TestScenarios$$/^(life-of-a-pod|kinds-of-pods)$$'
 
 # crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.
 test-vm-crun: must-be-root tools tools-crun ## make test-crun in the VM (root)

@@ -6,9 +6,11 @@
 #
 #   minimal    the end-to-end tests, without systemd, cgroup driver cgroupfs
 #   systemd    the end-to-end tests, systemd as process 1, cgroup driver systemd
+#   crun       as minimal, with crun in place of runc: it runs nothing on hybrid cgroups, as the machines of CI
+#              have them; left out where it is not in build/tools
 #   packages   the tests of the packages that talk to the kernel themselves
 #
-# All three without an argument. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run does; without it
+# All of them without an argument. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run does; without it
 # all run but the crash matrix and the soak, which take hours here and learn nothing from another kernel.
 # $PINFOLD_VM_TIMEOUT is what one VM may take, in seconds.
 set -euo pipefail
@@ -53,6 +55,11 @@ boot() {
 	wait "$child"
 }
 
+with_crun() {
+	local PINFOLD_OCI_RUNTIME=crun
+	end_to_end cgroupfs "$1"
+}
+
 # end_to_end DRIVER PATTERN [OPTION OF boot.sh]
 end_to_end() {
 	local driver=$1 pattern=$2 test="$bin/e2e.test -test.timeout=$test_limit -test.v "
@@ -90,13 +97,20 @@ run() {
 
 hack/vm/setup.sh
 build
-(($#)) || set -- minimal systemd packages
+(($#)) || set -- minimal systemd crun packages
 for argument in "$@"; do
 	part=${argument%%=*} pattern=${PINFOLD_VM_RUN:-}
 	[[ $part == "$argument" ]] || pattern=${argument#*=}
 	case $part in
 	minimal) run "end-to-end, cgroupfs" end_to_end cgroupfs "$pattern" ;;
 	systemd) run "end-to-end, systemd" end_to_end systemd "$pattern" -s ;;
+	crun)
+		if [[ -x build/tools/crun ]]; then
+			run "end-to-end, crun" with_crun "$pattern"
+		else
+			echo "vm: no crun in build/tools (make tools-crun): its part is left out"
+		fi
+		;;
 	packages) run "packages" kernel_packages "$pattern" ;;
 	*) echo "vm: there is no part $part" >&2 && exit 2 ;;
 	esac

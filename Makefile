@@ -17,7 +17,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
-.PHONY: help tools tools-crun build demo lint test test-race test-crun test-vm test-vm-short test-vm-crun crash soak fuzz clean
+.PHONY: help tools tools-crun build demo lint test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -62,6 +62,10 @@ test-vm-short: must-be-root tools ## of these, life cycles, resources, statistic
 # crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.
 test-vm-crun: must-be-root tools tools-crun ## make test-crun in the VM (root)
 	@PINFOLD_OCI_RUNTIME=crun hack/vm/test.sh minimal systemd
+
+test-kubelet: must-be-root tools ## a real kubelet with Pinfold, in the VM; builds the kubelet first (root)
+	@hack/tools.sh kubelet
+	@hack/vm/test.sh kubelet
 
 crash: must-be-root tools ## the whole crash matrix: each step, each phase, whoever is killed (root)
 	@PINFOLD_CRASH=all go test -count=1 -v -timeout 60m -run TestCrashMatrix ./e2e

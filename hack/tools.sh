@@ -5,6 +5,8 @@
 #                        runc (with seccomp) and the CNI plugins
 #   hack/tools.sh lint   what `make lint` needs: gofumpt and golangci-lint
 #   hack/tools.sh crun   crun, for `make test-crun`
+#   hack/tools.sh kubelet
+#                        a kubelet, for `make test-kubelet`
 #
 # "run" brings crun too, but only where it can be built and would work: without it
 # the tests that want it are skipped.
@@ -118,6 +120,11 @@ crun_built() { [[ $("$tools/crun" --version 2>/dev/null | head -n1) == "crun ver
 
 crun() { crun_built || step "building crun $CRUN_VERSION" hack/crun.sh "$tools"; }
 
+kubelet() {
+	[[ $("$tools/kubelet" --version 2>/dev/null) == "Kubernetes $KUBELET_VERSION" ]] ||
+		step "building the kubelet $KUBELET_VERSION (takes many minutes)" hack/kubelet.sh "$tools"
+}
+
 # crun runs nothing where cgroup v1 and v2 are mixed and v2 has controllers.
 crun_refuses() { [[ $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null) ]]; }
 
@@ -152,5 +159,6 @@ case ${1:-} in
 run) run_tools ;;
 lint) lint_tools ;;
 crun) crun ;;
-*) die "usage: hack/tools.sh run|lint|crun" ;;
+kubelet) kubelet ;;
+*) die "usage: hack/tools.sh run|lint|crun|kubelet" ;;
 esac

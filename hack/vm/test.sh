@@ -8,9 +8,10 @@
 #   systemd    the end-to-end tests, systemd as process 1, cgroup driver systemd
 #   crun       as minimal, with crun in place of runc: it runs nothing on hybrid cgroups, as the machines of CI
 #              have them; left out where it is not in build/tools
+#   kubelet    one test: a real kubelet (build/tools/kubelet) runs its pods; only when named
 #   packages   the tests of the packages that talk to the kernel themselves
 #
-# All of them without an argument. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run does; without it
+# All but the kubelet's without an argument. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run does; without it
 # all run but the crash matrix and the soak, which take hours here and learn nothing from another kernel.
 # $PINFOLD_VM_TIMEOUT is what one VM may take, in seconds.
 set -euo pipefail
@@ -72,6 +73,10 @@ end_to_end() {
 	boot "$@" "$(in_guest "$repo/e2e" "$test")"
 }
 
+with_kubelet() {
+	boot "$(in_guest "$repo/e2e" "export PINFOLD_KUBELET=$repo/build/tools/kubelet; $bin/e2e.test -test.timeout=$test_limit -test.v -test.run=^TestARealKubelet")"
+}
+
 kernel_packages() {
 	local driver='' package script='failed=0; ' run=''
 	[[ ! $1 ]] || run="-test.v -test.run=$(printf %q "$1")"
@@ -111,6 +116,7 @@ for argument in "$@"; do
 			echo "vm: no crun in build/tools (make tools-crun): its part is left out"
 		fi
 		;;
+	kubelet) run "a real kubelet" with_kubelet ;;
 	packages) run "packages" kernel_packages "$pattern" ;;
 	*) echo "vm: there is no part $part" >&2 && exit 2 ;;
 	esac

@@ -80,6 +80,11 @@ func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
 		defer p.unlockOp()
 		return p.created(), nil
 	}
+	if s.reaper.gone() {
+		// What was done stands: the supervisor that follows this one undoes it if it was not complete, and the
+		// repeated request gets it if it was. The lock is kept so that nobody meets it in between.
+		return nil, err
+	}
 	undone := make(chan struct{})
 	go func() {
 		defer close(undone)

@@ -2,6 +2,7 @@ package pinder
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,13 @@ func (r *reaperLink) serve(pong func(), orphan func(pid int), item func(key stri
 	}
 }
 
+// gone reports whether the reaper has ended. What follows is takeOver.
+func (r *reaperLink) gone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waiting == nil
+}
+
 // hangUp fails all requests without an answer, and all to come.
 func (r *reaperLink) hangUp() {
 	r.mu.Lock()
@@ -92,7 +100,8 @@ func (r *reaperLink) ask(m linkMsg) (linkMsg, error) {
 	r.waiting[m.seq] = ch
 	r.mu.Unlock()
 	if err := r.link.send(m, true); err != nil {
-		return linkMsg{}, err
+		r.hangUp()
+		return linkMsg{}, fmt.Errorf("%w: %w", errReaper, err)
 	}
 	timer := time.NewTimer(reaperTimeout)
 	defer timer.Stop()

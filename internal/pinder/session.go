@@ -168,6 +168,11 @@ func (n *session) reply(id uint64, body any, fds []int, err error) {
 	if !errors.As(err, &pe) {
 		pe = &protocol.Error{Code: protocol.CodeInternal, Text: err.Error()}
 	}
+	if pe.Code == protocol.CodeInternal && n.sup.reaper.gone() {
+		// That is why, most likely. This image is about to be replaced (takeOver): the daemon loses the
+		// connection, and asks again.
+		return
+	}
 	n.enqueue(protocol.Message{ID: id, Type: protocol.TypeReply, Error: pe})
 }
 

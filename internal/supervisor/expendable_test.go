@@ -192,6 +192,30 @@ func TestBothHalvesKilledWhileContainersLog(t *testing.T) {
 	n.checkKilledOrphan("b")
 }
 
+// TestReaperKilledDuringACreation: the request is made again by the client, whatever moment it was.
+func TestReaperKilledDuringACreation(t *testing.T) {
+	n := newNode(t)
+	reaper, inner := n.pids()
+	for i := range 20 {
+		request := n.request(fmt.Sprintf("c%d", i), "true")
+		created := make(chan error, 1)
+		go func() {
+			_, err := n.client.Create(n.ctx(), request)
+			created <- err
+		}()
+		time.Sleep(time.Duration(i) * 3 * time.Millisecond) // each time another moment of it
+		n.kill(reaper)
+		if err := <-created; err != nil {
+			t.Fatalf("creation %d: %v", i, err)
+		}
+		reaper, inner = n.newInner(inner)
+	}
+	for i := range 20 {
+		n.start(fmt.Sprintf("c%d", i))
+		n.exit(fmt.Sprintf("c%d", i))
+	}
+}
+
 func TestDaemonComesBackToALivingPinder(t *testing.T) {
 	n := newNode(t)
 	const lines = 1500000

@@ -23,7 +23,9 @@ func gatedRegistry(t *testing.T) (host string, release func()) {
 	proxy := httputil.NewSingleHostReverseProxy(inner)
 	gate := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.Path, "/blobs/") && strings.Contains(r.Header.Get("Accept"), "layer") {
+		// By what it is asked for as: OCI calls it a layer, Docker a difference.
+		accept := r.Header.Get("Accept")
+		if strings.Contains(r.URL.Path, "/blobs/") && (strings.Contains(accept, "layer") || strings.Contains(accept, "rootfs.diff")) {
 			<-gate
 		}
 		proxy.ServeHTTP(w, r)

@@ -92,7 +92,7 @@ func TestStatusSaysWhatTheNodeCanDo(t *testing.T) {
 		t.Error(err)
 	}
 	config, err := n.runtime.RuntimeConfig(n.ctx(), &runtimeapi.RuntimeConfigRequest{})
-	if err != nil || config.Linux.CgroupDriver != runtimeapi.CgroupDriver_CGROUPFS {
+	if err != nil || !strings.EqualFold(config.Linux.CgroupDriver.String(), cgroupDriver()) {
 		t.Errorf("runtime config: %v %v", config, err)
 	}
 }

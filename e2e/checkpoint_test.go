@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -136,4 +137,27 @@ func names(m map[string]string) []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// TestCRIUWritesTheProcessesOfACheckpoint is for machines that have CRIU, on a kernel that it works with.
+func TestCRIUWritesTheProcessesOfACheckpoint(t *testing.T) {
+	t.Parallel()
+	criu, err := exec.LookPath("criu")
+	if err != nil {
+		t.Skip("CRIU is not installed")
+	}
+	if out, err := exec.Command(criu, "check").CombinedOutput(); err != nil {
+		t.Skipf("CRIU does not work with this kernel: %v\n%s", err, out)
+	}
+	n := started(t)
+	c := n.runContainerOf(n.runPodOf(n.podConfig("p")), containerConfig("c", "sh", "-c", "while :; do sleep 0.2; done"))
+	n.says(c, "echo changed > /home/new", "")
+	n.check(n.checkpoint(c, n.path("c.tar")))
+	outer := archive(t, n.path("c.tar"))
+	for _, want := range []string{"checkpoint/inventory.img", "checkpoint/pstree.img", "rootfs-diff.tar", "dump.log"} {
+		if outer[want] == "" {
+			t.Errorf("%s is not among %v", want, names(outer))
+		}
+	}
+	n.says(c, "cat /home/new", "changed")
 }

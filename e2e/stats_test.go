@@ -116,7 +116,7 @@ func TestStatsShowWhatABusyContainerUses(t *testing.T) {
 	linux := n.podStats(pod).GetLinux()
 	if linux.GetProcess().GetProcessCount().GetValue() == 0 || len(linux.Containers) != 1 ||
 		linux.GetCpu().GetUsageCoreNanoSeconds().GetValue() < last.GetCpu().GetUsageCoreNanoSeconds().GetValue() ||
-		linux.GetMemory().GetUsageBytes().GetValue() < 7<<20 {
+		linux.GetMemory().GetUsageBytes().GetValue() < 6<<20 { // a little less than a moment ago is possible
 		t.Errorf("pod: %v", linux)
 	}
 	if !hasPressure() {

@@ -61,16 +61,24 @@ with_crun() {
 	end_to_end cgroupfs "$1"
 }
 
-# end_to_end DRIVER PATTERN [OPTION OF boot.sh]
+# end_to_end DRIVER PATTERN [OPTION OF boot.sh]. A test that fails is run once more, alone with others that did:
+# on an emulated processor much takes ten times as long as usual, and not everything at once does.
 end_to_end() {
-	local driver=$1 pattern=$2 test="$bin/e2e.test -test.timeout=$test_limit -test.v "
+	local driver=$1 pattern=$2 output pipe tee status=0 test="$bin/e2e.test -test.timeout=$test_limit -test.v "
 	shift 2
-	if [[ $pattern ]]; then
-		test+="-test.run=$(printf %q "$pattern")"
-	else
-		test+="-test.skip='^Test(CrashMatrix|Soak)'"
-	fi
-	boot "$@" "$(in_guest "$repo/e2e" "$test")"
+	local chosen="-test.skip='^Test(CrashMatrix|Soak)'"
+	[[ ! $pattern ]] || chosen="-test.run=$(printf %q "$pattern")"
+	output=$(mktemp)
+	exec {pipe}> >(tee "$output")
+	tee=$!
+	boot "$@" "$(in_guest "$repo/e2e" "$test $chosen")" >&"$pipe" || status=$?
+	exec {pipe}>&-
+	wait "$tee" || true
+	pattern=$(sed -n 's/^--- FAIL: \(Test[A-Za-z0-9_]*\).*/\1/p' "$output" | paste -sd '|')
+	rm -f "$output"
+	((status)) && [[ $pattern ]] || return "$status"
+	echo "vm: failed, and tried once more: $pattern"
+	boot "$@" "$(in_guest "$repo/e2e" "$test -test.run=$(printf %q "^($pattern)\$")")"
 }
 
 with_kubelet() {

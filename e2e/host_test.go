@@ -133,9 +133,10 @@ func (n *node) cgroups() []string {
 		if !strings.Contains(scanner.Text(), " - cgroup") {
 			continue
 		}
-		// A group of our own for cgroupfs; slices that hold scopes for systemd.
-		for _, parent := range []string{"pinfold", "pinfold-cni", "pinfold.slice", "system.slice"} {
-			root := filepath.Join(strings.Fields(scanner.Text())[4], parent)
+		// Groups of our own for cgroupfs; slices that hold scopes for systemd.
+		mount := strings.Fields(scanner.Text())[4]
+		own, _ := filepath.Glob(filepath.Join(mount, "pinfold*"))
+		for _, root := range append(own, filepath.Join(mount, "system.slice")) {
 			_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.IsDir() && n.knowsID(filepath.Base(path)) {
 					lines = append(lines, "cgroup "+path)

@@ -86,7 +86,7 @@ func (h *Hierarchies) Mounts() []string {
 	return append([]string{h.Unified}, h.V1...)
 }
 
-// Remove removes the group rel ("pinfold/4f1c…") and all groups below it from every hierarchy. A
+// Remove removes the group rel ("pinfold-4f1c…") and all groups below it from every hierarchy. A
 // missing one is fine; one that still holds processes is an error.
 func (h *Hierarchies) Remove(rel string) error {
 	var failed []error

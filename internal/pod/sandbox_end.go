@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -153,17 +152,18 @@ func (n *Node) cgroupParent(r *SandboxRecord) string {
 	if n.Host.SystemdCgroup {
 		return spec.DefaultCgroupParent(n.Host) // systemd removes scopes and empty slices by itself
 	}
-	return path.Join("/", ownGroup, r.ID)
+	return ownGroup + r.ID
 }
 
-// ownGroup is the cgroup of pods that have no parent of the kubelet's, with the driver cgroupfs. It stays when it
-// is empty: a runtime that is about to make a group in it would fail.
-const ownGroup = "pinfold"
+// ownGroup begins the name of the cgroup of a pod that has no parent of the kubelet's, with the driver cgroupfs.
+// There is none above them all: it could not be removed without taking it from under a runtime that is about to
+// make a group in it.
+const ownGroup = "/pinfold-"
 
 // removeCgroup removes the pod's group if it is ours; the kubelet's it removes itself.
 func (s *Sandboxes) removeCgroup(box *Sandbox) {
 	parent := s.node.cgroupParent(box.Record())
-	if !strings.HasPrefix(parent, "/"+ownGroup+"/") {
+	if !strings.HasPrefix(parent, ownGroup) {
 		return
 	}
 	if err := s.node.Cgroups.Remove(parent); err != nil {

@@ -153,6 +153,11 @@ func (p *process) resume() {
 		p.resumeExited(&m)
 		return
 	}
+	if err := p.reopen(&m); err != nil {
+		logf("%s: %v", p.describe(), err)
+		p.finish(&protocol.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()})
+		return
+	}
 	if m.ExecID != "" {
 		go p.watchExec()
 	} else {
@@ -161,6 +166,26 @@ func (p *process) resume() {
 	if m.Phase == protocol.PhaseStarting {
 		p.resolveStart(&m)
 	}
+}
+
+// reopen gets the pidfd of a process that the last supervisor had noted when it was killed, and not handed on yet.
+// A child of the reaper's that has ended is a zombie until we have seen it, so it is still to be had.
+func (p *process) reopen(m *meta) error {
+	if p.get(kindPidfd) != nil {
+		return nil
+	}
+	h, err := openVerified(m.PID, m.StartTime)
+	if err != nil {
+		return fmt.Errorf("its process is not found again: %w", err)
+	}
+	p.set(kindPidfd, h)
+	if m.ExecID == "" && p.get(kindEvents) == nil {
+		p.openEvents(&m.Cgroup)
+	}
+	if err := p.keep(); err != nil {
+		logf("%v", err)
+	}
+	return nil
 }
 
 // resumeExited repeats what may have been cut between the note in shared memory

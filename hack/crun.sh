@@ -8,6 +8,8 @@
 set -euo pipefail
 # shellcheck source=hack/versions.env
 source "$(dirname "$0")/versions.env"
+# shellcheck source=hack/apt.sh
+source "$(dirname "$0")/apt.sh"
 into=$(realpath "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,25 +19,11 @@ die() {
 	exit 1
 }
 
-# With this directory's lists and source, and no waiting for a mirror that does not answer.
-own_apt() {
-	apt-get -qq -o APT::Sandbox::User=root -o Debug::NoLocking=1 -o Acquire::http::Timeout=20 -o Acquire::Retries=1 \
-		-o Dir::State="$work/apt" -o Dir::State::Lists="$work/apt/lists" -o Dir::State::status="$work/apt/status" \
-		-o Dir::Cache="$work/apt/cache" -o Dir::Etc::sourcelist="$work/apt/crun.sources" \
-		-o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null "$@"
-}
+# Without waiting for a mirror that does not answer.
+own_apt() { apt_in "$work/apt" apt-get -o Acquire::http::Timeout=20 -o Acquire::Retries=1 "$@"; }
 
-# The mirror is the one that the machine has its own packages from; the names of its archives of updates have a dash.
 fetch_source() {
-	local uri
-	# shellcheck disable=SC2016 # apt's own variables
-	uri=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(SUITE) $(CREATED_BY)' |
-		awk '$2 == "main" && $4 == "Packages" && $3 !~ /-/ {print $1; exit}')
-	[[ $uri ]] || die "apt names no Debian mirror here"
-	mkdir -p "$work"/apt/{lists,cache}/partial
-	: >"$work/apt/status"
-	printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
-		"$uri" "$CRUN_SUITE" >"$work/apt/crun.sources"
+	apt_source_in "$work/apt" deb-src "$CRUN_SUITE" || die "apt names no Debian mirror here"
 	own_apt update
 	(cd "$work" && own_apt source --tar-only --download-only crun) || die "the mirror does not have the source of crun in $CRUN_SUITE"
 	tar -C "$work" -xf "$work"/crun_"$CRUN_VERSION".orig.tar.* || die "the source in $CRUN_SUITE is not that of crun $CRUN_VERSION"

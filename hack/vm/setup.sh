@@ -5,6 +5,8 @@
 set -euo pipefail
 # shellcheck source=hack/vm/place.env
 source "$(dirname "$0")/place.env"
+# shellcheck source=hack/apt.sh
+source "$(dirname "$0")/../apt.sh"
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 suite=trixie
 # The guest borrows these from the host, as "command:package".
@@ -27,29 +29,9 @@ host_packages() {
 	apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# apt with this directory's source, lists and cache, and as if nothing were installed, so that it fetches
-# every library that QEMU needs in the version that QEMU was built with.
-own_apt() {
-	local command=$1
-	shift
-	"$command" -qq -o APT::Sandbox::User=root -o Debug::NoLocking=1 \
-		-o Dir::State="$VM/apt" -o Dir::State::Lists="$VM/apt/lists" -o Dir::State::status="$VM/apt/status" \
-		-o Dir::Cache="$VM/apt/cache" -o Dir::Cache::archives="$VM/apt/debs" \
-		-o Dir::Etc::sourcelist="$VM/apt/$suite.sources" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null "$@"
-}
-
-# The mirror is the one that the machine has its own packages from; the names of its archives of updates have a dash.
-write_source() {
-	local uri
-	# shellcheck disable=SC2016 # apt's own variables
-	uri=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(SUITE) $(CREATED_BY)' |
-		awk '$2 == "main" && $4 == "Packages" && $3 !~ /-/ {print $1; exit}')
-	[[ $uri ]] || die "apt names no Debian mirror here (apt-get indextargets)"
-	mkdir -p "$VM"/apt/{lists,debs,cache}/partial
-	: >"$VM/apt/status"
-	printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$uri" "$suite" >"$VM/apt/$suite.sources"
-	own_apt apt-get update
-}
+# As if nothing were installed, so that apt fetches every library that QEMU needs in the version that QEMU was
+# built with.
+own_apt() { apt_in "$VM/apt" "$@"; }
 
 # QEMU and virtiofsd run with their own loader and libraries: each gets a script of its name.
 unpack_qemu() {
@@ -111,7 +93,8 @@ host_packages
 rm -rf "$VM"
 mkdir -p "$VM"
 [[ $(findmnt -n -o TARGET -T "$VM") == / ]] || die "$VM is on a mount of its own; set PINFOLD_VM to a directory on the root file system"
-write_source
+apt_source_in "$VM/apt" deb "$suite" || die "apt names no Debian mirror here (apt-get indextargets)"
+own_apt apt-get update
 unpack_qemu
 unpack_kmod
 unpack_kernel

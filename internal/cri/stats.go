@@ -44,11 +44,12 @@ func (r *Runtime) StreamContainerStats(req *runtimeapi.StreamContainerStatsReque
 
 func (r *Runtime) containersStats(ctx context.Context, f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
 	var all []*runtimeapi.ContainerStats
+	layers := layersFS(r.Node.Paths.Root)
 	for _, used := range r.containersUsage(ctx, func(rec *pod.ContainerRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
 			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
 	}) {
-		all = append(all, used.toStats(layersFS(r.Node.Paths.Root)))
+		all = append(all, used.toStats(layers))
 	}
 	return all
 }
@@ -77,10 +78,11 @@ func (r *Runtime) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxStatsReq
 
 func (r *Runtime) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	var all []*runtimeapi.PodSandboxStats
+	layers := layersFS(r.Node.Paths.Root)
 	for _, used := range r.podsUsage(ctx, func(rec *pod.SandboxRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
 	}) {
-		all = append(all, used.toStats(layersFS(r.Node.Paths.Root)))
+		all = append(all, used.toStats(layers))
 	}
 	return all
 }

@@ -47,11 +47,9 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, 
 	if sc.Devices, err = hostDevices(sc); err != nil {
 		return spec.Container{}, err
 	}
-	if target, err := s.pidTarget(rec); err != nil || target != nil {
-		sc.TargetPID = target.pidNamespace()
-		return sc, err
-	}
-	return sc, nil
+	target, err := s.pidTarget(rec)
+	sc.TargetPID = target.pidNamespace()
+	return sc, err
 }
 
 func (s *Containers) buildSpec(box *Sandbox, c *Container) (*specs.Spec, error) {

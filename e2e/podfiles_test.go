@@ -5,14 +5,14 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 func TestThePodsNameServersAreThoseAskedForOrTheNodes(t *testing.T) {
@@ -78,30 +78,15 @@ func TestOfTwoMountsAtOnePathTheLaterIsSeen(t *testing.T) {
 	})
 }
 
-// inNetwork calls do in another network namespace; sockets made there stay there.
-func inNetwork(path string, do func() error) error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this function
-		ns, err := os.Open(path)
-		if err == nil {
-			defer ns.Close()
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			err = do()
-		}
-		failed <- err
-	}()
-	return <-failed
-}
-
 // echo serves port 7 of a pod, TCP and UDP, IPv4.
 func (n *node) echo(pod string) {
 	n.t.Helper()
 	var stream net.Listener
 	var packets net.PacketConn
-	n.check(inNetwork(n.path("netns", "pinfold-"+pod), func() (err error) {
+	ns, err := pin.Open(n.path("netns", "pinfold-"+pod))
+	n.check(err)
+	defer ns.Close()
+	n.check(ns.Do(func() (err error) { // sockets made there stay there
 		if stream, err = net.Listen("tcp4", ":7"); err == nil {
 			packets, err = net.ListenPacket("udp4", ":7")
 		}

@@ -22,10 +22,11 @@ func namespaces(c *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
 	return c.Linux.SecurityContext.NamespaceOptions
 }
 
-// ownNS is this process's namespace of a kind, which is the node's.
+// ownNS is this thread's namespace of a kind, which is the node's. The process's first thread, which /proc/self
+// shows, may be in another: that of a test that has locked its thread.
 func ownNS(t *testing.T, kind string) string {
 	t.Helper()
-	link, err := os.Readlink("/proc/self/ns/" + kind)
+	link, err := os.Readlink("/proc/thread-self/ns/" + kind)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -199,6 +200,96 @@ func TestLayerThatIsNoArchiveIsRefusedAndLeavesNothing(t *testing.T) {
 			_, err := s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, name, l)), nil)
 			expectError(t, err, errdefs.IsFailedPrecondition, "unpack layer")
 			equal(t, "layers", inventory(t, root)["layers"]+inventory(t, root)["temporary"], 0)
+		})
+	}
+}
+
+// Overlayfs filters marks of deletions only where it merges directories. So each path below is shown as a
+// container sees it: a mark that is left where nothing merges is listed and cannot be looked at.
+func TestADeletionThatHidesNothingIsNotSeen(t *testing.T) {
+	for name, c := range map[string]struct {
+		layers [][]file // the bottom one first
+		want   map[string]string
+	}{
+		"in an opaque directory": {
+			[][]file{{reg("d/old", "")}, {reg("d/.wh..wh..opq", ""), reg("d/.wh.old", ""), reg("d/new", "")}},
+			map[string]string{"d": "new"},
+		},
+		"in a directory marked opaque at the end": {
+			[][]file{{reg("d/old", "")}, {reg("d/.wh.old", ""), reg("d/new", ""), reg("d/.wh..wh..opq", "")}},
+			map[string]string{"d": "new"},
+		},
+		"deep in an opaque directory": {
+			[][]file{{reg("d/e/f/old", "")}, {reg("d/.wh..wh..opq", ""), reg("d/e/f/.wh.old", ""), reg("d/e/f/new", "")}},
+			map[string]string{"d": "e", "d/e/f": "new"},
+		},
+		"in a directory whose name is deleted in the same layer": {
+			[][]file{{reg("d/e/old", "")}, {reg(".wh.d", ""), reg("d/e/.wh.old", ""), reg("d/e/new", "")}},
+			map[string]string{"d": "e", "d/e": "new"},
+		},
+		"opaque in opaque": {
+			[][]file{{reg("d/e/old", "")}, {reg("d/.wh..wh..opq", ""), reg("d/e/.wh..wh..opq", ""), reg("d/e/new", "")}},
+			map[string]string{"d": "e", "d/e": "new"},
+		},
+		"of a name that no layer has": {
+			[][]file{{reg("a", "")}, {reg("d/.wh.never", ""), reg("d/new", ""), reg(".wh.never", "")}},
+			map[string]string{"": "a d", "d": "new"},
+		},
+		"in the only layer": {
+			[][]file{{reg("d/.wh.never", ""), reg("d/new", ""), reg(".wh.never", ""), reg(".wh..wh..opq", "")}},
+			map[string]string{"": "d", "d": "new"},
+		},
+		"where a layer below has deleted the directory": {
+			[][]file{{reg("d/old", "")}, {reg(".wh.d", "")}, {reg("d/.wh.old", ""), reg("d/new", "")}},
+			map[string]string{"d": "new"},
+		},
+		"where a layer below has an opaque directory": {
+			[][]file{{reg("d/old", "")}, {reg("d/.wh..wh..opq", ""), reg("d/mid", "")}, {reg("d/.wh.old", ""), reg("d/new", "")}},
+			map[string]string{"d": "mid new"},
+		},
+		"where a layer below has a file in the place of the directory": {
+			[][]file{{reg("d/old", "")}, {reg("d", "")}, {reg("d/.wh.old", ""), reg("d/new", "")}},
+			map[string]string{"d": "new"},
+		},
+		"of what is deleted already": {
+			[][]file{{reg("d/old", "")}, {reg("d/.wh.old", "")}, {reg("d/.wh.old", ""), reg("d/new", "")}},
+			map[string]string{"d": "new"},
+		},
+		"said twice": {
+			[][]file{{reg("old", ""), reg("kept", "")}, {reg(".wh.old", ""), reg(".wh.old", "")}},
+			map[string]string{"": "kept"},
+		},
+		"as overlay's own mark": {
+			[][]file{{reg("d/old", ""), reg("kept", "")}, {
+				{tar.Header{Name: "d/old", Typeflag: tar.TypeChar}, ""},
+				{tar.Header{Name: "e/none", Typeflag: tar.TypeChar}, ""},
+				reg("d/new", ""),
+			}},
+			map[string]string{"": "d e kept", "d": "new", "e": ""},
+		},
+		"of all that is in the root": {
+			[][]file{{reg("old", ""), reg("d/old", ""), reg("gone/x", "")}, {reg("mid", "")}, {
+				reg(".wh..wh..opq", ""), reg("d/new", ""), reg("d/.wh.old", ""), reg("new", ""),
+			}},
+			map[string]string{"": "d new", "d": "new"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var layers []v1.Layer
+			for _, files := range c.layers {
+				layers = append(layers, layerOf(t, files...))
+			}
+			_, dirs := unpacked(t, layers...)
+			at := mountAll(t, dirs)
+			for path, want := range c.want {
+				equal(t, "entries of /"+path, strings.Join(names(t, filepath.Join(at, path)), " "), want)
+			}
+			must(t, filepath.WalkDir(at, func(path string, _ fs.DirEntry, err error) error {
+				if err == nil {
+					_, err = os.Lstat(path)
+				}
+				return err
+			}))
 		})
 	}
 }

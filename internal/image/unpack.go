@@ -70,7 +70,7 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 	defer func() { _ = plain.Close() }() // only read from
 	digester := diffID.Algorithm().Digester()
 	tee := io.TeeReader(plain, digester.Hash())
-	gone := &whiteouts{root: tree}
+	gone := &whiteouts{root: tree, parents: parents}
 	// Missing directories on the way to a file get the attributes they have in the layers below.
 	_, err = archive.Apply(ctx, tree, tee, archive.WithConvertWhiteout(gone.convert), archive.WithParents(parents))
 	if err == nil {

@@ -4,19 +4,27 @@ import (
 	"archive/tar"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/containerd/containerd/v2/pkg/archive"
 	"golang.org/x/sys/unix"
 )
 
 // whiteouts turns an archive's deletions (.wh.NAME, .wh..wh..opq) into overlay's. A deletion applies to the layers
-// below only, whatever its place in the archive (OCI image layer specification, "Whiteouts"), so the device node
-// is made at the end, when it is known whether this layer has something of that name itself.
+// below only, whatever its place in the archive (OCI image layer specification, "Whiteouts"), so nothing is made
+// before the end, when it is known what this layer has itself.
+//
+// Overlayfs filters the marks of a deletion only where it merges directories. In a directory that it shows as it
+// is, a mark is an entry that can be listed and not opened. So a deletion that hides nothing makes no mark.
 type whiteouts struct {
-	root    string
+	root string
+	// parents are the directories of the layers below, topmost first.
+	parents []string
 	pending []whiteout
+	opaque  []string // directories, as whiteout.path
+
+	merged map[string][]string // what merged has found, by directory
 }
 
 type whiteout struct {
@@ -29,49 +37,196 @@ func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error
 	dir, base := filepath.Split(path)
 	switch {
 	case base == ".wh..wh..opq":
-		return archive.OverlayConvertWhiteout(hdr, path)
+		w.opaque = append(w.opaque, filepath.Clean(dir))
 	case strings.HasPrefix(base, ".wh..wh."):
-		return false, nil // AUFS' own files, no part of the image
+		// AUFS' own files, no part of the image
 	case strings.HasPrefix(base, ".wh."):
-		name := strings.TrimPrefix(base, ".wh.")
-		w.pending = append(w.pending, whiteout{filepath.Join(dir, name), hdr.Uid, hdr.Gid})
-		return false, nil
+		w.pending = append(w.pending, whiteout{filepath.Join(dir, strings.TrimPrefix(base, ".wh.")), hdr.Uid, hdr.Gid})
+	case hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0:
+		// An archive of an overlay's upper directory has overlay's own mark.
+		w.pending = append(w.pending, whiteout{path, hdr.Uid, hdr.Gid})
+	default:
+		return true, nil
 	}
-	return true, nil
+	return false, nil
 }
 
+// write makes the marks. The opaque directories come first: what lies in them hides nothing more.
 func (w *whiteouts) write() error {
+	w.merged = map[string][]string{}
+	for _, dir := range w.opaque {
+		if err := w.hideAllIn(dir); err != nil {
+			return fmt.Errorf("opaque directory %s: %w", strings.TrimPrefix(dir, w.root), err)
+		}
+	}
+	var absent []whiteout
 	for _, wh := range w.pending {
-		if err := w.writeOne(wh); err != nil {
+		isAbsent, err := w.replace(wh)
+		if err != nil {
+			return fmt.Errorf("deletion of %s: %w", strings.TrimPrefix(wh.path, w.root), err)
+		}
+		if isAbsent {
+			absent = append(absent, wh)
+		}
+	}
+	for _, wh := range absent {
+		if err := w.hide(wh); err != nil {
 			return fmt.Errorf("deletion of %s: %w", strings.TrimPrefix(wh.path, w.root), err)
 		}
 	}
 	return nil
 }
 
-// writeOne makes the device 0:0 that hides wh.path in the layers below. What later entries of the archive put in
-// the way is looked at again without following any symbolic link: it hides the path itself.
-func (w *whiteouts) writeOne(wh whiteout) error {
+// hideAllIn hides what the layers below have in dir. Overlayfs merges the roots of layers whatever their
+// attributes say (fs/overlayfs/super.c, ovl_get_root), so what lies in them is hidden name by name.
+func (w *whiteouts) hideAllIn(dir string) error {
+	if dir != filepath.Clean(w.root) {
+		return ignoreReplaced(w.makeOpaque(dir))
+	}
+	hidden := map[string]bool{}
+	for _, parent := range w.parents {
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !hidden[e.Name()] {
+				hidden[e.Name()] = true
+				w.pending = append(w.pending, whiteout{path: filepath.Join(dir, e.Name())})
+			}
+		}
+	}
+	return nil
+}
+
+// replace applies a deletion of something that this layer has itself: a directory is made opaque, and a file hides
+// by itself what is below. What later entries of the archive put in the way is looked at again without following
+// any symbolic link: it hides the path itself.
+func (w *whiteouts) replace(wh whiteout) (isAbsent bool, err error) {
 	dir, err := w.open(filepath.Dir(wh.path))
+	if err != nil {
+		return false, ignoreReplaced(err)
+	}
+	defer func() { _ = unix.Close(dir) }() // a directory opened for reading
+	var st unix.Stat_t
+	err = unix.Fstatat(dir, filepath.Base(wh.path), &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return true, nil
+	case err != nil:
+		return false, err
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return false, w.makeOpaque(wh.path)
+	}
+	return false, nil
+}
+
+// ignoreReplaced: a directory that is no directory any more, or not there, has nothing to hide.
+func ignoreReplaced(err error) error {
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
+	return err
+}
+
+// hide makes the device 0:0 that hides wh.path, if the layers below show something there.
+func (w *whiteouts) hide(wh whiteout) error {
+	name := filepath.Base(wh.path)
+	below, err := w.mergedInto(filepath.Dir(wh.path))
+	if err != nil {
+		return err
+	}
+	shown, err := shows(below, name)
+	if err != nil || !shown {
+		return err
+	}
+	dir, err := w.open(filepath.Dir(wh.path))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(dir) }() // a directory opened for reading
-	name := filepath.Base(wh.path)
-	var st unix.Stat_t
-	err = unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return makeWhiteout(dir, name, wh.uid, wh.gid)
-	case err != nil:
-		return err
-	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return w.makeOpaque(wh.path)
+	err = makeWhiteout(dir, name, wh.uid, wh.gid)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // The archive says it twice.
 	}
-	return nil // a file hides what is below by itself
+	return err
+}
+
+// mergedInto returns the directories of the layers below that overlayfs merges into this layer's directory dir,
+// topmost first.
+func (w *whiteouts) mergedInto(dir string) ([]string, error) {
+	if dir == filepath.Clean(w.root) {
+		return w.parents, nil
+	}
+	if known, ok := w.merged[dir]; ok {
+		return known, nil
+	}
+	var found []string
+	opaque, err := isOpaque(dir)
+	if err == nil && !opaque {
+		var above []string
+		if above, err = w.mergedInto(filepath.Dir(dir)); err == nil {
+			found, err = descend(above, filepath.Base(dir))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.merged[dir] = found
+	return found, nil
+}
+
+// descend returns which of the directories of that name in dirs overlayfs merges: down to the first that is opaque
+// or no directory (a deletion is none).
+func descend(dirs []string, name string) ([]string, error) {
+	var merged []string
+	for _, dir := range dirs {
+		path := filepath.Join(dir, name)
+		fi, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !fi.IsDir() {
+			break
+		}
+		merged = append(merged, path)
+		opaque, err := isOpaque(path)
+		if err != nil {
+			return nil, err
+		}
+		if opaque {
+			break
+		}
+	}
+	return merged, nil
+}
+
+// shows reports whether merged directories have an entry of that name.
+func shows(dirs []string, name string) (bool, error) {
+	for _, dir := range dirs {
+		var st unix.Stat_t
+		err := unix.Lstat(filepath.Join(dir, name), &st)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		isWhiteout := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+		return err == nil && !isWhiteout, err
+	}
+	return false, nil
+}
+
+const opaqueAttribute = "trusted.overlay.opaque"
+
+func isOpaque(dir string) (bool, error) {
+	value := make([]byte, 2)
+	n, err := unix.Lgetxattr(dir, opaqueAttribute, value)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ERANGE) {
+		return false, nil
+	}
+	return err == nil && string(value[:n]) == "y", err
 }
 
 func (w *whiteouts) makeOpaque(path string) error {
@@ -79,7 +234,7 @@ func (w *whiteouts) makeOpaque(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte{'y'}, 0), unix.Close(fd))
+	return errors.Join(unix.Fsetxattr(fd, opaqueAttribute, []byte{'y'}, 0), unix.Close(fd))
 }
 
 // makeWhiteout leaves the times of the directory as they were.

@@ -206,6 +206,7 @@ func TestLayerThatIsNoArchiveIsRefusedAndLeavesNothing(t *testing.T) {
 
 // Overlayfs filters marks of deletions only where it merges directories. So each path below is shown as a
 // container sees it: a mark that is left where nothing merges is listed and cannot be looked at.
+// long: a table.
 func TestADeletionThatHidesNothingIsNotSeen(t *testing.T) {
 	for name, c := range map[string]struct {
 		layers [][]file // the bottom one first

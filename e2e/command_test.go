@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,7 +13,7 @@ import (
 
 func TestPinfoldRunStreamsOutputPassesTheExitCodeAndLeavesNothing(t *testing.T) {
 	n := started(t)
-	cmd := exec.Command(binaries.pinfold, "--socket", n.socket(), "run", "--userns", "--userns-range", "3000000:131072",
+	cmd := exec.Command(binaries.pinfold, "--socket", n.socket(), "run", "--userns-range", "3000000:131072",
 		"--log-dir", n.path("logs"), busybox, "--", "sh", "-c", "cat /proc/self/uid_map; echo to stderr >&2; exit 42")
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -66,6 +69,53 @@ func TestPinfoldRunKeepLeavesThePodUntilItIsRemoved(t *testing.T) {
 	}
 	if out, code := n.pinfold("rm", "one"); code != 1 || !strings.Contains(out, `no pod "one"`) {
 		t.Errorf("rm of what is gone: exit code %d: %s", code, out)
+	}
+}
+
+// A tenant writes the annotations of a pod, and may choose its namespace and name.
+func TestPinfoldRmRemovesNoDirectoryThatAPodNames(t *testing.T) {
+	n := started(t)
+	for i, namespace := range []string{"team-a", "pinfold"} {
+		precious := n.path(fmt.Sprintf("volumes/precious%d", i))
+		if err := os.MkdirAll(filepath.Join(precious, "deep"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		n.write(fmt.Sprintf("volumes/precious%d/container.log", i), "mine")
+		config := n.podConfig(fmt.Sprintf("p%d", i))
+		config.Metadata.Namespace, config.LogDirectory = namespace, precious
+		config.Annotations = map[string]string{"run.pinfold/log-directory": precious, "run.pinfold/logs": precious}
+		config.Labels = config.Annotations
+		pod := n.runPodOf(config)
+		if out, code := n.pinfold("rm", pod); code != 0 {
+			t.Errorf("rm: exit code %d: %s", code, out)
+		}
+		if !exists(filepath.Join(precious, "deep")) || !exists(filepath.Join(precious, "container.log")) {
+			t.Errorf("the directory that a pod of namespace %s names was removed", namespace)
+		}
+	}
+}
+
+func TestPinfoldRunConfinesAndGivesAUserNamespaceUnlessToldOtherwise(t *testing.T) {
+	n := started(t)
+	const look = `v=$(cat /proc/sys/kernel/core_pattern)
+(echo "$v" >/proc/sys/kernel/core_pattern) 2>/dev/null && echo WROTE
+grep ^Seccomp: /proc/self/status; wc -c </proc/keys; set -- $(cat /proc/self/uid_map); echo "$2 $3"`
+	run := func(flags ...string) (string, int) {
+		args := append([]string{"run", "--userns-range", "3000000:131072", "--log-dir", n.path("logs")}, flags...)
+		return n.pinfold(append(args, busybox, "--", "sh", "-c", look)...)
+	}
+	users := map[string]string{"": "65536", "--userns": "65536", "--host-users": "4294967295", "--userns=false": "4294967295", "--host-network": "65536"}
+	for flag, length := range users {
+		out, code := run(strings.Fields(flag)...)
+		if code != 0 || strings.Contains(out, "WROTE") || !strings.Contains(out, "Seccomp:\t2\n0\n") || !strings.HasSuffix(out, " "+length+"\n") {
+			t.Errorf("pinfold run %s: exit code %d: %q", flag, code, out)
+		}
+	}
+	if out, code := n.pinfold("run", "--userns-range", "3000000:1000", "--log-dir", n.path("logs"), busybox); code == 0 || !strings.Contains(out, "--host-users") {
+		t.Errorf("without ids for a user namespace: exit code %d: %q", code, out)
+	}
+	if left, err := os.ReadDir(n.path("logs")); err != nil || len(left) > 0 {
+		t.Errorf("logs are left: %v %v", left, err)
 	}
 }
 

@@ -23,7 +23,7 @@ var alsoWithCrun = map[string]string{
 	"life cycles": "^Test(Scenarios|AContainersStopSignalIs.*|SeveralRuntimeHandlers.*)$",
 	"sessions":    "^Test(ExecPassesStreams.*|ExecWithATerminal.*|EveryAttacher.*|ExecSyncEndsAll.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
-		"AContainerIsFencedIn.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
+		"AContainerIsFencedIn.*|PinfoldRunConfines.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",
 }
 

@@ -84,7 +84,7 @@ load_image() {
 # The pod's command writes a numbered line every fifth of a second, for ever.
 run_pod() {
 	local script='n=1; while :; do echo "line $n"; sleep 0.2; n=$((n + 1)); done'
-	pinfold run --userns --keep --name demo --log-dir "$scratch/logs" "$image" -- sh -c "$script"
+	pinfold run --keep --name demo --log-dir "$scratch/logs" "$image" -- sh -c "$script"
 }
 
 # log_lines prints how many lines the pod has written, or fails if one is

@@ -36,10 +36,10 @@ func check(ctx context.Context, t *tool, args []string) error {
 		return exitCode(couldNotTell)
 	}
 	for _, d := range report.Differences {
-		fmt.Fprintf(t.out, "%s: %s; %s\n", d.Object, d.Finding, d.Action)
+		fmt.Fprintf(t.out, "%s: %s; %s\n", visible(d.Object), visible(d.Finding), visible(d.Action))
 	}
 	if report.Failed != "" {
-		fmt.Fprintln(t.errs, "pinfold: could not look at everything:", report.Failed)
+		fmt.Fprintln(t.errs, "pinfold: could not look at everything:", visibleLines(report.Failed))
 		return exitCode(couldNotTell)
 	}
 	if len(report.Differences) > 0 {

@@ -13,6 +13,8 @@ type node struct {
 	conn    *grpc.ClientConn
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
+	// logs is what this command remembers of the pods that it made.
+	logs logBook
 }
 
 // connect returns a client of the daemon; the caller closes it. Nothing is sent before the first call.
@@ -21,7 +23,10 @@ func (t *tool) connect() (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.socket, err)
 	}
-	return &node{conn: conn, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}, nil
+	return &node{
+		conn: conn, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn),
+		logs: logBook{dir: t.socket + ".logs"},
+	}, nil
 }
 
 func (n *node) close() { _ = n.conn.Close() }

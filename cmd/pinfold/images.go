@@ -37,7 +37,7 @@ func imageLoad(ctx context.Context, t *tool, args []string) error {
 		return err
 	}
 	for _, img := range loaded {
-		fmt.Fprintln(t.out, img.ID, strings.Join(img.Tags, " "))
+		fmt.Fprintln(t.out, img.ID, visible(strings.Join(img.Tags, " ")))
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ func imageList(ctx context.Context, t *tool, _ []string) error {
 	fmt.Fprintln(w, "IMAGE ID\tSIZE\tNAMES")
 	for _, img := range list.Images {
 		id := strings.TrimPrefix(img.Id, "sha256:")
-		fmt.Fprintf(w, "%s\t%.1f MB\t%s\n", id[:12], float64(img.Size)/1e6, orDash(strings.Join(img.RepoTags, " ")))
+		fmt.Fprintf(w, "%s\t%.1f MB\t%s\n", id[:12], float64(img.Size)/1e6, orDash(visible(strings.Join(img.RepoTags, " "))))
 	}
 	return w.Flush()
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -83,7 +84,7 @@ func (n *node) follow(ctx context.Context, t *tool, id string) error {
 
 func verdict(t *tool, s *runtimeapi.ContainerStatus) error {
 	if s.Message != "" {
-		fmt.Fprintf(t.errs, "pinfold: %s: %s\n", s.Reason, s.Message)
+		fmt.Fprintf(t.errs, "pinfold: %s: %s\n", visible(s.Reason), visibleLines(s.Message))
 	}
 	if s.ExitCode == 0 {
 		return nil
@@ -107,9 +108,14 @@ func openLog(path string) (*logReader, error) {
 	if path == "" {
 		return nil, errors.New("the container has no log")
 	}
-	f, err := os.Open(path)
+	// The path is the pod's maker's: a FIFO there would hold the open for ever.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(fmt.Errorf("the log %s is not a regular file", path), err)
 	}
 	return &logReader{file: f, r: bufio.NewReaderSize(f, 64<<10)}, nil
 }

@@ -38,7 +38,7 @@ type tool struct {
 
 func commands() []command {
 	return []command{
-		{"run", "[flags] IMAGE [-- COMMAND…]", "run one pod with one container; its output and exit code are yours", run},
+		{"run", "[flags] IMAGE [-- COMMAND…]", "run one pod with one container, confined and in a user namespace; its output and exit code are yours", run},
 		{"ps", "", "list the pods and their containers", ps},
 		{"exec", "POD -- COMMAND…", "run a command in a pod's container", execute},
 		{"logs", "[-f] POD", "print a container's log", logs},
@@ -83,7 +83,7 @@ func report(err error) int {
 		if s, ok := status.FromError(err); ok {
 			text = s.Message()
 		}
-		fmt.Fprintln(os.Stderr, "pinfold:", text)
+		fmt.Fprintln(os.Stderr, "pinfold:", visibleLines(text))
 		return 1
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,7 +32,7 @@ func ps(ctx context.Context, t *tool, _ []string) error {
 			continue // removed meanwhile
 		}
 		s := status.Status
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%s\t%s\t%s\n", pod.Id[:12], pod.Metadata.Namespace, pod.Metadata.Name,
+		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%s\t%s\t%s\n", pod.Id[:12], visible(pod.Metadata.Namespace), visible(pod.Metadata.Name),
 			strings.TrimPrefix(s.State.String(), "SANDBOX_"), orDash(s.Network.GetIp()), hostIDs(s),
 			time.Since(time.Unix(0, s.CreatedAt)).Round(time.Second), containerList(status.ContainersStatuses))
 	}
@@ -51,7 +50,7 @@ func hostIDs(s *runtimeapi.PodSandboxStatus) string {
 func containerList(all []*runtimeapi.ContainerStatus) string {
 	var list []string
 	for _, c := range all {
-		text := c.Metadata.Name + ":" + strings.ToLower(strings.TrimPrefix(c.State.String(), "CONTAINER_"))
+		text := visible(c.Metadata.Name) + ":" + strings.ToLower(strings.TrimPrefix(c.State.String(), "CONTAINER_"))
 		if c.State == runtimeapi.ContainerState_CONTAINER_EXITED {
 			text += fmt.Sprintf("(%d)", c.ExitCode)
 		}
@@ -192,7 +191,7 @@ func why(ctx context.Context, t *tool, args []string) error {
 		return err
 	}
 	for _, f := range flights {
-		fmt.Fprintf(t.out, "%s: %s: step %q for %s (operation began %s ago)\n", f.Operation, f.Object, f.Step,
+		fmt.Fprintf(t.out, "%s: %s: step %q for %s (operation began %s ago)\n", f.Operation, visible(f.Object), visible(f.Step),
 			time.Since(f.StepBegan).Round(time.Millisecond), time.Since(f.Began).Round(time.Millisecond))
 	}
 	if len(flights) == 0 {
@@ -221,20 +220,14 @@ func remove(ctx context.Context, t *tool, args []string) error {
 	return errors.Join(failed...)
 }
 
-// removePod removes a pod and, if pinfold run made it, its log directory.
+// removePod removes a pod and, if pinfold run made it, its log. What the pod says of itself (its annotations,
+// its namespace) is its maker's word, and decides nothing here.
 func (n *node) removePod(ctx context.Context, id string) error {
-	status, err := n.runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id})
-	if err != nil {
-		return err
-	}
 	if _, err := n.runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
 		return err
 	}
 	if _, err := n.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
 		return err
 	}
-	if dir := status.GetStatus().GetAnnotations()[logAnnotation]; dir != "" {
-		return os.RemoveAll(dir)
-	}
-	return nil
+	return n.logs.remove(id)
 }

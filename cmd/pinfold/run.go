@@ -8,22 +8,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
-// Pods that this command made carry these, so that the other commands know them.
+// What the pods of this command have in common. A kubelet's pod may bear the same: these identify nothing.
 const (
-	podNamespace  = "pinfold"
-	logAnnotation = "run.pinfold/log-directory"
-	containerLog  = "container.log"
+	podNamespace = "pinfold"
+	containerLog = "container.log"
 )
 
 // runOptions are the flags of pinfold run.
 type runOptions struct {
 	name        string
-	userns      bool
+	hostUsers   bool
 	usernsRange string
 	keep        bool
 	hostNetwork bool
@@ -39,8 +42,9 @@ func parseRun(args []string) (*runOptions, error) {
 	o := &runOptions{command: command}
 	flags := flag.NewFlagSet("pinfold run", flag.ContinueOnError)
 	flags.StringVar(&o.name, "name", "", "name of the pod; default one made up")
-	flags.BoolVar(&o.userns, "userns", false, "give the pod a user namespace of its own")
-	flags.StringVar(&o.usernsRange, "userns-range", defaultRange, "`FIRST:COUNT` of host ids for --userns where /etc/subuid names none for pinfold or root")
+	flags.BoolVar(&o.hostUsers, "host-users", false, "use the node's own user ids: no user namespace, so root in the pod is the node's root")
+	userns := flags.Bool("userns", true, "give the pod a user namespace of its own; the default, --host-users is the opposite")
+	flags.StringVar(&o.usernsRange, "userns-range", defaultRange, "`FIRST:COUNT` of host ids for the user namespace where /etc/subuid names none for pinfold or root")
 	flags.BoolVar(&o.keep, "keep", false, "return when the container runs, and leave the pod")
 	flags.BoolVar(&o.hostNetwork, "host-network", false, "use the node's network")
 	flags.BoolVar(&o.pull, "pull", false, "pull the image even if it is on the node")
@@ -53,8 +57,20 @@ func parseRun(args []string) (*runOptions, error) {
 		return nil, errors.New("run: name one image; a command goes behind --")
 	}
 	o.image = flags.Arg(0)
-	if o.name == "" {
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	switch {
+	case given["host-users"] && given["userns"] && o.hostUsers == *userns:
+		return nil, fmt.Errorf("run: --host-users=%t and --userns=%t contradict each other", o.hostUsers, *userns)
+	case given["userns"]:
+		o.hostUsers = !*userns
+	}
+	if !given["name"] {
 		o.name = "pod-" + rand.Text()[:8]
+	}
+	// The name is also that of a directory.
+	if o.name == "" || o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
+		return nil, fmt.Errorf("run: --name %q cannot be the name of a directory", o.name)
 	}
 	return o, nil
 }
@@ -78,9 +94,14 @@ func run(ctx context.Context, t *tool, args []string) error {
 	}
 	pod, err := n.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox, RuntimeHandler: o.handler})
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(sandbox.LogDirectory))
+		return errors.Join(o.explain(err), removeLog(sandbox.LogDirectory))
 	}
-	id, err := o.start(ctx, n, pod.PodSandboxId, sandbox)
+	var id string
+	if err = n.logs.remember(pod.PodSandboxId, sandbox.LogDirectory); err != nil {
+		err = errors.Join(err, removeLog(sandbox.LogDirectory))
+	} else {
+		id, err = o.start(ctx, n, pod.PodSandboxId, sandbox)
+	}
 	if err == nil && o.keep {
 		fmt.Fprintln(t.out, pod.PodSandboxId)
 		return nil
@@ -106,7 +127,7 @@ func (o *runOptions) start(ctx context.Context, n *node, pod string, sandbox *ru
 			Image:    &runtimeapi.ImageSpec{Image: o.image},
 			Command:  o.command,
 			LogPath:  containerLog,
-			Linux:    &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: o.namespaces(sandbox)}},
+			Linux:    &runtimeapi.LinuxContainerConfig{SecurityContext: confined(sandbox)},
 		},
 	})
 	if err != nil {
@@ -116,8 +137,48 @@ func (o *runOptions) start(ctx context.Context, n *node, pod string, sandbox *ru
 	return created.ContainerId, err
 }
 
-func (o *runOptions) namespaces(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
-	return sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions()
+// confined is the security context of the container. In CRI what is left out is not restricted, so that all
+// which restricts is said. (AppArmor is the exception: the node's default profile, if it has one.)
+func confined(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.LinuxContainerSecurityContext {
+	return &runtimeapi.LinuxContainerSecurityContext{
+		NamespaceOptions: sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions(),
+		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+		MaskedPaths:      spec.DefaultMaskedPaths(),
+		ReadonlyPaths:    spec.DefaultReadonlyPaths(),
+	}
+}
+
+// withoutUserNS is what an operator can do where no user namespace is to be had.
+const withoutUserNS = "--host-users runs the pod without a user namespace"
+
+// explain adds what lies near: on the node's network not every node can give a pod a user namespace.
+func (o *runOptions) explain(err error) error {
+	if o.hostUsers || !o.hostNetwork {
+		return err
+	}
+	return fmt.Errorf("%s (with --host-network; %s)", status.Convert(err).Message(), withoutUserNS)
+}
+
+// chooseUserNS refuses where it cannot be had, rather than go without.
+func (o *runOptions) chooseUserNS(ctx context.Context, n *node) (*runtimeapi.UserNamespace, error) {
+	s, err := n.runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range s.RuntimeHandlers {
+		if h.Name == o.handler && !h.GetFeatures().GetUserNamespaces() {
+			return nil, fmt.Errorf("run: this node or its OCI runtime cannot give a pod a user namespace (pinfold status says what is missing); %s", withoutUserNS)
+		}
+	}
+	taken, err := n.takenRanges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := chooseRange(o.usernsRange, taken)
+	if err != nil {
+		return nil, fmt.Errorf("run: %w; %s", err, withoutUserNS)
+	}
+	return ids, nil
 }
 
 func (o *runOptions) sandbox(ctx context.Context, n *node) (*runtimeapi.PodSandboxConfig, error) {
@@ -125,14 +186,14 @@ func (o *runOptions) sandbox(ctx context.Context, n *node) (*runtimeapi.PodSandb
 	if o.hostNetwork {
 		options.Network = runtimeapi.NamespaceMode_NODE
 	}
-	if o.userns {
-		taken, err := n.takenRanges(ctx)
-		if err != nil {
+	if !o.hostUsers {
+		var err error
+		if options.UsernsOptions, err = o.chooseUserNS(ctx, n); err != nil {
 			return nil, err
 		}
-		if options.UsernsOptions, err = chooseRange(o.usernsRange, taken); err != nil {
-			return nil, err
-		}
+	}
+	if err := n.logs.prepare(); err != nil {
+		return nil, err
 	}
 	dir, err := o.makeLogDir()
 	if err != nil {
@@ -141,7 +202,6 @@ func (o *runOptions) sandbox(ctx context.Context, n *node) (*runtimeapi.PodSandb
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: o.name, Namespace: podNamespace, Uid: rand.Text()},
 		LogDirectory: dir,
-		Annotations:  map[string]string{logAnnotation: dir},
 		Linux:        &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options}},
 	}
 	if !o.hostNetwork {

@@ -50,7 +50,7 @@ var mayImport = []struct {
 		"internal/spec", "internal/image", "internal/network", "internal/supervisor", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
-	{"cmd/pinfold", []string{"internal/admin", "internal/config"}, "a client: it reaches the daemon through its socket only"},
+	{"cmd/pinfold", []string{"internal/admin", "internal/config", "internal/spec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestARunHasAUserNamespaceUnlessHostUsersAreAskedFor(t *testing.T) {
+	for args, hostUsers := range map[string]bool{
+		"":                                    false,
+		"--userns":                            false,
+		"--userns=true":                       false,
+		"--userns=false":                      true,
+		"--host-users":                        true,
+		"--host-users=false":                  false,
+		"--host-users --userns=false":         true,
+		"--userns --host-users=false":         false,
+		"--host-network":                      false,
+		"--userns-range 3000000:65536 --keep": false,
+	} {
+		o, err := parseRun(append(strings.Fields(args), "image"))
+		if err != nil || o.hostUsers != hostUsers {
+			t.Errorf("%q: %+v %v", args, o, err)
+		}
+	}
+	if _, err := parseRun([]string{"--userns", "--host-users", "image"}); err == nil || !strings.Contains(err.Error(), "--host-users") {
+		t.Errorf("a contradiction: %v", err)
+	}
+}
+
+func TestARunIsConfinedByDefault(t *testing.T) {
+	sc := confined(&runtimeapi.PodSandboxConfig{})
+	if sc.GetSeccomp().GetProfileType() != runtimeapi.SecurityProfile_RuntimeDefault || sc.GetSeccomp() == nil {
+		t.Errorf("seccomp is %v", sc.GetSeccomp())
+	}
+	if len(sc.MaskedPaths) == 0 || len(sc.ReadonlyPaths) == 0 || sc.Privileged {
+		t.Errorf("the context is %v", sc)
+	}
+}
+
+func TestTheNameOfARunIsOneElementOfAPath(t *testing.T) {
+	for _, bad := range []string{"", ".", "..", "../../etc", "a/b", "/etc"} {
+		if _, err := parseRun([]string{"--name", bad, "--log-dir", "/x", "image"}); err == nil {
+			t.Errorf("--name %q was accepted", bad)
+		}
+	}
+}
+
+func TestForeignTextCannotSteerTheTerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain-name.x":              "plain-name.x",
+		"käse 山":                    "käse 山",
+		"a\x1b[2Jb":                 `a\x1b[2Jb`,
+		"a\nb\tc\rd":                `a\nb\tc\rd`,
+		"c1 \u009b31m":              `c1 \u009b31m`,
+		"turned \u202e":             `turned \u202e`,
+		"bell \a del \x7f bad \xff": `bell \a del \x7f bad �`,
+	} {
+		if got := visible(text); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
+	}
+	if got := visibleLines("a\nb\tc\x1b"); got != "a\nb\tc"+`\x1b` {
+		t.Errorf("several lines became %q", got)
+	}
+}

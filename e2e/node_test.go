@@ -57,6 +57,8 @@ type node struct {
 	program string
 	env     []string
 	boots   int
+	// shell is run by a shell that then becomes the daemon.
+	shell string
 
 	daemon *exec.Cmd
 	exited chan struct{}
@@ -131,6 +133,9 @@ func (n *node) arguments() []string {
 func (n *node) launch() {
 	n.t.Helper()
 	n.daemon = exec.Command(cmp.Or(n.program, binaries.pinfoldd), n.arguments()...)
+	if n.shell != "" {
+		n.daemon = exec.Command("sh", append([]string{"-c", n.shell + `; exec "$0" "$@"`}, n.daemon.Args...)...)
+	}
 	n.daemon.Stderr = n.log
 	n.daemon.Env = append(os.Environ(), n.env...)
 	if err := n.daemon.Start(); err != nil {

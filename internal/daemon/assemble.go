@@ -142,7 +142,7 @@ func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 
 func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 	var err error
-	if p.node.Mounts, err = rootfs.OpenArea(filepath.Join(c.State, "mnt")); err != nil {
+	if p.node.Mounts, err = rootfs.OpenArea(p.node.Paths.Mounts()); err != nil {
 		return err
 	}
 	p.node.Host.Features.RecursiveReadOnly = rootfs.RecursiveReadOnly()
@@ -192,7 +192,7 @@ func probeUserNamespaces(root string) error {
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 	var err error
 	p.node.Images, err = image.Open(ctx, image.Config{
-		Root: filepath.Join(c.Root, "images"), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,
+		Root: p.node.Paths.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,
 	})
 	return err
 }
@@ -203,7 +203,7 @@ func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
 		return err
 	}
 	p.node.Network, err = network.New(network.Config{
-		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: filepath.Join(c.Root, "cni"),
+		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.node.Paths.CNICache(),
 		CgroupParent: parent, Log: p.node.Log,
 	})
 	return err

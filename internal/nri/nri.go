@@ -34,6 +34,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -117,6 +118,10 @@ func (p *Plugins) Start() error {
 		}
 	}
 	if err := p.runtime.Start(); err != nil {
+		return fmt.Errorf("nri: %w", err)
+	}
+	// A plugin has the power of root. Until here the umask has kept others from writing, and so from connecting.
+	if err := os.Chmod(p.Socket, 0o600); err != nil {
 		return fmt.Errorf("nri: %w", err)
 	}
 	return nil

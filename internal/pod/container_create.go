@@ -204,8 +204,14 @@ func (s *Containers) mountRoot(_ context.Context, box *Sandbox, c *Container) er
 		return err
 	}
 	dir := s.node.Paths.layer(box.ID, c.ID)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
+	}
+	if box.Record().Mappings() != nil {
+		_, group := box.Record().rootOwner()
+		if err := s.node.Mounts.Admit(c.ID, uint32(group)); err != nil {
+			return err
+		}
 	}
 	user, err := s.userNS(box)
 	if err != nil {
@@ -263,7 +269,7 @@ func (s *Containers) writeBundle(_ context.Context, box *Sandbox, c *Container) 
 		return err
 	}
 	dir := s.node.Paths.bundle(c.ID)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	// The configuration holds the environment, which may hold secrets.

@@ -1,8 +1,11 @@
 package pod
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -43,7 +46,18 @@ func (p Paths) bundle(id string) string { return filepath.Join(p.bundles(), id) 
 // may be on a file system that executes nothing.
 func (p Paths) labelledPinder() string { return filepath.Join(p.Root, "pinder-init") }
 
-func (p Paths) runtimeRoot(handler string) string { return filepath.Join(p.State, "runtime", handler) }
+func (p Paths) runtimes() string { return filepath.Join(p.State, "runtime") }
+
+func (p Paths) runtimeRoot(handler string) string { return filepath.Join(p.runtimes(), handler) }
+
+// Mounts is the directory of the mount area.
+func (p Paths) Mounts() string { return filepath.Join(p.State, "mnt") }
+
+// Images is the directory of the image store.
+func (p Paths) Images() string { return filepath.Join(p.Root, "images") }
+
+// CNICache is where the network plugins' results are kept.
+func (p Paths) CNICache() string { return filepath.Join(p.Root, "cni") }
 
 // sandbox is the directory of all that is durable of one sandbox.
 func (p Paths) sandbox(id string) string { return filepath.Join(p.Root, podsDir, id) }
@@ -64,15 +78,51 @@ func (p Paths) exit(sandbox, container string) string {
 	return filepath.Join(p.sandbox(sandbox), containersDir, container+".exit")
 }
 
-// Make creates the directories. Those on the way to a root file system must be passable for the
-// pod's mapped root, which on the host is nobody in particular: 0711.
+// Make creates the directories and closes them to all users but root, whatever the umask and whatever mode an older
+// version or the operator gave them: what containers write, set-user-ID programs among it, is not for the node's
+// users. Open for passage, not for listing, is only the way to what a pod's mapped root has to reach by path, its
+// root file system; each pod's part of it lets that pod's own group through (rootfs.Area.Admit).
 func (p Paths) Make() error {
-	for _, dir := range []string{p.Root, p.State, p.NetNS, p.pins(), p.bundles(), filepath.Join(p.Root, podsDir)} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+	root := os.FileMode(0o700)
+	if rel, err := filepath.Rel(p.Root, p.State); err == nil && filepath.IsLocal(rel) {
+		root = passage
+	}
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{
+		{p.Root, root},
+		{p.State, passage},
+		{filepath.Join(p.Root, podsDir), 0o700},
+		{p.Images(), 0o700},
+		{p.CNICache(), 0o700},
+		{p.pins(), 0o700},
+		{p.runtimes(), 0o700},
+		{p.bundles(), passage},
+		{p.Mounts(), passage},
+	} {
+		if err := ownDir(dir.path, dir.mode); err != nil {
 			return err
 		}
 	}
-	return nil
+	// The system's, which lists it to everyone: as ip-netns(8) makes it.
+	return os.MkdirAll(p.NetNS, 0o755)
+}
+
+// passage is the mode of a directory that may be passed by those who know what is in it.
+const passage = 0o711
+
+// ownDir makes path a directory of root's with a mode.
+func ownDir(path string, mode os.FileMode) error {
+	if err := os.MkdirAll(path, mode); err != nil {
+		return err
+	}
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return errors.Join(dir.Chown(0, 0), dir.Chmod(mode))
 }
 
 const (

@@ -54,7 +54,7 @@ func truncate(s string, n int) string {
 func (s *Sandboxes) writeFiles(_ context.Context, box *Sandbox) error {
 	rec := box.Record()
 	files := s.node.files(rec)
-	if err := os.MkdirAll(s.node.Paths.files(box.ID), 0o711); err != nil {
+	if err := os.MkdirAll(s.node.Paths.files(box.ID), 0o700); err != nil {
 		return err
 	}
 	resolv, err := resolvConf(rec.Config.GetDnsConfig())

@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -53,6 +54,10 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 			return err
 		}
 	}
+	// The pod's root passes to its root file system, and no other user of the node: see rootfs.Area.Admit.
+	if err := rec.admit(dir); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(root, "pinder"), nil, 0o755); err != nil {
 		return err
 	}
@@ -74,6 +79,16 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
 }
 
+// admit closes a directory to all but the node's root and the group of the pod's.
+func (r *SandboxRecord) admit(dir string) error {
+	mode := os.FileMode(0o700)
+	_, group := r.rootOwner()
+	if group != 0 {
+		mode = 0o710
+	}
+	return errors.Join(os.Chown(dir, 0, group), os.Chmod(dir, mode))
+}
+
 // pinPID pins the PID namespace of a process that is held before its start, and makes sure that the
 // pid meant that process all along.
 func (s *Sandboxes) pinPID(id string, process Process) error {
@@ -85,7 +100,7 @@ func (s *Sandboxes) pinPID(id string, process Process) error {
 	if started, err := startTime(process.PID); err != nil || started != process.StartTime {
 		return fmt.Errorf("PID 1 of the pod (pid %d) is gone already", process.PID)
 	}
-	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), id), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), id), 0o700); err != nil {
 		return err
 	}
 	return ns.Pin(s.node.Paths.pin(id, pin.PID))

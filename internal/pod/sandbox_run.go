@@ -134,7 +134,7 @@ func (s *Sandboxes) planNetwork(rec *SandboxRecord) error {
 }
 
 func (s *Sandboxes) intend(_ context.Context, box *Sandbox) error {
-	if err := os.MkdirAll(s.node.Paths.sandbox(box.ID), 0o711); err != nil {
+	if err := os.MkdirAll(s.node.Paths.sandbox(box.ID), 0o700); err != nil {
 		return err
 	}
 	durable, err := s.node.Records.Intend(sandboxKey(box.ID), box.Record())
@@ -183,7 +183,7 @@ func (s *Sandboxes) makeNamespaces(_ context.Context, box *Sandbox) error {
 		return err
 	}
 	defer set.Close()
-	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), box.ID), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), box.ID), 0o700); err != nil {
 		return err
 	}
 	for _, kind := range kindsInOrder {

@@ -38,10 +38,13 @@ type Area struct {
 	without [methods]bool
 }
 
-// OpenArea makes dir (its missing parents too, 0711) the area and mounts it, or takes over the area
+// OpenArea makes dir (its missing parents too) the area and mounts it, or takes over the area
 // that an earlier process left there with all that is mounted in it. What a killed OpenArea left
 // half made is made again. Two processes must not use one area at the same time.
-// The state directory above must be passable (0711) for pods in user namespaces.
+//
+// Only the host's root can list the area, and what is in the directory of an id is closed to all others
+// too, but for the group that Admit names. The directories above dir must be passable (0711) for pods in user
+// namespaces.
 //
 // Errors: ErrInvalidArgument for a relative path, ErrFailedPrecondition if something that is not
 // ours is mounted at dir.
@@ -204,52 +207,34 @@ func checkID(id string) error {
 	return nil
 }
 
-// passage says who may go through the directory of an id.
-type passage struct {
-	gid  uint32
-	mode os.FileMode
+// Admit lets the group gid, by the host's ids, pass through the directory of id. It is called before anything is
+// mounted for an id of a pod with a user namespace: the root of such a pod is not the host's root, and has to reach
+// its root file system by path. The group is the pod's own, so no other user of the host and no other pod passes.
+// Unmount takes it back.
+func (a *Area) Admit(id string, gid uint32) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	dir, err := a.idDir(id)
+	if err == nil {
+		err = os.Lchown(dir, 0, int(gid))
+	}
+	if err == nil {
+		err = os.Chmod(dir, 0o710)
+	}
+	if err != nil {
+		return fmt.Errorf("mount area: %w", err)
+	}
+	return nil
 }
 
-// idDir makes the directory of id.
-func (a *Area) idDir(id string, p passage) (string, error) {
+// idDir makes the directory of id, closed to all but the host's root, unless it is there.
+func (a *Area) idDir(id string) (string, error) {
 	dir := filepath.Join(a.dir, id)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	if err := os.Lchown(dir, 0, int(p.gid)); err != nil {
-		return "", err
-	}
-	return dir, os.Chmod(dir, p.mode)
-}
-
-// passageFor lets the group 0 of ns through, or only the host's root without ns. A user namespace
-// does not tell its mapping to those outside, so the host's id of the group is seen on a directory
-// of group 0 through a mount mapped to ns. Before 6.3 tmpfs cannot be mapped: then all may pass.
-func (a *Area) passageFor(ns UserNS) (passage, error) {
-	if ns == nil {
-		return passage{gid: 0, mode: 0o700}, nil
-	}
-	dir, err := openPath(a.dir, unix.O_DIRECTORY)
-	if err != nil {
-		return passage{}, err
-	}
-	defer func() { _ = dir.Close() }()
-	tree, err := cloneIDMapped(dir, ns, false)
-	if errors.Is(err, unix.EINVAL) {
-		return passage{gid: 0, mode: 0o711}, nil
-	}
-	if err != nil {
-		return passage{}, err
-	}
-	defer func() { _ = tree.Close() }()
-	st, err := stat(tree)
-	if err != nil {
-		return passage{}, err
-	}
-	if st.Gid == overflowID {
-		return passage{}, fmt.Errorf("the user namespace does not map group 0: %w", errdefs.ErrInvalidArgument)
-	}
-	return passage{gid: st.Gid, mode: 0o710}, nil
+	return dir, nil
 }
 
 // overflowID is what an owner without mapping looks like, if /proc/sys/kernel/overflowuid is as

@@ -233,7 +233,7 @@ func TestUnmountFindsWhatAKilledProcessLeft(t *testing.T) {
 	a := newArea(t)
 	low, err := openLowers(makeLayers(t, 3), newUserNS(t))
 	must(t, err)
-	dir, err := a.idDir("c1", passage{0, 0o700})
+	dir, err := a.idDir("c1")
 	must(t, err)
 	must(t, low.attach(filepath.Join(dir, lowerDir)))
 	low.close()

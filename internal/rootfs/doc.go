@@ -13,8 +13,8 @@
 //	<area>/<id>/image/<n> an image, while a part of it is being mounted as a volume
 //	<area>/<id>/lower/<n> layers, during MountRoot on kernels that want them attached
 //
-// <area>/<id> is passable for root only, and for the pod's mapped root group where there is a user
-// namespace: without that any user of the host could run the set-user-ID programs of an image.
+// <area>/<id> is passable for root only, and for the group of the pod's mapped root where there is a user
+// namespace (Admit): without that any user of the host could run the set-user-ID programs of an image.
 //
 // # Two mounts make the area
 //

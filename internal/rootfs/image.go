@@ -54,16 +54,12 @@ func (a *Area) mountImage(id string, n int, o *Overlay, sub string) (string, err
 		return "", err
 	}
 	defer low.close()
-	pass, err := a.passageFor(o.UserNS)
-	if err != nil {
-		return "", err
-	}
 	volume := filepath.Join(volumeDir, strconv.Itoa(n))
 	at := volume
 	if sub != "" {
 		at = filepath.Join(imageDir, strconv.Itoa(n))
 	}
-	path, err := a.mountPoint(id, pass, at, true)
+	path, err := a.mountPoint(id, at, true)
 	if err != nil {
 		return "", err
 	}
@@ -74,7 +70,7 @@ func (a *Area) mountImage(id string, n int, o *Overlay, sub string) (string, err
 	if sub == "" {
 		return path, nil
 	}
-	part, err := a.mountPart(id, pass, volume, imagePart{root: path, sub: sub})
+	part, err := a.mountPart(id, volume, imagePart{root: path, sub: sub})
 	// What was cloned stays when the whole goes.
 	if err := errors.Join(err, a.undo(id, path)); err != nil {
 		return "", err
@@ -87,7 +83,7 @@ type imagePart struct{ root, sub string }
 
 // mountPart mounts a clone of the part alone at <area>/<id>/<name>. What the sub path led to was decided by one
 // look-up: nothing can be exchanged afterwards.
-func (a *Area) mountPart(id string, pass passage, name string, p imagePart) (string, error) {
+func (a *Area) mountPart(id, name string, p imagePart) (string, error) {
 	found, err := p.open()
 	if err != nil {
 		return "", err
@@ -102,7 +98,7 @@ func (a *Area) mountPart(id string, pass passage, name string, p imagePart) (str
 		return "", err
 	}
 	defer func() { _ = tree.Close() }()
-	path, err := a.mountPoint(id, pass, name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	path, err := a.mountPoint(id, name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
 		return "", err
 	}

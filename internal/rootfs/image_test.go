@@ -35,6 +35,7 @@ func TestImageVolumeOfASubPathIsThatPartAlone(t *testing.T) {
 		write(t, filepath.Join(layers[1], "usr/share/text"), "deep")
 		must(t, os.Symlink("/usr/share", filepath.Join(layers[0], "absolute")))
 		v := ImageVolume{Lower: layers, UserNS: newUserNS(t)}
+		must(t, a.Admit("c1", testBase))
 		for n, sub := range []string{"usr/share", "absolute", "usr/share/text", "absolute/text"} {
 			v.SubPath = sub
 			path, err := a.MountImage("c1", n, v)

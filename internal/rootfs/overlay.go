@@ -84,11 +84,7 @@ func (a *Area) mountRoot(id string, o *Overlay) (string, error) {
 		return "", err
 	}
 	defer low.close()
-	pass, err := a.passageFor(o.UserNS)
-	if err != nil {
-		return "", err
-	}
-	path, err := a.mountPoint(id, pass, rootfsDir, true)
+	path, err := a.mountPoint(id, rootfsDir, true)
 	if err != nil {
 		return "", err
 	}
@@ -112,12 +108,12 @@ func (a *Area) mountRoot(id string, o *Overlay) (string, error) {
 }
 
 // mountPoint makes <area>/<id>/<name>, a directory or an empty file, and what leads to it.
-func (a *Area) mountPoint(id string, pass passage, name string, isDir bool) (string, error) {
+func (a *Area) mountPoint(id, name string, isDir bool) (string, error) {
 	path := filepath.Join(a.dir, id, name)
 	if _, err := os.Lstat(path); err == nil {
 		return "", fmt.Errorf("%s: %w", path, errdefs.ErrAlreadyExists)
 	}
-	base, err := a.idDir(id, pass)
+	base, err := a.idDir(id)
 	if err != nil {
 		return "", err
 	}

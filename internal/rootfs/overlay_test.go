@@ -322,15 +322,16 @@ func TestASecondRootForAnIDIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheHostsUsersCannotReachSetUserIDPrograms(t *testing.T) {
+func TestOnlyTheGroupOfThePodsRootPassesToItsMounts(t *testing.T) {
 	a := newArea(t)
 	mountRoot(t, a, "host", overlayOf(t, makeLayers(t, 1), nil))
+	must(t, a.Admit("mapped", testBase))
 	mountRoot(t, a, "mapped", overlayOf(t, makeLayers(t, 1), newUserNS(t)))
-	for id, want := range map[string]passage{"host": {0, 0o700}, "mapped": {testBase, 0o710}} {
+	for id, want := range map[string][2]uint32{"host": {0, 0o700}, "mapped": {testBase, 0o710}} {
 		var st unix.Stat_t
 		must(t, unix.Stat(filepath.Join(a.Dir(), id), &st))
-		if got := (passage{st.Gid, os.FileMode(st.Mode & 0o7777)}); got != want || st.Uid != 0 {
-			t.Errorf("%s: owner %d, %+v, want %+v", id, st.Uid, got, want)
+		if got := [2]uint32{st.Gid, st.Mode & 0o7777}; got != want || st.Uid != 0 {
+			t.Errorf("%s: owner %d, group %d, mode %o; want group %d, mode %o", id, st.Uid, got[0], got[1], want[0], want[1])
 		}
 	}
 }

@@ -93,6 +93,7 @@ func TestRuncStartsFromTheRootFileSystem(t *testing.T) {
 			var owner uint32
 			if mapped {
 				ns, owner = held, testBase
+				must(t, a.Admit("c1", owner))
 			}
 			o := overlayOf(t, []string{t.TempDir(), busyboxLayer(t)}, ns)
 			root := mountRoot(t, a, "c1", o)

@@ -41,11 +41,12 @@ func (a *Area) shm(id string, size int64, owner Owner, context string) (string, 
 		return "", err
 	}
 	defer func() { _ = mnt.Close() }()
-	pass := passage{gid: owner.GID, mode: 0o710}
-	if owner == (Owner{}) {
-		pass.mode = 0o700
+	if owner.GID != 0 {
+		if err := a.Admit(id, owner.GID); err != nil {
+			return "", err
+		}
 	}
-	path, err := a.mountPoint(id, pass, shmDir, true)
+	path, err := a.mountPoint(id, shmDir, true)
 	if err != nil {
 		return "", err
 	}

@@ -172,6 +172,9 @@ func overlayOf(t testing.TB, layers []string, ns UserNS) Overlay {
 
 func mountRoot(t testing.TB, a *Area, id string, o Overlay) string {
 	t.Helper()
+	if o.UserNS != nil {
+		must(t, a.Admit(id, testBase))
+	}
 	path, err := a.MountRoot(id, o)
 	if err != nil {
 		t.Fatal(err)

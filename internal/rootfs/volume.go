@@ -89,12 +89,8 @@ func (a *Area) idmapVolume(id string, n int, v Volume) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	pass, err := a.passageFor(v.UserNS)
-	if err != nil {
-		return "", err
-	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-	path, err := a.mountPoint(id, pass, filepath.Join(volumeDir, strconv.Itoa(n)), isDir)
+	path, err := a.mountPoint(id, filepath.Join(volumeDir, strconv.Itoa(n)), isDir)
 	if err != nil {
 		return "", err
 	}

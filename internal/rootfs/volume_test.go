@@ -14,6 +14,7 @@ import (
 
 func TestVolumeShowsTheHostsOwnersMapped(t *testing.T) {
 	a, ns := newArea(t), newUserNS(t)
+	must(t, a.Admit("c1", testBase))
 	onDisk := t.TempDir()
 	onTmpfs := filepath.Join(t.TempDir(), "t")
 	mounted(t, "none", onTmpfs, "tmpfs", 0, "")
@@ -53,6 +54,7 @@ func TestVolumeWithMappingsOfItsOwn(t *testing.T) {
 
 func TestVolumeOfOneFile(t *testing.T) {
 	a, ns := newArea(t), newUserNS(t)
+	must(t, a.Admit("c1", testBase))
 	source := filepath.Join(t.TempDir(), "file")
 	write(t, source, "text")
 	link := source + ".link"
@@ -72,6 +74,7 @@ func TestVolumeOfOneFile(t *testing.T) {
 
 func TestRecursiveVolumeMapsNestedMounts(t *testing.T) {
 	a, ns := newArea(t), newUserNS(t)
+	must(t, a.Admit("c1", testBase))
 	source := t.TempDir()
 	mounted(t, "none", source+"/a", "tmpfs", 0, "")
 	mounted(t, "none", source+"/a/b", "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID, "")
@@ -102,6 +105,7 @@ func TestRecursiveVolumeMapsNestedMounts(t *testing.T) {
 
 func TestVolumeOfASharedSourceStaysPrivate(t *testing.T) {
 	a, ns := newArea(t), newUserNS(t)
+	must(t, a.Admit("c1", testBase))
 	source := filepath.Join(t.TempDir(), "s")
 	mounted(t, "none", source, "tmpfs", 0, "")
 	must(t, unix.Mount("", source, "", unix.MS_SHARED, ""))
@@ -156,6 +160,7 @@ func TestVolumeWithoutIDMapSupportIsRefusedByNameBeforeAnythingExists(t *testing
 
 func TestNestedMountThatCannotBeMappedDoesNotMatterWhenNotRecursive(t *testing.T) {
 	a, ns := newArea(t), newUserNS(t)
+	must(t, a.Admit("c1", testBase))
 	source := t.TempDir()
 	mounted(t, "none", source+"/r", "ramfs", 0, "")
 	_, err := a.IDMapVolume("c1", 0, Volume{Source: source, UserNS: ns})
@@ -164,6 +169,7 @@ func TestNestedMountThatCannotBeMappedDoesNotMatterWhenNotRecursive(t *testing.T
 
 func TestVolumeThatIsIDMappedAlreadyIsRefused(t *testing.T) {
 	a, ns := newArea(t), newUserNS(t)
+	must(t, a.Admit("c1", testBase))
 	mapped, err := a.IDMapVolume("c1", 0, Volume{Source: t.TempDir(), UserNS: ns})
 	must(t, err)
 	_, err = a.IDMapVolume("c1", 1, Volume{Source: mapped, UserNS: ns})

@@ -72,7 +72,7 @@ func imageList(ctx context.Context, t *tool, _ []string) error {
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "IMAGE ID\tSIZE\tNAMES")
 	for _, img := range list.Images {
-		id := strings.TrimPrefix(img.Id, "sha256:")
+		_, id, _ := strings.Cut(img.Id, ":")
 		fmt.Fprintf(w, "%s\t%.1f MB\t%s\n", id[:12], float64(img.Size)/1e6, orDash(visible(strings.Join(img.RepoTags, " "))))
 	}
 	return w.Flush()

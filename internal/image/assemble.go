@@ -26,22 +26,28 @@ func (s *Store) assembly(src source, l *lease, p *progress) *assembly {
 // assemble returns the image that desc (a manifest or an index) stands for, without names, with all layers
 // unpacked. It is not listed yet.
 func (a *assembly) assemble(ctx context.Context, desc ocispec.Descriptor) (*Image, error) {
-	manifest, way, err := a.choose(ctx, desc)
+	found, err := (&search{assembly: a}).find(ctx, desc, 0, true)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := a.configuration(ctx, manifest)
-	if err != nil {
-		return nil, err
-	}
+	return a.complete(ctx, found)
+}
+
+// complete makes an image of what was found.
+func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 	img := &Image{
-		ID: manifest.Config.Digest.String(), Config: cfg, Pulled: time.Now().UTC(),
-		manifests: mergeDigests(way, nil),
+		ID: f.manifest.Config.Digest.String(), Config: f.config, Pulled: time.Now().UTC(),
+		manifests: mergeDigests(f.way, nil),
 	}
-	if img.Chain, err = chainIDs(cfg.RootFS.DiffIDs); err != nil {
+	if p := f.config.Platform; p.OS != "" && p.Architecture != "" && !a.platform.Match(p) {
+		a.store.log.Warn("image is for another platform; its programs need an emulator", "image", img.ID,
+			"platform", platforms.Format(p))
+	}
+	var err error
+	if img.Chain, err = chainIDs(f.config.RootFS.DiffIDs); err != nil {
 		return nil, err
 	}
-	if err := a.obtain(ctx, manifest.Layers, img); err != nil {
+	if err := a.obtain(ctx, f.manifest.Layers, img); err != nil {
 		return nil, err
 	}
 	for _, chain := range img.Chain {

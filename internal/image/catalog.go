@@ -45,13 +45,12 @@ func (c *catalog) find(ref string) *Image {
 			return c.images[id]
 		}
 	}
-	hex := strings.TrimPrefix(ref, "sha256:")
-	if len(hex) < shortestPrefix {
+	if !looksLikeID(ref) || len(hexOf(ref)) < shortestPrefix {
 		return nil
 	}
 	var found *Image
 	for id, img := range c.images {
-		if strings.HasPrefix(id, "sha256:"+hex) {
+		if strings.HasPrefix(id, ref) || strings.HasPrefix(hexOf(id), ref) {
 			if found != nil {
 				return nil
 			}
@@ -176,9 +175,19 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	return s.reap(img.ID)
 }
 
+// looksLikeID reports whether ref may be the beginning of an image ID, with or without the algorithm.
 func looksLikeID(ref string) bool {
-	hex := strings.TrimPrefix(ref, "sha256:")
-	return hex != "" && strings.Trim(hex, "0123456789abcdef") == ""
+	algorithm, _, ok := strings.Cut(ref, ":")
+	hex := hexOf(ref)
+	return (!ok || digest.Algorithm(algorithm).Available()) && hex != "" && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+// hexOf is an ID without its algorithm.
+func hexOf(id string) string {
+	if _, hex, ok := strings.Cut(id, ":"); ok {
+		return hex
+	}
+	return id
 }
 
 // reap deletes a removed image that nobody holds. Before Sweep the holds are not known and nothing is done.

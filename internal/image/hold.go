@@ -16,7 +16,7 @@ import (
 func notFound(ref string) error { return fmt.Errorf("image %.300q: %w", ref, errdefs.ErrNotFound) }
 
 // Hold keeps the image's layers for holder (a container ID) until Release, and returns their directories, the
-// topmost first, and the image. The same holder may hold an image again. Holds live in memory: after a restart they
+// topmost first, and the image. An image without layers has one empty directory. The same holder may hold an image again. Holds live in memory: after a restart they
 // are declared again before Sweep, which is also when an image that was removed meanwhile can be held. ErrNotFound
 // if there is no such image.
 func (s *Store) Hold(imageID, holder string) ([]string, *Image, error) {
@@ -39,6 +39,9 @@ func (s *Store) Hold(imageID, holder string) ([]string, *Image, error) {
 		s.holds[id] = map[string]bool{}
 	}
 	s.holds[id][holder] = true
+	if len(img.Chain) == 0 {
+		return []string{s.emptyTree()}, img, nil
+	}
 	return s.layers.trees(img.Chain), img, nil
 }
 

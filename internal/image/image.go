@@ -13,7 +13,7 @@ import (
 // Image is one image of the store, as it was when it was asked for. Values are shared between readers and must
 // not be modified.
 type Image struct {
-	// ID is "sha256:" and the digest of the image's configuration; the same however the image came here.
+	// ID is the digest of the image's configuration, with its algorithm; the same however the image came here.
 	ID string
 	// Tags are full names with a tag (docker.io/library/busybox:latest), Digests full names with a digest of a
 	// manifest or index (docker.io/library/busybox@sha256:…). Both sorted, both may be empty.

@@ -37,10 +37,8 @@ type layerInfo struct {
 
 func newLayers(dir string) *layers { return &layers{dir: dir, known: map[string]layerInfo{}} }
 
-// path is the directory of a layer; chain is a valid sha256 digest.
-func (l *layers) path(chain string) string {
-	return filepath.Join(l.dir, digest.Digest(chain).Encoded())
-}
+// path is the directory of a layer; chain is a valid digest.
+func (l *layers) path(chain string) string { return filepath.Join(l.dir, fileName(chain)) }
 
 // tree is the directory that overlay gets.
 func (l *layers) tree(chain string) string { return filepath.Join(l.path(chain), "fs") }
@@ -68,7 +66,7 @@ func (l *layers) list() (map[string]time.Time, error) {
 	}
 	found := map[string]time.Time{}
 	for _, e := range entries {
-		chain := "sha256:" + e.Name()
+		chain := fromFileName(e.Name())
 		if strings.HasPrefix(e.Name(), tempPrefix) || validDigest(digest.Digest(chain)) != nil {
 			continue
 		}
@@ -108,7 +106,7 @@ func (l *layers) remember(chain string, info layerInfo) {
 
 // condemn takes a layer its name, which makes it not exist, and returns the directory that is left to delete.
 func (l *layers) condemn(chain string) (string, error) {
-	doomed := filepath.Join(l.dir, tempPrefix+"gone-"+digest.Digest(chain).Encoded())
+	doomed := filepath.Join(l.dir, tempPrefix+"gone-"+fileName(chain))
 	// A condemned layer that could not be deleted may still be there.
 	if err := os.RemoveAll(doomed); err != nil {
 		return "", err

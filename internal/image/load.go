@@ -16,15 +16,17 @@ import (
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Load reads an OCI image layout or an archive of "docker save", as a tar that may be compressed, and lists the
-// images in it that fit this node. Names come from the archive (RepoTags, annotations) in full form; an image of
+// images in it, of several of one name the one that fits this node. Names come from the archive (RepoTags, annotations) in full form; an image of
 // an OCI layout is also known as repository@digest. Loads take turns.
 //
 // It returns the images that were loaded, with an error also if others were not. ErrInvalidArgument if the stream
-// is no such archive or lacks a blob; ErrNotFound if no image is for this platform; otherwise as Pull.
+// is no such archive or lacks a blob; otherwise as Pull.
 func (s *Store) Load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	list, err := s.load(s.libraryLog(ctx), r)
 	if err != nil {
@@ -68,21 +70,38 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	return s.loadEntries(ctx, index.Manifests, isLayout)
 }
 
-// loadEntries makes an image of each entry of an archive's index.
+// loadEntries makes an image of each entry of an archive's index. Artifacts are passed over. An image for another
+// platform is loaded where the archive has none of its name for this node.
 func (s *Store) loadEntries(ctx context.Context, entries []ocispec.Descriptor, isLayout bool) ([]*Image, error) {
 	var loaded []*Image
 	var errs []error
-	var offered error
-	for _, e := range entries {
-		img, err := s.loadEntry(ctx, e, isLayout)
-		switch {
-		case errdefs.IsNotFound(err):
-			offered = err
-		case err != nil:
+	var passedOver error
+	var foreign []ocispec.Descriptor
+	named := map[string]bool{}
+	load := func(e ocispec.Descriptor, anyPlatform bool) {
+		img, err := s.loadEntry(ctx, e, isLayout, anyPlatform)
+		if u := (*unfit)(nil); errors.As(err, &u) {
+			passedOver = err
+			if u.platform != "" {
+				foreign = append(foreign, e)
+			}
+			s.log.Info("entry of the archive is passed over", "digest", e.Digest, "reason", err)
+			return
+		}
+		if err != nil {
 			errs = append(errs, err)
-		default:
-			loaded = slices.DeleteFunc(loaded, func(i *Image) bool { return i.ID == img.ID })
-			loaded = append(loaded, img)
+			return
+		}
+		named[entryName(e)] = true
+		loaded = slices.DeleteFunc(loaded, func(i *Image) bool { return i.ID == img.ID })
+		loaded = append(loaded, img)
+	}
+	for _, e := range entries {
+		load(e, false)
+	}
+	for _, e := range foreign {
+		if !named[entryName(e)] {
+			load(e, true)
 		}
 	}
 	switch {
@@ -90,22 +109,26 @@ func (s *Store) loadEntries(ctx context.Context, entries []ocispec.Descriptor, i
 		return loaded, errors.Join(errs...)
 	case len(loaded) > 0:
 		return loaded, nil
-	case offered != nil:
-		return nil, offered
+	case passedOver != nil:
+		return nil, passedOver
 	}
 	return nil, fmt.Errorf("the archive has no image: %w", errdefs.ErrInvalidArgument)
 }
 
-func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout bool) (img *Image, err error) {
+// loadEntry makes an image of one entry. Without anyPlatform it has to be for this node.
+func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout, anyPlatform bool) (img *Image, err error) {
 	began := time.Now()
 	lease := s.lease()
 	defer func() { s.conclude(ctx, lease, err) }()
 	a := s.assembly(archiveSource{s.content}, lease, &progress{})
-	if desc.Platform != nil && !a.platform.Match(*desc.Platform) {
-		_, err := a.forThisNode([]ocispec.Descriptor{desc})
+	if p := desc.Platform; p != nil && !anyPlatform && p.OS != "" && p.Architecture != "" && !a.platform.Match(*p) {
+		return nil, wrongPlatform(platforms.Format(*p))
+	}
+	found, err := (&search{assembly: a}).find(ctx, desc, 0, anyPlatform)
+	if err != nil {
 		return nil, err
 	}
-	if img, err = a.assemble(ctx, desc); err != nil {
+	if img, err = a.complete(ctx, found); err != nil {
 		return nil, err
 	}
 	if ref, ok := archiveName(desc.Annotations); ok {
@@ -122,6 +145,14 @@ func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout
 	s.log.Info("image loaded", "id", img.ID, "tags", img.Tags, "layers", len(img.Chain), "size", img.Size,
 		"took", time.Since(began).Round(time.Millisecond))
 	return img, nil
+}
+
+// entryName is what tells an archive's entries for several platforms from other images.
+func entryName(desc ocispec.Descriptor) string {
+	if ref, ok := archiveName(desc.Annotations); ok {
+		return ref.String()
+	}
+	return desc.Annotations[ocispec.AnnotationRefName]
 }
 
 // archiveName finds the name in an entry's annotations. OCI's ref.name is often a bare tag, which is no name.
@@ -160,7 +191,8 @@ func (a archiveSource) bring(ctx context.Context, desc ocispec.Descriptor) error
 	return nil
 }
 
-// refRecorder notes the names under which content is written.
+// refRecorder notes the names under which content is written. What an OCI layout has under a digest of another
+// algorithm than the importer's own is stored under that digest.
 type refRecorder struct {
 	content.Store
 	mu   sync.Mutex
@@ -177,5 +209,10 @@ func (r *refRecorder) Writer(ctx context.Context, opts ...content.WriterOpt) (co
 	r.mu.Lock()
 	r.refs[o.Ref] = true
 	r.mu.Unlock()
+	if algorithm, hex, ok := strings.Cut(strings.TrimPrefix(o.Ref, archiveIngest+"blobs/"), "/"); ok {
+		if d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex); validDigest(d) == nil {
+			opts = append(opts, content.WithDescriptor(ocispec.Descriptor{Digest: d, Size: o.Desc.Size}))
+		}
+	}
 	return r.Store.Writer(ctx, opts...)
 }

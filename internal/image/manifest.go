@@ -3,9 +3,9 @@ package image
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -18,12 +18,15 @@ import (
 )
 
 const (
-	// maxDocument bounds manifests, indexes and configurations, which are read into memory.
-	maxDocument = 4 << 20
+	// maxDocument bounds manifests and indexes, maxConfiguration configurations. They are read into memory.
+	maxDocument      = 4 << 20
+	maxConfiguration = 32 << 20
 	// maxLayers is OVL_MAX_STACK of the kernel's overlayfs.
 	maxLayers = 500
 	// maxNesting is how deep an index may lie in indexes.
 	maxNesting = 3
+	// maxCandidates is how many entries of indexes are looked at for one image.
+	maxCandidates = 64
 )
 
 // source brings a blob into the content store: from a registry, or from an archive, which has to have it.
@@ -42,6 +45,25 @@ type document struct {
 
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrFailedPrecondition)
+}
+
+// unfit is why an entry of an index or an archive is passed over: it is an artifact, or an image for another platform.
+type unfit struct {
+	error
+	platform string // "" of an artifact
+}
+
+func (u *unfit) Unwrap() error { return u.error }
+
+func notImage(format string, args ...any) error {
+	return &unfit{error: refuse("not a container image: "+format, args...)}
+}
+
+func wrongPlatform(offered ...string) error {
+	slices.Sort(offered)
+	list := strings.Join(slices.Compact(offered), ", ")
+	return &unfit{platform: list, error: fmt.Errorf("no image for platform %s, there is: %s: %w",
+		platforms.Format(platforms.DefaultSpec()), list, errdefs.ErrNotFound)}
 }
 
 // parseDocument tells manifest and index by their content: a media type is only said by whoever serves them.
@@ -64,13 +86,13 @@ func parseDocument(raw []byte) (*document, error) {
 	return &d, nil
 }
 
-// document reads a small blob whole.
-func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+// document reads a blob of at most limit bytes whole.
+func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
 	if err := validDigest(desc.Digest); err != nil {
 		return nil, refuse("%v", err)
 	}
-	if desc.Size < 0 || desc.Size > maxDocument {
-		return nil, refuse("%s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, maxDocument)
+	if desc.Size < 0 || desc.Size > limit {
+		return nil, refuse("%s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, limit)
 	}
 	a.lease.blob(desc.Digest)
 	desc.Data = nil // only what the digest vouches for
@@ -80,39 +102,86 @@ func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor) ([]byt
 	return content.ReadBlob(ctx, a.store.content, desc)
 }
 
-// choose goes from an index to the manifest for this node. It returns the manifest with all digests on the way.
-func (a *assembly) choose(ctx context.Context, desc ocispec.Descriptor) (*document, []digest.Digest, error) {
-	var way []digest.Digest
-	for range maxNesting + 1 {
-		if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
-			desc.MediaType = ocispec.MediaTypeImageManifest // what is asked for under /manifests/
-		}
-		raw, err := a.document(ctx, desc)
-		if err != nil {
-			return nil, nil, err
-		}
-		d, err := parseDocument(raw)
-		if err != nil {
-			return nil, nil, err
-		}
-		way = append(way, desc.Digest)
-		if d.Manifests == nil {
-			return d, way, nil
-		}
-		if desc, err = a.forThisNode(d.Manifests); err != nil {
-			return nil, nil, err
-		}
-	}
-	return nil, nil, refuse("index lies more than %d deep in indexes", maxNesting)
+// found is the image that a manifest or an index stands for on this node.
+type found struct {
+	manifest *document
+	config   ocispec.Image
+	// way has the digests of the manifest and of all indexes that led to it.
+	way []digest.Digest
 }
 
-// forThisNode returns the best match; an entry that says no platform is the last resort.
-func (a *assembly) forThisNode(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	var fit, silent []ocispec.Descriptor
-	var offered []string
+// search looks for the image for this node.
+type search struct {
+	*assembly
+	tried int
+}
+
+// find returns the image of a manifest, or the best one of an index. It returns an *unfit where there is none.
+//
+// A platform is what an index says of its entries, so that clients can choose. Where there is no choice, it is a remark:
+// a manifest that was asked for by its name is taken whatever platform its configuration has, as it may be data,
+// or for an emulator. Only an entry of which the index says nothing is chosen by its configuration.
+func (s *search) find(ctx context.Context, desc ocispec.Descriptor, depth int, anyPlatform bool) (*found, error) {
+	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+		desc.MediaType = ocispec.MediaTypeImageManifest // what is asked for under /manifests/
+	}
+	raw, err := s.document(ctx, desc, maxDocument)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parseDocument(raw)
+	if err != nil {
+		return nil, err
+	}
+	if d.Manifests != nil {
+		if depth == maxNesting {
+			return nil, refuse("index lies more than %d deep in indexes", maxNesting)
+		}
+		img, err := s.choose(ctx, d.Manifests, depth+1)
+		if err == nil {
+			img.way = append(img.way, desc.Digest)
+		}
+		return img, err
+	}
+	cfg, err := s.configuration(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if !anyPlatform && cfg.OS != "" && cfg.Architecture != "" && !s.platform.Match(cfg.Platform) {
+		return nil, wrongPlatform(platforms.Format(cfg.Platform))
+	}
+	return &found{manifest: d, config: cfg, way: []digest.Digest{desc.Digest}}, nil
+}
+
+// choose returns the first of an index's entries that is an image: those whose platform fits this node, the best
+// first, then those that say no platform.
+func (s *search) choose(ctx context.Context, entries []ocispec.Descriptor, depth int) (*found, error) {
+	fit, silent, offered := s.sort(entries)
+	var artifact error
+	for i, e := range slices.Concat(fit, silent) {
+		if s.tried++; s.tried > maxCandidates {
+			return nil, refuse("none of the first %d entries of the index is an image for this node", maxCandidates)
+		}
+		img, err := s.find(ctx, e, depth, i < len(fit))
+		if u := (*unfit)(nil); !errors.As(err, &u) {
+			return img, err
+		} else if u.platform != "" {
+			offered = append(offered, u.platform)
+		} else if artifact == nil {
+			artifact = err
+		}
+	}
+	if len(offered) == 0 && artifact != nil {
+		return nil, artifact
+	}
+	return nil, wrongPlatform(offered...)
+}
+
+// sort parts an index's entries by what they say of their platform.
+func (a *assembly) sort(entries []ocispec.Descriptor) (fit, silent []ocispec.Descriptor, offered []string) {
 	for _, e := range entries {
 		switch {
-		case e.Platform == nil:
+		case e.Platform == nil || e.Platform.OS == "" && e.Platform.Architecture == "":
 			silent = append(silent, e)
 		case a.platform.Match(*e.Platform):
 			fit = append(fit, e)
@@ -120,44 +189,72 @@ func (a *assembly) forThisNode(entries []ocispec.Descriptor) (ocispec.Descriptor
 			offered = append(offered, platforms.Format(*e.Platform))
 		}
 	}
-	sort.SliceStable(fit, func(i, j int) bool { return a.platform.Less(*fit[i].Platform, *fit[j].Platform) })
-	if fit = append(fit, silent...); len(fit) > 0 {
-		return fit[0], nil
-	}
-	return ocispec.Descriptor{}, wrongPlatform(offered)
+	slices.SortStableFunc(fit, func(x, y ocispec.Descriptor) int {
+		switch {
+		case a.platform.Less(*x.Platform, *y.Platform):
+			return -1
+		case a.platform.Less(*y.Platform, *x.Platform):
+			return 1
+		}
+		return 0
+	})
+	return fit, silent, offered
 }
 
-func wrongPlatform(offered []string) error {
-	slices.Sort(offered)
-	return fmt.Errorf("no image for platform %s, there is: %s: %w", platforms.Format(platforms.DefaultSpec()),
-		strings.Join(slices.Compact(offered), ", "), errdefs.ErrNotFound)
-}
+// doubtful are the types that old registries gave to the configurations of images. What is in them decides.
+var doubtful = []string{"", "application/octet-stream", "application/json", "text/html"}
 
-// configuration reads and checks the image's configuration against its manifest.
+// configuration reads the image's configuration and checks it against its manifest.
 func (a *assembly) configuration(ctx context.Context, d *document) (ocispec.Image, error) {
-	var cfg ocispec.Image
-	if mt := d.Config.MediaType; mt != images.MediaTypeDockerSchema2Config && mt != ocispec.MediaTypeImageConfig {
-		return cfg, refuse("not a container image: its configuration is of type %q", mt)
-	}
-	raw, err := a.document(ctx, *d.Config)
-	if err != nil {
-		return cfg, err
-	}
-	if err := json.Unmarshal(raw, &cfg); err != nil {
-		return cfg, refuse("configuration is not readable: %v", err)
-	}
-	if len(cfg.RootFS.DiffIDs) != len(d.Layers) {
-		return cfg, refuse("manifest has %d layers, configuration %d", len(d.Layers), len(cfg.RootFS.DiffIDs))
-	}
-	if cfg.OS != "" && cfg.Architecture != "" && !a.platform.Match(cfg.Platform) {
-		return cfg, wrongPlatform([]string{platforms.Format(cfg.Platform)})
+	mt := d.Config.MediaType
+	isDoubtful := slices.Contains(doubtful, mt)
+	if mt != images.MediaTypeDockerSchema2Config && mt != ocispec.MediaTypeImageConfig && !isDoubtful {
+		return ocispec.Image{}, notImage("its configuration is of type %q", mt)
 	}
 	for _, l := range d.Layers {
 		if err := checkLayer(l); err != nil {
-			return cfg, err
+			return ocispec.Image{}, err
 		}
 	}
+	raw, err := a.document(ctx, *d.Config, maxConfiguration)
+	if err != nil {
+		return ocispec.Image{}, err
+	}
+	cfg, err := parseConfiguration(raw)
+	switch {
+	case isDoubtful && (err != nil || cfg.RootFS.Type != "layers"):
+		return cfg, notImage("its configuration is of type %q and says nothing of layers", mt)
+	case err != nil:
+		return cfg, refuse("configuration is not readable: %v", err)
+	case len(cfg.RootFS.DiffIDs) != len(d.Layers):
+		return cfg, refuse("manifest has %d layers, configuration %d", len(d.Layers), len(cfg.RootFS.DiffIDs))
+	}
 	return cfg, nil
+}
+
+// parseConfiguration reads what a container needs. Remarks about how the image was made (history, author, time) are
+// kept where they are readable, and short enough to stay in memory as long as the image does.
+func parseConfiguration(raw []byte) (ocispec.Image, error) {
+	var cfg ocispec.Image
+	err := json.Unmarshal(raw, &cfg)
+	if err != nil {
+		var parts map[string]json.RawMessage
+		if json.Unmarshal(raw, &parts) != nil {
+			return ocispec.Image{}, err
+		}
+		for _, remark := range []string{"history", "author", "created"} {
+			delete(parts, remark)
+		}
+		if raw, err = json.Marshal(parts); err != nil {
+			return ocispec.Image{}, err
+		}
+		cfg = ocispec.Image{}
+		err = json.Unmarshal(raw, &cfg)
+	}
+	if len(raw) > maxDocument {
+		cfg.History = nil
+	}
+	return cfg, err
 }
 
 func checkLayer(l ocispec.Descriptor) error {
@@ -165,7 +262,7 @@ func checkLayer(l ocispec.Descriptor) error {
 		return refuse("layer: %v", err)
 	}
 	if !isLayer(l) {
-		return refuse("layer %s is of type %q, which is not supported", l.Digest, l.MediaType)
+		return notImage("layer %s is of type %q, which is not supported", l.Digest, l.MediaType)
 	}
 	if l.Size < 0 {
 		return refuse("layer %s has size %d", l.Digest, l.Size)

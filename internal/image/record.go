@@ -1,6 +1,7 @@
 package image
 
 import (
+	_ "crypto/sha512" // go-digest knows the algorithms that are linked
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,8 +52,25 @@ func (r *record) image() *Image {
 	}
 }
 
-// recordName is the file of an image ID. An ID is always a valid sha256 digest (see describe and validate).
-func recordName(id string) string { return digest.Digest(id).Encoded() + ".json" }
+// recordName is the file of an image ID, which is always a valid digest (see validate).
+func recordName(id string) string { return fileName(id) + ".json" }
+
+// fileName is how a valid digest is written in names of files: sha256 without its name, others with it.
+func fileName(dgst string) string {
+	d := digest.Digest(dgst)
+	if d.Algorithm() == digest.SHA256 {
+		return d.Encoded()
+	}
+	return d.Algorithm().String() + "-" + d.Encoded()
+}
+
+// fromFileName is the reverse. What it returns need not be valid.
+func fromFileName(name string) string {
+	if algorithm, hex, ok := strings.Cut(name, "-"); ok {
+		return algorithm + ":" + hex
+	}
+	return digest.NewDigestFromEncoded(digest.SHA256, name).String()
+}
 
 // readRecord reads and checks one record; name is the file's, which must agree with the content.
 func readRecord(dir, name string) (*record, error) {
@@ -85,15 +103,16 @@ func (r *record) validate(name string) error {
 	return nil
 }
 
-// validDigest accepts sha256 only: names of files are made of these digests.
+// validDigest accepts the algorithms of the OCI image specification. Names of files are made of these digests.
 func validDigest(d digest.Digest) error {
 	if err := d.Validate(); err != nil {
-		return fmt.Errorf("digest %.100q: %w", string(d), err)
+		return fmt.Errorf("digest %.200q: %w", string(d), err)
 	}
-	if d.Algorithm() != digest.SHA256 {
-		return fmt.Errorf("digest %.100q: only sha256 is supported", string(d))
+	switch d.Algorithm() {
+	case digest.SHA256, digest.SHA384, digest.SHA512:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("digest %.200q: algorithm is not supported", string(d))
 }
 
 // writeRecord replaces the image's record. After nil it is on the disk.

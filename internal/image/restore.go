@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -76,7 +75,7 @@ func (s *Store) putAside(ctx context.Context, name string, reason error) {
 	}
 	s.log.Error("image record put aside; pull the image again", "record", file, "reason", reason)
 	s.quarantined = append(s.quarantined, Quarantined{File: file, Reason: reason.Error()})
-	img, err := s.rebuild(ctx, "sha256:"+strings.TrimSuffix(name, ".json"))
+	img, err := s.rebuild(ctx, fromFileName(strings.TrimSuffix(name, ".json")))
 	if err == nil {
 		err = writeRecord(s.records(), newRecord(img, true))
 	}
@@ -97,11 +96,11 @@ func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if digest.FromBytes(raw) != digest.Digest(id) {
+	if dgst := digest.Digest(id); dgst.Algorithm().FromBytes(raw) != dgst {
 		return nil, fmt.Errorf("configuration of image %s is damaged", id)
 	}
 	img := &Image{ID: id, Pulled: time.Now().UTC()}
-	if err := json.Unmarshal(raw, &img.Config); err != nil {
+	if img.Config, err = parseConfiguration(raw); err != nil {
 		return nil, err
 	}
 	if img.Chain, err = chainIDs(img.Config.RootFS.DiffIDs); err != nil {

@@ -105,6 +105,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
+	// It is the container's root directory: its mode is not for the umask.
+	if err := errors.Join(os.MkdirAll(s.emptyTree(), 0o755), os.Chmod(s.emptyTree(), 0o755)); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
 	if err := errors.Join(removeTemporary(s.layers.dir), removeTemporary(s.records()), s.dropIngests(ingest.hopeless)); err != nil {
 		return nil, fmt.Errorf("open image store %s: remove leftovers: %w", cfg.Root, err)
 	}
@@ -119,7 +123,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // Close ends all pulls and waits for them. The store must not be used afterwards.
 func (s *Store) Close() { s.pulls.close() }
 
-func (s *Store) records() string    { return filepath.Join(s.cfg.Root, "records") }
+func (s *Store) records() string { return filepath.Join(s.cfg.Root, "records") }
+
+// emptyTree stands for the layers of an image that has none.
+func (s *Store) emptyTree() string { return filepath.Join(s.cfg.Root, "empty") }
+
 func (s *Store) quarantine() string { return filepath.Join(s.cfg.Root, "quarantine") }
 
 // List returns all images, ordered by ID. It never waits.

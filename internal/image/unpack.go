@@ -29,7 +29,7 @@ type layerSource struct {
 // On failure nothing is left. Classes: ErrDataLoss when the content is not what the image's configuration
 // promises, ErrResourceExhausted on a full disk, ErrFailedPrecondition when the blob is no usable archive.
 func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSource) (err error) {
-	temp, err := os.MkdirTemp(l.dir, tempPrefix+digest.Digest(src.chain).Encoded()+"-")
+	temp, err := os.MkdirTemp(l.dir, tempPrefix+fileName(src.chain)+"-")
 	if err != nil {
 		return fmt.Errorf("unpack layer %s: %w", src.diffID, withDiskClass(err))
 	}

@@ -1,0 +1,316 @@
+package image_test
+
+import (
+	"bytes"
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image"
+)
+
+// blobs are the contents of a repository, by digest. Unlike a real registry's they can be anything.
+type blobs map[digest.Digest][]byte
+
+func (b blobs) add(mediaType string, data []byte) ocispec.Descriptor {
+	d := digest.FromBytes(data)
+	b[d] = data
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+}
+
+func (b blobs) addSHA512(mediaType string, data []byte) ocispec.Descriptor {
+	sum := sha512.Sum512(data)
+	d := digest.Digest("sha512:" + hex.EncodeToString(sum[:]))
+	b[d] = data
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+}
+
+func (b blobs) addJSON(t *testing.T, mediaType string, v any) ocispec.Descriptor {
+	t.Helper()
+	data, err := json.Marshal(v)
+	must(t, err)
+	return b.add(mediaType, data)
+}
+
+// config is an image's configuration as a value that a test can spoil.
+type config map[string]any
+
+func configOf(arch string, diffIDs ...digest.Digest) config {
+	return config{
+		"os": "linux", "architecture": arch, "rootfs": map[string]any{"type": "layers", "diff_ids": append([]digest.Digest{}, diffIDs...)},
+	}
+}
+
+func (b blobs) manifest(t *testing.T, config ocispec.Descriptor, layers ...ocispec.Descriptor) ocispec.Descriptor {
+	t.Helper()
+	return b.addJSON(t, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, Config: config, Layers: append([]ocispec.Descriptor{}, layers...),
+	})
+}
+
+func (b blobs) index(t *testing.T, entries ...ocispec.Descriptor) ocispec.Descriptor {
+	t.Helper()
+	return b.addJSON(t, ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: entries})
+}
+
+// image is one of a single layer with the file name.
+func (b blobs) image(t *testing.T, arch, name string) ocispec.Descriptor {
+	t.Helper()
+	layer := archiveOf(t, reg(name, ""))
+	return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(arch, digest.FromBytes(layer))),
+		b.add(ocispec.MediaTypeImageLayer, layer))
+}
+
+// artifact is a manifest whose configuration is of no image.
+func (b blobs) artifact(t *testing.T, note string) ocispec.Descriptor {
+	t.Helper()
+	return b.manifest(t, b.add("application/vnd.oci.empty.v1+json", []byte("{}")), b.add("application/spdx+json", []byte(note)))
+}
+
+func on(arch string, desc ocispec.Descriptor) ocispec.Descriptor {
+	desc.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
+	return desc
+}
+
+// serve makes a registry answer with the blobs, and with top for every tag.
+func (b blobs) serve(t *testing.T, top ocispec.Descriptor) (ref string) {
+	t.Helper()
+	h := newHub(t)
+	h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v2/" {
+			return true
+		}
+		d := digest.Digest(path.Base(r.URL.Path))
+		if d.Validate() != nil {
+			d = top.Digest
+		}
+		data, ok := b[d]
+		if !ok {
+			http.NotFound(w, r)
+			return true
+		}
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+			if d == top.Digest {
+				w.Header().Set("Content-Type", top.MediaType)
+			}
+		}
+		w.Header().Set("Docker-Content-Digest", d.String())
+		http.ServeContent(w, r, "", zeroTime, bytes.NewReader(data))
+		return true
+	})
+	return h.host() + "/app:1"
+}
+
+// layout is an OCI image layout of entries, as a tar.
+func (b blobs) layout(t *testing.T, entries ...ocispec.Descriptor) []byte {
+	t.Helper()
+	index, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: entries})
+	must(t, err)
+	files := []file{reg("oci-layout", `{"imageLayoutVersion":"1.0.0"}`), reg("index.json", string(index))}
+	for _, d := range slices.Sorted(maps.Keys(b)) {
+		files = append(files, reg("blobs/"+d.Algorithm().String()+"/"+d.Encoded(), string(b[d])))
+	}
+	return archiveOf(t, files...)
+}
+
+func named(name string, desc ocispec.Descriptor) ocispec.Descriptor {
+	desc.Annotations = map[string]string{"io.containerd.image.name": name}
+	return desc
+}
+
+const foreignArch = "s390x"
+
+// What an image says of itself matters where there is something to choose. Otherwise what it has counts.
+//
+// long: a table.
+func TestAnImageIsTakenForWhatItHas(t *testing.T) {
+	here := runtime.GOARCH
+	layer := archiveOf(t, reg("here", ""))
+	diff := digest.FromBytes(layer)
+	for name, make := range map[string]func(t *testing.T, b blobs) ocispec.Descriptor{
+		"a manifest whose configuration names another platform": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.image(t, foreignArch, "here")
+		},
+		"an entry for this platform whose configuration names another": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, on(here, b.image(t, foreignArch, "here")))
+		},
+		"an image behind artifacts of no platform": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, b.artifact(t, "1"), b.artifact(t, "2"), b.image(t, here, "here"))
+		},
+		"an image behind one of another platform, of which the index says nothing": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, b.image(t, foreignArch, "there"), b.image(t, here, "here"))
+		},
+		"an image behind an artifact that claims this platform": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, on(here, b.artifact(t, "1")), on(here, b.image(t, here, "here")))
+		},
+		"an entry whose platform is empty": func(t *testing.T, b blobs) ocispec.Descriptor {
+			entry := b.image(t, here, "here")
+			entry.Platform = &ocispec.Platform{}
+			return b.index(t, b.artifact(t, "1"), entry)
+		},
+		"an image in an index behind an index of artifacts": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, b.index(t, b.artifact(t, "1")), b.index(t, on(foreignArch, b.image(t, foreignArch, "there")), on(here, b.image(t, here, "here"))))
+		},
+		"digests of sha512": func(t *testing.T, b blobs) ocispec.Descriptor {
+			blob := b.addSHA512(ocispec.MediaTypeImageLayer, layer)
+			raw, err := json.Marshal(configOf(here, blob.Digest))
+			must(t, err)
+			return b.manifest(t, b.addSHA512(ocispec.MediaTypeImageConfig, raw), blob)
+		},
+		"a layer of sha512 above one of sha256": func(t *testing.T, b blobs) ocispec.Descriptor {
+			below := archiveOf(t, reg("below", ""))
+			blob := b.addSHA512(ocispec.MediaTypeImageLayer, layer)
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, digest.FromBytes(below), blob.Digest)),
+				b.add(ocispec.MediaTypeImageLayer, below), blob)
+		},
+		"a configuration of 20 MiB": func(t *testing.T, b blobs) ocispec.Descriptor {
+			c := configOf(here, diff)
+			c["history"] = []any{map[string]any{"created_by": strings.Repeat("x", 20<<20)}}
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, c), b.add(ocispec.MediaTypeImageLayer, layer))
+		},
+		"remarks of the wrong kind": func(t *testing.T, b blobs) ocispec.Descriptor {
+			c := configOf(here, diff)
+			c["created"], c["history"], c["author"] = "yesterday", map[string]any{"who": 1}, 7
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, c), b.add(ocispec.MediaTypeImageLayer, layer))
+		},
+		"a configuration that names no platform": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, config{
+				"rootfs": map[string]any{"type": "layers", "diff_ids": []digest.Digest{diff}},
+			}), b.add(ocispec.MediaTypeImageLayer, layer)))
+		},
+		"a configuration of the type that old registries gave": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.manifest(t, b.addJSON(t, "application/octet-stream", configOf(here, diff)), b.add(ocispec.MediaTypeImageLayer, layer))
+		},
+		"a layer that is compressed otherwise than its type says": func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, diff)),
+				b.add(ocispec.MediaTypeImageLayerZstd, zipped(t, layer)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := blobs{}
+			top := make(t, b)
+			root := t.TempDir()
+			s := open(t, image.Config{Root: root})
+			img := pull(t, s, b.serve(t, top))
+			equal(t, "files", strings.Join(names(t, trees(t, s, img.ID)[0]), " "), "here")
+			for _, ref := range []string{img.ID, img.ID[:20], img.ID[7:], img.ID[7:20]} {
+				if got, ok := s.Resolve(ref); !ok || got.ID != img.ID {
+					t.Errorf("%s is not found", ref)
+				}
+			}
+			s.Close()
+			again := open(t, image.Config{Root: root})
+			equal(t, "layers after a restart", len(trees(t, again, img.ID)), len(img.Chain))
+			must(t, again.Remove(t.Context(), img.ID))
+			equal(t, "layers after the removal", strings.Join(names(t, filepath.Join(root, "layers")), " "), "")
+			equal(t, "records after the removal", strings.Join(names(t, filepath.Join(root, "records")), " "), "")
+		})
+	}
+}
+
+func TestAnImageWithoutLayersHasAnEmptyRoot(t *testing.T) {
+	b := blobs{}
+	s := open(t, image.Config{})
+	img := pull(t, s, b.serve(t, b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(runtime.GOARCH)))))
+	dirs := trees(t, s, img.ID)
+	equal(t, "directories", len(dirs), 1)
+	equal(t, "files", len(names(t, dirs[0])), 0)
+	equal(t, "mode of the root", stat(t, dirs[0]).Mode&0o7777, 0o755)
+}
+
+func TestAnIndexWithoutAnImageForThisNodeSaysWhatItHas(t *testing.T) {
+	for name, c := range map[string]struct {
+		make  func(t *testing.T, b blobs) ocispec.Descriptor
+		class func(error) bool
+		says  string
+	}{
+		"artifacts only": {func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, b.artifact(t, "1"), b.artifact(t, "2"))
+		}, errdefs.IsFailedPrecondition, "not a container image"},
+		"an artifact and another platform": {func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, b.artifact(t, "1"), b.image(t, foreignArch, "there"))
+		}, errdefs.IsNotFound, "linux/s390x"},
+		"an artifact by itself": {func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.artifact(t, "1")
+		}, errdefs.IsFailedPrecondition, "not a container image"},
+		"thousands of artifacts": {func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.index(t, slices.Repeat([]ocispec.Descriptor{b.artifact(t, "1")}, 5000)...)
+		}, errdefs.IsFailedPrecondition, "first 64 entries"},
+		"a type of old registries around something else": {func(t *testing.T, b blobs) ocispec.Descriptor {
+			return b.manifest(t, b.add("application/octet-stream", []byte(`{"any":"thing"}`)))
+		}, errdefs.IsFailedPrecondition, "not a container image"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := blobs{}
+			top := c.make(t, b)
+			s := open(t, image.Config{})
+			_, err := s.Pull(t.Context(), b.serve(t, top), nil)
+			expectError(t, err, c.class, c.says)
+			equal(t, "images", len(s.List()), 0)
+		})
+	}
+}
+
+// An archive is loaded as far as it has images. Of several of one name the one for this node is taken.
+func TestAnArchiveIsLoadedAsFarAsItHasImages(t *testing.T) {
+	here := runtime.GOARCH
+	for name, c := range map[string]struct {
+		entries func(t *testing.T, b blobs) []ocispec.Descriptor
+		want    string
+	}{
+		"beside artifacts": {func(t *testing.T, b blobs) []ocispec.Descriptor {
+			return []ocispec.Descriptor{b.artifact(t, "1"), named("a:1", b.image(t, here, "a")), b.artifact(t, "2")}
+		}, "docker.io/library/a:1"},
+		"for several platforms": {func(t *testing.T, b blobs) []ocispec.Descriptor {
+			return []ocispec.Descriptor{
+				named("a:1", on(foreignArch, b.image(t, foreignArch, "there"))), named("a:1", on(here, b.image(t, here, "a"))),
+			}
+		}, "docker.io/library/a:1"},
+		"one for another platform beside one for this": {func(t *testing.T, b blobs) []ocispec.Descriptor {
+			return []ocispec.Descriptor{named("b:1", b.image(t, foreignArch, "there")), named("a:1", b.image(t, here, "a"))}
+		}, "docker.io/library/a:1 docker.io/library/b:1"},
+		"for another platform only": {func(t *testing.T, b blobs) []ocispec.Descriptor {
+			return []ocispec.Descriptor{named("b:1", on(foreignArch, b.image(t, foreignArch, "there")))}
+		}, "docker.io/library/b:1"},
+		"with digests of sha512": {func(t *testing.T, b blobs) []ocispec.Descriptor {
+			layer := archiveOf(t, reg("a", ""))
+			blob := b.addSHA512(ocispec.MediaTypeImageLayer, layer)
+			return []ocispec.Descriptor{named("a:1", b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, blob.Digest)), blob))}
+		}, "docker.io/library/a:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := blobs{}
+			entries := c.entries(t, b)
+			s := open(t, image.Config{})
+			list, err := s.Load(t.Context(), bytes.NewReader(b.layout(t, entries...)))
+			must(t, err)
+			var tags []string
+			for _, img := range list {
+				tags = append(tags, img.Tags...)
+			}
+			slices.Sort(tags)
+			equal(t, "images", strings.Join(tags, " "), c.want)
+		})
+	}
+}
+
+func TestAnArchiveOfArtifactsOnlyIsRefused(t *testing.T) {
+	b := blobs{}
+	s := open(t, image.Config{})
+	_, err := s.Load(t.Context(), bytes.NewReader(b.layout(t, b.artifact(t, "1"))))
+	expectError(t, err, errdefs.IsFailedPrecondition, "load images", "not a container image")
+}

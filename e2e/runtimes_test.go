@@ -22,6 +22,7 @@ const runtimeVariable = "PINFOLD_OCI_RUNTIME"
 var alsoWithCrun = map[string]string{
 	"life cycles": "^Test(Scenarios|AContainersStopSignalIs.*|SeveralRuntimeHandlers.*)$",
 	"sessions":    "^Test(ExecPassesStreams.*|ExecWithATerminal.*|EveryAttacher.*|ExecSyncEndsAll.*)$",
+	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
 		"AContainerIsFencedIn.*|PinfoldRunConfines.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",

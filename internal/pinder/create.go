@@ -265,7 +265,7 @@ func (p *process) prepareStreams(r *protocol.Create) (childEnds, error) {
 	if r.TTY {
 		return childEnds{}, nil
 	}
-	child, ours, err := pipes(r.Stdin)
+	child, ours, err := pipes(r.Stdin, r.Owner)
 	if err != nil {
 		return child, err
 	}

@@ -85,7 +85,7 @@ func (p *process) execIn(r *protocol.Exec, group []string) (*execStarted, error)
 		defer console.close()
 		c.args = append(c.args, "--console-socket", console.path)
 	} else {
-		child, ours, err := pipes(r.Stdin)
+		child, ours, err := pipes(r.Stdin, r.Owner)
 		if err != nil {
 			return nil, wrapCall("exec", p, err)
 		}

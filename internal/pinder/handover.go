@@ -52,6 +52,9 @@ func become(binary, dir string, t *table) error {
 	if n, err := unix.Pwrite(fd, b, 0); err != nil || n != len(b) {
 		return fmt.Errorf("hand over: write table: %d of %d bytes: %w", n, len(b), err)
 	}
+	// No child may be born while these descriptors outlive an exec: it would take them into a container.
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
 	all := append(t.fds(), fd)
 	for i, f := range all {
 		if err := keepOnExec(f, true); err != nil {

@@ -30,7 +30,7 @@ func newLogged(t *testing.T) *logged {
 	if err := p.privatePipe(); err != nil {
 		t.Fatal(err)
 	}
-	child, ours, err := pipes(false)
+	child, ours, err := pipes(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

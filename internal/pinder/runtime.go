@@ -34,7 +34,7 @@ func deadlineIn(millis int64) time.Time {
 type call struct {
 	step     string   // "create"
 	args     []string // after the global options
-	stdin    int      // descriptors; 0 means /dev/null, or for the two outputs a scratch file
+	stdin    int      // descriptors; 0 means a pipe at its end, or for the two outputs a scratch file
 	stdout   int
 	stderr   int
 	errors   int // where to read what was printed on stderr, if that is a pipe
@@ -88,11 +88,11 @@ func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string
 }
 
 func forkRuntime(rt protocol.Runtime, logPath string, output int, c call) (pid, pidfd int, err error) {
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	nothing, err := ended()
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { _ = unix.Close(null) }()
+	defer func() { _ = unix.Close(nothing) }()
 	or := func(fd, instead int) uintptr {
 		if fd == 0 {
 			fd = instead
@@ -106,7 +106,7 @@ func forkRuntime(rt protocol.Runtime, logPath string, output int, c call) (pid, 
 	pidfd = -1
 	pid, err = syscall.ForkExec(rt.Binary, append(argv, c.args...), &syscall.ProcAttr{
 		Env:   runtimeEnv(),
-		Files: []uintptr{or(c.stdin, null), or(c.stdout, output), or(c.stderr, output)},
+		Files: []uintptr{or(c.stdin, nothing), or(c.stdout, output), or(c.stderr, output)},
 		// A group of its own, so that the deadline ends its children with it.
 		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})

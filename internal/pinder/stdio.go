@@ -27,9 +27,10 @@ func (c *childEnds) close() {
 	*c = childEnds{}
 }
 
-// pipes makes the pipes of a process without a terminal. ours[kind] is set for
-// each; everything is closed on error.
-func pipes(stdin bool) (child childEnds, ours map[string]int, err error) {
+// pipes makes the pipes of a process without a terminal, for owner if that is given: a process may open only its own
+// again (/dev/stdout). ours[kind] is set for each but a standard input that is not wanted, which is at its end from
+// the start. Everything is closed on error.
+func pipes(stdin bool, owner *protocol.Owner) (child childEnds, ours map[string]int, err error) {
 	ours = map[string]int{}
 	defer func() {
 		if err != nil {
@@ -45,7 +46,14 @@ func pipes(stdin bool) (child childEnds, ours map[string]int, err error) {
 			return 0, fmt.Errorf("pipe for %s: %w", kind, err)
 		}
 		ours[kind] = p[ourEnd]
-		return p[1-ourEnd], nil
+		if owner != nil {
+			// Both ends are one inode. Runtimes do this too, but in the user namespace, where they may not.
+			err = unix.Fchown(p[0], int(owner.UID), int(owner.GID))
+		}
+		if err != nil {
+			err = fmt.Errorf("pipe for %s: owner %d:%d: %w", kind, owner.UID, owner.GID, err)
+		}
+		return p[1-ourEnd], err
 	}
 	if child.stdout, err = pipe(kindStdout, 0); err != nil {
 		return child, ours, err
@@ -53,10 +61,23 @@ func pipes(stdin bool) (child childEnds, ours map[string]int, err error) {
 	if child.stderr, err = pipe(kindStderr, 0); err != nil {
 		return child, ours, err
 	}
-	if stdin {
-		child.stdin, err = pipe(kindStdin, 1)
+	if child.stdin, err = pipe(kindStdin, 1); err != nil || stdin {
+		return child, ours, err
 	}
-	return child, ours, err
+	_ = unix.Close(ours[kindStdin])
+	delete(ours, kindStdin)
+	return child, ours, nil
+}
+
+// ended makes a pipe from which nothing comes, as a standard input. It stands in for /dev/null, which is the node's:
+// what is lent to a runtime may be given to the container's user (crun before 1.24 did), or reach the container.
+func ended() (int, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("pipe for stdin: %w", err)
+	}
+	_ = unix.Close(p[1])
+	return p[0], nil
 }
 
 // privatePipe makes the pipe in which output waits to be written.

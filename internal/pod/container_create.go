@@ -322,15 +322,22 @@ func (s *Containers) runtimeRequest(ctx context.Context, box *Sandbox, c *Contai
 	if err != nil {
 		return supervisor.CreateRequest{}, err
 	}
+	config, err := s.node.bundleSpec(c.ID)
+	if err != nil {
+		return supervisor.CreateRequest{}, err
+	}
 	return supervisor.CreateRequest{
 		ID:            c.ID,
 		Bundle:        s.node.Paths.bundle(c.ID),
 		Runtime:       runtime.Path,
 		RuntimeRoot:   s.node.Paths.runtimeRoot(runtime.Name),
 		SystemdCgroup: s.node.Host.SystemdCgroup,
-		Stdio:         supervisor.Stdio{TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), LogPath: rec.LogPath},
-		ExitFile:      s.node.Paths.exit(box.ID, c.ID),
-		Timeout:       runtimeTimeout,
+		Stdio: supervisor.Stdio{
+			TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), LogPath: rec.LogPath,
+			Owner: box.Record().hostUser(config.Process.User),
+		},
+		ExitFile: s.node.Paths.exit(box.ID, c.ID),
+		Timeout:  runtimeTimeout,
 	}, nil
 }
 

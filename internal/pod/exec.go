@@ -43,7 +43,7 @@ func (s *Containers) ExecSync(ctx context.Context, id string, cmd []string, time
 		return ExecResult{}, err
 	}
 	run, err := s.node.Pinder.Exec(ctx, supervisor.ExecRequest{
-		ID: c.ID, ExecID: newID(), Process: process, Group: true, Timeout: runtimeTimeout,
+		ID: c.ID, ExecID: newID(), Process: process.json, Owner: process.owner, Group: true, Timeout: runtimeTimeout,
 	})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("ExecSync: container %s: %w", c.ID, err)
@@ -53,24 +53,47 @@ func (s *Containers) ExecSync(ctx context.Context, id string, cmd []string, time
 	return wait(ctx, run, timeout)
 }
 
-// execProcess is the OCI process of a command in the container.
-func (s *Containers) execProcess(c *Container, options spec.ExecOptions) ([]byte, error) {
+// command is what pinder has to know of a command to run it in a container.
+type command struct {
+	json  []byte            // the OCI process
+	owner *supervisor.Owner // of its streams
+}
+
+// execProcess makes a command's OCI process.
+func (s *Containers) execProcess(c *Container, options spec.ExecOptions) (command, error) {
 	if len(options.Cmd) == 0 {
-		return nil, fmt.Errorf("exec in container %s: cmd is empty: %w", c.ID, errdefs.ErrInvalidArgument)
+		return command{}, fmt.Errorf("exec in container %s: cmd is empty: %w", c.ID, errdefs.ErrInvalidArgument)
 	}
-	data, err := os.ReadFile(filepath.Join(s.node.Paths.bundle(c.ID), "config.json"))
+	base, err := s.node.bundleSpec(c.ID)
 	if err != nil {
-		return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
+		return command{}, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
-	var base specs.Spec
-	if err := json.Unmarshal(data, &base); err != nil {
-		return nil, fmt.Errorf("exec in container %s: bundle: %w", c.ID, err)
+	process, err := spec.Exec(base, options)
+	if err != nil {
+		return command{}, err
 	}
-	process, err := spec.Exec(&base, options)
+	box, err := s.book.Sandbox(c.Record().Sandbox)
+	if err != nil {
+		return command{}, err
+	}
+	data, err := json.Marshal(process)
+	return command{json: data, owner: box.Record().hostUser(process.User)}, err
+}
+
+// bundleSpec is a container's configuration as the OCI runtime has it, with what plugins changed.
+func (n *Node) bundleSpec(id string) (*specs.Spec, error) {
+	data, err := os.ReadFile(filepath.Join(n.Paths.bundle(id), "config.json"))
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(process)
+	var config specs.Spec
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, fmt.Errorf("bundle of container %s: %w", id, err)
+	}
+	if config.Process == nil {
+		return nil, fmt.Errorf("bundle of container %s has no process: %w", id, errdefs.ErrFailedPrecondition)
+	}
+	return &config, nil
 }
 
 func wait(ctx context.Context, run *supervisor.Execution, timeout time.Duration) (ExecResult, error) {

@@ -1,5 +1,26 @@
 package pod
 
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/pinfold-run/pinfold/internal/supervisor"
+)
+
+// hostUser is a process's user by the node's IDs, nil if the pod's user namespace does not map it: the OCI runtime
+// refuses such a process.
+func (r *SandboxRecord) hostUser(user specs.User) *supervisor.Owner {
+	m := r.Mappings()
+	if m == nil {
+		return &supervisor.Owner{UID: user.UID, GID: user.GID}
+	}
+	uid, mappedUID := m.HostUID(user.UID)
+	gid, mappedGID := m.HostGID(user.GID)
+	if !mappedUID || !mappedGID {
+		return nil
+	}
+	return &supervisor.Owner{UID: uid, GID: gid}
+}
+
 // warnOfOwners says in the log which images of a container have files whose owner the pod's user namespace does not
 // map. Such a pod runs, and may never need them; but they belong to nobody (65534) there and cannot be changed, and
 // without a word nobody would look for the reason in the pod's range of IDs.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
 	"github.com/pinfold-run/pinfold/pin"
@@ -31,6 +33,7 @@ func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
 		ID: rec.ID, Bundle: s.node.Paths.bundle(rec.ID),
 		Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
 		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
+		Stdio: supervisor.Stdio{Owner: rec.hostUser(specs.User{})},
 	})
 	if err != nil {
 		return err

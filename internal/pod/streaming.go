@@ -73,7 +73,8 @@ func (s *Containers) Exec(ctx context.Context, id string, cmd []string, client S
 		return 0, err
 	}
 	run, err := s.node.Pinder.Exec(ctx, supervisor.ExecRequest{
-		ID: c.ID, ExecID: newID(), Process: process, TTY: client.TTY, Stdin: client.In != nil, Timeout: runtimeTimeout,
+		ID: c.ID, ExecID: newID(), Process: process.json, TTY: client.TTY, Stdin: client.In != nil, Owner: process.owner,
+		Timeout: runtimeTimeout,
 	})
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", c.ID, err)

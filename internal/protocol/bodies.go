@@ -17,6 +17,12 @@ type Runtime struct {
 	TimeoutMillis int64  `json:"timeoutMillis,omitempty"`
 }
 
+// Owner is a user of the node: host IDs, also where the process has others in its user namespace.
+type Owner struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+}
+
 // Create asks for a container up to and including the runtime's "create".
 type Create struct {
 	ID       string  `json:"id"`
@@ -26,6 +32,8 @@ type Create struct {
 	Stdin    bool    `json:"stdin,omitempty"`
 	LogPath  string  `json:"logPath,omitempty"`
 	ExitFile string  `json:"exitFile,omitempty"`
+	// Owner gets the pipes of the standard streams; absent, they are pinder's own.
+	Owner *Owner `json:"owner,omitempty"`
 }
 
 // Created answers Create.
@@ -66,6 +74,8 @@ type Exec struct {
 	TimeoutMillis int64  `json:"timeoutMillis,omitempty"`
 	// Group asks for a cgroup of its own, where possible; see TypeKillExec.
 	Group bool `json:"group,omitempty"`
+	// Owner is as in Create.
+	Owner *Owner `json:"owner,omitempty"`
 }
 
 // ExecStarted answers Exec. Streams names the descriptors passed with it, in

@@ -17,11 +17,17 @@ import (
 // Stdio says what a container's standard streams are.
 type Stdio struct {
 	TTY   bool // one terminal for all three
-	Stdin bool // keep standard input open; else it is /dev/null
+	Stdin bool // keep standard input open; else it is a pipe at its end
 	// LogPath is the absolute path of the CRI log, whose directory must exist; ""
 	// discards output.
 	LogPath string
+	// Owner is the process's user by the node's IDs, and gets the pipes, so that the process can open them again
+	// through /dev/stdout. Nil leaves them to root.
+	Owner *Owner
 }
+
+// Owner is a user by the node's IDs.
+type Owner = protocol.Owner
 
 // CreateRequest describes a container to create.
 type CreateRequest struct {
@@ -63,7 +69,8 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (Created, error) {
 	var got protocol.Created
 	err := c.request(ctx, protocol.TypeCreate, protocol.Create{
 		ID: r.ID, Bundle: r.Bundle, Runtime: r.runtime(ctx),
-		TTY: r.Stdio.TTY, Stdin: r.Stdio.Stdin, LogPath: r.Stdio.LogPath, ExitFile: r.ExitFile,
+		TTY: r.Stdio.TTY, Stdin: r.Stdio.Stdin, LogPath: r.Stdio.LogPath, Owner: r.Stdio.Owner,
+		ExitFile: r.ExitFile,
 	}, &got)
 	return Created(got), err
 }

@@ -21,7 +21,8 @@ type ExecRequest struct {
 	// Process is the OCI process as JSON. Its "terminal" must agree with TTY.
 	Process []byte
 	TTY     bool
-	Stdin   bool          // without it, standard input is /dev/null
+	Stdin   bool          // without it, standard input is a pipe at its end
+	Owner   *Owner        // of the streams, as in Stdio
 	Timeout time.Duration // of the start, not of the process; as in CreateRequest
 	// Group makes KillAll end what the process starts, too, where the host and the runtime can.
 	Group bool
@@ -83,7 +84,8 @@ func (c *Client) startExec(ctx context.Context, r *ExecRequest, e *Execution) er
 		return err
 	}
 	m, err := s.ask(ctx, protocol.TypeExec, protocol.Exec{
-		ID: r.ID, ExecID: r.ExecID, Process: r.Process, TTY: r.TTY, Stdin: r.Stdin, Group: r.Group, TimeoutMillis: millis(ctx, r.Timeout),
+		ID: r.ID, ExecID: r.ExecID, Process: r.Process, TTY: r.TTY, Stdin: r.Stdin, Group: r.Group, Owner: r.Owner,
+		TimeoutMillis: millis(ctx, r.Timeout),
 	}, nil)
 	if errors.Is(err, errLost) {
 		return fmt.Errorf("exec %s of container %s: %w: %w", r.ExecID, r.ID, errdefs.ErrUnavailable, err)

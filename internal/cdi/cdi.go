@@ -4,7 +4,9 @@
 package cdi
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -36,7 +38,7 @@ func Annotated(annotations map[string]string) ([]string, error) {
 // Inject changes a container's configuration so that it has the named devices. The specifications are
 // read anew at each call. In a user namespace, where no device node can be made, the node's are bound
 // instead. A device that no specification describes is ErrNotFound, with its name and what is wrong with
-// specifications of the same vendor; the configuration is unchanged then.
+// specifications that were refused; the configuration is unchanged then.
 func Inject(config *specs.Spec, dirs, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -48,7 +50,7 @@ func Inject(config *specs.Spec, dirs, names []string) error {
 	}
 	for _, name := range names {
 		if cache.GetDevice(name) == nil {
-			return fmt.Errorf("CDI device %q is in no specification in %s%s: %w", name, strings.Join(dirs, ", "), unreadable(cache, name), errdefs.ErrNotFound)
+			return fmt.Errorf("CDI device %q is in no specification in %s%s: %w", name, strings.Join(dirs, ", "), refused(cache, name), errdefs.ErrNotFound)
 		}
 	}
 	if _, err := cache.InjectDevices(config, names...); err != nil {
@@ -70,22 +72,44 @@ func unique(names []string) []string {
 	return list
 }
 
-// unreadable says which files of the device's vendor, or of nobody known, could not be taken.
-func unreadable(cache *cdi.Cache, name string) string {
+// maxReason bounds what an error tells of refused specifications, in bytes.
+const maxReason = 2000
+
+// refused says which specifications could not be used, and why. Any of them may be the one that has the device: its
+// vendor is known only to those who can read it. Those that name the vendor come first.
+func refused(cache *cdi.Cache, name string) string {
 	vendorName, _, _ := strings.Cut(name, "/")
-	var list []string
-	for file, errs := range cache.GetErrors() {
-		for _, err := range errs {
-			if strings.Contains(file, vendorName) || strings.Contains(err.Error(), vendorName) {
-				list = append(list, err.Error())
-			}
+	var own, others []string
+	note := func(place, text string) {
+		if !strings.Contains(text, place) {
+			text = place + ": " + text
+		}
+		if strings.Contains(text, vendorName) {
+			own = append(own, text)
+		} else {
+			others = append(others, text)
 		}
 	}
-	if len(list) == 0 {
+	for file, errs := range cache.GetErrors() {
+		for _, err := range errs {
+			note(file, err.Error())
+		}
+	}
+	for dir, err := range cache.GetSpecDirErrors() {
+		if !errors.Is(err, fs.ErrNotExist) {
+			note(dir, err.Error())
+		}
+	}
+	if len(own)+len(others) == 0 {
 		return ""
 	}
-	slices.Sort(list)
-	return " (" + strings.Join(list, "; ") + ")"
+	slices.Sort(own)
+	slices.Sort(others)
+	text := strings.Join(slices.Concat(own, others), "; ")
+	if len(text) > maxReason {
+		text = text[:maxReason] + "…"
+	}
+	return "; refused: " + text
 }
 
 func inUserNS(config *specs.Spec) bool {

@@ -67,6 +67,27 @@ func TestAnUnknownDeviceIsNamedWithWhatIsWrongWithItsVendor(t *testing.T) {
 	}
 }
 
+// The file's name need not be the vendor's, and the reason need not name it either.
+func TestWhyASpecificationWasRefusedIsSaid(t *testing.T) {
+	for name, c := range map[string]struct{ file, content, says string }{
+		"old version":             {"nvidia.yaml", `{"cdiVersion":"0.1.0","kind":"vendor.example/thing","devices":[{"name":"a","containerEdits":{"env":["A=1"]}}]}`, "v0.3.0"},
+		"too low for what it has": {"gpu.json", `{"cdiVersion":"0.3.0","kind":"vendor.example/thing","devices":[{"name":"a","annotations":{"x.example/y":"z"},"containerEdits":{"env":["A=1"]}}]}`, "0.6.0"},
+		"no name":                 {"x.json", `{"cdiVersion":"0.6.0","kind":"vendor.example/thing","devices":[{"containerEdits":{"env":["A=1"]}}]}`, "x.json"},
+		"not YAML":                {"x.yaml", "a: b: c", "x.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := cdi.Inject(config(), []string{dir}, []string{"vendor.example/thing=a"})
+			if !errors.Is(err, errdefs.ErrNotFound) || !strings.Contains(err.Error(), c.file) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestAnnotationsNameDevices(t *testing.T) {
 	got, err := cdi.Annotated(map[string]string{"other": "x", "cdi.k8s.io/b": "v.x/c=2,v.x/c=3", "cdi.k8s.io/a": "v.x/c=1"})
 	if err != nil || !slices.Equal(got, []string{"v.x/c=1", "v.x/c=2", "v.x/c=3"}) {

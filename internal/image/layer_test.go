@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,6 +149,25 @@ func TestAttributesAreKept(t *testing.T) {
 		t.Errorf("greatest IDs %d:%d", img.MaxUID, img.MaxGID)
 	}
 	equal(t, "mode of the root", stat(t, top).Mode&0o7777, 0o755)
+}
+
+// setxattr(2) says ENOSPC where a file system (ext4) has no room for so large an attribute, E2BIG where none has.
+func TestAttributesThatTheFileSystemDoesNotTakeAreNoFullDisk(t *testing.T) {
+	for _, size := range []int{5 << 10, 70 << 10} {
+		h := newHub(t)
+		s := open(t, image.Config{})
+		layer := layerOf(t, file{tar.Header{Name: "big", Mode: 0o644, PAXRecords: map[string]string{
+			"SCHILY.xattr.user.note": strings.Repeat("x", size),
+		}}, ""})
+		_, err := s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, "x", layer)), nil)
+		if err == nil && size < 1<<16 {
+			continue // a file system that takes it
+		}
+		expectError(t, err, errdefs.IsFailedPrecondition, `"big"`, "extended attributes", strconv.Itoa(size))
+		if errdefs.IsResourceExhausted(err) {
+			t.Errorf("shown as a full disk: %v", err)
+		}
+	}
 }
 
 func TestHostileLayersDoNotLeaveTheirDirectory(t *testing.T) {

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -47,7 +46,7 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	if err := s.dropIngests(ingest.ofArchive); err != nil {
 		return nil, err
 	}
-	plain, err := compression.DecompressStream(contextReader{ctx, r})
+	plain, err := decompress(contextReader{ctx, r})
 	if err != nil {
 		return nil, badArchive(err)
 	}

@@ -19,7 +19,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/pinfold-run/pinfold/internal/image"
@@ -168,6 +170,20 @@ func TestUnusableArchivesAreRefusedAndLeaveNothing(t *testing.T) {
 			expectError(t, err, c.class, "load images")
 			expectInventory(t, root, map[string]int{})
 		})
+	}
+}
+
+func TestAnArchiveOfAnotherFormatIsNamed(t *testing.T) {
+	s := open(t, image.Config{})
+	h := newHub(t)
+	for says, begin := range map[string]string{
+		"xz": "\xfd7zXZ\x00", "bzip2": "BZh9", "lz4": "\x04\x22\x4d\x18", "7-Zip": "7z\xbc\xaf\x27\x1c", "ZIP": "PK\x03\x04", "HTML": "<!DOCTYPE html>",
+	} {
+		raw := []byte(begin + strings.Repeat("\x01", 1000))
+		_, err := s.Load(t.Context(), bytes.NewReader(raw))
+		expectError(t, err, errdefs.IsInvalidArgument, "load images", says, "gzip or zstd")
+		_, err = s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, says, static.NewLayer(raw, types.DockerLayer))), nil)
+		expectError(t, err, errdefs.IsFailedPrecondition, "unpack layer", says, "gzip or zstd")
 	}
 }
 

@@ -1,20 +1,22 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // layerSource is one layer to unpack.
@@ -63,7 +65,7 @@ func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSo
 
 // applyStream unpacks a layer archive, compressed or not, and checks the digest of the archive within.
 func applyStream(ctx context.Context, r io.Reader, tree string, parents []string, diffID digest.Digest) error {
-	plain, err := compression.DecompressStream(r)
+	plain, err := decompress(r)
 	if err != nil {
 		return unusable(err)
 	}
@@ -71,9 +73,16 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 	digester := diffID.Algorithm().Digester()
 	tee := io.TeeReader(plain, digester.Hash())
 	gone := &whiteouts{root: tree, parents: parents}
+	var last *tar.Header
+	convert := func(hdr *tar.Header, path string) (bool, error) {
+		last = hdr
+		return gone.convert(hdr, path)
+	}
 	// Missing directories on the way to a file get the attributes they have in the layers below.
-	_, err = archive.Apply(ctx, tree, tee, archive.WithConvertWhiteout(gone.convert), archive.WithParents(parents))
-	if err == nil {
+	_, err = archive.Apply(ctx, tree, tee, archive.WithConvertWhiteout(convert), archive.WithParents(parents))
+	if err != nil {
+		err = attributesTooLarge(err, last, tree)
+	} else {
 		_, err = io.Copy(io.Discard, contextReader{ctx, tee}) // the digest is of the padding too
 	}
 	if err != nil {
@@ -83,6 +92,31 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 		return fmt.Errorf("the archive's digest is %s: %w", got, errdefs.ErrDataLoss)
 	}
 	return gone.write()
+}
+
+// attributesTooLarge tells extended attributes that the file system does not take from a full disk: setxattr(2)
+// says ENOSPC for both (ext4 keeps all attributes of a file in one block).
+func attributesTooLarge(err error, hdr *tar.Header, tree string) error {
+	if hdr == nil || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.E2BIG) && !errors.Is(err, syscall.ERANGE) {
+		return err
+	}
+	size := 0
+	for key, value := range hdr.PAXRecords {
+		if strings.HasPrefix(key, "SCHILY.xattr.") {
+			size += len(value)
+		}
+	}
+	var fs unix.Statfs_t
+	if size == 0 || unix.Statfs(tree, &fs) != nil {
+		return err
+	}
+	const room = 1 << 20 // a disk with so much left has room for a block of attributes
+	if fs.Bavail*uint64(fs.Bsize) < room || fs.Files > 0 && fs.Ffree == 0 {
+		return err
+	}
+	// Without the errno, which would make a full disk of it.
+	return fmt.Errorf("%q has %d bytes of extended attributes, more than the file system of %s takes: %s: %w",
+		hdr.Name, size, tree, err.Error(), errdefs.ErrFailedPrecondition)
 }
 
 // unusable classes an error of applying an archive: what is neither the node's nor the caller's is the image's.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -149,8 +150,9 @@ func parseResult(data []byte) (*result, error) {
 	return r, nil
 }
 
-// addresses are those that lie on the interface ifName inside a sandbox, and
-// those that no interface is named for.
+// addresses are those that lie on the interface ifName, and those that no
+// interface is named for. Where plugins say of an interface of that name that
+// it lies in a sandbox, that one is meant; some plugins never say it.
 func (r *result) addresses(ifName string) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range r.prefixes(ifName) {
@@ -167,10 +169,13 @@ func (r *result) prefixes(ifName string) []netip.Prefix {
 			out = append(out, unmapped(p))
 		}
 	}
+	inSandbox := slices.ContainsFunc(r.Interfaces, func(i *resultInterface) bool {
+		return i.Name == ifName && i.Sandbox != ""
+	})
 	for _, ip := range r.IPs {
 		if ip.Interface != nil {
 			i := r.Interfaces[*ip.Interface]
-			if i.Sandbox == "" || i.Name != ifName {
+			if i.Name != ifName || inSandbox && i.Sandbox == "" {
 				continue
 			}
 		}

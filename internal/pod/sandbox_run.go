@@ -14,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/pin"
@@ -196,6 +197,12 @@ func (s *Sandboxes) makeNamespaces(_ context.Context, box *Sandbox) error {
 	}
 	if set.Net != nil {
 		if err := set.Net.Do(network.LoopbackUp); err != nil {
+			return err
+		}
+	}
+	if set.IPC != nil && set.User != nil {
+		uid, gid := rec.rootOwner()
+		if err := rootfs.OwnQueues(set.IPC, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)}); err != nil {
 			return err
 		}
 	}

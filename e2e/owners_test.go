@@ -34,7 +34,7 @@ func TestEverythingMadeForAUserNamespacePodIsItsOwn(t *testing.T) {
 	const image = "docker.io/library/owned:test"
 	n.load(testimage.Options{
 		Name:   image,
-		Config: testimage.Config{User: "1000", WorkingDir: "/work/made", Volumes: map[string]struct{}{"/declared/new": {}, "/etc": {}}},
+		Config: testimage.Config{User: "1000", WorkingDir: "/job/made", Volumes: map[string]struct{}{"/declared/new": {}, "/etc": {}}},
 		Files:  []testimage.File{{Path: "etc/passwd", Mode: 0o644, Content: "root:x:0:0::/:/bin/sh\n"}},
 	})
 	model := n.loadModel()

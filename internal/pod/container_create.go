@@ -53,7 +53,11 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 		return "", err
 	}
 	boxRec := box.Record()
-	if err := spec.ValidateContainer(s.node.Host, boxRec.Config.PodSandboxConfig, config); err != nil {
+	host, err := s.node.hostFor(boxRec)
+	if err != nil {
+		return "", err
+	}
+	if err := spec.ValidateContainer(host, boxRec.Config.PodSandboxConfig, config); err != nil {
 		return "", err
 	}
 	if now == nil {
@@ -75,6 +79,9 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 			return c.ID, nil
 		}
 		if err := checkPropagation(config.GetMounts()); err != nil {
+			return "", err
+		}
+		if _, err := readSeccompProfile(config); err != nil {
 			return "", err
 		}
 		return rec.ID, s.create(ctx, box, newContainer(rec))

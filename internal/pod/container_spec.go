@@ -39,10 +39,8 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, 
 	if sc.Group, err = readInRoot(root, "etc/group"); err != nil {
 		return spec.Container{}, err
 	}
-	if file := spec.SeccompFile(rec.Config.ContainerConfig); file != "" {
-		if sc.SeccompProfile, err = os.ReadFile(file); err != nil {
-			return spec.Container{}, fmt.Errorf("seccomp profile: %w: %w", err, errdefs.ErrInvalidArgument)
-		}
+	if sc.SeccompProfile, err = readSeccompProfile(rec.Config.ContainerConfig); err != nil {
+		return spec.Container{}, err
 	}
 	if sc.Devices, err = hostDevices(sc); err != nil {
 		return spec.Container{}, err

@@ -9,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // Plugins are third parties that see what happens to pods and containers, and may refuse or adjust
@@ -118,6 +120,11 @@ func (s *Containers) pluginsAdjust(ctx context.Context, box *Sandbox, c *Contain
 	changed, err := s.node.Plugins.Adjust(ctx, box.Record(), c.Record(), &config)
 	if err != nil || !changed {
 		return err
+	}
+	if config.Linux.Seccomp != nil {
+		if err := spec.CheckSeccomp(config.Linux.Seccomp); err != nil {
+			return fmt.Errorf("seccomp filter as plugins want it: %w", err)
+		}
 	}
 	if data, err = json.Marshal(&config); err != nil {
 		return err

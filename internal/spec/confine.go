@@ -124,7 +124,7 @@ func seccompFilter(h Host, c Container, s *specs.Spec) (*specs.LinuxSeccomp, err
 		if c.SeccompProfile == nil {
 			return nil, lacking(seccompField+".localhost_ref", "the profile %q was not read", profile.GetLocalhostRef())
 		}
-		filter, err := seccomp.LoadProfile(string(c.SeccompProfile), s)
+		filter, err := loadSeccomp(c.SeccompProfile, s)
 		if err != nil {
 			return nil, invalid(seccompField+".localhost_ref", "profile %q: %v", profile.GetLocalhostRef(), err)
 		}
@@ -169,8 +169,9 @@ func checkProfiles(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityConte
 func checkApparmor(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityContext, profile *runtimeapi.SecurityProfile) {
 	checkProfile(f, apparmorField, profile)
 	kind := profile.GetProfileType()
-	if kind == localhost && strings.ContainsAny(profile.GetLocalhostRef(), "\n\x00") || kind == localhost && profile.GetLocalhostRef() == "" {
-		f.invalid(apparmorField+".localhost_ref", "%q is not the name of a profile", profile.GetLocalhostRef())
+	// The kernel takes "unconfined" for no profile at all. Who wants that says it by the profile type.
+	if ref := profile.GetLocalhostRef(); kind == localhost && (ref == "" || ref == unconfined || strings.ContainsAny(ref, "\n\x00")) {
+		f.invalid(apparmorField+".localhost_ref", "%q is not the name of a profile", ref)
 	}
 	switch {
 	case kind == runtimeapi.SecurityProfile_Unconfined:

@@ -134,7 +134,7 @@ func (n *node) podsOfEveryKind() (mapped []string) {
 }
 
 func TestTheNodesUsersReachNothingThatPodsWrite(t *testing.T) {
-	for name, umask := range map[string]string{"umask 022": "022"} {
+	for name, umask := range map[string]string{"umask 022": "022", "umask 0": "0", "umask 077": "077"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)

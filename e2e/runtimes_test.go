@@ -25,6 +25,7 @@ var alsoWithCrun = map[string]string{
 	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
 		"AContainerIsFencedIn.*|PinfoldRunConfines.*|ASeccompProfile.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
+	"walls":     "^Test(TheNodesUsersReach.*|ContainersInherit.*)$",
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",
 }
 

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/pinder"
 	"github.com/pinfold-run/pinfold/internal/protocol"
 )
@@ -89,13 +90,18 @@ func parse(args []string) (options, error) {
 }
 
 func run(o options) error {
-	switch {
-	case o.command == "init":
+	switch o.command {
+	case "init":
 		pinder.RunInit()
 		return nil
-	case o.command == "version":
+	case "version":
 		fmt.Printf("pinder protocol %d\n", protocol.Version)
 		return nil
+	}
+	if err := settle(o); err != nil {
+		fmt.Fprintln(os.Stderr, "pinder: what its starter set reaches containers:", err)
+	}
+	switch {
 	case o.command == "supervise":
 		return pinder.RunSupervisor(o.state)
 	case o.inherit >= 0:
@@ -105,6 +111,15 @@ func run(o options) error {
 	default:
 		return pinder.RunReaper(o.state)
 	}
+}
+
+// settle sets what containers would inherit from pinder's starter.
+func settle(o options) error {
+	err := inherited.SettleForContainers()
+	if o.command == "supervise" || o.inherit >= 0 {
+		return err // descriptors were handed over
+	}
+	return errors.Join(err, inherited.CloseOnExec())
 }
 
 // detach starts pinder in a session of its own and returns: its caller's child

@@ -15,20 +15,22 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/daemon"
+	"github.com/pinfold-run/pinfold/internal/inherited"
 )
 
 // version is set by the linker (see Makefile).
 var version = "0.0.0-dev"
 
 func main() {
-	err := run()
+	err := run(errors.Join(inherited.Settle(), inherited.CloseOnExec()))
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "pinfoldd: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+// run is told what of the attributes that the starter gave could not be changed.
+func run(unsettled error) error {
 	flags := flag.NewFlagSet("pinfoldd", flag.ContinueOnError)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	c, err := config.Parse(flags, os.Args[1:])
@@ -43,6 +45,12 @@ func run() error {
 		return errors.New("must be run as root")
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	if unsettled != nil {
+		log.Warn("what the daemon's starter set reaches containers", "error", unsettled)
+	}
+	for _, restriction := range inherited.Lasting() {
+		log.Warn("what the daemon's starter set reaches containers", "restriction", restriction)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return daemon.Run(ctx, c, version, log)

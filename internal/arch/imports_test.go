@@ -20,6 +20,7 @@ var mayImport = []struct {
 }{
 	{"pin", nil, "public: of use without the rest, so it imports none of it"},
 	{"internal/protocol", nil, "the words that daemon and pinder share; either side links it"},
+	{"internal/inherited", nil, "attributes of processes, set at the start of either side"},
 	{"internal/steps", nil, "an engine of steps that knows nothing of pods"},
 	{"internal/record", nil, "durable files that know nothing of what they hold"},
 	{"internal/cgroup", nil, "paths of groups, nothing else"},
@@ -49,9 +50,9 @@ var mayImport = []struct {
 		"pin", "internal/steps", "internal/record", "internal/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
 		"internal/spec", "internal/image", "internal/network", "internal/supervisor", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
-	{"cmd/pinder", []string{"internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
+	{"cmd/pinder", []string{"internal/inherited", "internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"internal/admin", "internal/config", "internal/spec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
-	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon"}, "arguments, signals, exit code"},
+	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
@@ -78,7 +79,7 @@ var outside = []struct {
 
 // standardOnly may import nothing but the standard library, golang.org/x/sys and
 // what mayImport grants: pin for its users' sake, the others to stay small.
-var standardOnly = []string{"pin", "internal/protocol", "internal/pinder", "cmd/pinder", "internal/testimage"}
+var standardOnly = []string{"pin", "internal/protocol", "internal/inherited", "internal/pinder", "cmd/pinder", "internal/testimage"}
 
 func importOrder(files []source) []string {
 	var wrong []string
@@ -167,7 +168,7 @@ func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
 	if wrong := strangers("fmt\ngolang.org/x/sys/unix\n" + modulePath + "/internal/pod\nexample.com/x\n"); len(wrong) != 2 {
 		t.Fatalf("the rule cannot fail: in its bad example it finds %q", wrong)
 	}
-	for _, dir := range []string{"./cmd/pinder", "./internal/pinder", "./internal/protocol", "./pin"} {
+	for _, dir := range []string{"./cmd/pinder", "./internal/inherited", "./internal/pinder", "./internal/protocol", "./pin"} {
 		cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", dir)
 		cmd.Dir = root
 		var stderr strings.Builder
@@ -185,7 +186,7 @@ func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
 
 // strangers are the listed packages that pinder may not link.
 func strangers(list string) []string {
-	ours := []string{"cmd/pinder", "internal/pinder", "internal/protocol", "pin"}
+	ours := []string{"cmd/pinder", "internal/inherited", "internal/pinder", "internal/protocol", "pin"}
 	var wrong []string
 	for pkg := range strings.FieldsSeq(list) {
 		first, _, _ := strings.Cut(pkg, "/")

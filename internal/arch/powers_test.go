@@ -31,6 +31,7 @@ var starters = map[string]string{
 	"internal/handler":           "the OCI runtime's own account of its features",
 	"internal/network/cniplugin": "children that a plugin leaves behind, on purpose; tests only",
 	"hack/vm/vmlinux":            "zstd, to unpack a kernel; never installed",
+	"internal/inherited":         "the program itself, once, without the attributes of its starter",
 	"internal/testimage":         "busybox, for the names of its applets; linked into tests only",
 }
 

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -140,7 +141,7 @@ func (r *SandboxRecord) write(path, content string) error {
 		return err
 	}
 	uid, gid := r.rootOwner()
-	return os.Chown(path, uid, gid)
+	return errors.Join(os.Chown(path, uid, gid), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
 }
 
 func (s *Sandboxes) removeFiles(_ context.Context, box *Sandbox) error {

@@ -64,6 +64,11 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	if err := os.WriteFile(filepath.Join(root, "pinder"), nil, 0o755); err != nil {
 		return err
 	}
+	for _, name := range []string{"", "proc", "dev", "pinder"} { // whatever the umask: the pod's root passes
+		if err := os.Chmod(filepath.Join(root, name), 0o755); err != nil {
+			return err
+		}
+	}
 	host, err := s.node.hostFor(rec)
 	if err != nil {
 		return err

@@ -29,6 +29,9 @@ type plugin struct {
 	events     []string
 	pods       []string
 	containers map[string]api.ContainerState
+	// shown are the objects as they were at an event ("event ID").
+	shownPods       map[string]*api.PodSandbox
+	shownContainers map[string]*api.Container
 
 	synchronize func()
 	create      func(*api.PodSandbox, *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error)
@@ -43,6 +46,29 @@ func (p *plugin) note(event, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events = append(p.events, event+" "+id)
+}
+
+func (p *plugin) noteContainer(event string, c *api.Container) {
+	p.note(event, c.GetId())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shownContainers == nil {
+		p.shownContainers = map[string]*api.Container{}
+	}
+	p.shownContainers[event+" "+c.GetId()] = c
+}
+
+// shownPod and shownContainer are what the plugin was shown at an event that it has been told.
+func (p *plugin) shownPod(event, id string) *api.PodSandbox {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shownPods[event+" "+id]
+}
+
+func (p *plugin) shownContainer(event, id string) *api.Container {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shownContainers[event+" "+id]
 }
 
 // told are the events of one object, in order.
@@ -77,6 +103,12 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containe
 
 func (p *plugin) podEvent(event string, pod *api.PodSandbox) error {
 	p.note(event, pod.GetId())
+	p.mu.Lock()
+	if p.shownPods == nil {
+		p.shownPods = map[string]*api.PodSandbox{}
+	}
+	p.shownPods[event+" "+pod.GetId()] = pod
+	p.mu.Unlock()
 	if p.pod != nil {
 		return p.pod(event)
 	}
@@ -104,7 +136,7 @@ func (p *plugin) PostUpdatePodSandbox(_ context.Context, pod *api.PodSandbox) er
 }
 
 func (p *plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, c *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
-	p.note("create", c.GetId())
+	p.noteContainer("create", c)
 	if p.create != nil {
 		return p.create(pod, c)
 	}
@@ -112,22 +144,22 @@ func (p *plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, c *api.
 }
 
 func (p *plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("created", c.GetId())
+	p.noteContainer("created", c)
 	return nil
 }
 
 func (p *plugin) StartContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("start", c.GetId())
+	p.noteContainer("start", c)
 	return nil
 }
 
 func (p *plugin) PostStartContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("started", c.GetId())
+	p.noteContainer("started", c)
 	return nil
 }
 
 func (p *plugin) UpdateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container, r *api.LinuxResources) ([]*api.ContainerUpdate, error) {
-	p.note("update", c.GetId())
+	p.noteContainer("update", c)
 	if p.update != nil {
 		return p.update(r), nil
 	}
@@ -135,12 +167,12 @@ func (p *plugin) UpdateContainer(_ context.Context, _ *api.PodSandbox, c *api.Co
 }
 
 func (p *plugin) PostUpdateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("updated", c.GetId())
+	p.noteContainer("updated", c)
 	return nil
 }
 
 func (p *plugin) StopContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) ([]*api.ContainerUpdate, error) {
-	p.note("stop", c.GetId())
+	p.noteContainer("stop", c)
 	if p.stopped != nil {
 		return p.stopped(c), nil
 	}
@@ -148,7 +180,7 @@ func (p *plugin) StopContainer(_ context.Context, _ *api.PodSandbox, c *api.Cont
 }
 
 func (p *plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("remove", c.GetId())
+	p.noteContainer("remove", c)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +77,50 @@ func TestNRIPluginsUpdateContainersUnaskedAskedAndWhenAnotherEnds(t *testing.T) 
 	})
 	n.check(err)
 	n.tells(p, pod, "update", "updated")
+}
+
+func TestNRIPluginsAreShownWhatIs(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	p := n.register(&plugin{create: func(*api.PodSandbox, *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
+		a := &api.ContainerAdjustment{}
+		a.AddAnnotation("plugin.example/note", "added")
+		a.SetLinuxCPUShares(300)
+		return a, nil, nil
+	}}, "reader")
+	pod := n.runPodOf(n.podConfig("p"))
+	config := sleeper("c")
+	config.Annotations = map[string]string{"client.example/note": "asked"}
+	config.Linux = &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 200}}
+	id := n.runContainerOf(pod, config)
+	_, err := n.runtime.UpdateContainerResources(n.ctx(), &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 << 20},
+	})
+	n.check(err)
+	n.tells(p, id, "create", "created", "start", "started", "update", "updated")
+
+	updated := p.shownContainer("updated", id)
+	if got := updated.GetLinux().GetResources().GetMemory().GetLimit().GetValue(); got != 96<<20 {
+		t.Errorf("after the update plugins see a memory limit of %d", got)
+	}
+	if got := updated.GetLinux().GetResources().GetCpu().GetShares().GetValue(); got != 300 {
+		t.Errorf("after an update of something else plugins see %d shares, want those of the plugin", got)
+	}
+	for key, want := range map[string]string{"client.example/note": "asked", "plugin.example/note": "added"} {
+		if got := p.shownContainer("start", id).GetAnnotations()[key]; got != want {
+			t.Errorf("annotation %s is %q, want %q", key, got, want)
+		}
+	}
+	if got := p.shownPod("run", pod).GetLinux().GetCgroupParent(); got == "" {
+		t.Error("the cgroup parent of a pod that asked for none is not shown")
+	}
+	n.endPod(pod)
+	for event, want := range map[string]bool{"run": true, "remove": false} {
+		shown := p.shownPod(event, pod)
+		if has := slices.ContainsFunc(shown.GetLinux().GetNamespaces(), func(ns *api.LinuxNamespace) bool { return ns.GetType() == "network" }); has != want {
+			t.Errorf("at %s plugins see a network namespace: %v, want %v", event, has, want)
+		}
+	}
 }
 
 // TestTwoContainersUpdateEachOther has two updates at once, each of which makes a plugin update the

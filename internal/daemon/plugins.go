@@ -18,13 +18,14 @@ func (p *parts) preparePlugins(c *config.Config, version string) error {
 	}
 	var err error
 	p.plugins, err = nri.New(nri.Config{
-		Socket:     c.NRISocket,
-		Root:       c.Root,
-		Version:    version,
-		Log:        p.node.Log,
-		Book:       p.book,
-		Bundle:     func(id string) []byte { return p.node.Bundle(id) },
-		Namespaces: p.node.NamespacePins,
+		Socket:       c.NRISocket,
+		Root:         c.Root,
+		Version:      version,
+		Log:          p.node.Log,
+		Book:         p.book,
+		Bundle:       func(id string) []byte { return p.node.Bundle(id) },
+		Namespaces:   p.node.NamespacePins,
+		CgroupParent: p.node.CgroupParent,
 		Apply: func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
 			return p.containers.ApplyResources(ctx, id, to)
 		},

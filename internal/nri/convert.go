@@ -2,6 +2,8 @@ package nri
 
 import (
 	"encoding/json"
+	"maps"
+	"os"
 
 	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -30,12 +32,16 @@ func (p *Plugins) pod(rec *pod.SandboxRecord) *api.PodSandbox {
 		Linux: &api.LinuxPodSandbox{
 			PodOverhead:  fromCRI(rec.Config.GetLinux().GetOverhead()),
 			PodResources: fromCRI(rec.Config.GetLinux().GetResources()),
-			CgroupParent: rec.Config.GetLinux().GetCgroupParent(),
-			CgroupsPath:  rec.Config.GetLinux().GetCgroupParent(),
+			CgroupParent: p.CgroupParent(rec),
+			CgroupsPath:  p.CgroupParent(rec),
 			Resources:    fromCRI(rec.Config.GetLinux().GetResources()),
 		},
 	}
 	for kind, path := range p.Namespaces(rec) {
+		// The pins of a pod that has been stopped are gone.
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
 		if t, ok := namespaceTypes[kind]; ok {
 			out.Linux.Namespaces = append(out.Linux.Namespaces, &api.LinuxNamespace{Type: string(t), Path: path})
 		}
@@ -75,7 +81,7 @@ func (p *Plugins) containerWith(rec *pod.ContainerRecord, config *specs.Spec) *a
 		Name:          rec.Config.GetMetadata().GetName(),
 		State:         states[rec.State],
 		Labels:        rec.Config.GetLabels(),
-		Annotations:   rec.Config.GetAnnotations(),
+		Annotations:   annotations(rec, config),
 		Mounts:        api.FromOCIMounts(config.Mounts),
 		Hooks:         api.FromOCIHooks(config.Hooks),
 		Linux:         linux(rec, config),
@@ -103,6 +109,14 @@ func (p *Plugins) containerWith(rec *pod.ContainerRecord, config *specs.Spec) *a
 		}
 	}
 	return out
+}
+
+// annotations are those of the request, and those that plugins and Pinfold itself have added.
+func annotations(rec *pod.ContainerRecord, config *specs.Spec) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, rec.Config.GetAnnotations())
+	maps.Copy(all, config.Annotations)
+	return all
 }
 
 func linux(rec *pod.ContainerRecord, config *specs.Spec) *api.LinuxContainer {

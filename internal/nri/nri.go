@@ -67,6 +67,8 @@ type Config struct {
 	Bundle func(id string) []byte
 	// Namespaces returns the paths of a pod's namespaces by kind ("net", "user", …).
 	Namespaces func(*pod.SandboxRecord) map[string]string
+	// CgroupParent returns the cgroup that a pod's containers lie in, the request's or the one chosen without.
+	CgroupParent func(*pod.SandboxRecord) string
 	// Apply changes the resources of a container without asking plugins; what is zero stays as it is.
 	Apply func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error
 	// Evict ends a container.

@@ -27,6 +27,9 @@ func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
 	return pins
 }
 
+// CgroupParent is the cgroup that a sandbox's containers lie in, in the form of the cgroup driver.
+func (n *Node) CgroupParent(rec *SandboxRecord) string { return n.cgroupParent(rec) }
+
 // Namespaces are the paths by which the namespaces of a container's process can be entered, by kind: the pod's pins,
 // and the process's own entry for those that are not the pod's. Of a container without a process it is nil.
 func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string {

@@ -1,10 +1,14 @@
 package pod
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -64,6 +68,7 @@ func (s *Containers) update(ctx context.Context, c *Container, to *runtimeapi.Li
 			}},
 			{Name: "runtime update", Do: func(ctx context.Context) error { return s.runtimeUpdate(ctx, c, to) }},
 			{Name: "record", Do: func(context.Context) error {
+				s.updateBundle(c, to)
 				return s.node.changeContainer(c, func(r *ContainerRecord) { r.Config = r.Config.withResources(to) })
 			}},
 		},
@@ -98,6 +103,67 @@ func (s *Containers) runtimeUpdate(ctx context.Context, c *Container, to *runtim
 		return err
 	}
 	return s.node.Pinder.Update(ctx, c.ID, data, runtimeTimeout)
+}
+
+// updateBundle writes the resources into the bundle's configuration, by which plugins and checkpoints are told what
+// the container has. A bundle that cannot be written is no reason to fail an update that was made.
+func (s *Containers) updateBundle(c *Container, to *runtimeapi.LinuxContainerResources) {
+	err := func() error {
+		resources, err := spec.Resources(s.node.Host, to)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(s.node.Paths.bundle(c.ID), "config.json")
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if data, err = mergeJSON(data, map[string]any{"linux": map[string]any{"resources": resources}}); err != nil {
+			return err
+		}
+		next := file + ".next"
+		if err := os.WriteFile(next, data, 0o600); err != nil {
+			return errors.Join(err, os.Remove(next))
+		}
+		return os.Rename(next, file)
+	}()
+	if err != nil {
+		s.node.Log.Warn("bundle does not show the container's new resources", "container", c.ID, "error", err)
+	}
+}
+
+// mergeJSON is the document base with the values that change has, objects member by member.
+func mergeJSON(base []byte, change any) ([]byte, error) {
+	patch, err := json.Marshal(change)
+	if err != nil {
+		return nil, err
+	}
+	var into, from map[string]any
+	for _, d := range []struct {
+		data []byte
+		to   *map[string]any
+	}{{base, &into}, {patch, &from}} {
+		decoder := json.NewDecoder(bytes.NewReader(d.data))
+		decoder.UseNumber() // a float64 does not hold every int64
+		if err := decoder.Decode(d.to); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(merged(into, from))
+}
+
+func merged(into, from map[string]any) map[string]any {
+	if into == nil {
+		return from
+	}
+	for key, value := range from {
+		if member, ok := value.(map[string]any); ok {
+			below, _ := into[key].(map[string]any)
+			value = merged(below, member)
+		}
+		into[key] = value
+	}
+	return into
 }
 
 // withResources is a copy of the configuration with the resources that are given in to.

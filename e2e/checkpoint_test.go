@@ -40,7 +40,7 @@ func TestACheckpointWithoutCRIUIsAPlainError(t *testing.T) {
 	n.loadImage()
 	c := n.runContainerOf(n.runPodOf(n.podConfig("p")), sleeper("c"))
 	err := n.checkpoint(c, n.path("c.tar"))
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(messageOf(err), "criu") {
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(messageOf(err), "CRIU binary not found or too old") {
 		t.Errorf("without CRIU: %v", err)
 	}
 	if err := n.checkpoint(c, "c.tar"); status.Code(err) != codes.InvalidArgument {

@@ -120,7 +120,8 @@ func pressure(p *stats.Pressure) *runtimeapi.PsiStats {
 	return &runtimeapi.PsiStats{Full: data(p.Full), Some: data(p.Some)}
 }
 
-// networkUsage takes the first interface for the default one.
+// networkUsage takes the first interface for the default one. It is in the list, too: CRI calls the list that of the
+// others, but the kubelet's summary shows only the list, and containerd has all in it.
 func networkUsage(at time.Time, list []stats.Interface) *runtimeapi.NetworkUsage {
 	if len(list) == 0 {
 		return nil
@@ -136,7 +137,6 @@ func networkUsage(at time.Time, list []stats.Interface) *runtimeapi.NetworkUsage
 		}
 		if i == 0 {
 			out.DefaultInterface = usage
-			continue
 		}
 		out.Interfaces = append(out.Interfaces, usage)
 	}

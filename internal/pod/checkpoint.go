@@ -30,7 +30,8 @@ func (s *Containers) Checkpoint(ctx context.Context, id, location string, timeou
 		return fmt.Errorf("CheckpointContainer: location: %q is not the absolute path of a file: %w", location, errdefs.ErrInvalidArgument)
 	}
 	if _, err := exec.LookPath("criu"); err != nil {
-		return fmt.Errorf("CheckpointContainer: container %s: checkpoints are made by CRIU, and there is no criu on this node: %w: %w",
+		// The first words are containerd's: by them the field's test suites know that they have to pass over.
+		return fmt.Errorf("CRIU binary not found or too old (checkpoints are made by criu). Failed to checkpoint container %q: %w: %w",
 			c.ID, err, errdefs.ErrFailedPrecondition)
 	}
 	if timeout <= 0 {

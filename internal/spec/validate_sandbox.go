@@ -63,17 +63,20 @@ func checkHostname(f *faults, name string) {
 	case len(name) > maxHostname:
 		f.invalid("hostname", "%q has %d bytes, the kernel takes %d", name, len(name), maxHostname)
 	case !isHostname(name):
-		f.invalid("hostname", "%q is not a host name: letters, digits and dashes, in parts with dots in between", name)
+		f.invalid("hostname", "%q is not a host name: letters, digits, dashes and underscores, in parts with dots in between", name)
 	}
 }
 
+// isHostname takes what clients send, not what RFC 1123 says: underscores, and the dot at the end that a kubelet
+// without a cluster domain sends for setHostnameAsFQDN.
 func isHostname(name string) bool {
+	name = strings.TrimSuffix(name, ".")
 	for part := range strings.SplitSeq(name, ".") {
 		if part == "" || strings.HasPrefix(part, "-") || strings.HasSuffix(part, "-") {
 			return false
 		}
 		for _, r := range part {
-			if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' {
+			if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' {
 				return false
 			}
 		}

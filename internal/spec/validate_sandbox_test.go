@@ -86,7 +86,9 @@ func TestAPodConfigurationIsRefusedByFieldAndValue(t *testing.T) {
 	const options = "linux.security_context.namespace_options"
 	long := strings.Repeat("a", 65)
 	for _, r := range []refusal{
-		{`{"hostname": "under_score"}`, "hostname", `"under_score"`},
+		{`{"hostname": "a b"}`, "hostname", `"a b"`},
+		{`{"hostname": "a\n1.2.3.4 evil"}`, "hostname", `"a\n1.2.3.4 evil"`},
+		{`{"hostname": "."}`, "hostname", `"."`},
 		{`{"hostname": "-dash"}`, "hostname", `"-dash"`},
 		{`{"hostname": "two..dots"}`, "hostname", `"two..dots"`},
 		{`{"hostname": "` + long + `"}`, "hostname", "65 bytes"},
@@ -169,6 +171,9 @@ func TestPodConfigurationsThatAreRight(t *testing.T) {
 		"", usernsPod,
 		`{"hostname": "` + strings.Repeat("a", 64) + `"}`,
 		`{"hostname": "web-0.shop.svc.cluster.local"}`,
+		`{"hostname": "web-0.shop.team.svc."}`,
+		`{"hostname": "under_score"}`,
+		`{"hostname": "_a.b_"}`,
 		ns(`"network": "NODE", "pid": "NODE", "ipc": "NODE"`),
 		ns(`"userns_options": {"mode": "NODE"}`),
 		ns(`"userns_options": {"uids": [{"host_id": 9, "length": 1}, {"container_id": 1, "host_id": 20, "length": 3}], "gids": [{"host_id": 9, "length": 4}]}`),

@@ -193,15 +193,24 @@ var specMetrics = []Metric{
 		values: memoryLimit(func(m *Memory) *uint64 { return m.Reservation }),
 	},
 	{
-		Name: "container_spec_memory_swap_limit_bytes", Help: "Swap limit, in bytes; 0 means none.",
-		values: one(func(s Subject) *uint64 {
-			if s.Usage.Memory == nil {
-				return nil
-			}
-			if s.Usage.Swap == nil {
-				return new(uint64)
-			}
-			return orZero(s.Usage.Swap.Limit)
-		}),
+		Name: "container_spec_memory_swap_limit_bytes", Help: "Limit of memory and swap together, in bytes; 0 means none.",
+		values: one(memoryAndSwapLimit),
 	},
+}
+
+// memoryAndSwapLimit is the sum, as the peers and cAdvisor show it: a container that may not swap shows its memory
+// limit, and 0 is left to say that there is no limit. Of a container that may not swap, with as much memory as it
+// likes, nothing true can be said.
+func memoryAndSwapLimit(s Subject) *uint64 {
+	memory, swap := s.Usage.Memory, s.Usage.Swap
+	switch {
+	case memory == nil:
+		return nil
+	case swap == nil || swap.Limit == nil:
+		return new(uint64)
+	case memory.Limit == nil && *swap.Limit == 0:
+		return nil
+	}
+	sum := *swap.Limit + *orZero(memory.Limit)
+	return &sum
 }

@@ -320,6 +320,27 @@ func TestMetricsAreInSecondsAndBytes(t *testing.T) {
 	}
 }
 
+func TestASwapLimitOfZeroMeansNoLimit(t *testing.T) {
+	for name, c := range map[string]struct {
+		memory *Memory
+		swap   *Swap
+		want   *uint64
+	}{
+		"may not swap":                  {&Memory{Limit: n(100)}, &Swap{Limit: n(0)}, n(100)},
+		"may swap a little":             {&Memory{Limit: n(100)}, &Swap{Limit: n(7)}, n(107)},
+		"no limits":                     {&Memory{}, &Swap{}, n(0)},
+		"memory is limited only":        {&Memory{Limit: n(100)}, &Swap{}, n(0)},
+		"swap is not accounted for":     {&Memory{Limit: n(100)}, nil, n(0)},
+		"swap is limited only":          {&Memory{}, &Swap{Limit: n(7)}, n(7)},
+		"no swap and all of the memory": {&Memory{}, &Swap{Limit: n(0)}, nil},
+		"memory is not accounted for":   {nil, &Swap{Limit: n(0)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			same(t, memoryAndSwapLimit(Subject{Usage: &Usage{Memory: c.memory, Swap: c.swap}}), c.want)
+		})
+	}
+}
+
 func TestTheLimitOfOpenFilesIsTheSoftOne(t *testing.T) {
 	same(t, parseOpenFilesLimit([]byte("Max processes 1 2 processes\nMax open files            1024                 524288               files \n")), n(1024))
 	if parseOpenFilesLimit([]byte("Max open files            unlimited            unlimited            files \n")) != nil {

@@ -18,7 +18,9 @@ const (
 // check prints one line for each difference between the records and the node.
 func check(ctx context.Context, t *tool, args []string) error {
 	flags := flag.NewFlagSet("pinfold check", flag.ContinueOnError)
-	repair := flags.Bool("repair", false, "pay and remove what is certain, then check")
+	var mend admin.Mend
+	flags.BoolVar(&mend.Repair, "repair", false, "pay and remove what is certain, then check")
+	flags.StringVar(&mend.Remove, "remove", "", "end and remove what is alive under this `ID` and has no record, then check")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -30,7 +32,7 @@ func check(ctx context.Context, t *tool, args []string) error {
 		return err
 	}
 	defer n.close()
-	report, err := admin.Check(ctx, n.conn, *repair)
+	report, err := admin.Check(ctx, n.conn, mend)
 	if err != nil {
 		fmt.Fprintln(t.errs, "pinfold: could not check:", err)
 		return exitCode(couldNotTell)

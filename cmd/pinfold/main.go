@@ -44,7 +44,7 @@ func commands() []command {
 		{"logs", "[-f] POD", "print a container's log", logs},
 		{"inspect", "POD", "all about a pod, as JSON", inspect},
 		{"why", "[POD|IMAGE]", "what a pod, a pull, or every operation in progress, is waiting for", why},
-		{"check", "[--repair]", "compare the records with the node; exit code 0 same, 1 differences, 2 could not tell", check},
+		{"check", "[--repair | --remove ID]", "compare the records with the node; exit code 0 same, 1 differences, 2 could not tell", check},
 		{"rm", "POD…", "stop and remove pods", remove},
 		{"image load", "FILE", "load images from an OCI or Docker archive (- for standard input)", imageLoad},
 		{"image pull", "IMAGE", "pull an image from its registry", imagePull},

@@ -34,8 +34,8 @@ type Server struct {
 	Pulls func() []steps.Flight
 	// Pin says whether the kubelet has to leave an image alone.
 	Pin func(image string, pinned bool) error
-	// Check compares records with the node; with repair it mends first what is certain.
-	Check func(ctx context.Context, repair bool) Report
+	// Check compares records with the node, after it has mended what it is asked to.
+	Check func(ctx context.Context, mend Mend) Report
 	// Translate gives an error its gRPC code.
 	Translate func(error) error
 }
@@ -44,6 +44,14 @@ type Server struct {
 type Loaded struct {
 	ID   string   `json:"id"`
 	Tags []string `json:"tags"`
+}
+
+// Mend is what a check mends first.
+type Mend struct {
+	// Repair pays and removes what is certain.
+	Repair bool
+	// Remove ends and removes what is alive under this ID and has no record.
+	Remove string
 }
 
 // Report is what a check found. Failed says what could not be looked at, "" if nothing.
@@ -117,12 +125,17 @@ func (s *Server) loadImage(stream grpc.ServerStream) error {
 }
 
 // ask answers Why with the operations and pulls in flight on objects whose name contains the argument, and
-// Check, whose argument is "repair" or empty, with a Report; PinImage and UnpinImage with nothing.
+// Check, whose argument is empty, "repair" or "remove ID", with a Report; PinImage and UnpinImage with nothing.
 func (s *Server) ask(ctx context.Context, method, argument string) (string, error) {
 	var answer any
 	switch method {
 	case check:
-		answer = s.Check(ctx, argument == repairArgument)
+		id, remove := strings.CutPrefix(argument, removeArgument)
+		mend := Mend{Repair: argument == repairArgument}
+		if remove {
+			mend.Remove = id
+		}
+		answer = s.Check(ctx, mend)
 	case pinImage, unpinImage:
 		if err := s.Pin(argument, method == pinImage); err != nil {
 			return "", err
@@ -144,7 +157,10 @@ func (s *Server) flights(part string) []steps.Flight {
 	return found
 }
 
-const repairArgument = "repair"
+const (
+	repairArgument = "repair"
+	removeArgument = "remove "
+)
 
 // pieces reads the stream's messages as one byte stream.
 type pieces struct {
@@ -215,10 +231,13 @@ func Why(ctx context.Context, conn grpc.ClientConnInterface, object string) ([]s
 	return flights, err
 }
 
-// Check asks for a comparison of records and node.
-func Check(ctx context.Context, conn grpc.ClientConnInterface, repair bool) (Report, error) {
+// Check asks for a comparison of records and node, after mending.
+func Check(ctx context.Context, conn grpc.ClientConnInterface, mend Mend) (Report, error) {
 	argument := ""
-	if repair {
+	switch {
+	case mend.Remove != "":
+		argument = removeArgument + mend.Remove
+	case mend.Repair:
 		argument = repairArgument
 	}
 	var report Report

@@ -215,7 +215,7 @@ func (r *Runtime) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.
 			return up, true
 		}
 	}
-	if parent != "" && r.Node.Host.SystemdCgroup {
+	if parent != "" && r.Node.SystemdCgroup(rec) {
 		parent = stats.SlicePath(parent)
 	}
 	return r.Stats.At(parent), parent != ""

@@ -301,10 +301,13 @@ func (p *parts) pulls() []steps.Flight {
 	return flights
 }
 
-// check compares records and node for the operator's command.
-func (p *parts) check(ctx context.Context, repair bool) admin.Report {
+// check compares records and node for the operator's command, after it has mended what is to be.
+func (p *parts) check(ctx context.Context, mend admin.Mend) admin.Report {
 	var failed error
-	if repair {
+	switch {
+	case mend.Remove != "":
+		failed = p.recovery.Discard(ctx, mend.Remove)
+	case mend.Repair:
 		failed = p.recovery.Repair(ctx)
 	}
 	found, err := p.recovery.Check(ctx)
@@ -320,6 +323,11 @@ func (p *parts) check(ctx context.Context, repair bool) admin.Report {
 
 // collectNetwork tells the network plugins which attachments are in use, so that they free the rest.
 func (p *parts) collectNetwork(ctx context.Context) {
+	if p.recovery.Unknown() {
+		// Addresses of pods without a record would be freed while these go on.
+		p.node.Log.Warn("no network garbage collection: something is alive without a record, see pinfold check")
+		return
+	}
 	var valid []network.Attachment
 	for _, box := range p.book.Sandboxes() {
 		if a := box.Record().Network; a != nil && a.Owed {

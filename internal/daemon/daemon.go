@@ -4,15 +4,11 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/pinfold-run/pinfold/internal/admin"
@@ -30,14 +26,14 @@ const graceToRequests = 10 * time.Second
 // Run serves until ctx ends, then leaves all pods running. version is Pinfold's own.
 func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger) error {
 	paths := pod.Paths{Root: c.Root, State: c.State, NetNS: c.NetNSDir, Pinder: c.Pinder}
-	if err := paths.Make(); err != nil {
-		return err
-	}
-	unlock, err := lock(filepath.Join(c.Root, "pinfoldd.lock"))
+	release, err := claim(c, paths, log)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer release()
+	if err := paths.Make(); err != nil {
+		return err
+	}
 	parts, err := assemble(ctx, c, paths, version, log)
 	if err != nil {
 		return err
@@ -53,10 +49,11 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 		return err
 	}
 	defer func() { _ = streams.Close() }()
-	listener, err := listen(c.Socket)
+	listener, remove, err := listen(c.Socket)
 	if err != nil {
 		return err
 	}
+	defer remove()
 	runtime := &cri.Runtime{
 		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers,
 		Debts: parts.debts, Stats: stats.NewReader(parts.node.Cgroups), Streams: streams, RuntimeVersion: version,
@@ -91,34 +88,4 @@ func serve(ctx context.Context, server *grpc.Server, listener net.Listener, log 
 		server.Stop()
 	}
 	return nil
-}
-
-// lock makes sure that one daemon works on a root directory. The lock ends with the process: it is a
-// record lock (fcntl_locking(2)), which children do not inherit. One of flock(2) belongs to the open file,
-// and would be held on by a child that a killed daemon had forked and that had not come to its exec(2) yet.
-func lock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another pinfoldd works on %s: %w", filepath.Dir(path), err)
-	}
-	return func() { f.Close() }, nil
-}
-
-// listen takes over the socket's path: the lock says that whoever made the old one is gone.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
-		return nil, err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	return l, os.Chmod(path, 0o660)
 }

@@ -140,6 +140,12 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 	}
 }
 
+// Path is the binary that is configured for a handler of that name; false if none is.
+func (s *Set) Path(name string) (string, bool) {
+	path, ok := s.paths[name]
+	return path, ok
+}
+
 // Has reports whether a handler of that name is configured, "" meaning the default one.
 func (s *Set) Has(name string) bool {
 	_, ok := s.paths[name]

@@ -91,13 +91,13 @@ func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 
 func (n *Network) add(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) (json.RawMessage, error) {
 	c := call{verb: "ADD", network: list.Name, sandbox: a.SandboxID}
-	if err := n.requirePlugins(list); err != nil {
+	if err := requirePlugins(list, n.cfg.BinDirs); err != nil {
 		return nil, fmt.Errorf("%s: %w", c, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.AttachTimeout)
 	defer cancel()
 	r := &runner{net: n, group: a.group(), checkResult: true}
-	res, err := n.cni(r).AddNetworkList(ctx, list, rt)
+	res, err := n.cni(r, n.cfg.BinDirs).AddNetworkList(ctx, list, rt)
 	if err != nil {
 		return nil, c.wrap(err)
 	}
@@ -176,7 +176,9 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 
 func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 	c := call{verb: "DEL", network: list.Name, sandbox: a.SandboxID}
-	if err := n.requirePlugins(list); err != nil {
+	// Today's plugins first: those of then may be gone, or have been replaced for a reason.
+	dirs := slices.Concat(n.cfg.BinDirs, a.BinDirs)
+	if err := requirePlugins(list, dirs); err != nil {
 		return fmt.Errorf("%s: %w", c, err)
 	}
 	cache := n.cacheFile(a, list.Name)
@@ -184,7 +186,7 @@ func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkCo
 		return fmt.Errorf("%s: write the result of ADD for the plugins: %w", c, err)
 	}
 	r := &runner{net: n, group: a.group()}
-	if err := n.cni(r).DelNetworkList(ctx, list, rt); err != nil {
+	if err := n.cni(r, dirs).DelNetworkList(ctx, list, rt); err != nil {
 		err = c.wrap(err)
 		return errors.Join(err, n.sweep(context.WithoutCancel(ctx), a.group()))
 	}

@@ -14,7 +14,8 @@ import (
 // Attachment is the book entry of one sandbox on the pod network: what ADD was
 // given and what it answered. It is plain data; the caller stores it, as JSON,
 // before Attach and again after Attach and Detach. It needs no directory or
-// file of today to be paid back, except the plugin binaries.
+// file of today to be paid back, except the plugin binaries, which are looked for where
+// they are configured today and then where they were.
 type Attachment struct {
 	// SandboxID is the CNI container ID.
 	SandboxID string `json:"sandboxID"`
@@ -33,6 +34,8 @@ type Attachment struct {
 	Args [][2]string `json:"args,omitempty"`
 	// CapabilityArgs is an object: capability name to its value.
 	CapabilityArgs json.RawMessage `json:"capabilityArgs,omitempty"`
+	// BinDirs are where the plugins were at ADD.
+	BinDirs []string `json:"binDirs,omitempty"`
 	// Result is the CNI result, empty until ADD returned one.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Owed says that a DEL is owed. Plan sets it, Detach clears it.

@@ -204,9 +204,9 @@ func findPlugin(name string, dirs []string) (string, error) {
 
 // requirePlugins checks that every plugin of the list is there. Plugins that
 // plugins call (IPAM) are not looked for: some run theirs elsewhere.
-func (n *Network) requirePlugins(list *libcni.NetworkConfigList) error {
+func requirePlugins(list *libcni.NetworkConfigList, dirs []string) error {
 	for _, p := range list.Plugins {
-		if _, err := findPlugin(p.Network.Type, n.cfg.BinDirs); err != nil {
+		if _, err := findPlugin(p.Network.Type, dirs); err != nil {
 			return fmt.Errorf("network %q: %w", list.Name, err)
 		}
 	}

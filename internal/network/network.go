@@ -130,9 +130,9 @@ func (n *Network) instance() string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// cni gives libcni for one series of plugin calls, run by r.
-func (n *Network) cni(r *runner) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(n.cfg.BinDirs, n.cfg.CacheDir, r)
+// cni gives libcni for one series of plugin calls, run by r, of plugins in dirs.
+func (n *Network) cni(r *runner, dirs []string) *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(dirs, n.cfg.CacheDir, r)
 }
 
 // sweep ends everything in the named group and removes it.

@@ -77,7 +77,7 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, err
 	}
-	if err := n.requirePlugins(conf.list); err != nil {
+	if err := requirePlugins(conf.list, n.cfg.BinDirs); err != nil {
 		return Attachment{}, err
 	}
 	caps, err := r.capabilities(conf.list, ports, bandwidth)
@@ -103,6 +103,7 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 			{"K8S_POD_UID", r.UID},
 		},
 		CapabilityArgs: caps,
+		BinDirs:        n.cfg.BinDirs,
 		Owed:           true,
 	}, nil
 }

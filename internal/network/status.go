@@ -163,7 +163,7 @@ func (n *Network) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.requirePlugins(conf.list); err != nil {
+	if err := requirePlugins(conf.list, n.cfg.BinDirs); err != nil {
 		return fmt.Errorf("network configuration %s: %w", conf.file, err)
 	}
 	if !since11(conf.list) {
@@ -186,7 +186,7 @@ func (n *Network) askPlugins(ctx context.Context, group string, conf *configurat
 	for _, p := range conf.list.Plugins {
 		r := &runner{net: n, group: group}
 		c := call{verb: "STATUS", network: conf.list.Name}
-		err := n.cni(r).GetStatusNetworkList(ctx, only(conf.list, p))
+		err := n.cni(r, n.cfg.BinDirs).GetStatusNetworkList(ctx, only(conf.list, p))
 		if err != nil && !unsupported(err) {
 			return fmt.Errorf("network configuration %s: %w", conf.file, c.wrap(err))
 		}

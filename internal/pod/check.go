@@ -55,8 +55,8 @@ func (r *Recovery) Check(ctx context.Context) ([]Difference, error) {
 	return c.found, errors.Join(c.failed...)
 }
 
-// Repair pays and removes what is certain: debts are tried at once, names that no record owns are
-// removed. What is left is found by another Check.
+// Repair pays and removes what is certain: debts are tried at once, remains that no record owns are
+// removed. What is alive is not, see Discard. What is left is found by another Check.
 func (r *Recovery) Repair(ctx context.Context) error {
 	r.Debts.Hurry()
 	known, err := r.Node.Pinder.Containers(ctx)
@@ -64,12 +64,7 @@ func (r *Recovery) Repair(ctx context.Context) error {
 		return err
 	}
 	r.setKnown(known)
-	for _, c := range known {
-		if !r.recorded(c.ID) && !r.busy(c.ID) {
-			r.eraseUnowned(c.ID)
-		}
-	}
-	r.eraseUnownedNames()
+	r.eraseRemains()
 	return nil
 }
 
@@ -99,20 +94,15 @@ func (c *checker) couldNotTell(what string, err error) {
 	}
 }
 
-// pinder learns what the supervisor holds, and reports what no record owns.
+// pinder learns what the supervisor holds.
 func (c *checker) pinder(ctx context.Context) {
 	list, err := c.Node.Pinder.Containers(ctx)
 	c.couldNotTell("pinder's containers", err)
 	if err != nil {
 		return
 	}
-	c.known = map[string]supervisor.ContainerState{}
-	for _, s := range list {
-		c.known[s.ID] = s
-		if !c.recorded(s.ID) && !c.busy(s.ID) {
-			c.differ(repaired, "container "+s.ID, "pinder holds it (pid %d, %s), but it has no record", s.PID, s.Phase)
-		}
-	}
+	c.setKnown(list)
+	c.known = *c.Recovery.known.Load()
 }
 
 func (c *checker) sandbox(rec *SandboxRecord) {
@@ -149,7 +139,7 @@ func (c *checker) readySandbox(name string, rec *SandboxRecord) {
 		return
 	}
 	if rec.Mappings() != nil && rec.kinds()&pin.Net != 0 {
-		owned, err := c.ownsNetwork(rec.ID)
+		owned, err := c.ownsNetwork(rec)
 		c.couldNotTell(name+": owner of its network namespace", err)
 		if err == nil && !owned {
 			c.differ(reported, name, "its network namespace does not belong to its user namespace")
@@ -158,7 +148,7 @@ func (c *checker) readySandbox(name string, rec *SandboxRecord) {
 	if rec.Network == nil {
 		return
 	}
-	have, err := c.addresses(rec.ID)
+	have, err := c.addresses(rec)
 	c.couldNotTell(name+": addresses", err)
 	for _, ip := range rec.Network.IPs() {
 		if err == nil && !slices.Contains(have, ip) {
@@ -167,8 +157,8 @@ func (c *checker) readySandbox(name string, rec *SandboxRecord) {
 	}
 }
 
-func (c *checker) ownsNetwork(id string) (bool, error) {
-	network, err := pin.Open(c.Node.Paths.pin(id, pin.Net))
+func (c *checker) ownsNetwork(rec *SandboxRecord) (bool, error) {
+	network, err := pin.Open(c.Node.pinPath(rec, pin.Net))
 	if err != nil {
 		return false, err
 	}
@@ -178,7 +168,7 @@ func (c *checker) ownsNetwork(id string) (bool, error) {
 		return false, err
 	}
 	defer owner.Close()
-	user, err := pin.Open(c.Node.Paths.pin(id, pin.User))
+	user, err := pin.Open(c.Node.pinPath(rec, pin.User))
 	if err != nil {
 		return false, err
 	}
@@ -215,10 +205,12 @@ func (c *checker) container(ctr *Container) {
 
 // unowned reports names of this instance that no record owns.
 func (c *checker) unowned() {
-	for id := range c.names() {
-		if !c.recorded(id) && !c.busy(id) {
-			c.differ(repaired, id, "there are pins, mounts or a bundle of it, but no record")
+	for id := range c.unrecorded() {
+		if what := c.alive(id); what != "" {
+			c.differ("left alone; `pinfold check --remove "+id+"` ends and removes it", id, "there is %s, but no record", what)
+			continue
 		}
+		c.differ(repaired, id, "there are pins, mounts or a bundle of it, but no record")
 	}
 	ids, err := c.Node.Records.Keys(podsDir)
 	c.couldNotTell("pod directories", err)
@@ -227,28 +219,6 @@ func (c *checker) unowned() {
 			c.differ("the next start of pinfoldd removes it", "directory "+c.Node.Paths.sandbox(id), "it belongs to no pod")
 		}
 	}
-}
-
-// names are the IDs that this instance's pins, bundles and mounts carry.
-func (r *Recovery) names() map[string]bool {
-	ids := map[string]bool{}
-	for _, dir := range []string{r.Node.Paths.pins(), r.Node.Paths.bundles()} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			r.Node.Log.Error("directory not searched for leftovers", "directory", dir, "error", err)
-		}
-		for _, e := range entries {
-			ids[e.Name()] = true
-		}
-	}
-	mounted, err := r.Node.Mounts.List()
-	if err != nil {
-		r.Node.Log.Error("mounts not searched for leftovers", "error", err)
-	}
-	for _, id := range mounted {
-		ids[id] = true
-	}
-	return ids
 }
 
 // stores looks into the address stores of the host-local plugin, the one whose form is common ground:

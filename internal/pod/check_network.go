@@ -10,8 +10,8 @@ import (
 )
 
 // addresses are those of all interfaces in a sandbox's network namespace.
-func (c *checker) addresses(id string) ([]netip.Addr, error) {
-	ns, err := pin.Open(c.Node.Paths.pin(id, pin.Net))
+func (c *checker) addresses(rec *SandboxRecord) ([]netip.Addr, error) {
+	ns, err := pin.Open(c.Node.pinPath(rec, pin.Net))
 	if err != nil {
 		return nil, err
 	}

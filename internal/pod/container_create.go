@@ -289,10 +289,17 @@ func (s *Containers) removeBundle(_ context.Context, _ *Sandbox, c *Container) e
 
 func (s *Containers) runtimeCreate(ctx context.Context, box *Sandbox, c *Container) error {
 	rec := c.Record()
-	request, err := s.runtimeRequest(ctx, box, c)
+	runtime, err := s.node.runtimeOf(ctx, box.Record())
 	if err != nil {
 		return err
 	}
+	config, err := s.node.bundleSpec(c.ID)
+	if err != nil {
+		return err
+	}
+	request := s.runtimeRequest(box, c)
+	request.Runtime = runtime.Path
+	request.Stdio.Owner = box.Record().hostUser(config.Process.User)
 	if rec.LogPath != "" {
 		if err := os.MkdirAll(filepath.Dir(rec.LogPath), 0o755); err != nil {
 			return err
@@ -323,29 +330,19 @@ func commandMissing(err error) error {
 	return err
 }
 
-func (s *Containers) runtimeRequest(ctx context.Context, box *Sandbox, c *Container) (supervisor.CreateRequest, error) {
+func (s *Containers) runtimeRequest(box *Sandbox, c *Container) supervisor.CreateRequest {
 	rec := c.Record()
-	runtime, err := s.node.Handlers.Find(ctx, box.Record().Handler)
-	if err != nil {
-		return supervisor.CreateRequest{}, err
-	}
-	config, err := s.node.bundleSpec(c.ID)
-	if err != nil {
-		return supervisor.CreateRequest{}, err
-	}
+	m := s.node.means(box.Record())
 	return supervisor.CreateRequest{
 		ID:            c.ID,
 		Bundle:        s.node.Paths.bundle(c.ID),
-		Runtime:       runtime.Path,
-		RuntimeRoot:   s.node.Paths.runtimeRoot(runtime.Name),
-		SystemdCgroup: s.node.Host.SystemdCgroup,
-		Stdio: supervisor.Stdio{
-			TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), LogPath: rec.LogPath,
-			Owner: box.Record().hostUser(config.Process.User),
-		},
-		ExitFile: s.node.Paths.exit(box.ID, c.ID),
-		Timeout:  runtimeTimeout,
-	}, nil
+		Runtime:       m.Runtime,
+		RuntimeRoot:   m.RuntimeRoot,
+		SystemdCgroup: m.SystemdCgroup,
+		Stdio:         supervisor.Stdio{TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), LogPath: rec.LogPath},
+		ExitFile:      s.node.Paths.exit(box.ID, c.ID),
+		Timeout:       runtimeTimeout,
+	}
 }
 
 // runtimeDelete ends what runs of the container and makes runtime and supervisor forget it. The
@@ -354,14 +351,7 @@ func (s *Containers) runtimeDelete(ctx context.Context, box *Sandbox, c *Contain
 	if c.settled {
 		return nil
 	}
-	handler, err := s.node.Handlers.Find(ctx, box.Record().Handler)
-	if err != nil {
-		return err
-	}
-	return s.node.Pinder.Delete(ctx, supervisor.DeleteRequest{
-		ID: c.ID, Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
-		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
-	})
+	return s.node.Pinder.Delete(ctx, s.node.deletion(box.Record(), c.ID))
 }
 
 func (s *Containers) created(_ context.Context, _ *Sandbox, c *Container) error {

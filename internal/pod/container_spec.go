@@ -75,11 +75,12 @@ func (s *Containers) buildSpec(box *Sandbox, c *Container) (*specs.Spec, error) 
 
 // hostFor is the node as the sandbox's runtime handler can use it.
 func (n *Node) hostFor(rec *SandboxRecord) (spec.Host, error) {
-	runtime, err := n.Handlers.Find(context.Background(), rec.Handler)
+	runtime, err := n.runtimeOf(context.Background(), rec)
 	if err != nil {
 		return spec.Host{}, err
 	}
 	h := n.Host
+	h.SystemdCgroup = n.SystemdCgroup(rec)
 	h.Seccomp = h.Seccomp && runtime.Seccomp
 	h.Features.RecursiveReadOnly = h.Features.RecursiveReadOnly && runtime.RecursiveReadOnly
 	h.Features.JoinedMappings = runtime.JoinedMappings

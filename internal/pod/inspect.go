@@ -18,7 +18,7 @@ func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
 	pins := map[string]string{}
 	for _, kind := range kindsInOrder {
 		if rec.kinds()&kind != 0 {
-			pins[kind.String()] = n.Paths.pin(rec.ID, kind)
+			pins[kind.String()] = n.pinPath(rec, kind)
 		}
 	}
 	if rec.Init.PID != 0 {

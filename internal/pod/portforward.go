@@ -117,7 +117,7 @@ func (r countingReader) Read(p []byte) (int, error) {
 func (s *Sandboxes) dial(ctx context.Context, rec *SandboxRecord, port int32) (*net.TCPConn, error) {
 	inside := func(fn func() error) error { return fn() }
 	if !rec.HostNetwork() {
-		ns, err := pin.Open(s.node.Paths.netNS(rec.ID))
+		ns, err := pin.Open(s.node.pinPath(rec, pin.Net))
 		if err != nil {
 			return nil, err
 		}

@@ -44,8 +44,22 @@ type SandboxRecord struct {
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	// Init is PID 1 of a pod that shares its PID namespace; zero otherwise.
 	Init Process `json:"init,omitzero"`
+	// Means are what it takes to remove the pod; zero in records of older versions.
+	Means Means `json:"means,omitzero"`
 	// SELinuxLevel keeps the pod apart from all others of the node; "" on a node without SELinux.
 	SELinuxLevel string `json:"selinuxLevel,omitempty"`
+}
+
+// Means is what it takes to stop and remove a pod and its containers, as it was when the pod was made: the
+// configuration of the node may have changed since.
+type Means struct {
+	// Runtime and RuntimeRoot are the OCI runtime's binary and its --root.
+	Runtime     string `json:"runtime"`
+	RuntimeRoot string `json:"runtimeRoot"`
+	// SystemdCgroup is the cgroup driver that all containers of the pod have.
+	SystemdCgroup bool `json:"systemdCgroup,omitempty"`
+	// NetNS is where the network namespace is pinned.
+	NetNS string `json:"netns,omitempty"`
 }
 
 // ContainerRecord is all that is known of a container; like SandboxRecord an immutable value.

@@ -30,8 +30,8 @@ type Recovery struct {
 
 	// rebooted are the containers that ran when the node went down; set by Load.
 	rebooted []*Container
-	// known are the containers that pinder has; set by Reconcile and Repair.
-	known atomic.Pointer[map[string]bool]
+	// known are the containers that pinder has; set by Reconcile, Repair and Check.
+	known atomic.Pointer[map[string]supervisor.ContainerState]
 }
 
 // Load reads all records into the book. It needs nothing but the records, so that exits which the
@@ -54,7 +54,7 @@ func (r *Recovery) Load() error {
 func (r *Recovery) loadSandbox(id string) {
 	rec := &SandboxRecord{}
 	entry, err := r.Node.Records.Get(sandboxKey(id), rec)
-	if errors.Is(err, fs.ErrNotExist) && r.onlyRemains(id) {
+	if errors.Is(err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
 		// Its record was deleted, the directory not yet; or made, and the record not yet. Names of it
 		// elsewhere, if any, are found by Reconcile.
 		if err := os.RemoveAll(r.Node.Paths.sandbox(id)); err != nil {
@@ -149,36 +149,30 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	known, err := r.Node.Pinder.Containers(ctx)
 	if err != nil {
 		r.Node.Log.Error("pinder's containers are not known", "error", err)
+	} else {
+		r.setKnown(known)
 	}
-	r.setKnown(known)
 	alive := map[string]supervisor.ContainerState{}
 	for _, c := range known {
 		alive[c.ID] = c
 	}
 	for _, c := range r.Book.Containers() {
 		r.reconcileContainer(ctx, c, alive)
-		delete(alive, c.ID)
 	}
 	for _, box := range r.Book.Sandboxes() {
 		r.reconcileSandbox(box)
-		delete(alive, box.ID)
+	}
+	unknown := r.eraseRemains()
+	for id, what := range unknown {
+		r.Node.Log.Warn("this has no record here; it is left alone, see pinfold check", "id", id, "found", what)
+	}
+	if len(unknown) > 0 {
+		r.Node.Log.Warn("unused image data is not swept: what has no record may use it")
+		return
 	}
 	if err := r.Node.Images.Sweep(ctx); err != nil {
 		r.Node.Log.Error("unused image data not swept", "error", err)
 	}
-	for id := range alive {
-		r.Node.Log.Warn("pinder holds a container without a record; removing it", "container", id)
-		r.eraseUnowned(id)
-	}
-	r.eraseUnownedNames()
-}
-
-func (r *Recovery) setKnown(list []supervisor.ContainerState) {
-	known := map[string]bool{}
-	for _, c := range list {
-		known[c.ID] = true
-	}
-	r.known.Store(&known)
 }
 
 func (r *Recovery) reconcileContainer(ctx context.Context, c *Container, alive map[string]supervisor.ContainerState) {
@@ -231,12 +225,9 @@ func (r *Recovery) adopt(ctx context.Context, c *Container) bool {
 	if err != nil {
 		return false
 	}
-	request, err := r.Containers.runtimeRequest(ctx, box, c)
-	if err == nil {
-		_, err = r.Node.Pinder.Adopt(ctx, supervisor.AdoptRequest{
-			CreateRequest: request, PID: rec.Process.PID, StartTime: rec.Process.StartTime,
-		})
-	}
+	_, err = r.Node.Pinder.Adopt(ctx, supervisor.AdoptRequest{
+		CreateRequest: r.Containers.runtimeRequest(box, c), PID: rec.Process.PID, StartTime: rec.Process.StartTime,
+	})
 	if err != nil {
 		r.Node.Log.Error("running container not adopted", "container", c.ID, "error", err)
 	}
@@ -272,7 +263,7 @@ func (r *Recovery) broken(rec *SandboxRecord) string {
 		if kind != pin.PID && rec.kinds()&kind == 0 {
 			continue
 		}
-		ns, err := pin.Open(r.Node.Paths.pin(rec.ID, kind))
+		ns, err := pin.Open(r.Node.pinPath(rec, kind))
 		if err != nil {
 			return fmt.Sprintf("its %s namespace is gone: %v", kind, err)
 		}
@@ -326,44 +317,4 @@ func (s *Containers) pay(ctx context.Context, c *Container) error {
 		return s.settle(ctx, c)
 	}
 	return nil
-}
-
-// eraseUnownedNames finds names of ours that no record owns any more and removes them. Only
-// directories of this instance are looked at.
-func (r *Recovery) eraseUnownedNames() {
-	for id := range r.names() {
-		if !r.recorded(id) && !r.busy(id) {
-			r.eraseUnowned(id)
-		}
-	}
-}
-
-// eraseUnowned removes all that an ID implies, be it a sandbox's or a container's.
-func (r *Recovery) eraseUnowned(id string) {
-	err := errors.Join(
-		r.deleteUnowned(id),
-		r.Node.Mounts.Unmount(id),
-		os.RemoveAll(r.Node.Paths.bundle(id)),
-		r.Sandboxes.unpin(context.Background(), newSandbox(&SandboxRecord{ID: id})),
-		os.RemoveAll(r.Node.Paths.sandbox(id)),
-	)
-	if err != nil {
-		r.Node.Log.Error("leftovers not removed", "id", id, "error", err)
-	}
-}
-
-// deleteUnowned makes pinder and runtime forget a container. Which runtime made it only pinder may
-// know; the default one is named for the case that it does not.
-func (r *Recovery) deleteUnowned(id string) error {
-	if _, err := os.Stat(r.Node.Paths.bundle(id)); err != nil && !(*r.known.Load())[id] {
-		return nil
-	}
-	handler, err := r.Node.Handlers.Find(context.Background(), "")
-	if err != nil {
-		return err
-	}
-	return r.Node.Pinder.Delete(context.Background(), supervisor.DeleteRequest{
-		ID: id, Runtime: handler.Path, RuntimeRoot: r.Node.Paths.runtimeRoot(handler.Name),
-		SystemdCgroup: r.Node.Host.SystemdCgroup, Timeout: runtimeTimeout,
-	})
 }

@@ -134,7 +134,7 @@ func (n *Node) forSpec(r *SandboxRecord) spec.Sandbox {
 		if r.kinds()&kind == 0 {
 			return ""
 		}
-		return n.Paths.pin(r.ID, kind)
+		return n.pinPath(r, kind)
 	}
 	s := spec.Sandbox{
 		ID:     r.ID,

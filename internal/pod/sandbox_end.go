@@ -149,8 +149,10 @@ func (n *Node) cgroupParent(r *SandboxRecord) string {
 	if parent := r.Config.GetLinux().GetCgroupParent(); parent != "" {
 		return parent
 	}
-	if n.Host.SystemdCgroup {
-		return spec.DefaultCgroupParent(n.Host) // systemd removes scopes and empty slices by itself
+	if n.SystemdCgroup(r) {
+		h := n.Host
+		h.SystemdCgroup = true
+		return spec.DefaultCgroupParent(h) // systemd removes scopes and empty slices by itself
 	}
 	return ownGroup + r.ID
 }

@@ -25,14 +25,15 @@ func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
 	if err := s.writeInitBundle(rec); err != nil {
 		return err
 	}
-	handler, err := s.node.Handlers.Find(ctx, rec.Handler)
+	runtime, err := s.node.runtimeOf(ctx, rec)
 	if err != nil {
 		return err
 	}
+	m := s.node.means(rec)
 	created, err := s.node.Pinder.Create(ctx, supervisor.CreateRequest{
 		ID: rec.ID, Bundle: s.node.Paths.bundle(rec.ID),
-		Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
-		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
+		Runtime: runtime.Path, RuntimeRoot: m.RuntimeRoot,
+		SystemdCgroup: m.SystemdCgroup, Timeout: runtimeTimeout,
 		Stdio: supervisor.Stdio{Owner: rec.hostUser(specs.User{})},
 	})
 	if err != nil {
@@ -144,15 +145,7 @@ func (s *Sandboxes) endInit(ctx context.Context, box *Sandbox) error {
 	if !rec.SharesPID() {
 		return nil
 	}
-	handler, err := s.node.Handlers.Find(ctx, rec.Handler)
-	if err != nil {
-		return err
-	}
-	err = s.node.Pinder.Delete(ctx, supervisor.DeleteRequest{
-		ID: rec.ID, Runtime: handler.Path, RuntimeRoot: s.node.Paths.runtimeRoot(handler.Name),
-		SystemdCgroup: s.node.Host.SystemdCgroup, Timeout: runtimeTimeout,
-	})
-	if err != nil {
+	if err := s.node.Pinder.Delete(ctx, s.node.deletion(rec, rec.ID)); err != nil {
 		return err
 	}
 	return os.RemoveAll(s.node.Paths.bundle(rec.ID))

@@ -54,6 +54,7 @@ func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig
 		return "", err
 	}
 	rec := &SandboxRecord{ID: newID(), State: Creating, Created: time.Now(), Config: SandboxConfig{config}, Handler: runtime.Name}
+	rec.Means = s.node.meansNow(rec.ID, runtime)
 	key := identity(config.GetMetadata())
 	id, err := s.runs.Do(ctx, key, func(ctx context.Context) (string, error) {
 		if box := s.book.ready(key); box != nil {
@@ -120,7 +121,7 @@ func (s *Sandboxes) planNetwork(rec *SandboxRecord) error {
 		Namespace:    config.GetMetadata().GetNamespace(),
 		Name:         config.GetMetadata().GetName(),
 		UID:          config.GetMetadata().GetUid(),
-		NetNS:        s.node.Paths.netNS(rec.ID),
+		NetNS:        rec.Means.NetNS,
 		PortMappings: portMappings(config.GetPortMappings()),
 		DNS:          dns(config.GetDnsConfig()),
 		Annotations:  config.GetAnnotations(),
@@ -158,7 +159,7 @@ func (s *Sandboxes) forget(_ context.Context, box *Sandbox) error {
 	s.removeCgroup(box)
 	// Where the network step was never come to, its undoing was not asked for, and no plugin is owed
 	// anything although the plan in the record says so: see unpin.
-	if err := pin.Unpin(s.node.Paths.netNS(box.ID)); err != nil {
+	if err := pin.Unpin(s.node.pinPath(box.Record(), pin.Net)); err != nil {
 		return err
 	}
 	if err := s.node.Records.Delete(sandboxKey(box.ID)); err != nil {
@@ -191,7 +192,7 @@ func (s *Sandboxes) makeNamespaces(_ context.Context, box *Sandbox) error {
 		if kinds&kind == 0 {
 			continue
 		}
-		if err := member(set, kind).Pin(s.node.Paths.pin(box.ID, kind)); err != nil {
+		if err := member(set, kind).Pin(s.node.pinPath(rec, kind)); err != nil {
 			return err
 		}
 	}
@@ -225,7 +226,7 @@ func (s *Sandboxes) unpin(_ context.Context, box *Sandbox) error {
 		if kind == pin.Net && owed {
 			continue
 		}
-		if err := pin.Unpin(s.node.Paths.pin(box.ID, kind)); err != nil {
+		if err := pin.Unpin(s.node.pinPath(box.Record(), kind)); err != nil {
 			return err
 		}
 	}
@@ -267,7 +268,7 @@ func (s *Sandboxes) detach(ctx context.Context, box *Sandbox) error {
 		return nil
 	}
 	attachment := *rec.Network
-	netns := s.node.Paths.netNS(box.ID)
+	netns := s.node.pinPath(rec, pin.Net)
 	if ns, err := pin.Open(netns); err == nil {
 		ns.Close()
 	} else {

@@ -31,7 +31,7 @@ func (s *Sandboxes) applyIn(box *Sandbox, kind pin.Kind, uid int, settings []spe
 	if len(settings) == 0 {
 		return nil
 	}
-	ns, err := pin.Open(s.node.Paths.pin(box.ID, kind))
+	ns, err := pin.Open(s.node.pinPath(box.Record(), kind))
 	if err != nil {
 		return err
 	}

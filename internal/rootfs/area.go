@@ -197,6 +197,13 @@ func (a *Area) List() ([]string, error) {
 	return ids, nil
 }
 
+// Mounted reports whether anything is mounted for id.
+func (a *Area) Mounted(id string) (bool, error) {
+	dir := filepath.Join(a.dir, id)
+	found, err := readMounts(func(m mountEntry) bool { return within(m.point, dir) })
+	return len(found) > 0, err
+}
+
 // idPattern keeps ids usable as one path element: no slash, no "." and "..".
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,199}$`)
 

@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/config"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/record"
+)
+
+// claim makes root, state directory and sockets this daemon's own for as long as it lives, before anything in them
+// is looked at or changed. What another daemon has, or what belongs to another root, is an error.
+func claim(c *config.Config, paths pod.Paths, log *slog.Logger) (release func(), err error) {
+	var held []func()
+	unlockAll := func() {
+		for _, unlock := range held {
+			unlock()
+		}
+	}
+	defer func() {
+		if err != nil {
+			unlockAll()
+		}
+	}()
+	for _, file := range lockFiles(c) {
+		if err := os.MkdirAll(filepath.Dir(file.path), 0o711); err != nil {
+			return nil, err
+		}
+		unlock, err := lock(file.path, file.of)
+		if err != nil {
+			return nil, err
+		}
+		held = append(held, unlock)
+	}
+	for _, socket := range []string{c.Socket, c.NRISocket} {
+		if err := vacant(socket); err != nil {
+			return nil, err
+		}
+	}
+	boot, err := record.BootID()
+	if err != nil {
+		return nil, err
+	}
+	return unlockAll, paths.Claim(boot, func(err error) {
+		log.Warn("what is in the state directory cannot be told from another root's until this is mended", "error", err)
+	})
+}
+
+type lockFile struct{ path, of string }
+
+func lockFiles(c *config.Config) []lockFile {
+	files := []lockFile{
+		{filepath.Join(c.Root, "pinfoldd.lock"), "root " + c.Root},
+		{filepath.Join(c.State, "pinfoldd.lock"), "state directory " + c.State},
+		{c.Socket + ".lock", "socket " + c.Socket},
+	}
+	if c.NRISocket != "" {
+		files = append(files, lockFile{c.NRISocket + ".lock", "NRI socket " + c.NRISocket})
+	}
+	return files
+}
+
+// lock makes sure that one daemon works on what the file stands for. The lock ends with the process: it is a
+// record lock (fcntl_locking(2)), which children do not inherit. One of flock(2) belongs to the open file,
+// and would be held on by a child that a killed daemon had forked and that had not come to its exec(2) yet.
+func lock(path, of string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	want := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &want); err != nil {
+		owner := ""
+		if unix.FcntlFlock(f.Fd(), unix.F_GETLK, &want) == nil && want.Type != unix.F_UNLCK {
+			owner = fmt.Sprintf(" (pid %d)", want.Pid)
+		}
+		f.Close()
+		return nil, fmt.Errorf("another pinfoldd%s has the %s: %w: %w", owner, of, err, errdefs.ErrFailedPrecondition)
+	}
+	return func() { f.Close() }, nil
+}
+
+// vacant reports who serves on the socket at path, or that there is something else than a socket.
+func vacant(path string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("%s is there and is no socket; nothing was touched: %w", path, errdefs.ErrFailedPrecondition)
+	}
+	conn, err := net.DialTimeout("unix", path, dialTimeout)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return nil // its process is gone
+	}
+	if err != nil {
+		return fmt.Errorf("the socket %s may be in use: %w: %w", path, err, errdefs.ErrFailedPrecondition)
+	}
+	defer conn.Close()
+	return fmt.Errorf("another program%s serves on the socket %s: %w", peer(conn), path, errdefs.ErrFailedPrecondition)
+}
+
+// dialTimeout bounds the look at a socket that is there already.
+const dialTimeout = 2 * time.Second
+
+// peer names the process that listens at the other end, "" if it cannot be told.
+func peer(conn net.Conn) string {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return ""
+	}
+	name := ""
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			name = fmt.Sprintf(" (pid %d)", cred.Pid)
+		}
+	})
+	return name
+}
+
+// listen makes the socket. The daemon holds its lock, and what was there is a dead one's. The returned function
+// removes the path, if it is still this socket's.
+func listen(path string) (l *net.UnixListener, remove func(), err error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
+	}
+	l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, nil, err
+	}
+	// Go would remove whatever is at the path by then.
+	l.SetUnlinkOnClose(false)
+	made, err := os.Lstat(path)
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	remove = func() {
+		if now, err := os.Lstat(path); err == nil && os.SameFile(made, now) {
+			_ = os.Remove(path)
+		}
+	}
+	return l, remove, os.Chmod(path, 0o660)
+}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -88,4 +89,90 @@ func TestARuntimeThatCannotTellItsFeaturesStillConfinesContainers(t *testing.T) 
 	}
 	n.endPod(pod)
 	n.check(os.RemoveAll(n.path("state/runtime/mute")))
+}
+
+// endPinder kills both halves of pinder at once, so that neither can replace the other.
+func (n *node) endPinder() {
+	n.t.Helper()
+	var pids []int
+	for _, line := range n.processes() {
+		var pid int
+		_, command, _ := strings.Cut(line, ": ")
+		if _, err := fmt.Sscanf(line, "process %d:", &pid); err == nil && strings.HasPrefix(command, "pinder ") && strings.Contains(command, "--state") {
+			pids = append(pids, pid)
+		}
+	}
+	for _, signal := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
+		for _, pid := range pids {
+			n.check(unix.Kill(pid, signal))
+		}
+	}
+}
+
+func TestPodsOfAHandlerThatIsGoneAreStoppedAndRemoved(t *testing.T) {
+	t.Parallel()
+	for name, goes := range map[string]struct{ configured, binary, pinder bool }{
+		"it is not configured": {binary: true, pinder: true},
+		"its binary is gone":   {configured: true, pinder: true},
+		"both are":             {pinder: true},
+		"it is not configured, and pinder forgot its own": {binary: true},
+		"both are, and pinder forgot its own":             {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			other := n.path("other-runtime")
+			copyFile(t, binaries.runtime, other)
+			n.flags = []string{"--runtime", "other=" + other}
+			n.launch()
+			n.loadImage()
+			pods, containers := n.podsOf("other")
+			n.kill()
+			if !goes.pinder {
+				n.endPinder()
+			}
+			if !goes.binary {
+				n.check(os.Remove(other))
+			}
+			if !goes.configured {
+				n.flags = nil
+			}
+			n.launch()
+			for i, pod := range pods {
+				if s, err := n.containerStatus(containers[i]); err != nil || s.GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
+					t.Errorf("it does not run on: %v, %v", s, err)
+				}
+				_, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: sleeper("d")})
+				if status.Code(err) != codes.FailedPrecondition {
+					t.Errorf("another container: %v", err)
+				}
+			}
+			n.end(containers[0])
+			for _, pod := range pods {
+				n.endPod(pod)
+			}
+			if left, _ := os.ReadDir(n.path("state/runtime/other")); len(left) > 0 {
+				t.Errorf("the runtime's state has %v", left)
+			}
+			n.check(os.RemoveAll(n.path("state/runtime/other")))
+			n.expectCheck(0)
+		})
+	}
+}
+
+// podsOf makes pods of a handler, of the kinds that end in different ways, and a container in each.
+func (n *node) podsOf(handler string) (pods, containers []string) {
+	for pod, options := range map[string][]string{"plain": nil, "shared": {"userns", "shared-pid"}, "host": nil} {
+		config := n.podConfig(pod, options...)
+		c := containerConfig("c", "sh", "-c", "sleep 1000 & sleep 1000")
+		if pod == "host" {
+			config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_NODE
+			securityContext(c).NamespaceOptions = &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_NODE}
+		}
+		run, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+		n.check(err)
+		pods = append(pods, run.PodSandboxId)
+		containers = append(containers, n.runContainerOf(run.PodSandboxId, c))
+	}
+	return pods, containers
 }

@@ -2,11 +2,9 @@ package cri
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -57,7 +55,7 @@ func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerSt
 	}
 	rec := c.Record()
 	if !visible(rec.State) {
-		return nil, fmt.Errorf("container %s is %s: %w", rec.ID, rec.State, errdefs.ErrNotFound)
+		return nil, &pod.MissingError{Kind: "container", ID: req.GetContainerId(), Why: "is " + string(rec.State)}
 	}
 	resp := &runtimeapi.ContainerStatusResponse{Status: r.containerStatus(rec)}
 	if req.GetVerbose() {

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/pinfold-run/pinfold/internal/image"
@@ -93,7 +95,41 @@ func translateErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, hand
 		}
 	}()
 	resp, err = handle(ctx, req)
-	return resp, ToStatus(err)
+	return resp, answer(req, err)
+}
+
+// answer is ToStatus for the answer to a request. A kubelet that stops, removes or looks at an object takes NotFound
+// for the object's absence, and forgets it. So NotFound is only said of the object that the request is about, and
+// not because something was missing inside: a file, a handler, another object. Requests that make something of
+// parts that they name may say it of any part.
+func answer(req any, err error) error {
+	translated := ToStatus(err)
+	s := status.Convert(translated)
+	if s.Code() != codes.NotFound || makes(req) {
+		return translated
+	}
+	var missing *pod.MissingError
+	switch r := req.(type) {
+	case interface{ GetContainerId() string }:
+		if errors.As(err, &missing) && missing.ID == r.GetContainerId() {
+			return translated
+		}
+	case interface{ GetPodSandboxId() string }:
+		if errors.As(err, &missing) && missing.ID == r.GetPodSandboxId() {
+			return translated
+		}
+	case *wrapperspb.StringValue: // the operator's own command (package admin), which tells no codes apart
+		return translated
+	}
+	return status.Error(codes.FailedPrecondition, s.Message())
+}
+
+func makes(req any) bool {
+	switch req.(type) {
+	case *runtimeapi.RunPodSandboxRequest, *runtimeapi.CreateContainerRequest, *runtimeapi.PullImageRequest:
+		return true
+	}
+	return false
 }
 
 // translateStreamErrors does the same for streams.

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/pod"
@@ -76,5 +77,60 @@ func TestAPanicIsThatRequestsErrorOnly(t *testing.T) {
 	_, err := translateErrors(context.Background(), nil, nil, func(context.Context, any) (any, error) { panic("bad day") })
 	if status.Code(err) != codes.Internal {
 		t.Errorf("got %v", err)
+	}
+}
+
+// requests are all that look at, change or remove one pod or container.
+func requests(id string) []any {
+	return []any{
+		&runtimeapi.StopPodSandboxRequest{PodSandboxId: id},
+		&runtimeapi.RemovePodSandboxRequest{PodSandboxId: id},
+		&runtimeapi.PodSandboxStatusRequest{PodSandboxId: id},
+		&runtimeapi.PodSandboxStatsRequest{PodSandboxId: id},
+		&runtimeapi.PortForwardRequest{PodSandboxId: id},
+		&runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: id},
+		&runtimeapi.StartContainerRequest{ContainerId: id},
+		&runtimeapi.StopContainerRequest{ContainerId: id},
+		&runtimeapi.RemoveContainerRequest{ContainerId: id},
+		&runtimeapi.ContainerStatusRequest{ContainerId: id},
+		&runtimeapi.ContainerStatsRequest{ContainerId: id},
+		&runtimeapi.UpdateContainerResourcesRequest{ContainerId: id},
+		&runtimeapi.ExecSyncRequest{ContainerId: id},
+		&runtimeapi.ExecRequest{ContainerId: id},
+		&runtimeapi.AttachRequest{ContainerId: id},
+		&runtimeapi.ReopenContainerLogRequest{ContainerId: id},
+		&runtimeapi.CheckpointContainerRequest{ContainerId: id},
+	}
+}
+
+func TestNotFoundIsSaidOnlyOfTheObjectOfTheRequest(t *testing.T) {
+	const id = "4f1c"
+	own := &pod.MissingError{Kind: "object", ID: id}
+	for _, inner := range []error{
+		errdefs.ErrNotFound,
+		fmt.Errorf("runtime handler %q is not configured: %w", "other", errdefs.ErrNotFound),
+		&pod.MissingError{Kind: "sandbox", ID: "another"},
+	} {
+		wrapped := &steps.Error{Operation: "Op", Object: "x", Step: "s", Cause: fmt.Errorf("around: %w", inner)}
+		for _, req := range append(requests(id), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: id}}) {
+			got := status.Convert(answer(req, wrapped))
+			if got.Code() != codes.FailedPrecondition || got.Message() != wrapped.Error() {
+				t.Errorf("%T, %v: %v", req, inner, got)
+			}
+		}
+		// What is made of parts may lack any of them.
+		for _, req := range []any{&runtimeapi.RunPodSandboxRequest{}, &runtimeapi.CreateContainerRequest{PodSandboxId: id}, &runtimeapi.PullImageRequest{}} {
+			if got := status.Code(answer(req, wrapped)); got != codes.NotFound {
+				t.Errorf("%T, %v: %v", req, inner, got)
+			}
+		}
+	}
+	for _, req := range requests(id) {
+		if got := status.Code(answer(req, fmt.Errorf("around: %w", own))); got != codes.NotFound {
+			t.Errorf("%T of what is not there: %v", req, got)
+		}
+		if answer(req, nil) != nil {
+			t.Errorf("%T: no error became one", req)
+		}
 	}
 }

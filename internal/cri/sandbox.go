@@ -3,10 +3,8 @@ package cri
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
-	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
@@ -47,7 +45,7 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandbox
 	}
 	rec := box.Record()
 	if !visible(rec.State) {
-		return nil, fmt.Errorf("sandbox %s is %s: %w", rec.ID, rec.State, errdefs.ErrNotFound)
+		return nil, &pod.MissingError{Kind: "sandbox", ID: req.GetPodSandboxId(), Why: "is " + string(rec.State)}
 	}
 	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(rec), Timestamp: at}
 	for _, c := range r.Book.ContainersOf(box.ID) {

@@ -127,7 +127,7 @@ func (s *supervisor) existing(r *protocol.Create, deadline time.Time) (*protocol
 
 // undoCreate removes what a failed creation left. The caller holds p's op lock.
 func (s *supervisor) undoCreate(p *process) {
-	if err := p.erase(time.Now().Add(30 * time.Second)); err != nil {
+	if err := p.erase(p.snapshot().Runtime, time.Now().Add(30*time.Second)); err != nil {
 		logf("undo create: container %s: %v", p.snapshot().ID, err)
 	}
 	p.discard()

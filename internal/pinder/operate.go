@@ -3,6 +3,7 @@ package pinder
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,13 @@ func (s *supervisor) killAll(r protocol.Call) error {
 	if h := p.get(kindPidfd); h != nil {
 		_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
 	}
+	if notStarted(err) {
+		logf("%s: %v: killing by hand", p.describe(), err)
+		for _, dir := range groupDirs(r.ID, append(statedGroups(filepath.Join(m.Runtime.Root, r.ID)), m.Cgroup.Path)) {
+			killGroup(dir)
+		}
+		return nil
+	}
 	if err != nil && !p.gone() {
 		return wrapCall("kill", p, err)
 	}
@@ -135,7 +143,16 @@ func (s *supervisor) delete(r protocol.Delete) error {
 		return nil
 	}
 	s.strays.await(r.ID, deadline)
-	if err := p.erase(deadline); err != nil {
+	err = p.erase(m.Runtime, deadline)
+	if notStarted(err) && r.Runtime.Binary != m.Runtime.Binary {
+		// The daemon knows where the runtime is now.
+		err = p.erase(protocol.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
+	}
+	if notStarted(err) {
+		logf("%s: %v: deleting it by hand", p.describe(), err)
+		err = deleteByHand(m.Runtime, m.ID, m.Cgroup.Path, deadline)
+	}
+	if err != nil {
 		return wrapCall("delete", p, err)
 	}
 	if m.PID != 0 && !p.awaitExit(deadline) {
@@ -156,10 +173,10 @@ const killWait = time.Second
 // erase has the runtime delete the container. Its process is ended and awaited here first where there is one:
 // "runc delete --force" sleeps 100 ms before it looks whether what it has killed is gone, also when nothing
 // was left to kill.
-func (p *process) erase(deadline time.Time) error {
+func (p *process) erase(runtime protocol.Runtime, deadline time.Time) error {
 	m := p.snapshot()
 	remove := func(args ...string) error {
-		_, err := p.sup.runRuntime(nil, m.Runtime, call{step: "delete", args: append(args, m.ID), deadline: deadline})
+		_, err := p.sup.runRuntime(nil, runtime, call{step: "delete", args: append(args, m.ID), deadline: deadline})
 		return err
 	}
 	if h := p.get(kindPidfd); h != nil && !p.hasExited() {
@@ -172,7 +189,7 @@ func (p *process) erase(deadline time.Time) error {
 }
 
 func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error {
-	if r.Runtime.Binary == "" {
+	if r.Runtime.Root == "" {
 		return nil
 	}
 	s.strays.await(r.ID, deadline)
@@ -180,6 +197,10 @@ func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error 
 	_, err := s.runRuntime(nil, r.Runtime, call{
 		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
 	})
+	if notStarted(err) {
+		logf("container %s: %v: deleting it by hand", r.ID, err)
+		err = deleteByHand(r.Runtime, r.ID, "", deadline)
+	}
 	if err != nil {
 		return protocol.Errorf(protocol.CodeInternal, "runtime delete: container %s: %v", r.ID, err)
 	}

@@ -45,6 +45,8 @@ type call struct {
 type callError struct {
 	text    string
 	timeout bool
+	// notStarted: the runtime could not be run.
+	notStarted bool
 }
 
 func (e *callError) Error() string { return e.text }
@@ -111,7 +113,7 @@ func forkRuntime(rt protocol.Runtime, logPath string, output int, c call) (pid, 
 		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
 	if err != nil {
-		return 0, 0, &callError{text: fmt.Sprintf("start %s: %v", rt.Binary, err)}
+		return 0, 0, &callError{text: fmt.Sprintf("start %s: %v", rt.Binary, err), notStarted: true}
 	}
 	if pidfd < 0 {
 		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {

@@ -114,7 +114,7 @@ func (b *Book) admit(c *Container) error {
 	defer b.mu.Unlock()
 	s, ok := b.sandboxes[c.Sandbox]
 	if !ok {
-		return fmt.Errorf("sandbox %s: %w", c.Sandbox, errdefs.ErrNotFound)
+		return &MissingError{Kind: "sandbox", ID: c.Sandbox}
 	}
 	if state := s.Record().State; state != Ready {
 		return fmt.Errorf("sandbox %s is %s, not ready: %w", c.Sandbox, state, errdefs.ErrFailedPrecondition)
@@ -134,6 +134,27 @@ func (b *Book) dropContainer(id string) {
 	defer b.mu.Unlock()
 	delete(b.containers, id)
 }
+
+// MissingError says that the pod or container of that ID, or of an ID that begins so, is not on this node. It is of
+// the class ErrNotFound. To clients, for whom the absence of what they want to be rid of is a success, no other
+// error of that class says so.
+type MissingError struct {
+	// Kind is "sandbox" or "container".
+	Kind, ID string
+	// Why says more, for people; it may be empty.
+	Why string
+}
+
+// Error implements error.
+func (e *MissingError) Error() string {
+	if e.Why != "" {
+		return fmt.Sprintf("%s %s %s: %v", e.Kind, e.ID, e.Why, errdefs.ErrNotFound)
+	}
+	return fmt.Sprintf("%s %s: %v", e.Kind, e.ID, errdefs.ErrNotFound)
+}
+
+// Unwrap returns the class.
+func (e *MissingError) Unwrap() error { return errdefs.ErrNotFound }
 
 func find[T any](all map[string]T, kind, id string) (T, error) {
 	var found T
@@ -155,7 +176,7 @@ func find[T any](all map[string]T, kind, id string) (T, error) {
 	case 1:
 		return found, nil
 	case 0:
-		return none, fmt.Errorf("%s %s: %w", kind, id, errdefs.ErrNotFound)
+		return none, &MissingError{Kind: kind, ID: id}
 	default:
 		return none, fmt.Errorf("%s ID %s is ambiguous: %d begin with it: %w", kind, id, matches, errdefs.ErrInvalidArgument)
 	}

@@ -60,8 +60,11 @@ func (n *Node) runtimeOf(ctx context.Context, rec *SandboxRecord) (handler.Handl
 func (n *Node) deletion(rec *SandboxRecord, id string) supervisor.DeleteRequest {
 	m := n.means(rec)
 	if _, err := os.Stat(m.Runtime); err != nil {
-		if path, ok := n.Handlers.Path(rec.Handler); ok {
+		path, ok := n.Handlers.Path(rec.Handler)
+		if ok {
 			m.Runtime = path
+		} else {
+			n.Log.Warn("the OCI runtime is gone; pinder removes what it made without it", "object", id, "handler", rec.Handler, "binary", m.Runtime)
 		}
 	}
 	return supervisor.DeleteRequest{

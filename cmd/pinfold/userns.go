@@ -2,13 +2,17 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strconv"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
 // podIDs is how many ids a pod gets, as in Kubernetes.
@@ -34,18 +38,20 @@ func parseRange(text string) (idRange, error) {
 	return idRange{f, c}, nil
 }
 
+// maxSubordinate bounds such a file, in bytes.
+const maxSubordinate = 4 << 20
+
 // subordinate reads subuid(5) or subgid(5): the ranges of pinfold, else those of root.
 func subordinate(file string) ([]idRange, error) {
-	f, err := os.Open(file)
-	if os.IsNotExist(err) {
+	data, err := regular.Read(file, maxSubordinate)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	of := map[string][]idRange{}
-	lines := bufio.NewScanner(f)
+	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		owner, text, ok := strings.Cut(strings.TrimSpace(lines.Text()), ":")
 		if !ok || strings.HasPrefix(owner, "#") {

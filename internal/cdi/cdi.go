@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,6 +16,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	vendor "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
 // DefaultDirs are where vendors put their specifications; one in a later directory outweighs one in an
@@ -44,6 +48,9 @@ func Inject(config *specs.Spec, dirs, names []string) error {
 		return nil
 	}
 	names = unique(names)
+	if err := readable(dirs); err != nil {
+		return fmt.Errorf("CDI: %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
 	cache, err := cdi.NewCache(cdi.WithAutoRefresh(false), cdi.WithSpecDirs(dirs...))
 	if err != nil {
 		return fmt.Errorf("CDI: %w", err)
@@ -58,6 +65,22 @@ func Inject(config *specs.Spec, dirs, names []string) error {
 	}
 	if inUserNS(config) {
 		bind(config, hostPaths(cache, names))
+	}
+	return nil
+}
+
+// readable refuses specifications that are no files: the library would wait in the open of a FIFO for ever.
+func readable(dirs []string) error {
+	for _, dir := range dirs {
+		entries, _ := os.ReadDir(dir) // the library says what is wrong with a directory
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); e.IsDir() || ext != ".json" && ext != ".yaml" {
+				continue
+			}
+			if err := regular.Check(filepath.Join(dir, e.Name())); errors.Is(err, regular.ErrNotRegular) {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/cdi"
 )
@@ -95,5 +97,22 @@ func TestAnnotationsNameDevices(t *testing.T) {
 	}
 	if _, err := cdi.Annotated(map[string]string{"cdi.k8s.io/a": "gpu"}); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "gpu") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestASpecificationThatIsNoFileIsNotWaitedFor(t *testing.T) {
+	dir := vendorDir(t, oneDevice)
+	if err := unix.Mkfifo(filepath.Join(dir, "b.yaml"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cdi.Inject(config(), []string{dir}, []string{"vendor.example/thing=a"}) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "b.yaml is a FIFO") {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("waits")
 	}
 }

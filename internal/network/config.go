@@ -14,6 +14,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
 // maxConfSize bounds a configuration file. A larger one is no configuration.
@@ -63,7 +65,7 @@ func firstConf(dir string) (string, error) {
 // readConf reads a list, or a single plugin's configuration and makes a list
 // of it. The content tells which it is, not the name.
 func readConf(file string) (*libcni.NetworkConfigList, error) {
-	data, err := readLimited(file, maxConfSize)
+	data, err := regular.Read(file, maxConfSize)
 	if err != nil {
 		return nil, err
 	}
@@ -211,18 +213,4 @@ func requirePlugins(list *libcni.NetworkConfigList, dirs []string) error {
 		}
 	}
 	return nil
-}
-
-func readLimited(file string, limit int64) ([]byte, error) {
-	fi, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	if fi.Size() > limit {
-		return nil, fmt.Errorf("%d bytes; at most %d are read", fi.Size(), limit)
-	}
-	return os.ReadFile(file)
 }

@@ -164,7 +164,7 @@ func TestFirstConfigurationByNameIsTheNetwork(t *testing.T) {
 		"no type":                        {map[string]string{"1.conflist": `{"name":"x","plugins":[{}]}`}, "", "missing 'type'"},
 		"bad version":                    {map[string]string{"1.conflist": `{"name":"x","cniVersion":"one","plugins":[{"type":"p"}]}`}, "", `cniVersion "one"`},
 		"empty file":                     {map[string]string{"1.conflist": ""}, "", "1.conflist"},
-		"too large":                      {map[string]string{"1.conflist": strings.Repeat(" ", maxConfSize+1)}, "", "at most"},
+		"too large":                      {map[string]string{"1.conflist": strings.Repeat(" ", maxConfSize+1)}, "", "more than"},
 		"a plugin's path":                {map[string]string{"1.conf": `{"name":"x","type":"../p"}`}, "", `"../p" is no name`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,7 @@ func checkCreate(r *protocol.Create) error {
 		{"bundle", r.Bundle, false},
 		{"runtime", r.Runtime.Binary, false},
 		{"runtime root", r.Runtime.Root, false},
+		{"log directory", r.LogDir, true},
 		{"log path", r.LogPath, true},
 		{"exit file", r.ExitFile, true},
 	} {
@@ -59,7 +60,7 @@ func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
 	deadline := deadlineIn(r.Runtime.TimeoutMillis)
 	p, err := s.newProcess(meta{
 		ID: r.ID, Phase: protocol.PhaseCreating, Runtime: r.Runtime, Bundle: r.Bundle,
-		TTY: r.TTY, LogPath: r.LogPath, ExitFile: r.ExitFile,
+		TTY: r.TTY, LogDir: r.LogDir, LogPath: r.LogPath, ExitFile: r.ExitFile,
 	})
 	if err != nil {
 		return nil, protocol.Errorf(protocol.CodeInternal, "create: container %s: %v", r.ID, err)
@@ -136,7 +137,7 @@ func (s *supervisor) undoCreate(p *process) {
 // createIn prepares the streams, calls the runtime, and begins to watch.
 func (p *process) createIn(r *protocol.Create, deadline time.Time) error {
 	fail := func(step string, err error) error {
-		return protocol.Errorf(protocol.CodeInternal, "%s: container %s: %v", step, r.ID, err)
+		return protocol.Errorf(codeOf(err), "%s: container %s: %v", step, r.ID, err)
 	}
 	child, err := p.prepareStreams(r)
 	defer child.close()
@@ -253,7 +254,7 @@ func (p *process) adoptMaster(fd int) error {
 // prepareStreams makes everything that is to exist before the runtime is called.
 func (p *process) prepareStreams(r *protocol.Create) (childEnds, error) {
 	if r.LogPath != "" {
-		fd, _, err := openLog(r.LogPath)
+		fd, _, err := openLog(r.LogDir, r.LogPath)
 		if err != nil {
 			return childEnds{}, err
 		}

@@ -42,7 +42,7 @@ func newLogged(t *testing.T) *logged {
 		t.Fatal(err)
 	}
 	p.set(kindStdout, h)
-	fd, _, err := openLog(l.path)
+	fd, _, err := openLog("", l.path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,6 +178,7 @@ type meta struct {
 	Bundle  string           `json:"bundle,omitempty"`
 	TTY     bool             `json:"tty,omitempty"`
 	Started bool             `json:"started,omitempty"` // the runtime's "start" succeeded
+	LogDir  string           `json:"logDir,omitempty"`
 	LogPath string           `json:"logPath,omitempty"`
 	LogLost bool             `json:"logLost,omitempty"`
 

@@ -91,27 +91,6 @@ func (p *process) privatePipe() error {
 	return nil
 }
 
-// openLog opens a log for writing at offsets. It says whether the file is new.
-func openLog(path string) (fd int, created bool, err error) {
-	const flags = unix.O_WRONLY | unix.O_CLOEXEC | unix.O_NOCTTY
-	for range 3 {
-		fd, err = unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, 0o640)
-		if err == nil {
-			return fd, true, nil
-		}
-		if !errors.Is(err, unix.EEXIST) {
-			break
-		}
-		if fd, err = unix.Open(path, flags, 0); !errors.Is(err, unix.ENOENT) {
-			break
-		}
-	}
-	if err != nil {
-		return -1, false, fmt.Errorf("open log %s: %w", path, err)
-	}
-	return fd, false, nil
-}
-
 // reopenLog continues in a new file at the log's path, at a record boundary. On
 // error the old file stays in use and no new file exists.
 func (s *supervisor) reopenLog(r protocol.Call) error {
@@ -119,13 +98,13 @@ func (s *supervisor) reopenLog(r protocol.Call) error {
 	if err != nil {
 		return err
 	}
-	path := p.snapshot().LogPath
-	if path == "" {
+	m := p.snapshot()
+	if m.LogPath == "" {
 		return protocol.Errorf(protocol.CodeFailedPrecondition, "reopen log: container %s has no log", r.ID)
 	}
-	fd, created, err := openLog(path)
+	fd, created, err := openLog(m.LogDir, m.LogPath)
 	if err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "reopen log: container %s: %v", r.ID, err)
+		return protocol.Errorf(codeOf(err), "reopen log: container %s: %v", r.ID, err)
 	}
 	p.out.Lock()
 	defer p.out.Unlock()
@@ -133,7 +112,7 @@ func (s *supervisor) reopenLog(r protocol.Call) error {
 	if err := p.settle(); err != nil {
 		_ = unix.Close(fd)
 		if created {
-			_ = os.Remove(path)
+			_ = os.Remove(m.LogPath)
 		}
 		return protocol.Errorf(protocol.CodeInternal, "reopen log: container %s: %v", r.ID, err)
 	}

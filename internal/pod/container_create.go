@@ -301,7 +301,7 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *Sandbox, c *Contain
 	request.Runtime = runtime.Path
 	request.Stdio.Owner = box.Record().hostUser(config.Process.User)
 	if rec.LogPath != "" {
-		if err := os.MkdirAll(filepath.Dir(rec.LogPath), 0o755); err != nil {
+		if err := makeLogDir(request.Stdio.LogDir, rec.Config.GetLogPath()); err != nil {
 			return err
 		}
 	}
@@ -316,6 +316,27 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *Sandbox, c *Contain
 	return s.node.changeContainer(c, func(r *ContainerRecord) {
 		r.Process = Process{PID: created.PID, StartTime: created.StartTime}
 	})
+}
+
+// makeLogDir makes the directories of a container's log where the kubelet has not. Below the pod's own, names may be a
+// container's doing (a log agent's volume), and lead nowhere else.
+func makeLogDir(dir, log string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	below := filepath.Dir(log)
+	if below == "." {
+		return nil
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	defer root.Close()
+	if err := root.MkdirAll(below, 0o755); err != nil {
+		return fmt.Errorf("log directory %s: %w", dir, err)
+	}
+	return nil
 }
 
 // commandMissing gives the class ErrNotFound to an error by which a runtime says that the image does not
@@ -339,9 +360,12 @@ func (s *Containers) runtimeRequest(box *Sandbox, c *Container) supervisor.Creat
 		Runtime:       m.Runtime,
 		RuntimeRoot:   m.RuntimeRoot,
 		SystemdCgroup: m.SystemdCgroup,
-		Stdio:         supervisor.Stdio{TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), LogPath: rec.LogPath},
-		ExitFile:      s.node.Paths.exit(box.ID, c.ID),
-		Timeout:       runtimeTimeout,
+		Stdio: supervisor.Stdio{
+			TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(),
+			LogDir: box.Record().Config.GetLogDirectory(), LogPath: rec.LogPath,
+		},
+		ExitFile: s.node.Paths.exit(box.ID, c.ID),
+		Timeout:  runtimeTimeout,
 	}
 }
 

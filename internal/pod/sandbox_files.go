@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/regular"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
@@ -96,9 +98,12 @@ func (s *Sandboxes) writeHosts(box *Sandbox) error {
 	return rec.write(s.node.files(rec).Hosts, hosts(rec.hostname(), rec.HostNetwork(), ips))
 }
 
+// maxNodeFile bounds what is taken from a file of the node's for a pod, in bytes.
+const maxNodeFile = 4 << 20
+
 func hosts(hostname string, hostNetwork bool, ips []netip.Addr) string {
 	if hostNetwork {
-		if own, err := os.ReadFile("/etc/hosts"); err == nil {
+		if own, err := regular.Read("/etc/hosts", maxNodeFile); err == nil {
 			return string(own)
 		}
 	}
@@ -115,8 +120,8 @@ func hosts(hostname string, hostNetwork bool, ips []netip.Addr) string {
 // asks for an empty file.
 func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
 	if dns == nil {
-		own, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil && !os.IsNotExist(err) {
+		own, err := regular.Read("/etc/resolv.conf", maxNodeFile)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
 		return string(own), nil

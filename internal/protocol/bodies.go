@@ -32,6 +32,8 @@ type Create struct {
 	Stdin    bool    `json:"stdin,omitempty"`
 	LogPath  string  `json:"logPath,omitempty"`
 	ExitFile string  `json:"exitFile,omitempty"`
+	// LogDir is the directory below which the log's path may have no symbolic link; absent, that of LogPath itself.
+	LogDir string `json:"logDir,omitempty"`
 	// Owner gets the pipes of the standard streams; absent, they are pinder's own.
 	Owner *Owner `json:"owner,omitempty"`
 }

@@ -55,8 +55,8 @@ func checkCgroupParent(f *faults, h Host, config *runtimeapi.PodSandboxConfig) {
 	if parent == "" {
 		return
 	}
-	if strings.ContainsRune(parent, 0) || slices.Contains(strings.Split(parent, "/"), "..") {
-		f.invalid(cgroupParentField, "%q contains \"..\" or NUL", parent)
+	if !isPrintable(parent) || slices.Contains(strings.Split(parent, "/"), "..") {
+		f.invalid(cgroupParentField, "%q contains \"..\" or a control character", parent)
 		return
 	}
 	if !h.SystemdCgroup {

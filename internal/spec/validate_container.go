@@ -18,10 +18,12 @@ var allowedMountOptions = []string{"noexec", "nodev", "nosuid", "noatime", "nodi
 // falls short. What needs the image (its user, its command) is left to Build.
 func ValidateContainer(h Host, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) error {
 	var f faults
-	checkNotEmpty(&f, "metadata.name", config.GetMetadata().GetName())
-	checkNotEmpty(&f, "image.image", config.GetImage().GetImage())
-	if p := config.GetLogPath(); p != "" && (path.IsAbs(p) || climbs(p) || path.Clean(p) == "." || strings.ContainsRune(p, 0)) {
-		f.invalid("log_path", "%q is not a path relative to the pod's log directory, without \"..\"", p)
+	checkName(&f, "metadata.name", config.GetMetadata().GetName())
+	if image := config.GetImage().GetImage(); !isPrintable(image) || image == "" {
+		f.invalid("image.image", "%q: must not be empty, nor have control characters", image)
+	}
+	if p := config.GetLogPath(); p != "" && (path.IsAbs(p) || climbs(p) || path.Clean(p) == "." || !isPrintable(p)) {
+		f.invalid("log_path", "%q is not a path relative to the pod's log directory, without \"..\" and control characters", p)
 	}
 	if dir := config.GetWorkingDir(); dir != "" && !path.IsAbs(dir) {
 		f.invalid("working_dir", "%q is not an absolute path", dir)

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -22,12 +21,12 @@ const (
 func ValidateSandbox(h Host, config *runtimeapi.PodSandboxConfig) error {
 	var f faults
 	meta := config.GetMetadata()
-	checkNotEmpty(&f, "metadata.name", meta.GetName())
-	checkNotEmpty(&f, "metadata.namespace", meta.GetNamespace())
-	checkNotEmpty(&f, "metadata.uid", meta.GetUid())
+	checkName(&f, "metadata.name", meta.GetName())
+	checkName(&f, "metadata.namespace", meta.GetNamespace())
+	checkName(&f, "metadata.uid", meta.GetUid())
 	checkHostname(&f, config.GetHostname())
-	if dir := config.GetLogDirectory(); dir != "" && (!path.IsAbs(dir) || climbs(dir)) {
-		f.invalid("log_directory", "%q is not an absolute path without \"..\"", dir)
+	if dir := config.GetLogDirectory(); dir != "" && (!path.IsAbs(dir) || climbs(dir) || !isPrintable(dir)) {
+		f.invalid("log_directory", "%q is not an absolute path without \"..\" and control characters", dir)
 	}
 	checkDNS(&f, config.GetDnsConfig())
 	checkPorts(&f, config.GetPortMappings())
@@ -47,12 +46,6 @@ func ValidateSandbox(h Host, config *runtimeapi.PodSandboxConfig) error {
 }
 
 func indexed(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
-
-func checkNotEmpty(f *faults, field, value string) {
-	if value == "" {
-		f.invalid(field, "%q: must not be empty", value)
-	}
-}
 
 // climbs reports whether a path has an element "..".
 func climbs(p string) bool { return slices.Contains(strings.Split(p, "/"), "..") }
@@ -87,7 +80,7 @@ func isHostname(name string) bool {
 // checkDNS refuses what would be another line, or no address, in resolv.conf(5).
 func checkDNS(f *faults, dns *runtimeapi.DNSConfig) {
 	for i, server := range dns.GetServers() {
-		if _, err := netip.ParseAddr(server); err != nil {
+		if !isAddress(server) {
 			f.invalid(indexed("dns_config.servers", i), "%q is not an IP address", server)
 		}
 	}
@@ -96,7 +89,7 @@ func checkDNS(f *faults, dns *runtimeapi.DNSConfig) {
 		words []string
 	}{{"dns_config.searches", dns.GetSearches()}, {"dns_config.options", dns.GetOptions()}} {
 		for i, word := range list.words {
-			if word == "" || strings.ContainsAny(word, " \t\r\n\x00") {
+			if !isWord(word) || strings.ContainsAny(word, ";#") { // of which a comment is made
 				f.invalid(indexed(list.field, i), "%q is not one word", word)
 			}
 		}
@@ -116,7 +109,7 @@ func checkPorts(f *faults, ports []*runtimeapi.PortMapping) {
 			f.invalid(field+".container_port", "%d is not in 1-%d", p.GetContainerPort(), maxPort)
 		}
 		if ip := p.GetHostIp(); ip != "" {
-			if _, err := netip.ParseAddr(ip); err != nil {
+			if !isAddress(ip) {
 				f.invalid(field+".host_ip", "%q is not an IP address", ip)
 			}
 		}

@@ -82,6 +82,54 @@ func sc(text string) string { return `{"linux": {"security_context": {` + text +
 
 func ns(text string) string { return sc(`"namespace_options": {` + text + `}`) }
 
+// TestANameIsNeverMore tries in every name of a pod what would be more than a name in a file, in the arguments of a
+// plugin, or in an identity that is made of several.
+func TestANameIsNeverMore(t *testing.T) {
+	more := []string{
+		`a\n1.2.3.4 evil`, `a\rb`, `a b`, `a\tb`, `a\u000bb`, `a\u0085b`, `a\u2028b`, `a\u00a0b`, `a\u0000b`, `a\u001b[2Jb`, `a\u202eb`,
+		`a/b`, `a;K8S_POD_NAMESPACE=kube-system`, `a=b`, ` `, `\n`, strings.Repeat("a", 254),
+	}
+	for _, field := range []string{"name", "namespace", "uid"} {
+		for _, name := range more {
+			config := podConfig(t, `{"metadata": {"`+field+`": "`+name+`"}}`)
+			refusal{name, "metadata." + field, ""}.check(t, ValidateSandbox(node, config), errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, name := range more {
+		config := containerConfig(t, `{"metadata": {"name": "`+name+`"}}`)
+		refusal{name, "metadata.name", ""}.check(t, ValidateContainer(node, podConfig(t), config), errdefs.ErrInvalidArgument)
+	}
+	for _, name := range []string{"podsandbox-for-x-1c3b", "kube-apiserver-node.domain", "Under_Score.1", "a:b@c", "größe", strings.Repeat("a", 253)} {
+		config := podConfig(t, `{"metadata": {"name": "`+name+`", "namespace": "`+name+`", "uid": "`+name+`"}}`)
+		if err := ValidateSandbox(node, config); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNoPartOfResolvConfIsMore does so for the configuration of DNS.
+func TestNoPartOfResolvConfIsMore(t *testing.T) {
+	for _, server := range []string{
+		`fe80::1%x\nnameserver 6.6.6.6`, `fe80::1%x y`, `fe80::1%`, `fe80::1%a;b`, `fe80::1%\u2028`, `fe80::1%interface-too-long`, `1.2.3.4\n`, ` 1.2.3.4`,
+		`1.2.3.4 5.6.7.8`, `1.2.3.4%eth0`, `1.2.3.4:53`, `[::1]`, ``,
+	} {
+		refusal{server, "dns_config.servers[0]", ""}.check(t, ValidateSandbox(node, podConfig(t, `{"dns_config": {"servers": ["`+server+`"]}}`)), errdefs.ErrInvalidArgument)
+		port := `{"port_mappings": [{"container_port": 80, "host_port": 80, "host_ip": "` + server + `"}]}`
+		if server != "" {
+			refusal{server, "port_mappings[0].host_ip", ""}.check(t, ValidateSandbox(node, podConfig(t, port)), errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, field := range []string{"searches", "options"} {
+		for _, word := range []string{`a\nnameserver 6.6.6.6`, `a b`, `a\tb`, `a\u000bb`, `a\u000cb`, `a\u0085b`, `a\u2029b`, `a\u0000`, `#a`, `;a`, ``} {
+			refusal{word, "dns_config." + field + "[0]", ""}.check(t, ValidateSandbox(node, podConfig(t, `{"dns_config": {"`+field+`": ["`+word+`"]}}`)), errdefs.ErrInvalidArgument)
+		}
+	}
+	if err := ValidateSandbox(node, podConfig(t, `{"dns_config": {"servers": ["10.0.0.1", "::1", "fe80::1%eth0.7", "fe80::1%2"],
+		"searches": [".", "a.b.", "_srv.under_score"], "options": ["ndots:5", "edns0", "single-request-reopen"]}}`)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAPodConfigurationIsRefusedByFieldAndValue(t *testing.T) {
 	const options = "linux.security_context.namespace_options"
 	long := strings.Repeat("a", 65)
@@ -93,6 +141,8 @@ func TestAPodConfigurationIsRefusedByFieldAndValue(t *testing.T) {
 		{`{"hostname": "two..dots"}`, "hostname", `"two..dots"`},
 		{`{"hostname": "` + long + `"}`, "hostname", "65 bytes"},
 		{`{"log_directory": "var/log"}`, "log_directory", `"var/log"`},
+		{`{"log_directory": "/var/log/a\nb"}`, "log_directory", `\n`},
+		{`{"linux": {"cgroup_parent": "/a\nb"}}`, "linux.cgroup_parent", `\n`},
 		{`{"log_directory": "/var/log/../../etc"}`, "log_directory", `"/var/log/../../etc"`},
 		{`{"dns_config": {"servers": ["10.0.0.1", "dns.example"]}}`, "dns_config.servers[1]", `"dns.example"`},
 		{`{"dns_config": {"searches": ["a\nnameserver 6.6.6.6"]}}`, "dns_config.searches[0]", "6.6.6.6"},

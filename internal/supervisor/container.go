@@ -19,8 +19,11 @@ type Stdio struct {
 	TTY   bool // one terminal for all three
 	Stdin bool // keep standard input open; else it is a pipe at its end
 	// LogPath is the absolute path of the CRI log, whose directory must exist; ""
-	// discards output.
+	// discards output. What is there already must be a regular file.
 	LogPath string
+	// LogDir is the pod's directory of logs, which LogPath lies in; below it no symbolic link is followed. "" is
+	// LogPath's own directory.
+	LogDir string
 	// Owner is the process's user by the node's IDs, and gets the pipes, so that the process can open them again
 	// through /dev/stdout. Nil leaves them to root.
 	Owner *Owner
@@ -69,7 +72,7 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (Created, error) {
 	var got protocol.Created
 	err := c.request(ctx, protocol.TypeCreate, protocol.Create{
 		ID: r.ID, Bundle: r.Bundle, Runtime: r.runtime(ctx),
-		TTY: r.Stdio.TTY, Stdin: r.Stdio.Stdin, LogPath: r.Stdio.LogPath, Owner: r.Stdio.Owner,
+		TTY: r.Stdio.TTY, Stdin: r.Stdio.Stdin, LogDir: r.Stdio.LogDir, LogPath: r.Stdio.LogPath, Owner: r.Stdio.Owner,
 		ExitFile: r.ExitFile,
 	}, &got)
 	return Created(got), err

@@ -2,10 +2,7 @@ package pod
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,13 +29,9 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, 
 	for i, m := range rec.Mounts {
 		sc.Mounts = append(sc.Mounts, spec.Mount{Index: i, Source: m.Source})
 	}
+	sc.Passwd, sc.PasswdErr = s.userDatabase(c, "etc/passwd")
+	sc.Group, sc.GroupErr = s.userDatabase(c, "etc/group")
 	var err error
-	if sc.Passwd, err = readInRoot(root, "etc/passwd"); err != nil {
-		return spec.Container{}, err
-	}
-	if sc.Group, err = readInRoot(root, "etc/group"); err != nil {
-		return spec.Container{}, err
-	}
 	if sc.SeccompProfile, err = readSeccompProfile(rec.Config.ContainerConfig); err != nil {
 		return spec.Container{}, err
 	}
@@ -90,22 +83,15 @@ func (n *Node) hostFor(rec *SandboxRecord) (spec.Host, error) {
 // maxUserDatabase bounds /etc/passwd and /etc/group of an image, in bytes.
 const maxUserDatabase = 4 << 20
 
-// readInRoot reads a file of an image without ever leaving the image, whatever its symbolic links
-// say. A missing file is nil.
-func readInRoot(root, name string) ([]byte, error) {
-	dir, err := os.OpenRoot(root)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	info, err := dir.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+// userDatabase reads a file of an image that only users and groups by name need: without it a container with numbers
+// goes. A missing one is nil.
+func (s *Containers) userDatabase(c *Container, name string) ([]byte, error) {
+	data, err := s.node.Mounts.ReadFile(c.ID, name, maxUserDatabase)
+	if errdefs.IsNotFound(err) {
 		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("image file /%s: %w: %w", name, err, errdefs.ErrInvalidArgument)
-	case !info.Mode().IsRegular() || info.Size() > maxUserDatabase:
-		return nil, fmt.Errorf("image file /%s is not a regular file of at most %d bytes: %w", name, maxUserDatabase, errdefs.ErrInvalidArgument)
 	}
-	return dir.ReadFile(name)
+	if err != nil {
+		s.node.Log.Warn("a file of the image cannot be read; users and groups have only numbers", "container", c.ID, "error", err)
+	}
+	return data, err
 }

@@ -109,17 +109,9 @@ func (a *Area) mountPart(id, name string, p imagePart) (string, error) {
 }
 
 func (p imagePart) open() (*os.File, error) {
-	root, err := openPath(p.root, unix.O_DIRECTORY)
+	found, err := openInRoot(p.root, p.sub)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sub path %q in the image: %w", p.sub, err)
 	}
-	defer func() { _ = root.Close() }()
-	fd, err := unix.Openat2(int(root.Fd()), p.sub, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("sub path %q in the image: %w", p.sub, classify(err))
-	}
-	return os.NewFile(uintptr(fd), filepath.Join(p.root, p.sub)), nil
+	return found, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -92,6 +93,30 @@ func openPath(path string, flags uint64) (*os.File, error) {
 		return nil, &os.PathError{Op: "openat2", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openInRoot opens a path below a directory as openPath does, but as a process would whose root the directory is:
+// absolute links start there, and ".." never leads above it.
+func openInRoot(root, path string) (*os.File, error) {
+	dir, err := openPath(root, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	// A rename or mount anywhere on the node while a ".." is followed gives EAGAIN (openat2(2)).
+	const attempts = 128
+	for i := 0; ; i++ {
+		fd, err := unix.Openat2(int(dir.Fd()), path, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err == nil {
+			return os.NewFile(uintptr(fd), filepath.Join(root, path)), nil
+		}
+		if err != unix.EAGAIN || i == attempts {
+			return nil, classify(err)
+		}
+	}
 }
 
 // procPath names an open descriptor. As a mount option it is short, needs no escaping, and leads

@@ -139,6 +139,10 @@ func environment(h Host, c Container) []string {
 	for _, kv := range c.Config.GetEnvs() {
 		env.set(kv.GetKey(), string(kv.GetValue()))
 	}
+	if c.PasswdErr != nil && env.get("HOME") == "" {
+		// OCI runtimes would look for it in the file that cannot be read, a FIFO perhaps.
+		env.set("HOME", "/")
+	}
 	return env.list
 }
 
@@ -160,6 +164,13 @@ func newEnviron(list []string) environ {
 func (e *environ) has(name string) bool {
 	_, ok := e.index[name]
 	return ok
+}
+
+func (e *environ) get(name string) string {
+	if i, ok := e.index[name]; ok {
+		return strings.TrimPrefix(e.list[i], name+"=")
+	}
+	return ""
 }
 
 func (e *environ) set(name, value string) {

@@ -104,6 +104,8 @@ type Container struct {
 	Volumes []string
 	// Passwd and Group are /etc/passwd and /etc/group of the image; nil if the image has none.
 	Passwd, Group []byte
+	// PasswdErr and GroupErr say why one that the image has could not be read; it is nil then.
+	PasswdErr, GroupErr error
 	// TargetPID is the path of the PID namespace that mode TARGET joins.
 	TargetPID string
 	// Devices are Config.Devices, each resolved (a directory gives several), and all of the host's /dev

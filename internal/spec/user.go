@@ -1,7 +1,9 @@
 package spec
 
 import (
+	"bytes"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +18,8 @@ const (
 	securityField = "linux.security_context"
 	// maxID is the last usable uid or gid: the one after it is (uid_t)-1, "no change" to chown(2) and others.
 	maxID = 1<<32 - 2
+	// maxGroups is NGROUPS_MAX, setgroups(2).
+	maxGroups = 1 << 16
 )
 
 // EffectiveUser returns the uid, gid and supplementary groups of the container's first process, which
@@ -44,7 +48,10 @@ func EffectiveUser(c Container) (specs.User, error) {
 		groups = append(groups, uint32(gid)) // its range was checked by ValidateContainer
 	}
 	slices.Sort(groups)
-	user := specs.User{UID: id.uid, GID: id.gid, AdditionalGids: slices.Compact(groups)}
+	if groups = slices.Compact(groups); len(groups) > maxGroups {
+		return specs.User{}, invalid(who.field, "%q is in %d groups; the kernel takes %d", id.name, len(groups), maxGroups)
+	}
+	user := specs.User{UID: id.uid, GID: id.gid, AdditionalGids: groups}
 	if !c.inUserNS() {
 		return user, nil
 	}
@@ -88,7 +95,7 @@ func requestedUser(c Container) (userRef, error) {
 }
 
 func (r userRef) resolve(c Container) (identity, error) {
-	id, err := r.lookUp(c.Passwd)
+	id, err := r.lookUp(c)
 	if err != nil || r.group == "" {
 		return id, err
 	}
@@ -96,23 +103,26 @@ func (r userRef) resolve(c Container) (identity, error) {
 		id.gid = gid
 		return id, nil
 	}
-	for _, g := range parseGroup(c.Group) {
+	for g := range groupEntries(c.Group) {
 		if g.name == r.group {
 			id.gid = g.gid
 			return id, nil
 		}
 	}
+	if c.GroupErr != nil {
+		return id, invalid(r.field, "group %q: %v", r.group, c.GroupErr)
+	}
 	return id, invalid(r.field, "group %q is not in the image's /etc/group", r.group)
 }
 
-func (r userRef) lookUp(passwd []byte) (identity, error) {
+func (r userRef) lookUp(c Container) (identity, error) {
 	name := r.user
 	if name == "" {
 		name = "0"
 	}
 	number, isNumber := parseID(name)
 	isNumber = isNumber && (r.numeric || r.user == "")
-	for _, entry := range parsePasswd(passwd) {
+	for entry := range passwdEntries(c.Passwd) {
 		if isNumber && entry.uid == number || !isNumber && entry.name == name {
 			return entry, nil
 		}
@@ -122,6 +132,9 @@ func (r userRef) lookUp(passwd []byte) (identity, error) {
 	}
 	if r.numeric && isDigits(name) {
 		return identity{}, invalid(r.field, "%s is not a uid: the last one is %d", name, uint32(maxID))
+	}
+	if c.PasswdErr != nil {
+		return identity{}, invalid(r.field, "user %q: %v", name, c.PasswdErr)
 	}
 	return identity{}, invalid(r.field, "user %q is not in the image's /etc/passwd", name)
 }
@@ -136,55 +149,82 @@ func parseID(s string) (uint32, bool) {
 	return uint32(n), err == nil && n <= maxID
 }
 
-// parsePasswd reads passwd(5). A line whose IDs are not numbers is no user: taken for 0, as lenient
+// passwdEntries reads passwd(5). A line whose IDs are not numbers is no user: taken for 0, as lenient
 // parsers do, it would be root.
-func parsePasswd(data []byte) []identity {
-	var users []identity
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Split(strings.TrimSpace(line), ":")
-		if len(fields) < 4 || fields[0] == "" || fields[0][0] == '#' {
-			continue
-		}
-		uid, ok := parseID(fields[2])
-		gid, ok2 := parseID(fields[3])
-		if ok && ok2 {
-			users = append(users, identity{name: fields[0], uid: uid, gid: gid})
+func passwdEntries(data []byte) iter.Seq[identity] {
+	return func(yield func(identity) bool) {
+		for fields := range databaseLines(data) {
+			if len(fields) < 4 {
+				continue
+			}
+			uid, ok := parseID(fields[2])
+			gid, ok2 := parseID(fields[3])
+			if ok && ok2 && !yield(identity{name: fields[0], uid: uid, gid: gid}) {
+				return
+			}
 		}
 	}
-	return users
 }
 
+// groupEntry is a line of group(5); its members are separated by commas.
 type groupEntry struct {
 	name    string
 	gid     uint32
-	members []string
+	members string
 }
 
-// parseGroup reads group(5), as strictly as parsePasswd.
-func parseGroup(data []byte) []groupEntry {
-	var groups []groupEntry
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Split(strings.TrimSpace(line), ":")
-		if len(fields) < 3 || fields[0] == "" || fields[0][0] == '#' {
-			continue
+func (g groupEntry) has(user string) bool {
+	for member := range strings.SplitSeq(g.members, ",") {
+		if member == user && user != "" {
+			return true
 		}
-		gid, ok := parseID(fields[2])
-		if !ok {
-			continue
-		}
-		g := groupEntry{name: fields[0], gid: gid}
-		if len(fields) > 3 && fields[3] != "" {
-			g.members = strings.Split(fields[3], ",")
-		}
-		groups = append(groups, g)
 	}
-	return groups
+	return false
+}
+
+// groupEntries reads group(5), as strictly as passwdEntries.
+func groupEntries(data []byte) iter.Seq[groupEntry] {
+	return func(yield func(groupEntry) bool) {
+		for fields := range databaseLines(data) {
+			if len(fields) < 3 {
+				continue
+			}
+			gid, ok := parseID(fields[2])
+			if !ok {
+				continue
+			}
+			g := groupEntry{name: fields[0], gid: gid}
+			if len(fields) > 3 {
+				g.members = fields[3]
+			}
+			if !yield(g) {
+				return
+			}
+		}
+	}
+}
+
+// databaseLines are the lines that have a name, with the first fields of each. It holds one line at a time, whatever
+// an image has made of the file.
+func databaseLines(data []byte) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		for raw := range bytes.Lines(data) {
+			const fields = 5 // more than are looked at, so that the last of those has no rest in it
+			line := strings.SplitN(string(bytes.TrimSpace(raw)), ":", fields)
+			if line[0] == "" || line[0][0] == '#' {
+				continue
+			}
+			if !yield(line) {
+				return
+			}
+		}
+	}
 }
 
 func groupsOf(group []byte, user string) []uint32 {
 	var gids []uint32
-	for _, g := range parseGroup(group) {
-		if slices.Contains(g.members, user) {
+	for g := range groupEntries(group) {
+		if g.has(user) {
 			gids = append(gids, g.gid)
 		}
 	}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -79,6 +80,55 @@ func TestAnImageWithoutPasswdHasNumbersOnly(t *testing.T) {
 			t.Errorf("%q: got %s (%v), want %s", image, got, err, want)
 		}
 	}
+}
+
+func TestAFileThatIsNotNeededIsNoFault(t *testing.T) {
+	r := request(t, "", "")
+	r.PasswdErr, r.GroupErr = errors.New("passwd is a FIFO"), errors.New("group is a FIFO")
+	for image, want := range map[string]string{"": "0:0 [0]", "0": "0:0 [0]", "5": "5:0 [0]", "5:6": "5:6 [6]"} {
+		r.Image.User = image
+		u, err := EffectiveUser(r)
+		if got := fmt.Sprintf("%d:%d %v", u.UID, u.GID, u.AdditionalGids); err != nil || got != want {
+			t.Errorf("%q: got %s (%v), want %s", image, got, err, want)
+		}
+	}
+	r.Config.Envs = nil
+	if env := build(t, node, r).Process.Env; !slices.Contains(env, "HOME=/") {
+		t.Errorf("the runtime is left to look for HOME in what cannot be read: %v", env)
+	}
+	r.Config.Envs = []*runtimeapi.KeyValue{{Key: "HOME", Value: []byte("/own")}}
+	if env := build(t, node, r).Process.Env; !slices.Contains(env, "HOME=/own") {
+		t.Errorf("the container's HOME is lost: %v", env)
+	}
+	for image, want := range map[string]string{"alice": "passwd is a FIFO", "alice:5": "passwd is a FIFO", "5:staff": "group is a FIFO"} {
+		r.Image.User = image
+		_, err := EffectiveUser(r)
+		refusal{image, "image user", want}.check(t, err, errdefs.ErrInvalidArgument)
+	}
+}
+
+// Hostile files cost neither memory nor time: each is as long as is read of it.
+func TestAUserDatabaseOfAnyContentIsRead(t *testing.T) {
+	const size = 4 << 20
+	for name, text := range map[string]string{
+		"one line": strings.Repeat("x", size), "colons": strings.Repeat(":", size), "NULs": strings.Repeat("\x00", size),
+		"newlines": strings.Repeat("\n", size), "members": "g:x:1:" + strings.Repeat(",", size), "short lines": strings.Repeat("a:::\n", size/5),
+	} {
+		r := request(t, "", "")
+		r.Passwd, r.Group, r.Image.User = []byte(text+"\nalice b:x:1000:1000::/:\n"), []byte(text+"\nstaff:x:7:alice b\n"), "alice b:staff"
+		if u, err := EffectiveUser(r); err != nil || u.UID != 1000 || u.GID != 7 {
+			t.Errorf("%s: %v %v", name, u, err)
+		}
+	}
+	r := request(t, "", "")
+	r.Passwd, r.Image.User = []byte("alice:x:5:5::/:\n"), "alice"
+	var groups strings.Builder
+	for gid := range maxGroups + 1 {
+		fmt.Fprintf(&groups, "g:x:%d:alice\n", gid)
+	}
+	r.Group = []byte(groups.String())
+	_, err := EffectiveUser(r)
+	refusal{"", "image user", "65537 groups"}.check(t, err, errdefs.ErrInvalidArgument)
 }
 
 func TestAUserThatDoesNotExistIsRefusedNeverRoot(t *testing.T) {

@@ -3,6 +3,7 @@ package testimage
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"debug/elf"
@@ -133,7 +134,7 @@ func (t *tree) file(f File) {
 		t.link(f.Path, f.Link)
 		return
 	}
-	t.add(tar.Header{Typeflag: tar.TypeReg, Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID}, f.Content)
+	t.add(tar.Header{Typeflag: cmp.Or(f.Type, tar.TypeReg), Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID}, f.Content)
 }
 
 func (t *tree) add(header tar.Header, content string) {

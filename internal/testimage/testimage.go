@@ -83,6 +83,8 @@ type File struct {
 	Content string
 	// Link makes it a symbolic link to this target; only Path counts then.
 	Link string
+	// Type is one of archive/tar's types for what is neither file nor link; 0 is a file.
+	Type byte
 }
 
 // Write writes the image's archive to w. What it wrote is of no use after an

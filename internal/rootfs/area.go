@@ -23,6 +23,8 @@ const (
 	shmDir    = "shm"
 	volumeDir = "vol"
 	imageDir  = "image"
+	bindDir   = "bind"
+	hiddenDir = "hidden"
 	lowerDir  = "lower"
 )
 

@@ -48,10 +48,8 @@ const contextOption = "context"
 // When it returns, no temporary mount is left.
 func (a *Area) assemble(as assembly) error {
 	if as.o.Upper == "" && len(as.lower.dirs) == 1 {
-		if as.o.SELinuxContext == "" {
-			return as.single()
-		}
-		// A label is an overlay's, not that of a part of another mount, and an overlay wants two directories.
+		// An overlay without an upper directory wants two lower ones. A bind of the one layer would do for reading, but
+		// whoever has CAP_SYS_ADMIN in the user namespace makes it writable; an overlay never becomes so (EROFS).
 		if err := as.lower.addEmpty(); err != nil {
 			return err
 		}
@@ -128,11 +126,7 @@ func (as assembly) attached(configure func(*fsContext) error) error {
 	if err := configure(c); err != nil {
 		return err
 	}
-	attrs := 0
-	if as.readOnly() {
-		attrs = unix.MOUNT_ATTR_RDONLY
-	}
-	mnt, err := c.mount(attrs)
+	mnt, err := c.mount(as.attributes())
 	if err != nil {
 		return err
 	}
@@ -141,6 +135,18 @@ func (as assembly) attached(configure func(*fsContext) error) error {
 }
 
 func (as assembly) readOnly() bool { return as.o.ReadOnly || as.o.Upper == "" }
+
+// attributes are the mount's own. A pod in a user namespace could not mount a file system without nodev; nor does
+// it get one: device nodes of an image would open the node's devices.
+func (as assembly) attributes() (attrs int) {
+	if as.readOnly() {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	if as.o.UserNS != nil {
+		attrs |= unix.MOUNT_ATTR_NODEV
+	}
+	return attrs
+}
 
 func (as assembly) configure(c *fsContext) error {
 	for _, o := range options {
@@ -233,30 +239,13 @@ func (as assembly) byString() error {
 	}
 	var flags uintptr
 	if as.readOnly() {
-		flags = unix.MS_RDONLY
+		flags |= unix.MS_RDONLY
+	}
+	if as.o.UserNS != nil {
+		flags |= unix.MS_NODEV
 	}
 	if err := unix.Mount(areaSource, as.target, "overlay", flags, data); err != nil {
 		return os.NewSyscallError("mount overlay", err)
 	}
 	return os.NewSyscallError("mount", unix.Mount("", as.target, "", unix.MS_PRIVATE, ""))
-}
-
-// single shows the only layer of a view by itself: overlayfs wants two directories.
-func (as assembly) single() error {
-	var tree *os.File
-	if as.o.UserNS != nil {
-		tree = as.lower.clones[0] // Its root is what its layers have in common: the one layer.
-	} else {
-		clone, err := cloneTree(as.lower.dirs[0], false)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = clone.Close() }()
-		tree = clone
-	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
-	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return os.NewSyscallError("mount_setattr", err)
-	}
-	return attachPrivate(tree, as.target)
 }

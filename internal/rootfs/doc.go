@@ -10,6 +10,8 @@
 //	<area>/<id>/rootfs    root file system            (MountRoot)
 //	<area>/<id>/shm       tmpfs                       (Shm)
 //	<area>/<id>/vol/<n>   id-mapped volume            (IDMapVolume), image (MountImage)
+//	<area>/<id>/bind/<n>  what a runtime binds, locked  (LockBinds)
+//	<area>/<id>/hidden/*  an empty directory and file, to cover what a volume may not show
 //	<area>/<id>/image/<n> an image, while a part of it is being mounted as a volume
 //	<area>/<id>/lower/<n> layers, during MountRoot on kernels that want them attached
 //

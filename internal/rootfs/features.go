@@ -100,7 +100,7 @@ func probeTmpfs(ns UserNS) error {
 		return fmt.Errorf("tmpfs: %s", err.Error())
 	}
 	defer func() { _ = mnt.Close() }()
-	return idmapTree(mnt, ns)
+	return idmapTree(mnt, ns, unix.MS_PRIVATE)
 }
 
 // probeOverlay makes a read-only overlay of two layers in dir, without attaching it.

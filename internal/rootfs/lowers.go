@@ -149,7 +149,7 @@ func cloneLayers(path string, mount uint64, ns UserNS) (*os.File, error) {
 	if id.mount != mount {
 		return nil, fmt.Errorf("layers below %s: another file system was mounted over them: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	tree, err := cloneIDMapped(dir, ns, false)
+	tree, err := cloneIDMapped(dir, ns)
 	if err != nil {
 		return nil, fmt.Errorf("layers in %s: %w", path, refusal{dir: dir, ns: ns}.explain(err))
 	}
@@ -163,7 +163,7 @@ func openBeneath(tree *os.File, dir string, p place) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", p.path, err)
 	}
-	fd, err := unix.Openat2(int(tree.Fd()), rel, &unix.OpenHow{
+	fd, err := openat2(int(tree.Fd()), rel, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC | unix.O_DIRECTORY,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	})

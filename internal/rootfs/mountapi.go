@@ -31,14 +31,14 @@ func cloneTree(dir *os.File, recursive bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir.Name()), nil
 }
 
-// idmapTree maps the owners of a detached tree to ns and takes it out of its source's peer group,
-// from which it would otherwise get new, unmapped mounts. All mounts of the tree change or none
+// idmapTree maps the owners of a detached tree to ns and makes it MS_PRIVATE, or MS_SLAVE to get the mounts that
+// come later in its source's peer group, which are not mapped. All mounts of the tree change or none
 // (mount_setattr(2), AT_RECURSIVE).
-func idmapTree(tree *os.File, ns UserNS) error {
+func idmapTree(tree *os.File, ns UserNS, propagation uint64) error {
 	return ns.WithFD(func(fd int) error {
 		attr := unix.MountAttr{
 			Attr_set:    unix.MOUNT_ATTR_IDMAP,
-			Propagation: unix.MS_PRIVATE,
+			Propagation: propagation,
 			Userns_fd:   uint64(fd),
 		}
 		err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr)
@@ -46,20 +46,24 @@ func idmapTree(tree *os.File, ns UserNS) error {
 	})
 }
 
-// cloneIDMapped is cloneTree and idmapTree in one.
-func cloneIDMapped(dir *os.File, ns UserNS, recursive bool) (*os.File, error) {
+// cloneIDMapped is cloneTree and idmapTree in one, of one mount, which is private.
+func cloneIDMapped(dir *os.File, ns UserNS) (*os.File, error) {
+	return cloneIDMappedAs(dir, ns, false, unix.MS_PRIVATE)
+}
+
+func cloneIDMappedAs(dir *os.File, ns UserNS, recursive bool, propagation uint64) (*os.File, error) {
 	tree, err := cloneTree(dir, recursive)
 	if err != nil {
 		return nil, err
 	}
-	if err := idmapTree(tree, ns); err != nil {
+	if err := idmapTree(tree, ns, propagation); err != nil {
 		_ = tree.Close()
 		return nil, err
 	}
 	return tree, nil
 }
 
-// setPropagation makes the tree at mnt MS_PRIVATE, MS_SHARED or MS_UNBINDABLE.
+// setPropagation makes the tree at mnt MS_PRIVATE, MS_SHARED, MS_SLAVE or MS_UNBINDABLE.
 func setPropagation(mnt *os.File, kind uint64) error {
 	attr := unix.MountAttr{Propagation: kind}
 	err := unix.MountSetattr(int(mnt.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr)
@@ -74,11 +78,14 @@ func attach(mnt *os.File, path string) error {
 
 // attachPrivate attaches and leaves the peer group that an area's shared mount forms for each
 // mount put on it.
-func attachPrivate(mnt *os.File, path string) error {
+func attachPrivate(mnt *os.File, path string) error { return attachAs(mnt, path, unix.MS_PRIVATE) }
+
+// attachAs is attachPrivate for any propagation but shared.
+func attachAs(mnt *os.File, path string, propagation uint64) error {
 	if err := attach(mnt, path); err != nil {
 		return err
 	}
-	return setPropagation(mnt, unix.MS_PRIVATE)
+	return setPropagation(mnt, propagation)
 }
 
 // openPath opens path without any right to its content. Symbolic links are followed once, here:
@@ -103,20 +110,25 @@ func openInRoot(root, path string) (*os.File, error) {
 		return nil, err
 	}
 	defer func() { _ = dir.Close() }()
-	// A rename or mount anywhere on the node while a ".." is followed gives EAGAIN (openat2(2)).
-	const attempts = 128
-	for i := 0; ; i++ {
-		fd, err := unix.Openat2(int(dir.Fd()), path, &unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		if err == nil {
-			return os.NewFile(uintptr(fd), filepath.Join(root, path)), nil
-		}
-		if err != unix.EAGAIN || i == attempts {
-			return nil, classify(err)
+	fd, err := openat2(int(dir.Fd()), path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, classify(err)
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(root, path)), nil
+}
+
+// openat2 is unix.Openat2, tried again where the kernel could not tell whether ".." leads out of the directory
+// (EAGAIN): any mount or rename on the node in that moment makes it say so.
+func openat2(dir int, path string, how *unix.OpenHow) (fd int, err error) {
+	for range 1000 {
+		if fd, err = unix.Openat2(dir, path, how); !errors.Is(err, unix.EAGAIN) {
+			break
 		}
 	}
+	return fd, err
 }
 
 // procPath names an open descriptor. As a mount option it is short, needs no escaping, and leads

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,7 +94,7 @@ func (w *walk) to(path string) (string, error) {
 // and, of a link, where it leads.
 func (w *walk) step(dir, name string) (target string, kind uint32, err error) {
 	// No component of dir is a link; that the kernel insists on it makes an error of a mistake here.
-	parent, err := unix.Openat2(int(w.root.Fd()), "."+dir, &unix.OpenHow{
+	parent, err := openat2(int(w.root.Fd()), "."+dir, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC | unix.O_DIRECTORY,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	})
@@ -103,7 +104,7 @@ func (w *walk) step(dir, name string) (target string, kind uint32, err error) {
 	defer func() { _ = unix.Close(parent) }()
 	var st unix.Stat_t
 	err = unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return "", unix.S_IFDIR, w.make(parent, name)
 	}
 	if kind = st.Mode & unix.S_IFMT; err != nil || kind != unix.S_IFLNK {

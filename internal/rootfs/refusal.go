@@ -4,36 +4,33 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
-// refusal finds out why a tree could not be id-mapped.
+// refusal finds out why a mount could not be id-mapped.
 type refusal struct {
-	dir       *os.File
-	ns        UserNS
-	recursive bool
+	dir *os.File
+	ns  UserNS
 }
 
-// explain turns the error of cloneIDMapped into one that names the mount that was refused. The
-// kernel says EINVAL for the tree as a whole, so each mount of it is tried by itself.
+// explain turns the error of cloneIDMapped into one that names the mount that was refused.
 func (r refusal) explain(cause error) error {
-	if !errors.Is(cause, unix.EINVAL) && !errors.Is(cause, unix.EPERM) {
+	if !refusedMapping(cause) {
 		return cause
 	}
-	mounts, err := r.mounts()
-	if err != nil {
-		return fmt.Errorf("cannot be id-mapped: %w (%w; %w)", errdefs.ErrFailedPrecondition, cause, err)
+	mounts, err := mountsOf(r.dir, false)
+	if err != nil || len(mounts) == 0 {
+		return fmt.Errorf("cannot be id-mapped: %w (%w)", errdefs.ErrFailedPrecondition, errors.Join(cause, err))
 	}
-	for _, m := range mounts {
-		if err := r.try(m); err != nil {
-			return fmt.Errorf("%s: %w (%w)", describe(m, err), errdefs.ErrFailedPrecondition, err)
-		}
-	}
-	return fmt.Errorf("cannot be id-mapped: %w (%w)", errdefs.ErrFailedPrecondition, cause)
+	return fmt.Errorf("%s: %w (%w)", describe(mounts[0], cause), errdefs.ErrFailedPrecondition, cause)
 }
+
+// refusedMapping reports whether the kernel refuses to map a mount, rather than the call as such.
+func refusedMapping(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
 
 func describe(m mountEntry, err error) string {
 	switch {
@@ -46,36 +43,22 @@ func describe(m mountEntry, err error) string {
 		m.point, m.fstype, kernelRelease())
 }
 
-// mounts returns the mount that dir lies on, with dir in the place of its mount point, and if the
-// refusal is of a recursive tree the mounts below.
-func (r refusal) mounts() ([]mountEntry, error) {
-	id, err := identify(r.dir)
-	if err != nil {
-		return nil, err
-	}
-	path, err := os.Readlink(procPath(r.dir))
-	if err != nil {
-		return nil, err
-	}
-	return readMounts(func(m mountEntry) bool {
-		return m.id == id.mount || r.recursive && m.point != path && within(m.point, path)
-	})
-}
-
-// try repeats the id-mapping for one mount.
-func (r refusal) try(m mountEntry) error {
-	dir, err := openPath(m.point, 0)
-	if err != nil {
-		return nil // Covered by another mount, or gone: not what the refusal was about.
-	}
-	defer func() { _ = dir.Close() }()
+// mountsOf returns the mount that dir lies on and, if the tree is wanted, after it the mounts below dir.
+func mountsOf(dir *os.File, tree bool) ([]mountEntry, error) {
 	id, err := identify(dir)
-	if err != nil || id.mount != m.id {
-		return nil
-	}
-	tree, err := cloneIDMapped(dir, r.ns, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return tree.Close()
+	path, err := os.Readlink(procPath(dir))
+	if err != nil {
+		return nil, err
+	}
+	found, err := readMounts(func(m mountEntry) bool {
+		return m.id == id.mount || tree && m.point != path && within(m.point, path)
+	})
+	// By depth: each mount after that on which it lies, and that of dir, which is above them all, first.
+	slices.SortStableFunc(found, func(x, y mountEntry) int {
+		return strings.Count(x.point, "/") - strings.Count(y.point, "/")
+	})
+	return found, err
 }

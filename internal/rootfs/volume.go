@@ -23,17 +23,30 @@ type Volume struct {
 	// Mappings are used where UserNS is nil, for a volume with mappings of its own. They cost
 	// the making of a user namespace, which lives as long as the volume.
 	Mappings pin.Mappings
-	// Recursive includes what is mounted below Source now. Mounts that come or go there later
-	// do not appear or vanish in the volume: a new one would not be id-mapped.
+	// Recursive includes what is mounted below Source now. What of it cannot be id-mapped is hidden by an empty
+	// read-only directory or file: unmapped it would show, and to "others" open, files of the host's users.
 	Recursive bool
+	// Slave lets mounts that come and go below Source later, in the peer group of its mount, appear and vanish in
+	// the volume. The kernel copies them as they are on the host: they are not id-mapped, and their owners show as
+	// 65534 as far as the user namespace does not map them. Without it the volume stays as it is.
+	Slave bool
+	// Hidden, if not nil, is told of each mount that is hidden, and why.
+	Hidden func(point string, why error)
+}
+
+func (v *Volume) propagation() uint64 {
+	if v.Slave {
+		return unix.MS_SLAVE
+	}
+	return unix.MS_PRIVATE
 }
 
 // IDMapVolume mounts an id-mapped copy of the mount tree at v.Source at <area>/<id>/vol/<n>, as
 // a directory or a file as the source is one, and returns that path, which an OCI runtime bind
-// mounts like any other. The copy keeps the source's mount flags (ro, nosuid…) and is private.
+// mounts like any other. The copy keeps the source's mount flags (ro, nosuid…).
 //
 // Errors, all before anything is made: ErrInvalidArgument, ErrNotFound naming the missing source,
-// ErrFailedPrecondition naming source, mount and file system type where a file system of the tree
+// ErrFailedPrecondition naming source, mount and file system type where the source's own file system
 // has no id-mapped mounts or is id-mapped already. ErrAlreadyExists: id has a volume n.
 func (a *Area) IDMapVolume(id string, n int, v Volume) (string, error) {
 	if err := checkID(id); err != nil {
@@ -80,11 +93,15 @@ func (a *Area) idmapVolume(id string, n int, v Volume) (string, error) {
 		return "", classify(err)
 	}
 	defer func() { _ = source.Close() }()
-	tree, err := cloneIDMapped(source, v.UserNS, v.Recursive)
+	parts, err := v.parts(source)
+	defer func() {
+		for _, p := range parts {
+			p.close()
+		}
+	}()
 	if err != nil {
-		return "", refusal{dir: source, ns: v.UserNS, recursive: v.Recursive}.explain(err)
+		return "", err
 	}
-	defer func() { _ = tree.Close() }()
 	st, err := stat(source)
 	if err != nil {
 		return "", err
@@ -94,8 +111,11 @@ func (a *Area) idmapVolume(id string, n int, v Volume) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := attachPrivate(tree, path); err != nil {
+	if err := attachAs(parts[0].tree, path, v.propagation()); err != nil {
 		return "", errors.Join(err, a.undo(id, path))
+	}
+	if err := a.attachParts(id, path, parts[1:]); err != nil {
+		return "", errors.Join(err, clearTree(filepath.Join(a.dir, id, hiddenDir), 1), a.undo(id, path))
 	}
 	return path, nil
 }

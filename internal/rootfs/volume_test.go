@@ -1,9 +1,11 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,10 +120,7 @@ func TestVolumeOfASharedSourceStaysPrivate(t *testing.T) {
 }
 
 func TestVolumeWithoutIDMapSupportIsRefusedByNameBeforeAnythingExists(t *testing.T) {
-	nested := t.TempDir()
 	needRoot(t)
-	mounted(t, "none", nested+"/fine", "tmpfs", 0, "")
-	mounted(t, "none", nested+"/fine/in ner", "ramfs", 0, "")
 	overlay := t.TempDir()
 	layer := t.TempDir()
 	mounted(t, "overlay", overlay+"/m", "overlay", 0, fmt.Sprintf("lowerdir=%s:%s", layer, t.TempDir()))
@@ -134,9 +133,6 @@ func TestVolumeWithoutIDMapSupportIsRefusedByNameBeforeAnythingExists(t *testing
 		{"/proc/self/mountinfo", "", "proc", false},
 		{"/dev/pts", "/dev/pts", "devpts", false},
 		{overlay + "/m", overlay + "/m", "overlay", true},
-		{overlay, overlay + "/m", "overlay", true},
-		{nested, nested + "/fine/in ner", "ramfs", true},
-		{nested + "/fine", nested + "/fine/in ner", "ramfs", true},
 	}
 	for _, c := range cases {
 		t.Run(c.source, func(t *testing.T) {
@@ -155,6 +151,70 @@ func TestVolumeWithoutIDMapSupportIsRefusedByNameBeforeAnythingExists(t *testing
 				t.Errorf("made %v", ids)
 			}
 		})
+	}
+}
+
+func TestWhatCannotBeMappedBelowAVolumeIsHiddenAndTheRestIsMapped(t *testing.T) {
+	a, source := newArea(t), passableTempDir(t)
+	mounted(t, "none", source+"/fine", "tmpfs", 0, "")
+	mounted(t, "none", source+"/fine/in ner", "ramfs", 0, "")
+	mounted(t, "none", source+"/fine/in ner/deep", "tmpfs", 0, "")
+	mounted(t, "none", source+"/fine/other", "tmpfs", 0, "")
+	mounted(t, "none", source+"/twice", "ramfs", 0, "")
+	mounted(t, "none", source+"/twice", "tmpfs", 0, "")
+	write(t, source+"/fine/in ner/secret", "of the host")
+	write(t, source+"/fine/other/text", "mapped")
+	write(t, source+"/twice/text", "mapped")
+	write(t, source+"/file", "below")
+	must(t, unix.Mount("/proc/version", source+"/file", "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(source+"/file", unix.MNT_DETACH) })
+	must(t, a.Admit("c1", testBase))
+	var hidden []string
+	v := Volume{Source: source, UserNS: newUserNS(t), Recursive: true, Hidden: func(point string, why error) {
+		hidden = append(hidden, point)
+		if !strings.Contains(why.Error(), "no id-mapped mounts") {
+			t.Errorf("%s: %v", point, why)
+		}
+	}}
+	path, err := a.IDMapVolume("c1", 0, v)
+	must(t, err)
+	got := shell(t, "cd "+path+"; stat -c %u . fine fine/other twice; cat fine/other/text twice/text file; ls -A 'fine/in ner'")
+	if got != "0\n0\n0\n0\nmappedmapped" {
+		t.Errorf("inside: %q", got)
+	}
+	for _, at := range []string{"fine/in ner/x", "file"} {
+		if err := os.WriteFile(filepath.Join(path, at), nil, 0o644); !errors.Is(err, unix.EROFS) {
+			t.Errorf("%s can be written to: %v", at, err)
+		}
+	}
+	slices.Sort(hidden)
+	if want := []string{source + "/file", source + "/fine/in ner"}; !slices.Equal(hidden, want) {
+		t.Errorf("said to be hidden: %v, want %v", hidden, want)
+	}
+}
+
+func TestAVolumeGetsTheHostsNewMountsWhereAskedFor(t *testing.T) {
+	a, ns := newArea(t), newUserNS(t)
+	for name, nested := range map[string]string{"all mapped": "tmpfs", "in parts": "ramfs"} {
+		source := filepath.Join(passableTempDir(t), "s")
+		mounted(t, "none", source, "tmpfs", 0, "")
+		must(t, unix.Mount("", source, "", unix.MS_SHARED, ""))
+		mounted(t, "none", source+"/nested", nested, 0, "")
+		must(t, os.Mkdir(source+"/late", 0o755))
+		must(t, a.Admit("c"+nested, testBase))
+		path, err := a.IDMapVolume("c"+nested, 0, Volume{Source: source, UserNS: ns, Recursive: true, Slave: true})
+		must(t, err)
+		must(t, unix.Mount("none", source+"/late", "tmpfs", 0, ""))
+		if got := mountsBelow(t, path); len(got) != 3 {
+			t.Errorf("%s: %v", name, got)
+		}
+		if got := shell(t, "stat -c %u "+path+" "+path+"/late"); got != "0\n65534" {
+			t.Errorf("%s: owners %q", name, got)
+		}
+		must(t, unix.Unmount(source+"/late", 0))
+		if got := mountsBelow(t, path); len(got) != 2 {
+			t.Errorf("%s, after it went: %v", name, got)
+		}
 	}
 }
 

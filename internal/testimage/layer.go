@@ -73,6 +73,14 @@ func upperLayer(files []File) (layer, error) {
 	return t.layer("a file of uid 1000, a whiteout, an opaque directory")
 }
 
+func filesLayer(files []File) (layer, error) {
+	t := newTree()
+	for _, f := range files {
+		t.file(f)
+	}
+	return t.layer("files")
+}
+
 // staticBinary reads an ELF executable that needs no dynamic loader: the image
 // has none.
 func staticBinary(path string) ([]byte, error) {
@@ -134,7 +142,9 @@ func (t *tree) file(f File) {
 		t.link(f.Path, f.Link)
 		return
 	}
-	t.add(tar.Header{Typeflag: cmp.Or(f.Type, tar.TypeReg), Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID}, f.Content)
+	t.add(tar.Header{
+		Typeflag: cmp.Or(f.Type, tar.TypeReg), Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID, Devmajor: f.Major, Devminor: f.Minor,
+	}, f.Content)
 }
 
 func (t *tree) add(header tar.Header, content string) {

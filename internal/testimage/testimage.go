@@ -56,6 +56,8 @@ type Options struct {
 	// Files are added to the second layer, in this order. A file's parent
 	// directories are not made.
 	Files []File
+	// OnlyFiles leaves busybox and all else out: an image of one layer, with Files.
+	OnlyFiles bool
 }
 
 // Config is the part of an image's configuration that says how to run it, with
@@ -85,6 +87,8 @@ type File struct {
 	Link string
 	// Type is one of archive/tar's types for what is neither file nor link; 0 is a file.
 	Type byte
+	// Major and Minor say which device a device node is.
+	Major, Minor int64
 }
 
 // Write writes the image's archive to w. What it wrote is of no use after an
@@ -168,16 +172,25 @@ type event struct {
 // created is the time of everything in the image: a fixed one, for equal bytes.
 const created = "2026-01-01T00:00:00Z"
 
+func (o Options) makeLayers() ([]layer, error) {
+	if o.OnlyFiles {
+		only, err := filesLayer(o.Files)
+		return []layer{only}, err
+	}
+	base, err := baseLayer(o.Busybox)
+	if err != nil {
+		return nil, err
+	}
+	upper, err := upperLayer(o.Files)
+	return []layer{base, upper}, err
+}
+
 func build(opts Options) (image, error) {
-	base, err := baseLayer(opts.Busybox)
+	layers, err := opts.makeLayers()
 	if err != nil {
 		return image{}, err
 	}
-	upper, err := upperLayer(opts.Files)
-	if err != nil {
-		return image{}, err
-	}
-	img := image{layers: []layer{base, upper}}
+	img := image{layers: layers}
 	doc := imageConfig{
 		Created: created, Architecture: opts.Architecture, OS: "linux", Config: opts.Config,
 		RootFS: rootFS{Type: "layers"},

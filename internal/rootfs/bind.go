@@ -1,0 +1,178 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// Bind is a bind mount of a container that has a user namespace of its own.
+type Bind struct {
+	// Source is an absolute path of the host.
+	Source string
+	// Options are those of the OCI configuration.
+	Options []string
+	// Device says that Source is a device node that the container was given, and may be opened.
+	Device bool
+}
+
+// LockBinds mounts the sources at <area>/<id>/bind/<n>, n counted from 0, with the restrictions that the options
+// ask for, and returns these paths, for an OCI runtime to bind in place of the sources. No process, of whatever
+// user namespace, can lift the restrictions again: what a runtime sets in the container's own mount namespace,
+// the container's root can take back.
+//
+// All are nodev, with what is mounted below, but devices themselves: the kernel forces nodev on what is mounted in
+// a user namespace, and so no device node can be opened there. A mount that comes later, by propagation, has the
+// flags of the host's.
+//
+// All or nothing. Errors: ErrInvalidArgument, ErrNotFound naming the missing source, ErrAlreadyExists.
+func (a *Area) LockBinds(id string, binds []Bind) ([]string, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if len(binds) == 0 {
+		return nil, nil
+	}
+	paths, err := a.lockBinds(id, binds)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("bind mounts of %s: %w", id, err), clearTree(filepath.Join(a.dir, id, bindDir), 1))
+	}
+	return paths, nil
+}
+
+func (a *Area) lockBinds(id string, binds []Bind) ([]string, error) {
+	paths := make([]string, len(binds))
+	for n, b := range binds {
+		var err error
+		if paths[n], err = a.bind(id, n, b); err != nil {
+			return nil, fmt.Errorf("%s: %w", b.Source, err)
+		}
+	}
+	locked := make([]*os.File, 0, len(binds))
+	defer func() {
+		for _, tree := range locked {
+			_ = tree.Close()
+		}
+	}()
+	err := pin.InLockedMounts(func() error {
+		for _, path := range paths {
+			tree, err := cloneAt(path)
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			locked = append(locked, tree)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for n, path := range paths {
+		if err := detachAll(path); err != nil {
+			return nil, err
+		}
+		if err := attachAs(locked[n], path, binds[n].propagation()); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
+}
+
+func cloneAt(path string) (*os.File, error) {
+	f, err := openPath(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return cloneTree(f, true)
+}
+
+// bind mounts one source with its restrictions, which are not locked yet.
+func (a *Area) bind(id string, n int, b Bind) (string, error) {
+	source, err := openPath(b.Source, 0)
+	if err != nil {
+		return "", classify(err)
+	}
+	defer func() { _ = source.Close() }()
+	st, err := stat(source)
+	if err != nil {
+		return "", err
+	}
+	tree, err := cloneTree(source, slices.Contains(b.Options, "rbind"))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = tree.Close() }()
+	alone, all := b.attributes()
+	all.Propagation = b.propagation()
+	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &alone); err != nil {
+		return "", os.NewSyscallError("mount_setattr", err)
+	}
+	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &all); err != nil {
+		return "", os.NewSyscallError("mount_setattr", err)
+	}
+	path, err := a.mountPoint(id, filepath.Join(bindDir, strconv.Itoa(n)), st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	if err != nil {
+		return "", err
+	}
+	return path, attachAs(tree, path, b.propagation())
+}
+
+func (b Bind) propagation() uint64 {
+	if slices.Contains(b.Options, "rslave") || slices.Contains(b.Options, "slave") {
+		return unix.MS_SLAVE
+	}
+	return unix.MS_PRIVATE
+}
+
+// restrictions are the OCI mount options that restrict, as mount_setattr(2) has them.
+var restrictions = map[string]uint64{
+	"ro": unix.MOUNT_ATTR_RDONLY, "nosuid": unix.MOUNT_ATTR_NOSUID, "nodev": unix.MOUNT_ATTR_NODEV,
+	"noexec": unix.MOUNT_ATTR_NOEXEC, "nosymfollow": unix.MOUNT_ATTR_NOSYMFOLLOW,
+	"nodiratime": unix.MOUNT_ATTR_NODIRATIME,
+}
+
+// accessTimes are the options of which a mount has one.
+var accessTimes = map[string]uint64{
+	"relatime": unix.MOUNT_ATTR_RELATIME, "noatime": unix.MOUNT_ATTR_NOATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME,
+}
+
+// attributes are what the options say of the mount alone, and of all that is mounted below it as well.
+func (b Bind) attributes() (alone, all unix.MountAttr) {
+	for _, option := range b.Options {
+		to := &alone
+		word := option
+		if recursive, ok := strings.CutPrefix(option, "r"); ok && knownAttribute(recursive) {
+			to, word = &all, recursive
+		}
+		to.Attr_set |= restrictions[word]
+		if times, ok := accessTimes[word]; ok {
+			to.Attr_set = to.Attr_set&^unix.MOUNT_ATTR__ATIME | times
+			to.Attr_clr |= unix.MOUNT_ATTR__ATIME
+		}
+	}
+	if !b.Device {
+		all.Attr_set |= unix.MOUNT_ATTR_NODEV
+	}
+	return alone, all
+}
+
+// LockedFor reports whether an option of a bind is done with when it has been locked: the runtime cannot set it, or
+// its contrary, any more. The restrictions themselves it may set again.
+func LockedFor(option string) bool {
+	_, times := accessTimes[option]
+	return times || slices.Contains([]string{"nodiratime", "diratime", "suid", "dev", "exec", "norelatime", "nostrictatime", "atime"}, option)
+}
+
+func knownAttribute(word string) bool {
+	_, times := accessTimes[word]
+	return times || restrictions[word] != 0
+}

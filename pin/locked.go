@@ -1,0 +1,74 @@
+package pin
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// InLockedMounts runs fn on a thread of its own, in a copy of this process's mount namespace that belongs to
+// another user namespace, and returns fn's error. The kernel locks what it copies so (mount_namespaces(7),
+// lock_mnt_tree in fs/namespace.c): read-only, nosuid, nodev, noexec and the atime flags of a mount can never be
+// lifted again by any process, and what is mounted below the root of a tree cannot be unmounted by itself. A copy
+// of such a mount that fn takes with open_tree(2) and OPEN_TREE_CLONE keeps the locks and may be attached anywhere.
+//
+// fn sees the mounts of this moment under their usual paths. What it mounts goes when it returns; descriptors that
+// it opens stay. Goroutines that it starts run elsewhere. Nothing is left behind.
+//
+// Errors: those of fn; ErrUnsupported, as Create.
+func InLockedMounts(fn func() error) error {
+	ns, err := lockedMounts()
+	if err != nil {
+		return fmt.Errorf("copy the mounts for another user namespace: %w", err)
+	}
+	defer ns.Close() //nolint:errcheck // always nil
+	err = errors.New("the function did not return")
+	onThreadOfItsOwn(func() {
+		// setns(2) refuses a thread that shares its root and working directory.
+		joined := unix.Unshare(unix.CLONE_FS)
+		if joined == nil {
+			joined = ns.WithFD(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNS) })
+		}
+		if joined != nil {
+			err = fmt.Errorf("enter the copied mounts: %w", joined)
+			return
+		}
+		err = fn()
+	})
+	return err
+}
+
+// lockedMounts makes a user namespace, to which nothing is mapped, and a mount namespace that it owns.
+func lockedMounts() (*Namespace, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const kinds = User | Mount
+	child, err := hold(kinds)
+	if err != nil {
+		return nil, explainClone(err, kinds)
+	}
+	ns, err := child.namespace(Mount.infos()[0])
+	if e := child.end(); e != nil {
+		return nil, errors.Join(err, e, ns.Close())
+	}
+	return ns, err
+}
+
+// onThreadOfItsOwn runs fn on a thread that ends with it. The main thread is not used: it would not end, and
+// /proc/self shows its mounts.
+func onThreadOfItsOwn(fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onThreadOfItsOwn(fn) // which cannot be given this thread meanwhile
+			runtime.UnlockOSThread()
+			return
+		}
+		fn()
+	}()
+	<-done
+}

@@ -64,7 +64,7 @@ func TestTheVerboseStatusHasNamespacesAndTheTimeThatEachStepTook(t *testing.T) {
 				t.Errorf("%v: step %v", options, s)
 			}
 		}
-		if got := strings.Join(steps, ", "); got != "record, image, rootfs, volumes, bundle, plugins, runtime create, renew, plugins, runtime start" {
+		if got := strings.Join(steps, ", "); got != "record, image, rootfs, volumes, bundle, plugins, binds, runtime create, renew, plugins, runtime start" {
 			t.Errorf("%v: timeline: %s", options, got)
 		}
 		_, err := n.runtime.StopContainer(n.ctx(), &runtimeapi.StopContainerRequest{ContainerId: c})

@@ -200,20 +200,124 @@ func TestAnImageVolumeKeepsItsImageThroughRemovalAndRestart(t *testing.T) {
 	}
 }
 
-func TestAVolumeThatDoesNotExistIsRefusedAndNotMade(t *testing.T) {
+func TestAVolumesMissingHostPathIsMadeAsADirectory(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	n.check(os.Mkdir(n.path("volumes/real"), 0o755))
+	n.check(os.Symlink("real", n.path("volumes/link")))
+	eachKindOfPod(t, n, func(pod string, userns bool) {
+		for i, path := range []string{"volumes/missing", "volumes/a/b/c", "volumes/link/below", "volumes/slash/"} {
+			path = fmt.Sprint(n.path(path), "-", pod)
+			mount := idmapped(userns, &runtimeapi.Mount{HostPath: path, ContainerPath: "/new/place"})
+			c := n.runContainerOf(pod, sleeper(fmt.Sprint("c", i), mount))
+			n.says(c, "stat -c %u:%g:%a:%F /new/place; echo text >/new/place/file", "0:0:755:directory")
+			var st unix.Stat_t
+			n.check(unix.Stat(path, &st))
+			if st.Uid != 0 || st.Gid != 0 || st.Mode&0o7777 != 0o755 {
+				t.Errorf("%s belongs to %d:%d, mode %o", path, st.Uid, st.Gid, st.Mode&0o7777)
+			}
+			_, err := n.runtime.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: c})
+			n.check(err)
+			if text, err := os.ReadFile(filepath.Join(path, "file")); err != nil || string(text) != "text\n" {
+				t.Errorf("after the container: %q, %v", text, err)
+			}
+		}
+	})
+	if found := strings.Count(n.log.String(), "a directory was made"); found != 8 {
+		t.Errorf("the log names %d directories that were made", found)
+	}
+}
+
+func TestAHostPathThatCannotBeMadeIsRefusedByNameAndMakesNothing(t *testing.T) {
+	t.Parallel()
 	n := started(t)
 	n.check(os.Symlink(n.path("nowhere"), n.path("volumes/dangling")))
+	n.write("volumes/file", "")
+	n.check(os.Mkdir(n.path("volumes/ro"), 0o755))
+	n.check(unix.Mount("none", n.path("volumes/ro"), "tmpfs", unix.MS_RDONLY, ""))
+	t.Cleanup(func() { _ = unix.Unmount(n.path("volumes/ro"), unix.MNT_DETACH) })
+	n.before = n.hostState()
 	eachKindOfPod(t, n, func(pod string, userns bool) {
-		for _, path := range []string{"volumes/missing", "volumes/a/b", "volumes/dangling"} {
-			n.refusesMounts(pod, codes.NotFound, "the host path does not exist",
-				idmapped(userns, &runtimeapi.Mount{HostPath: n.path(path), ContainerPath: "/data"}))
+		mount := func(path string) *runtimeapi.Mount {
+			return idmapped(userns, &runtimeapi.Mount{HostPath: n.path(path), ContainerPath: "/data"})
 		}
-		for _, path := range []string{"volumes/missing", "volumes/a", "nowhere"} {
+		other := idmapped(userns, &runtimeapi.Mount{HostPath: n.path("volumes/other"), ContainerPath: "/other"})
+		n.refusesMounts(pod, codes.NotFound, "dangling is a symbolic link to "+n.path("nowhere"), other, mount("volumes/dangling"))
+		n.refusesMounts(pod, codes.NotFound, "dangling is a symbolic link to "+n.path("nowhere"), other, mount("volumes/dangling/x"))
+		n.refusesMounts(pod, codes.InvalidArgument, "not a directory", other, mount("volumes/file/x"))
+		n.refusesMounts(pod, codes.FailedPrecondition, "read-only file system", mount("volumes/ro/x"))
+		for _, path := range []string{"volumes/other", "nowhere"} {
 			if _, err := os.Lstat(n.path(path)); err == nil {
 				t.Errorf("%s was made", path)
 			}
 		}
 	})
+}
+
+func TestAFileIsMountedWhereTheImageHasNothing(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	n.write("volumes/file", "text\n")
+	n.check(os.Mkdir(n.path("volumes/dir"), 0o755))
+	eachKindOfPod(t, n, func(pod string, userns bool) {
+		mount := func(name, at string) *runtimeapi.Mount {
+			return idmapped(userns, &runtimeapi.Mount{HostPath: n.path("volumes", name), ContainerPath: at})
+		}
+		c := n.runContainerOf(pod, sleeper("c", mount("file", "/no/such/place"), mount("file", "/etc/passwd"), mount("dir", "/no/such/dir")))
+		n.says(c, "cat /no/such/place /etc/passwd; stat -c %F /no/such/dir", "text\ntext\ndirectory")
+		for _, m := range []*runtimeapi.Mount{mount("file", "/home"), mount("dir", "/etc/passwd")} {
+			if err := n.tryMount(pod, m); err == nil || !strings.Contains(messageOf(err), m.GetContainerPath()) || !strings.Contains(strings.ToLower(messageOf(err)), "not a directory") {
+				t.Errorf("%s at %s: %v", m.GetHostPath(), m.GetContainerPath(), err)
+			}
+		}
+	})
+}
+
+// A volume that is mapped gets later mounts, too; the kernel copies them as they are.
+func TestNewMountsOfTheNodeArriveInIdmappedVolumes(t *testing.T) {
+	n := started(t)
+	for i, nested := range []string{"tmpfs", "ramfs"} { // all mapped at once, or in parts
+		dir := n.sharedVolume(fmt.Sprint("shared", i))
+		n.check(os.Mkdir(filepath.Join(dir, "nested"), 0o755))
+		n.check(unix.Mount("none", filepath.Join(dir, "nested"), nested, 0, ""))
+		n.before = n.hostState()
+		pod := n.runPodOf(n.podConfig(fmt.Sprint("p", i), "userns"))
+		mount := func(propagation runtimeapi.MountPropagation) *runtimeapi.Mount {
+			return idmapped(true, &runtimeapi.Mount{HostPath: dir, ContainerPath: "/data", Propagation: propagation})
+		}
+		slave := n.runContainerOf(pod, sleeper("slave", mount(runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER)))
+		private := n.runContainerOf(pod, sleeper("private", mount(runtimeapi.MountPropagation_PROPAGATION_PRIVATE)))
+		at := filepath.Join(dir, "host")
+		n.check(unix.Mount("none", at, "tmpfs", 0, "mode=755"))
+		n.check(os.WriteFile(filepath.Join(at, "open"), []byte("to all\n"), 0o644))
+		n.check(os.WriteFile(filepath.Join(at, "closed"), []byte("secret\n"), 0o600))
+		n.says(slave, "mount | grep -c ' /data/host '; cat /data/host/open; stat -c %u /data /data/host", "1\nto all\n0\n65534")
+		n.refuses(slave, "cat /data/host/closed", "Permission denied")
+		n.refuses(slave, "echo x >/data/host/open", "Permission denied")
+		n.says(private, "mount | grep -c ' /data/host '; true", "0")
+		n.check(unix.Unmount(at, 0))
+		n.says(slave, "mount | grep -c ' /data/host '; true", "0")
+	}
+}
+
+func TestAFileSystemThatCannotBeMappedIsHiddenBelowAVolume(t *testing.T) {
+	n := started(t)
+	for dir, kind := range map[string]string{"v/fine": "tmpfs", "v/other": "ramfs"} {
+		n.check(os.MkdirAll(n.path("volumes", dir), 0o755))
+		n.check(unix.Mount("none", n.path("volumes", dir), kind, 0, ""))
+		t.Cleanup(func() { _ = unix.Unmount(n.path("volumes", dir), unix.MNT_DETACH) })
+		n.write(filepath.Join("volumes", dir, "file"), "text\n")
+	}
+	n.before = n.hostState()
+	config := n.podConfig("p", "userns")
+	config.Linux.SecurityContext.Privileged = true
+	mount := idmapped(true, &runtimeapi.Mount{HostPath: n.path("volumes/v"), ContainerPath: "/v"})
+	c := n.runContainerOf(n.runPodOf(config), privileged(sleeper("c", mount)))
+	n.says(c, "cat /v/fine/file; stat -c %u /v /v/fine; ls -A /v/other; umount -l /v/other 2>/dev/null; ls -A /v/other", "text\n0\n0")
+	n.refuses(c, "touch /v/other/x", "Read-only file system")
+	if log := n.log.String(); strings.Count(log, "is hidden from the pod") != 1 || !strings.Contains(log, n.path("volumes/v/other")) || !strings.Contains(log, "ramfs") {
+		t.Error("the log does not say once what is hidden")
+	}
 }
 
 func TestLinksInAContainersRootNeverLeadAMountOutside(t *testing.T) {
@@ -333,7 +437,12 @@ func TestPropagationThatTheNodesMountCannotGiveIsRefused(t *testing.T) {
 	for _, m := range []*runtimeapi.Mount{mount(slave, in), mount(dir, in), mount(filepath.Join(dir, "sub"), both)} {
 		n.check(n.tryMount(pod, m))
 	}
-	n.refusesMounts(pod, codes.NotFound, "does not exist", mount(n.path("volumes/missing"), both))
+	// A path that is still to be made is on the mount of its parent.
+	n.check(n.tryMount(pod, mount(filepath.Join(dir, "made/here"), both)))
+	n.refusesMounts(pod, codes.FailedPrecondition, "the mount at "+private, mount(filepath.Join(private, "missing"), both))
+	if exists(filepath.Join(private, "missing")) {
+		t.Error("a directory was made for a mount that was refused")
+	}
 }
 
 func TestReadOnlyIsRecursiveOnlyWhereAskedFor(t *testing.T) {

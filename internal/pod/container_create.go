@@ -78,7 +78,7 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 		if c := s.book.live(box.ID, containerIdentity(rec)); c != nil {
 			return c.ID, nil
 		}
-		if err := checkPropagation(config.GetMounts()); err != nil {
+		if err := checkHostPaths(config.GetMounts()); err != nil {
 			return "", err
 		}
 		if _, err := readSeccompProfile(config); err != nil {
@@ -120,6 +120,7 @@ func (s *Containers) createOperation(box *Sandbox, c *Container) steps.Operation
 			{Name: "volumes", Do: do(s.mountVolumes)}, // undone with the root file system
 			{Name: "bundle", Do: do(s.writeBundle), Undo: do(s.removeBundle)},
 			{Name: "plugins", Do: do(s.pluginsAdjust), Undo: do(s.pluginsForget)},
+			{Name: "binds", Do: do(s.lockBinds)}, // undone with the root file system
 			{Name: "runtime create", Do: do(s.runtimeCreate), Undo: do(s.runtimeDelete)},
 			{Name: "created", Do: do(s.created)},
 		},

@@ -65,6 +65,9 @@ func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container)
 	if len(mounts) == 0 {
 		return nil
 	}
+	if err := s.makeHostPaths(c); err != nil {
+		return err
+	}
 	if err := s.node.relabelVolumes(box.Record(), c.Record()); err != nil {
 		return err
 	}
@@ -139,6 +142,11 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 		Source:    source,
 		Mappings:  pin.Mappings{UIDs: spec.IDMaps(m.GetUidMappings()), GIDs: spec.IDMaps(m.GetGidMappings())},
 		Recursive: true,
+		Slave:     m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+		Hidden: func(point string, why error) {
+			s.node.Log.Warn("a file system below a volume is hidden from the pod: its owners cannot be mapped",
+				"container", c.ID, "volume", m.GetHostPath(), "mounted_at", point, "reason", why)
+		},
 	}
 	// The common case: the pod's own mappings, whose namespace is there already.
 	if reflect.DeepEqual(*box.Record().Mappings(), volume.Mappings) {
@@ -147,8 +155,7 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 	return s.node.Mounts.IDMapVolume(c.ID, index, volume)
 }
 
-// hostPath follows the symbolic links of a volume's path. One that does not exist is an error and is
-// not made (CRI, Mount.host_path).
+// hostPath follows the symbolic links of a volume's path.
 func hostPath(path string) (string, error) {
 	source, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {

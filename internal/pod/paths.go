@@ -18,7 +18,7 @@ type Paths struct {
 	State string
 	// NetNS is the directory of network namespace pins (/run/netns), which the instances of a host may share.
 	NetNS string
-	// Pinder is the supervisor binary, also mounted as PID 1 into pods that share their PID namespace.
+	// Pinder is the supervisor binary; a copy of it is PID 1 of pods that share their PID namespace.
 	Pinder string
 }
 
@@ -42,9 +42,9 @@ func (p Paths) bundles() string { return filepath.Join(p.State, "bundles") }
 
 func (p Paths) bundle(id string) string { return filepath.Join(p.bundles(), id) }
 
-// labelledPinder is a copy of Pinder that pods' policies let them execute. It is durable because the state directory
+// initDir is the directory of the copy of Pinder that pods run as PID 1. It is durable because the state directory
 // may be on a file system that executes nothing.
-func (p Paths) labelledPinder() string { return filepath.Join(p.Root, "pinder-init") }
+func (p Paths) initDir() string { return filepath.Join(p.Root, "init") }
 
 func (p Paths) runtimes() string { return filepath.Join(p.State, "runtime") }
 

@@ -1,7 +1,6 @@
 package pod
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -10,19 +9,23 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
-// checkPropagation refuses mounts that ask for a propagation that the host's mount cannot give: the container
-// would start, and neither side would ever see what the other mounts. A path that does not exist is left to
-// the step that says so.
-func checkPropagation(mounts []*runtimeapi.Mount) error {
+// checkHostPaths refuses mounts whose host path neither is there nor can be made, and those that ask for a
+// propagation that the host's mount cannot give: the container would start, and neither side would ever see what
+// the other mounts. A directory that is still to be made will be on the mount of that in which it is made.
+func checkHostPaths(mounts []*runtimeapi.Mount) error {
 	for i, m := range mounts {
+		if m.GetImage() != nil {
+			continue
+		}
+		at, _, err := missingHostPath(m.GetHostPath())
+		if err != nil {
+			return volumeError(i, m, err)
+		}
 		wanted := m.GetPropagation()
-		if wanted == runtimeapi.MountPropagation_PROPAGATION_PRIVATE || m.GetImage() != nil {
+		if wanted == runtimeapi.MountPropagation_PROPAGATION_PRIVATE {
 			continue
 		}
-		on, err := rootfs.MountOf(m.GetHostPath())
-		if errors.Is(err, errdefs.ErrNotFound) {
-			continue
-		}
+		on, err := rootfs.MountOf(at)
 		if err != nil {
 			return volumeError(i, m, err)
 		}

@@ -77,7 +77,7 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	if err := s.node.labelFiles(rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
 		return err
 	}
-	binary, err := s.binary.path(s.node)
+	binary, err := s.binary.mount(s.node, rec)
 	if err != nil {
 		return err
 	}

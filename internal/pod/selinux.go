@@ -1,8 +1,6 @@
 package pod
 
 import (
-	"errors"
-	"os"
 	"sync"
 
 	"github.com/pinfold-run/pinfold/internal/selinux"
@@ -61,46 +59,6 @@ func (n *Node) relabelVolumes(r *SandboxRecord, c *ContainerRecord) error {
 		}
 	}
 	return nil
-}
-
-// initBinary is what pods that share their PID namespace run as PID 1. Its zero value is ready.
-type initBinary struct {
-	mu     sync.Mutex
-	copied bool
-}
-
-// path returns pinder itself or, under SELinux, a copy with a label of containers: what label pinder has where it was
-// installed is the policy's business. The copy is made once in the life of a daemon, and pods that run an
-// older one keep it.
-func (b *initBinary) path(n *Node) (string, error) {
-	label := spec.SELinuxSharedLabel(n.Host)
-	if label == "" {
-		return n.Paths.Pinder, nil
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	path := n.Paths.labelledPinder()
-	if b.copied {
-		return path, nil
-	}
-	data, err := os.ReadFile(n.Paths.Pinder)
-	if err != nil {
-		return "", err
-	}
-	temporary := path + ".new"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
-	if err := os.WriteFile(temporary, data, 0o755); err != nil {
-		return "", err
-	}
-	// Whatever the umask: the pod's mapped root has to be able to run it.
-	err = errors.Join(os.Chmod(temporary, 0o755), selinux.SetLabel(temporary, label))
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	b.copied = err == nil
-	return path, err
 }
 
 // levels gives each pod a level of SELinux that no other pod of the node has. The records are the book of those

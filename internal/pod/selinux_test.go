@@ -125,32 +125,36 @@ func TestPIDOneOfAPodIsACopyThatItsPolicyLetsItRun(t *testing.T) {
 	if err := os.WriteFile(n.Paths.Pinder, []byte("one"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	var b initBinary
-	if path, err := b.path(n); err != nil || path != n.Paths.Pinder {
-		t.Errorf("without SELinux %s %v", path, err)
+	if err := os.MkdirAll(n.Paths.initDir(), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	n.Host.SELinux = true
-	if err := os.WriteFile(n.Paths.labelledPinder()+".new", []byte("half"), 0o400); err != nil {
+	if err := os.WriteFile(filepath.Join(n.Paths.initDir(), "pinder.new"), []byte("half"), 0o400); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range []string{"one", "two"} {
 		if err := os.WriteFile(n.Paths.Pinder, []byte(content), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		b = initBinary{} // of a new daemon
+		b := initBinary{} // of a new daemon
+		n.Host.SELinux = content == "two"
+		label := ""
+		if n.Host.SELinux {
+			label = "system_u:object_r:container_file_t:s0"
+		}
 		for range 2 {
-			path, err := b.path(n)
+			in, err := b.dir(n)
 			if err != nil {
 				t.Fatal(err)
 			}
+			path := filepath.Join(in, pinderName)
 			data, _ := os.ReadFile(path)
 			info, _ := os.Stat(path)
-			if string(data) != content || info.Mode().Perm() != 0o755 || selinux.Label(path) != "system_u:object_r:container_file_t:s0" {
+			if string(data) != content || info.Mode().Perm() != 0o755 || selinux.Label(path) != label {
 				t.Errorf("%q, %v, label %q", data, info.Mode(), selinux.Label(path))
 			}
 		}
 	}
-	if left, _ := os.ReadDir(dir); len(left) != 2 || selinux.Label(n.Paths.Pinder) != "" {
+	if left, _ := os.ReadDir(n.Paths.initDir()); len(left) != 1 || selinux.Label(n.Paths.Pinder) != "" {
 		t.Errorf("in the directory: %v", left)
 	}
 }

@@ -1,0 +1,69 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/rootfs"
+)
+
+// lockBinds puts locked mounts in the place of all that a container with a user namespace gets bound from the host:
+// volumes, the pod's files, what CDI and plugins added. It comes last, when nothing changes the configuration any
+// more. In the node's user namespace there is nothing to lock: CAP_SYS_ADMIN there may change any mount.
+func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) error {
+	if box.Record().Mappings() == nil {
+		return nil
+	}
+	file := filepath.Join(s.node.Paths.bundle(c.ID), "config.json")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var config specs.Spec
+	if err := json.Unmarshal(data, &config); err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	var binds []rootfs.Bind
+	var of []*specs.Mount
+	for i := range config.Mounts {
+		m := &config.Mounts[i]
+		if slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") || m.Type == "bind" {
+			binds = append(binds, rootfs.Bind{Source: m.Source, Options: m.Options, Device: c.Record().opens(m)})
+			of = append(of, m)
+		}
+	}
+	paths, err := s.node.Mounts.LockBinds(c.ID, binds)
+	if err != nil {
+		return err
+	}
+	for i, m := range of {
+		m.Source, m.Options = paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
+	}
+	if data, err = json.Marshal(&config); err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o600)
+}
+
+// opens reports whether a mount is a device node that the container may open: one that it was given as a device. A
+// volume may hold nodes that another pod made, so of volumes only the nodes of the node's own /dev count.
+func (r *ContainerRecord) opens(m *specs.Mount) bool {
+	var st, dev unix.Stat_t
+	if unix.Stat(m.Source, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR && st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return false
+	}
+	for _, volume := range r.Config.GetMounts() {
+		if path.Clean(volume.GetContainerPath()) == path.Clean(m.Destination) {
+			return unix.Stat("/dev", &dev) == nil && st.Dev == dev.Dev
+		}
+	}
+	return true
+}

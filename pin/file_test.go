@@ -259,3 +259,28 @@ func copyMountNamespace(t *testing.T, propagation string) *exec.Cmd {
 	}
 	return cmd
 }
+
+func TestIdentifyNamesTheNamespaceOfAPinWithoutHoldingIt(t *testing.T) {
+	requireRoot(t)
+	set := mustCreate(t, nil, UTS)
+	path := pinPath(t)
+	if err := set.UTS.Pin(path); err != nil {
+		t.Fatal(err)
+	}
+	dev, ino, err := Identify(path)
+	if wantDev, wantIno := set.UTS.ID(); err != nil || dev != wantDev || ino != wantIno {
+		t.Errorf("got %d:%d, %v; want %d:%d", dev, ino, err, wantDev, wantIno)
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Identify(path); !errors.Is(err, ErrNotNamespace) {
+		t.Errorf("the file that is left: %v", err)
+	}
+	if err := Unpin(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Identify(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nothing: %v", err)
+	}
+}

@@ -43,7 +43,7 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandbox
 	if err != nil {
 		return nil, err
 	}
-	rec := box.Record()
+	rec := r.Sandboxes.Current(box)
 	if !visible(rec.State) {
 		return nil, &pod.MissingError{Kind: "sandbox", ID: req.GetPodSandboxId(), Why: "is " + string(rec.State)}
 	}
@@ -87,7 +87,7 @@ func (r *Runtime) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandb
 func (r *Runtime) sandboxes(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
 	var list []*runtimeapi.PodSandbox
 	for _, box := range r.Book.Sandboxes() {
-		rec := box.Record()
+		rec := r.Sandboxes.Current(box)
 		if visible(rec.State) && idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector()) &&
 			(f.GetState() == nil || f.GetState().GetState() == sandboxState(rec)) {
 			list = append(list, &runtimeapi.PodSandbox{

@@ -159,7 +159,7 @@ func (r *Runtime) podsUsage(ctx context.Context, want func(*pod.SandboxRecord) b
 	var records []*pod.SandboxRecord
 	wanted := map[string]bool{}
 	for _, box := range r.Book.Sandboxes() {
-		if rec := box.Record(); rec.State == pod.Ready && want(rec) {
+		if rec := r.Sandboxes.Current(box); rec.State == pod.Ready && want(rec) {
 			records, wanted[rec.ID] = append(records, rec), true
 		}
 	}

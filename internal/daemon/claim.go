@@ -134,27 +134,3 @@ func peer(conn net.Conn) string {
 	})
 	return name
 }
-
-// listen makes the socket. The daemon holds its lock, and what was there is a dead one's. The returned function
-// removes the path, if it is still this socket's.
-func listen(path string) (l *net.UnixListener, remove func(), err error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, nil, err
-	}
-	l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, nil, err
-	}
-	// Go would remove whatever is at the path by then.
-	l.SetUnlinkOnClose(false)
-	made, err := os.Lstat(path)
-	if err != nil {
-		return nil, nil, errors.Join(err, l.Close())
-	}
-	remove = func() {
-		if now, err := os.Lstat(path); err == nil && os.SameFile(made, now) {
-			_ = os.Remove(path)
-		}
-	}
-	return l, remove, os.Chmod(path, 0o660)
-}

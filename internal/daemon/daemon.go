@@ -49,11 +49,12 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 		return err
 	}
 	defer func() { _ = streams.Close() }()
-	listener, remove, err := listen(c.Socket)
+	socket := &socket{path: c.Socket, log: log}
+	listener, err := socket.listen()
 	if err != nil {
 		return err
 	}
-	defer remove()
+	defer socket.remove()
 	runtime := &cri.Runtime{
 		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers,
 		Debts: parts.debts, Stats: stats.NewReader(parts.node.Cgroups), Streams: streams, RuntimeVersion: version,
@@ -64,6 +65,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	admin.Register(server, &admin.Server{
 		Load: parts.load, Engine: parts.node.Engine, Pulls: parts.pulls, Pin: parts.node.Images.SetPinned, Check: parts.check, Translate: cri.ToStatus,
 	})
+	go socket.keep(ctx, server)
 	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.book.Sandboxes()))
 	return serve(ctx, server, listener, log)
 }

@@ -117,7 +117,7 @@ func (b *Book) admit(c *Container) error {
 		return &MissingError{Kind: "sandbox", ID: c.Sandbox}
 	}
 	if state := s.Record().State; state != Ready {
-		return fmt.Errorf("sandbox %s is %s, not ready: %w", c.Sandbox, state, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("sandbox %s is %s, not ready%s: %w", c.Sandbox, state, because(s.Record()), errdefs.ErrFailedPrecondition)
 	}
 	b.containers[c.ID] = c
 	return nil

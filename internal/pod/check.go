@@ -134,7 +134,7 @@ func (c *checker) sandbox(rec *SandboxRecord) {
 }
 
 func (c *checker) readySandbox(name string, rec *SandboxRecord) {
-	if reason := c.broken(rec); reason != "" {
+	if reason := c.Node.broken(rec); reason != "" {
 		c.differ(reported, name, "it is recorded as ready, but %s", reason)
 		return
 	}

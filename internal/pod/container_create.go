@@ -52,7 +52,7 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 	if err != nil {
 		return "", err
 	}
-	boxRec := box.Record()
+	boxRec := s.node.current(box, s.debts) // one that has lost its namespaces is not admitted to
 	host, err := s.node.hostFor(boxRec)
 	if err != nil {
 		return "", err

@@ -3,12 +3,14 @@ package pod
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -71,6 +73,10 @@ func (n *Node) Ready(ctx context.Context) error {
 	defer cancel()
 	if _, _, err := n.Pinder.Processes(ask); err != nil {
 		return err
+	}
+	var root unix.Statfs_t
+	if err := unix.Statfs(n.Paths.Root, &root); err != nil || root.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("the file system of %s cannot be written to, as after an error of its disk: %w", n.Paths.Root, errors.Join(err, errdefs.ErrFailedPrecondition))
 	}
 	h, err := n.Handlers.Find(ctx, "")
 	if err != nil {

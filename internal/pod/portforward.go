@@ -33,8 +33,8 @@ func (s *Sandboxes) forwardable(id string) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if state := box.Record().State; state != Ready {
-		return nil, fmt.Errorf("PortForward: sandbox %s is %s, not ready: %w", box.ID, state, errdefs.ErrFailedPrecondition)
+	if rec := s.Current(box); rec.State != Ready {
+		return nil, fmt.Errorf("PortForward: sandbox %s is %s, not ready%s: %w", box.ID, rec.State, because(rec), errdefs.ErrFailedPrecondition)
 	}
 	return box, nil
 }

@@ -46,6 +46,8 @@ type SandboxRecord struct {
 	Init Process `json:"init,omitzero"`
 	// Means are what it takes to remove the pod; zero in records of older versions.
 	Means Means `json:"means,omitzero"`
+	// Pins are the inode numbers of the pod's own namespaces, by kind; nil in records of older versions.
+	Pins map[string]uint64 `json:"pins,omitempty"`
 	// SELinuxLevel keeps the pod apart from all others of the node; "" on a node without SELinux.
 	SELinuxLevel string `json:"selinuxLevel,omitempty"`
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // Recovery brings the book in line with records, supervisor and kernel when the daemon starts. It
@@ -68,6 +67,9 @@ func (r *Recovery) loadSandbox(id string) {
 	if err != nil {
 		rec = r.quarantine(id, err)
 		entry.SameBoot = true
+	}
+	if !entry.SameBoot {
+		rec.Pins = nil // they went with that boot
 	}
 	if !entry.SameBoot && rec.State == Ready {
 		rec.State, rec.Reason = Stopped, "the node was rebooted"
@@ -237,7 +239,7 @@ func (r *Recovery) adopt(ctx context.Context, c *Container) bool {
 func (r *Recovery) reconcileSandbox(box *Sandbox) {
 	rec := box.Record()
 	if rec.State == Ready {
-		if reason := r.broken(rec); reason != "" {
+		if reason := r.Node.broken(rec); reason != "" {
 			r.Node.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
 			err := r.Node.changeSandbox(box, func(s *SandboxRecord) { s.State, s.Reason = Stopped, reason })
 			if err != nil {
@@ -248,28 +250,6 @@ func (r *Recovery) reconcileSandbox(box *Sandbox) {
 	if box.Record().State != Ready {
 		r.Debts.add(box)
 	}
-}
-
-// broken says what a sandbox lacks that was ready, "" if nothing.
-func (r *Recovery) broken(rec *SandboxRecord) string {
-	kinds := kindsInOrder
-	if rec.SharesPID() {
-		if !rec.Init.alive() {
-			return initEnded
-		}
-		kinds = append([]pin.Kind{pin.PID}, kinds...)
-	}
-	for _, kind := range kinds {
-		if kind != pin.PID && rec.kinds()&kind == 0 {
-			continue
-		}
-		ns, err := pin.Open(r.Node.pinPath(rec, kind))
-		if err != nil {
-			return fmt.Sprintf("its %s namespace is gone: %v", kind, err)
-		}
-		ns.Close()
-	}
-	return ""
 }
 
 // Pay settles what one object owes; it is what Debts calls.

@@ -21,6 +21,8 @@ type Sandbox struct {
 	record atomic.Pointer[SandboxRecord]
 	// durable waits for the intent's fsync; set while Run is in progress, used by its steps only.
 	durable func() error
+	// pinned are the inode numbers of what was pinned; used by the steps of Run only.
+	pinned map[string]uint64
 	// interrupt ends the Do of the Run in progress; set before the sandbox is in the book.
 	interrupt context.CancelCauseFunc
 	// erased is set, under order, when nothing of the sandbox is left.

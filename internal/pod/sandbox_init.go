@@ -43,7 +43,7 @@ func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
 	if err := s.node.changeSandbox(box, func(r *SandboxRecord) { r.Init = process }); err != nil {
 		return err
 	}
-	if err := s.pinPID(rec.ID, process); err != nil {
+	if err := s.pinPID(box, process); err != nil {
 		return err
 	}
 	return s.node.Pinder.Start(ctx, rec.ID)
@@ -100,7 +100,7 @@ func (r *SandboxRecord) admit(dir string) error {
 
 // pinPID pins the PID namespace of a process that is held before its start, and makes sure that the
 // pid meant that process all along.
-func (s *Sandboxes) pinPID(id string, process Process) error {
+func (s *Sandboxes) pinPID(box *Sandbox, process Process) error {
 	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", process.PID))
 	if err != nil {
 		return err
@@ -109,10 +109,13 @@ func (s *Sandboxes) pinPID(id string, process Process) error {
 	if started, err := startTime(process.PID); err != nil || started != process.StartTime {
 		return fmt.Errorf("PID 1 of the pod (pid %d) is gone already", process.PID)
 	}
-	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), id), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), box.ID), 0o700); err != nil {
 		return err
 	}
-	return ns.Pin(s.node.Paths.pin(id, pin.PID))
+	if box.pinned != nil {
+		_, box.pinned[pin.PID.String()] = ns.ID()
+	}
+	return ns.Pin(s.node.Paths.pin(box.ID, pin.PID))
 }
 
 // InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has

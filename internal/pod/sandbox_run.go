@@ -57,7 +57,8 @@ func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig
 	rec.Means = s.node.meansNow(rec.ID, runtime)
 	key := identity(config.GetMetadata())
 	id, err := s.runs.Do(ctx, key, func(ctx context.Context) (string, error) {
-		if box := s.book.ready(key); box != nil {
+		// One that has lost its namespaces is not ready any more, and replaced.
+		if box := s.book.ready(key); box != nil && s.Current(box).State == Ready {
 			return box.ID, nil
 		}
 		if err := s.planNetwork(rec); err != nil {
@@ -188,13 +189,16 @@ func (s *Sandboxes) makeNamespaces(_ context.Context, box *Sandbox) error {
 	if err := os.MkdirAll(filepath.Join(s.node.Paths.pins(), box.ID), 0o700); err != nil {
 		return err
 	}
+	box.pinned = map[string]uint64{}
 	for _, kind := range kindsInOrder {
 		if kinds&kind == 0 {
 			continue
 		}
-		if err := member(set, kind).Pin(s.node.pinPath(rec, kind)); err != nil {
+		namespace := member(set, kind)
+		if err := namespace.Pin(s.node.pinPath(rec, kind)); err != nil {
 			return err
 		}
+		_, box.pinned[kind.String()] = namespace.ID()
 	}
 	if set.Net != nil {
 		if err := set.Net.Do(network.LoopbackUp); err != nil {
@@ -268,13 +272,11 @@ func (s *Sandboxes) detach(ctx context.Context, box *Sandbox) error {
 		return nil
 	}
 	attachment := *rec.Network
-	netns := s.node.pinPath(rec, pin.Net)
-	if ns, err := pin.Open(netns); err == nil {
-		ns.Close()
-	} else {
-		netns = ""
+	netns, err := s.node.netNSToDetach(rec)
+	if err != nil {
+		s.node.Log.Warn("network plugins may leave firewall rules of a pod whose network namespace is gone", "sandbox", box.ID, "error", err)
 	}
-	err := s.node.Network.Detach(ctx, &attachment, netns)
+	err = s.node.Network.Detach(ctx, &attachment, netns)
 	s.node.noteSandbox(box, func(r *SandboxRecord) { r.Network = &attachment })
 	if err != nil {
 		return &debtError{err}
@@ -284,7 +286,7 @@ func (s *Sandboxes) detach(ctx context.Context, box *Sandbox) error {
 
 func (s *Sandboxes) ready(_ context.Context, box *Sandbox) error {
 	return s.node.changeSandbox(box, func(r *SandboxRecord) {
-		r.State = Ready
+		r.State, r.Pins = Ready, box.pinned
 		r.Timeline = s.node.Engine.Timeline(sandboxObject(r))
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
@@ -32,6 +33,10 @@ const (
 // It holds no descriptor and needs no closing; it may be used from several goroutines.
 type Area struct {
 	dir string // canonical: as mountinfo shows it
+
+	// top is the mount ID of the area's upper mount; mounting makes one build of several that find it gone.
+	top      atomic.Uint64
+	mounting sync.Mutex
 
 	// method remembers, by whether the layers are id-mapped, how this kernel takes layers:
 	// 0 while unknown, else the method plus one. Index 1 is for id-mapped layers.
@@ -62,10 +67,42 @@ func OpenArea(dir string) (*Area, error) {
 		return nil, fmt.Errorf("mount area: %w", err)
 	}
 	a := &Area{dir: dir}
-	if err := a.mount(); err != nil {
-		return nil, fmt.Errorf("mount area %s: %w", dir, err)
+	if err := a.ensure(); err != nil {
+		return nil, err
 	}
 	return a, nil
+}
+
+// ensure mounts the area if it is not mounted, or not any more: what belongs in it must not come to lie on the file
+// system below, visible to all and without the propagation it needs.
+func (a *Area) ensure() error {
+	a.mounting.Lock()
+	defer a.mounting.Unlock()
+	if top := a.top.Load(); top != 0 && top == a.mounted() {
+		return nil
+	}
+	if err := os.MkdirAll(a.dir, 0o711); err != nil {
+		return fmt.Errorf("mount area: %w", err)
+	}
+	if err := a.mount(); err != nil {
+		return fmt.Errorf("mount area %s: %w", a.dir, err)
+	}
+	a.top.Store(a.mounted())
+	return nil
+}
+
+// mounted is the ID of the topmost mount that the area's path leads to, 0 if that cannot be told.
+func (a *Area) mounted() uint64 {
+	dir, err := openPath(a.dir, unix.O_DIRECTORY)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = dir.Close() }()
+	id, err := identify(dir)
+	if err != nil {
+		return 0
+	}
+	return id.mount
 }
 
 // Dir returns the canonical path of the area.
@@ -239,6 +276,9 @@ func (a *Area) Admit(id string, gid uint32) error {
 
 // idDir makes the directory of id, closed to all but the host's root, unless it is there.
 func (a *Area) idDir(id string) (string, error) {
+	if err := a.ensure(); err != nil {
+		return "", err
+	}
 	dir := filepath.Join(a.dir, id)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// socketLook is how often the daemon looks whether its socket's path still leads to it.
+const socketLook = 2 * time.Second
+
+// socket is the path at which the daemon serves, and what it made there last. The daemon holds the path's lock.
+type socket struct {
+	path string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	made os.FileInfo
+}
+
+// listen makes the socket; what is at the path is a dead daemon's.
+func (s *socket) listen() (net.Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	// Go would remove whatever is at the path by then.
+	l.SetUnlinkOnClose(false)
+	if s.made, err = os.Lstat(s.path); err == nil {
+		err = os.Chmod(s.path, 0o660)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// remove takes the socket away, if it is still this daemon's.
+func (s *socket) remove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.made, now) {
+		_ = os.Remove(s.path)
+	}
+}
+
+// keep makes the socket again when its path is removed under the daemon, as cleaners of /run do, and says once when
+// something else is there. Connections that there are go on.
+func (s *socket) keep(ctx context.Context, server *grpc.Server) {
+	ticker := time.NewTicker(socketLook)
+	defer ticker.Stop()
+	said := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now, err := os.Lstat(s.path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if err := s.again(server); err != nil {
+				s.log.Error("the socket was removed and cannot be made again", "socket", s.path, "error", err)
+				continue
+			}
+			s.log.Warn("the socket was removed by another program, and made again", "socket", s.path)
+		case err == nil && !os.SameFile(s.made, now) && !said:
+			said = true
+			s.log.Error("something else is at the socket's path: new clients do not reach this daemon", "socket", s.path)
+		}
+	}
+}
+
+func (s *socket) again(server *grpc.Server) error {
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o711); err != nil {
+		return fmt.Errorf("its directory: %w", err)
+	}
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	go func() { _ = server.Serve(l) }()
+	return nil
+}

@@ -1,0 +1,114 @@
+package pod
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// Current is the sandbox's record as it is true now. One that is ready in the record may have lost what makes it a
+// pod: a cleaner has unmounted a pin, or "ip netns delete" was given its name. Then the pod is not ready, with the
+// reason, from the first look on; the change is recorded, told as an event, and what the pod holds is given back as
+// that of one whose PID 1 has ended. A look costs a few system calls for each pin, for a kubelet lists all pods
+// every second.
+func (s *Sandboxes) Current(box *Sandbox) *SandboxRecord { return s.node.current(box, s.debts) }
+
+func (n *Node) current(box *Sandbox, debts *Debts) *SandboxRecord {
+	rec := box.Record()
+	if rec.State != Ready {
+		return rec
+	}
+	reason := n.broken(rec)
+	if reason == "" {
+		return rec
+	}
+	// Whoever holds the order may be taking the pins off: a stop records the state first.
+	if now := box.Record(); now.State != Ready {
+		return now
+	}
+	if box.order.TryLock() {
+		defer box.order.Unlock()
+		if !box.erased && box.Record().State == Ready {
+			n.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
+			n.noteSandbox(box, func(r *SandboxRecord) { r.State, r.Reason = Stopped, reason })
+			debts.add(box)
+		}
+		return box.Record()
+	}
+	shown := *rec
+	shown.State, shown.Reason = Stopped, reason
+	return &shown
+}
+
+// broken says what a sandbox lacks that was ready, "" if nothing.
+func (n *Node) broken(rec *SandboxRecord) string {
+	if rec.SharesPID() && !rec.Init.alive() {
+		return initEnded
+	}
+	for kind, path := range n.NamespacePins(rec) {
+		_, ino, err := pin.Identify(path)
+		if err != nil {
+			return fmt.Sprintf("its %s namespace is gone: %v", kind, err)
+		}
+		if made := rec.Pins[kind]; made != 0 && made != ino {
+			return fmt.Sprintf("its %s namespace is gone: another one, %s:[%d], is at %s instead of %s:[%d]", kind, kind, ino, path, kind, made)
+		}
+	}
+	if rec.kinds()&pin.IPC != 0 {
+		if shm := n.Mounts.ShmPath(rec.ID); !exists(shm) {
+			return fmt.Sprintf("its shared memory is gone: there is no %s", shm)
+		}
+	}
+	return ""
+}
+
+// netNSToDetach is the path of the pod's network namespace for the plugins, "" if there is none. They take back what
+// they find in it, so another one that came to lie at the path, the node's perhaps, is not for them. Where the pod's
+// own is gone although the node was not rebooted, a new one stands in: some plugins read in it what they had set up
+// on the node.
+func (n *Node) netNSToDetach(rec *SandboxRecord) (string, error) {
+	path := n.pinPath(rec, pin.Net)
+	_, there, err := pin.Identify(path)
+	switch made := rec.Pins[pin.Net.String()]; {
+	case err == nil && there == made:
+		return path, nil
+	case made != 0:
+		return n.standIn(path)
+	case err != nil:
+		return "", nil //nolint:nilerr // gone with a reboot, or never made
+	}
+	_, own, err := pin.Identify("/proc/self/ns/net")
+	if err != nil || there == own {
+		return "", err
+	}
+	return path, nil // a record of an older version, or of a pod that was never ready
+}
+
+func (n *Node) standIn(path string) (string, error) {
+	if err := pin.Unpin(path); err != nil {
+		return "", err
+	}
+	set, err := pin.Create(nil, pin.Net)
+	if err != nil {
+		return "", err
+	}
+	defer set.Close()
+	if err := set.Net.Pin(path); err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// because is the reason that a record has for not being ready, as the end of a clause.
+func because(rec *SandboxRecord) string {
+	if rec.Reason == "" {
+		return ""
+	}
+	return " (" + rec.Reason + ")"
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

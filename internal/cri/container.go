@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/duration"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
@@ -32,8 +33,7 @@ func (r *Runtime) StartContainer(ctx context.Context, req *runtimeapi.StartConta
 
 // StopContainer ends a container, by force after the grace period. Idempotent.
 func (r *Runtime) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	grace := time.Duration(max(0, req.GetTimeout())) * time.Second
-	if err := r.Containers.Stop(ctx, req.GetContainerId(), grace); err != nil {
+	if err := r.Containers.Stop(ctx, req.GetContainerId(), duration.Seconds(req.GetTimeout())); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StopContainerResponse{}, nil

@@ -2,15 +2,15 @@ package cri
 
 import (
 	"context"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/duration"
 )
 
 // ExecSync runs a command in a container and returns its output and exit code.
 func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	timeout := time.Duration(max(0, req.GetTimeout())) * time.Second
-	result, err := r.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), timeout)
+	result, err := r.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), duration.Seconds(req.GetTimeout()))
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func deleteByHand(rt protocol.Runtime, id, path string, deadline time.Time) erro
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%d processes do not end", left)
 		}
-		time.Sleep(groupPoll)
+		time.Sleep(killPause)
 	}
 	for _, dir := range groups {
 		if err := removeTree(dir); err != nil {

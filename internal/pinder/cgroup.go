@@ -89,16 +89,24 @@ func cgroupPaths(pid int) (memory, unified string, err error) {
 }
 
 // findCgroup looks at where the container's init lives. What cannot be found is
-// left empty: a container without OOM counters is still a container.
-func findCgroup(pid int) cgroup {
+// left empty: a container without OOM counters is still a container. Own is the
+// container's groups, as far as they are known by name; of a process that may
+// have been moved since it was started no other group is taken.
+func findCgroup(pid int, own []string, moved bool) cgroup {
 	var c cgroup
 	memMount, uniMount := cgroupMounts()
 	mem, uni, err := cgroupPaths(pid)
 	if err != nil {
 		return c
 	}
-	if uniMount != "" && ownCgroupOf(uni) {
-		kill := filepath.Join(uniMount, uni, "cgroup.kill")
+	group := uni
+	for _, g := range own {
+		if within([]string{uni}, []string{g}) {
+			group, moved = g, false
+		}
+	}
+	if uniMount != "" && !moved && ownCgroupOf(group) {
+		kill := filepath.Join(uniMount, group, "cgroup.kill")
 		if unix.Access(kill, unix.W_OK) == nil {
 			c.Kill = kill
 		}

@@ -323,14 +323,15 @@ func (p *process) identify(pid int) error {
 	phase := protocol.PhaseRunning
 	if m.ExecID == "" {
 		phase = protocol.PhaseCreated
-		m.Cgroup = findCgroup(pid)
+		m.Domain = domainOf(pid, m.ID)
+		m.Cgroup = findCgroup(pid, m.Domain.Groups, m.Started)
 		p.openEvents(&m.Cgroup)
 		if p.get(kindEvents) != nil {
 			m.Cgroup.Parent = oomParent(m.Cgroup.Events, m.Runtime.SystemdCgroup)
 		}
 	}
 	if err := p.update(func(n *meta) {
-		n.PID, n.StartTime, n.Cgroup, n.Phase, n.Deadline = pid, start, m.Cgroup, phase, 0
+		n.PID, n.StartTime, n.Cgroup, n.Domain, n.Phase, n.Deadline = pid, start, m.Cgroup, m.Domain, phase, 0
 	}); err != nil {
 		return err
 	}

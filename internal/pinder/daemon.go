@@ -27,6 +27,18 @@ func statusOf(out string) string {
 	return st.Status
 }
 
+// pidOf reads the init's pid from the same answer, 0 if there is none.
+func pidOf(out string) int {
+	var st struct {
+		Status string `json:"status"`
+		PID    int    `json:"pid"`
+	}
+	if json.Unmarshal([]byte(out), &st) != nil || st.Status == "stopped" {
+		return 0
+	}
+	return st.PID
+}
+
 // missing answers an offer: those keys that a daemon holds and pinder does not.
 func (s *supervisor) missing(r protocol.Keys) (protocol.Keys, error) {
 	s.mu.Lock()

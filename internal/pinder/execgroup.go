@@ -1,8 +1,6 @@
 package pinder
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,7 +21,6 @@ const (
 	groupPrefix = "exec-"
 	// groupGrace bounds the wait for killed processes.
 	groupGrace = 5 * time.Second
-	groupPoll  = 5 * time.Millisecond
 )
 
 // freezerMount is the mount point of the version 1 freezer hierarchy, "" where there is none.
@@ -67,15 +64,8 @@ func (p *process) makeGroup(c *meta, execID string) []string {
 // groupParent is the container's group, and the prefix by which the runtime knows its hierarchy.
 func groupParent(c *meta) (dir, controller string) {
 	if freezer := freezerMount(); freezer != "" {
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/cgroup")
-		if err != nil {
-			return "", ""
-		}
-		for line := range strings.Lines(string(b)) {
-			parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-			if len(parts) == 3 && hasOption(parts[1], "freezer") && parts[2] != "/" {
-				return filepath.Join(freezer, parts[2]), "freezer:"
-			}
+		if group := groupIn(c.PID, "freezer"); group != "" && group != "/" {
+			return filepath.Join(freezer, group), "freezer:"
 		}
 		return "", ""
 	}
@@ -119,69 +109,39 @@ func (s *supervisor) killExec(r protocol.Call) error {
 	if r.ExecID == "" {
 		return protocol.Errorf(protocol.CodeInvalidArgument, "kill exec: container %s: no exec is named", r.ID)
 	}
-	var failed error
-	if dir := p.snapshot().Group; dir != "" {
-		failed = endGroup(dir, time.Now().Add(groupGrace))
+	if err := p.awaitCreation(); err != nil {
+		return err
 	}
-	if h := p.get(kindPidfd); h != nil && !p.hasExited() {
-		if err := unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			failed = errors.Join(failed, err)
-		}
-	}
+	err = p.end(time.Now().Add(groupGrace))
 	p.removeGroup()
-	if failed != nil {
-		return protocol.Errorf(protocol.CodeInternal, "kill exec: %s: %v", p.describe(), failed)
+	if err != nil {
+		return protocol.Errorf(protocol.CodeInternal, "kill exec: %s: %v", p.describe(), err)
 	}
 	return nil
 }
 
-// endGroup kills until the group is empty: the kernel has no event for that in version 1. A process that
-// forks meanwhile is seen in the next round; fork fails in one that is being killed.
-func endGroup(dir string, deadline time.Time) error {
-	for {
-		pids, err := groupProcesses(dir)
-		if err != nil || len(pids) == 0 {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %d processes do not end after SIGKILL: %v", dir, len(pids), pids)
-		}
-		if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) != nil { // version 1, or Linux before 5.14
-			for _, pid := range pids {
-				killIn(dir, pid)
-			}
-		}
-		time.Sleep(groupPoll)
-	}
-}
-
-// groupProcesses lists the group's processes; a group that is gone has none.
-func groupProcesses(dir string) ([]int, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for field := range strings.FieldsSeq(string(b)) {
-		if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
-}
-
-// killIn kills a process if it is the group's: the pid may have been another's by the time it is opened.
-func killIn(dir string, pid int) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
-	}
-	defer func() { _ = unix.Close(fd) }()
+// groupIn is the process's group in the version 1 hierarchy of a controller, "" if there is none.
+func groupIn(pid int, controller string) string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err == nil && strings.Contains(string(b), "/"+filepath.Base(dir)+"\n") {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	if err != nil {
+		return ""
 	}
+	for line := range strings.Lines(string(b)) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) == 3 && hasOption(parts[1], controller) {
+			return parts[2]
+		}
+	}
+	return ""
+}
+
+// groupPath is the path of an exec's group in its hierarchy.
+func groupPath(dir string) string {
+	_, unified := cgroupMounts()
+	for _, mount := range []string{freezerMount(), unified} {
+		if path, ok := strings.CutPrefix(dir, mount+"/"); ok && mount != "" {
+			return "/" + path
+		}
+	}
+	return dir
 }

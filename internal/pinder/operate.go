@@ -3,7 +3,6 @@ package pinder
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,16 +61,21 @@ func (s *supervisor) signal(r protocol.Signal) error {
 	if err != nil {
 		return err
 	}
-	if p.snapshot().Phase == protocol.PhaseCreating {
-		// There is no process yet; whoever wants it dead wants it dead then, too.
-		if err := p.lockOp(deadlineIn(0)); err != nil {
-			return err
-		}
-		p.unlockOp()
+	if err := p.awaitCreation(); err != nil {
+		return err
 	}
 	h := p.get(kindPidfd)
 	if h == nil || p.hasExited() {
 		return protocol.Errorf(protocol.CodeNotFound, "signal: %s has no process", p.describe())
+	}
+	if r.Once {
+		first := false
+		if err := p.update(func(m *meta) { first, m.Stopped = !m.Stopped, true }); err != nil {
+			return protocol.Errorf(protocol.CodeInternal, "signal: %s: %v", p.describe(), err)
+		}
+		if !first {
+			return nil
+		}
 	}
 	if err := unix.PidfdSendSignal(h.fd, unix.Signal(r.Signal), nil, 0); err != nil {
 		code := protocol.CodeInternal
@@ -83,41 +87,19 @@ func (s *supervisor) signal(r protocol.Signal) error {
 	return nil
 }
 
-// killAll ends every process of the container at once where its cgroup can, else
-// through the runtime, which does so for containers without a pid namespace of
-// their own; elsewhere the init's end is everybody's.
-func (s *supervisor) killAll(r protocol.Call) error {
-	p, err := s.lookup(r.ID, "")
-	if err != nil {
-		return err
-	}
-	m := p.snapshot()
-	if m.Cgroup.Kill != "" {
-		err := os.WriteFile(m.Cgroup.Kill, []byte("1"), 0)
-		if err == nil || errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		logf("%s: %v; asking the runtime", p.describe(), err)
-	}
-	_, err = s.runRuntime(nil, m.Runtime, call{
-		step: "kill", args: []string{"kill", r.ID, "KILL"}, deadline: deadlineIn(r.TimeoutMillis),
-	})
-	if h := p.get(kindPidfd); h != nil {
-		_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
-	}
-	if notStarted(err) {
-		logf("%s: %v: killing by hand", p.describe(), err)
-		for _, dir := range groupDirs(r.ID, append(statedGroups(filepath.Join(m.Runtime.Root, r.ID)), m.Cgroup.Path)) {
-			killGroup(dir)
-		}
+// awaitCreation waits for a process that is being made: it is to be signalled then, too.
+func (p *process) awaitCreation() error {
+	if p.snapshot().Phase != protocol.PhaseCreating {
 		return nil
 	}
-	if err != nil && !p.gone() {
-		return wrapCall("kill", p, err)
+	if err := p.lockOp(deadlineIn(0)); err != nil {
+		return err
 	}
+	p.unlockOp()
 	return nil
 }
 
+// gone says that the process has ended, be it noted already or not.
 func (p *process) gone() bool {
 	h := p.get(kindPidfd)
 	return p.hasExited() || h != nil && pidfdExited(h.fd)
@@ -166,12 +148,8 @@ func (s *supervisor) delete(r protocol.Delete) error {
 	return nil
 }
 
-// killWait is how long a killed process may take to end before the runtime is asked to see to it: one in a
-// frozen cgroup of version 1 does not, until it is thawed.
-const killWait = time.Second
-
-// erase has the runtime delete the container. Its process is ended and awaited here first where there is one:
-// "runc delete --force" sleeps 100 ms before it looks whether what it has killed is gone, also when nothing
+// erase has the runtime delete the container. Its processes are ended here first: a runtime kills less than we
+// do, and "runc delete --force" sleeps 100 ms before it looks whether what it has killed is gone, also when nothing
 // was left to kill.
 func (p *process) erase(runtime protocol.Runtime, deadline time.Time) error {
 	m := p.snapshot()
@@ -179,13 +157,21 @@ func (p *process) erase(runtime protocol.Runtime, deadline time.Time) error {
 		_, err := p.sup.runRuntime(nil, runtime, call{step: "delete", args: append(args, m.ID), deadline: deadline})
 		return err
 	}
-	if h := p.get(kindPidfd); h != nil && !p.hasExited() {
-		_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
-	}
-	if m.PID != 0 && p.awaitExit(time.Now().Add(killWait)) && remove("delete") == nil {
+	stuck := p.end(sooner(deadline, time.Now().Add(killPatience)))
+	if stuck == nil && m.PID != 0 && p.awaitExit(deadline) && remove("delete") == nil {
 		return nil
 	}
-	return remove("delete", "--force")
+	if err := remove("delete", "--force"); err != nil || stuck == nil {
+		return errors.Join(err, stuck)
+	}
+	return p.end(time.Now())
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error {
@@ -194,6 +180,7 @@ func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error 
 	}
 	s.strays.await(r.ID, deadline)
 	_ = os.Remove(s.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
+	stuck := s.endUnknown(r, deadline)
 	_, err := s.runRuntime(nil, r.Runtime, call{
 		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
 	})
@@ -202,9 +189,30 @@ func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error 
 		err = deleteByHand(r.Runtime, r.ID, "", deadline)
 	}
 	if err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "runtime delete: container %s: %v", r.ID, err)
+		return protocol.Errorf(protocol.CodeInternal, "runtime delete: container %s: %v", r.ID, errors.Join(err, stuck))
 	}
 	return nil
+}
+
+// endUnknown kills the processes of a container that only the runtime knows, if they are in groups of its name: the
+// pid is the runtime's word.
+func (s *supervisor) endUnknown(r protocol.Delete, deadline time.Time) error {
+	out, err := s.runRuntime(nil, r.Runtime, call{step: "state", args: []string{"state", r.ID}, deadline: deadline})
+	pid := pidOf(out)
+	if err != nil || pid <= 1 {
+		return nil //nolint:nilerr // not known to it either, or ended
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil //nolint:nilerr // ended
+	}
+	k := &killing{pidfd: fd, root: pid, own: domainOf(pid, r.ID)}
+	k.roots = map[int]bool{os.Getpid(): true, os.Getppid(): true, pid: true}
+	defer k.close()
+	if len(k.own.Groups) == 0 {
+		return nil
+	}
+	return k.run(sooner(deadline, time.Now().Add(killPatience)))
 }
 
 func (p *process) awaitExit(deadline time.Time) bool {

@@ -143,3 +143,12 @@ func exitOfStranger(pidfd, pid int, start uint64) (waitStatus, bool) {
 	}
 	return fromWait(uint32(code)), true
 }
+
+// ioctlUint64 asks for a number.
+func ioctlUint64(fd int, request uintptr, value *uint64) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(value)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

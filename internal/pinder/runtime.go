@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/duration"
 	"github.com/pinfold-run/pinfold/internal/protocol"
 )
 
@@ -27,7 +28,7 @@ func deadlineIn(millis int64) time.Time {
 	if millis <= 0 {
 		return time.Now().Add(defaultTimeout)
 	}
-	return time.Now().Add(time.Duration(millis) * time.Millisecond)
+	return time.Now().Add(duration.Of(millis, time.Millisecond))
 }
 
 // call is one run of the OCI runtime.

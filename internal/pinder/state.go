@@ -179,12 +179,14 @@ type meta struct {
 	TTY     bool             `json:"tty,omitempty"`
 	Started bool             `json:"started,omitempty"` // the runtime's "start" succeeded
 	LogDir  string           `json:"logDir,omitempty"`
+	Stopped bool             `json:"stopped,omitempty"` // a signal with Once was sent
 	LogPath string           `json:"logPath,omitempty"`
 	LogLost bool             `json:"logLost,omitempty"`
 
 	PID       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"startTime,omitempty"`
 	Cgroup    cgroup `json:"cgroup"`
+	Domain    domain `json:"domain,omitzero"`
 
 	// Deadline is that of the runtime call under way, Unix nanoseconds.
 	Deadline int64 `json:"deadline,omitempty"`

@@ -30,6 +30,8 @@ type Container struct {
 	erased bool
 	// announced is set, under order, when clients may know the container.
 	announced bool
+	// stop is what calls of StopContainer agree on.
+	stop stopping
 	// starting is when StartContainer began, in Unix nanoseconds; 0 before.
 	starting atomic.Int64
 	// stale is set, by recovery or under order, while a created container has a process that pinder lost: its
@@ -42,6 +44,7 @@ func (c *Container) Record() *ContainerRecord { return c.record.Load() }
 
 func newContainer(rec *ContainerRecord) *Container {
 	c := &Container{ID: rec.ID, Sandbox: rec.Sandbox, ended: make(chan struct{}), announced: rec.State != Creating}
+	c.stop.killAt, c.stop.signalled = rec.Times.KillAt, !rec.Times.Signalled.IsZero()
 	c.record.Store(rec)
 	if rec.State == Exited {
 		close(c.ended)

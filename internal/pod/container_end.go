@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
@@ -218,64 +217,6 @@ func (s *Containers) settle(ctx context.Context, c *Container) error {
 	c.settled = err == nil
 	return err
 }
-
-// Stop asks a container's process to end with its stop signal and kills it after the grace period.
-// Several calls may run at once; the shortest grace wins. A container that does not run is stopped.
-func (s *Containers) Stop(ctx context.Context, id string, grace time.Duration) error {
-	c, err := s.book.Container(id)
-	if errors.Is(err, errdefs.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return s.stop(ctx, c, grace)
-}
-
-func (s *Containers) stop(ctx context.Context, c *Container, grace time.Duration) error {
-	if state := c.Record().State; state != Running && state != Created {
-		return nil
-	}
-	if grace > 0 && c.Record().State == Running {
-		s.signal(ctx, c, unix.Signal(c.Record().StopSignal))
-		select {
-		case <-c.ended:
-			return nil
-		case <-time.After(grace):
-		case <-ctx.Done():
-			return fmt.Errorf("StopContainer: container %s: waiting for it to end: %w", c.ID, context.Cause(ctx))
-		}
-	}
-	return s.kill(ctx, c)
-}
-
-func (s *Containers) signal(ctx context.Context, c *Container, signal unix.Signal) {
-	if err := s.node.Pinder.Signal(ctx, c.ID, signal); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		s.node.Log.Warn("stop signal not delivered; the container will be killed", "container", c.ID, "error", err)
-	}
-}
-
-// kill ends every process of the container and waits until its end is recorded.
-func (s *Containers) kill(ctx context.Context, c *Container) error {
-	err := s.node.Pinder.KillAll(ctx, c.ID)
-	// The process of a stale one ends when it is settled.
-	if errors.Is(err, errdefs.ErrNotFound) && (c.stale.Load() || !c.Record().Process.alive()) {
-		s.finishLost(c, "pinder does not know the container, and its process is gone")
-	} else if err != nil {
-		return fmt.Errorf("StopContainer: container %s: kill: %w", c.ID, err)
-	}
-	select {
-	case <-c.ended:
-		return nil
-	case <-ctx.Done():
-	case <-time.After(killTimeout):
-	}
-	return fmt.Errorf("StopContainer: container %s: pid %d does not end after SIGKILL (it may be in uninterruptible sleep): %w",
-		c.ID, c.Record().Process.PID, context.DeadlineExceeded)
-}
-
-// killTimeout is how long a killed process may take to end before that is said.
-const killTimeout = 30 * time.Second
 
 // end brings a container to a final state, whatever it is in: one that is being created is
 // interrupted and so undone, one that runs is killed.

@@ -23,6 +23,20 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[startTimeField], 10, 64)
 }
 
+// condition is the kernel's word for what a process does, "S (sleeping)".
+func (p Process) condition() string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil || !p.alive() {
+		return "gone"
+	}
+	for line := range strings.Lines(string(data)) {
+		if state, ok := strings.CutPrefix(line, "State:"); ok {
+			return strings.TrimSpace(state)
+		}
+	}
+	return "unknown"
+}
+
 // alive reports whether that very process still exists (a zombie does).
 func (p Process) alive() bool {
 	if p.PID <= 0 {

@@ -120,6 +120,9 @@ type Times struct {
 	Created  time.Time `json:"created"`
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished,omitzero"`
+	// Signalled is when the stop signal was sent, KillAt when the shortest grace period since then ends.
+	Signalled time.Time `json:"signalled,omitzero"`
+	KillAt    time.Time `json:"killAt,omitzero"`
 }
 
 // ExitStatus is how a container ended. Reason is one of CRI's words: Completed, Error, OOMKilled, StartError, Unknown.

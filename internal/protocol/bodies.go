@@ -57,6 +57,8 @@ type Signal struct {
 	ID     string `json:"id"`
 	ExecID string `json:"execID,omitempty"`
 	Signal int    `json:"signal"`
+	// Once asks for no signal if one with Once was sent to the process before. Absent in requests of older daemons.
+	Once bool `json:"once,omitempty"`
 }
 
 // Delete ends a container and everything known of it. Runtime is needed only

@@ -90,8 +90,15 @@ func (c *Client) Signal(ctx context.Context, id string, sig unix.Signal) error {
 	return c.request(ctx, protocol.TypeSignal, protocol.Signal{ID: id, Signal: int(sig)}, nil)
 }
 
-// KillAll sends SIGKILL to every process of the container. It does not wait for
-// their end.
+// StopSignal is Signal, but the first in the container's life alone is sent: whoever repeats it, after a lost
+// connection or as another daemon, does not signal again.
+func (c *Client) StopSignal(ctx context.Context, id string, sig unix.Signal) error {
+	return c.request(ctx, protocol.TypeSignal, protocol.Signal{ID: id, Signal: int(sig), Once: true}, nil)
+}
+
+// KillAll kills every process of the container, also those that were moved out of its groups or frozen, and
+// waits for their end. context.DeadlineExceeded when they do not end, with the reason; an older pinder
+// does not wait.
 func (c *Client) KillAll(ctx context.Context, id string) error {
 	return c.request(ctx, protocol.TypeKillAll, protocol.Call{ID: id, TimeoutMillis: millis(ctx, 0)}, nil)
 }

@@ -1,0 +1,353 @@
+package pinder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// A process is killed by a signal, and it may still not end: a frozen one of a version 1 freezer does not take it
+// before it is thawed, and one in uninterruptible sleep not before it wakes. Nor does a group hold all processes of
+// a container: one may have been moved to another. So killing is a loop: look for what is alive, kill it, take it
+// out of frozen groups, and look again.
+
+const (
+	// killPatience is how long processes may take to end after SIGKILL before that is said.
+	killPatience = 10 * time.Second
+	// promptEnd is how long PID 1 and with it its PID namespace may take to end before the node's processes are
+	// searched for what holds them up.
+	promptEnd  = 100 * time.Millisecond
+	killPause  = 5 * time.Millisecond
+	maxPause   = 200 * time.Millisecond
+	namedTasks = 4 // how many processes an error names
+)
+
+// killing ends all processes of a container, or of an exec.
+type killing struct {
+	pidfd int          // of the container's init or the exec'd process, -1: none; ours to close
+	root  int          // its pid, 0: none
+	roots map[int]bool // whose descendants may be ours
+	own   domain
+	// foreign are the groups of other containers: what is in them is theirs.
+	foreign []string
+	// family: all descendants of the root are to end with it, as of an exec.
+	family bool
+	kill   string // the cgroup.kill file, "" if there is none
+}
+
+// killingOf is called for a container or an exec that may have ended already.
+func (p *process) killingOf() *killing {
+	m := p.snapshot()
+	k := &killing{pidfd: p.dupPidfd(), root: m.PID, own: m.Domain, kill: m.Cgroup.Kill}
+	k.roots = map[int]bool{os.Getpid(): true, os.Getppid(): true}
+	if m.ExecID != "" {
+		k.family = true
+		k.roots = map[int]bool{m.PID: m.PID != 0}
+		if m.Group != "" {
+			k.own.Groups = []string{groupPath(m.Group)}
+			k.kill = filepath.Join(m.Group, "cgroup.kill")
+		}
+		return k
+	}
+	if m.PID != 0 {
+		k.roots[m.PID] = true
+		if len(k.own.Groups) == 0 { // of an older pinder's
+			k.own.Groups = ownGroups(m.PID, m.ID)
+		}
+	}
+	for _, other := range p.sup.all() {
+		o := other.snapshot()
+		switch {
+		case o.ID != m.ID:
+			k.foreign = append(k.foreign, o.Domain.Groups...)
+		case o.ExecID != "" && o.PID != 0 && o.Phase != protocol.PhaseExited:
+			k.roots[o.PID] = true
+		}
+	}
+	return k
+}
+
+// dupPidfd is a descriptor of our own, which stays what it is when the process is discarded meanwhile.
+func (p *process) dupPidfd() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.handles[kindPidfd]
+	if h == nil {
+		return -1
+	}
+	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// end kills until nothing of the container or exec is left, or the deadline. The error says what stands in the way.
+func (p *process) end(deadline time.Time) error {
+	k := p.killingOf()
+	defer k.close()
+	return k.run(deadline)
+}
+
+func (k *killing) close() {
+	if k.pidfd >= 0 {
+		_ = unix.Close(k.pidfd)
+	}
+}
+
+func (k *killing) run(deadline time.Time) error {
+	if k.own.PIDNamespace && !k.family {
+		// The kernel ends all processes of a PID namespace with its PID 1 (pid_namespaces(7)).
+		if k.rootEnded() || k.strikeRoot() == nil && k.awaitRoot(promptEnd) {
+			return nil
+		}
+	}
+	if k.pidfd < 0 && len(k.own.Groups) == 0 && k.own.MountNS == 0 {
+		return nil // there never was a process
+	}
+	var refused error // by the kernel, the last time
+	for pause := killPause; ; pause = min(2*pause, maxPause) {
+		left, err := k.members()
+		if err != nil {
+			return fmt.Errorf("look for its processes: %w", err)
+		}
+		if len(left) == 0 && k.rootEnded() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return k.obstacle(left, refused)
+		}
+		refused = k.strikeRoot()
+		for _, t := range left {
+			refused = errors.Join(refused, strike(t))
+		}
+		if k.rootEnded() {
+			time.Sleep(pause) // the others' ends have no event
+		} else {
+			k.awaitRoot(pause)
+		}
+	}
+}
+
+func (k *killing) rootEnded() bool { return k.pidfd < 0 || pidfdExited(k.pidfd) }
+
+// awaitRoot waits for the end of the container's init or of the exec'd process.
+func (k *killing) awaitRoot(limit time.Duration) bool {
+	if k.pidfd < 0 {
+		return true
+	}
+	for until := time.Now().Add(limit); ; {
+		p := []unix.PollFd{{Fd: int32(k.pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, int(max(0, time.Until(until)/time.Millisecond)))
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && n > 0
+		}
+	}
+}
+
+// strikeRoot kills the root by its pidfd, and what is in the group by the group. That a group was told to kill
+// says nothing of processes that are not in it.
+func (k *killing) strikeRoot() error {
+	if k.kill != "" {
+		_ = os.WriteFile(k.kill, []byte("1"), 0) // its effect is looked for
+	}
+	if k.pidfd < 0 {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(k.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal to process %d: %w", k.root, err)
+	}
+	if !pidfdExited(k.pidfd) {
+		unfreeze(k.root)
+	}
+	return nil
+}
+
+// members are the living processes that are to end.
+func (k *killing) members() ([]task, error) {
+	all, err := tasks()
+	if err != nil {
+		return nil, err
+	}
+	var found []task
+	for pid, t := range all {
+		if pid <= 1 || pid == os.Getpid() || pid == os.Getppid() || t.dead() {
+			continue
+		}
+		if k.owns(all, t) {
+			found = append(found, t)
+		}
+	}
+	slices.SortFunc(found, func(a, b task) int { return a.pid - b.pid })
+	return found, nil
+}
+
+// owns says whether a process is one of those that are to end. One that left the container's groups still is, if
+// it is in the container's mount namespace and came from pinder: others, as an operator's nsenter, only visit.
+// One that left both is none of the container's any more.
+func (k *killing) owns(all map[int]task, t task) bool {
+	if t.pid == k.root && k.pidfd >= 0 {
+		return !pidfdExited(k.pidfd)
+	}
+	if k.family && descends(all, t, k.roots) {
+		return true
+	}
+	groups := groupsOf(t.pid)
+	if within(groups, k.own.Groups) {
+		return true
+	}
+	return k.own.MountNS != 0 && !within(groups, k.foreign) && descends(all, t, k.roots) && mountNS(t.pid) == k.own.MountNS
+}
+
+// strike kills a process that was found in /proc, if it is still that one.
+func strike(t task) error {
+	fd, err := unix.PidfdOpen(t.pid, 0)
+	if err != nil {
+		return nil //nolint:nilerr // ended
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if now, err := startTime(t.pid); err != nil || now != t.start {
+		return nil //nolint:nilerr // ended
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal to process %d: %w", t.pid, err)
+	}
+	if !pidfdExited(fd) {
+		unfreeze(t.pid)
+	}
+	return nil
+}
+
+// unfreeze takes a process out of a frozen group of the version 1 freezer, into the hierarchy's root, which cannot
+// be frozen. So it is whoever froze the group or one above it, and no other process is thawed. In version 2 a
+// frozen process takes SIGKILL.
+func unfreeze(pid int) {
+	if freezingGroup(pid) == "" {
+		return
+	}
+	_ = os.WriteFile(filepath.Join(freezerMount(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0) // its effect is looked for
+}
+
+// freezingGroup is the process's group in the version 1 freezer if that or one above it is frozen, else "".
+func freezingGroup(pid int) string {
+	freezer := freezerMount()
+	if freezer == "" {
+		return ""
+	}
+	group := groupIn(pid, "freezer")
+	if group == "" || group == "/" {
+		return ""
+	}
+	state, err := os.ReadFile(filepath.Join(freezer, group, "freezer.state"))
+	if err != nil || strings.TrimSpace(string(state)) == "THAWED" {
+		return ""
+	}
+	return filepath.Join(freezer, group)
+}
+
+// obstacle says why processes do not end.
+func (k *killing) obstacle(left []task, refused error) error {
+	var why []string
+	for i, t := range left {
+		if i == namedTasks {
+			why = append(why, fmt.Sprintf("and %d more", len(left)-i))
+			break
+		}
+		why = append(why, fmt.Sprintf("process %d %s", t.pid, k.hindrance(t)))
+	}
+	if len(left) == 0 {
+		why = append(why, fmt.Sprintf("process %d %s", k.root, k.hindrance(task{pid: k.root})))
+	}
+	text := "not ended after SIGKILL: " + strings.Join(why, "; ")
+	if refused != nil {
+		return fmt.Errorf("%s (%w)", text, refused)
+	}
+	return errors.New(text)
+}
+
+// hindrance looks at one process that ought to have ended.
+func (k *killing) hindrance(t task) string {
+	if now, err := readTask(t.pid); err == nil {
+		t = now
+	}
+	if group := freezingGroup(t.pid); group != "" {
+		return "is frozen by " + group
+	}
+	switch t.state {
+	case 'D':
+		if at := waitChannel(t.pid); at != "" {
+			return "is in uninterruptible sleep, in " + at
+		}
+		return "is in uninterruptible sleep"
+	case 't':
+		return "is held by its debugger, process " + statusLine(t.pid, "TracerPid:")
+	case 'T':
+		return "is stopped"
+	case 'Z':
+		return "has ended but for other threads"
+	}
+	if t.pid == k.root {
+		if others := sharers(t.pid); others != "" {
+			return "waits for others of its PID namespace: " + others
+		}
+	}
+	return "is " + statusLine(t.pid, "State:")
+}
+
+// waitChannel is the kernel's function that a process waits in, "" if it is not told.
+func waitChannel(pid int) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/wchan")
+	if at := strings.TrimSpace(string(b)); err == nil && at != "0" {
+		return at
+	}
+	return ""
+}
+
+// sharers are the other processes of a PID namespace. Its PID 1 ends after all of them were reaped, each by its
+// parent, which may be outside, as after an nsenter.
+func sharers(pid int) string {
+	link := func(pid int) string {
+		ns, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
+		return ns
+	}
+	want := link(pid)
+	all, err := tasks()
+	if err != nil || want == "" || want == link(os.Getpid()) {
+		return ""
+	}
+	var found []string
+	for other, t := range all {
+		if other == pid || link(other) != want {
+			continue
+		}
+		text := fmt.Sprintf("process %d (%s)", other, statusLine(other, "State:"))
+		if t.dead() {
+			text += fmt.Sprintf(" of parent %d", t.parent)
+		}
+		if found = append(found, text); len(found) == namedTasks {
+			break
+		}
+	}
+	return strings.Join(found, ", ")
+}
+
+// killAll ends every process of the container. It is answered when they have ended, or with what stands in the way.
+func (s *supervisor) killAll(r protocol.Call) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	if err := p.end(deadlineIn(r.TimeoutMillis)); err != nil {
+		return protocol.Errorf(protocol.CodeDeadlineExceeded, "kill: %s: %v", p.describe(), err)
+	}
+	return nil
+}

@@ -101,6 +101,9 @@ func run(o options) error {
 	if err := settle(o); err != nil {
 		fmt.Fprintln(os.Stderr, "pinder: what its starter set reaches containers:", err)
 	}
+	if err := inherited.Name("pinder"); err != nil {
+		fmt.Fprintln(os.Stderr, "pinder: name of the process:", err)
+	}
 	switch {
 	case o.command == "supervise":
 		return pinder.RunSupervisor(o.state)

@@ -22,7 +22,7 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	err := run(errors.Join(inherited.Settle(), inherited.CloseOnExec()))
+	err := run(errors.Join(inherited.Settle(), inherited.CloseOnExec(), inherited.Name("pinfoldd")))
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "pinfoldd: %v\n", err)
 		os.Exit(1)

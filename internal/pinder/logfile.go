@@ -32,11 +32,11 @@ func openLog(dir, path string) (fd int, created bool, err error) {
 	}
 	name, err := filepath.Rel(dir, path)
 	if err != nil || !filepath.IsLocal(name) {
-		return -1, false, fmt.Errorf("log %s: %w: it is not in the pod's log directory, %s", path, errLogPlace, dir)
+		return -1, false, fmt.Errorf("open log %s: %w: it is not in the pod's log directory, %s", path, errLogPlace, dir)
 	}
 	parent, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, false, fmt.Errorf("log directory %s: %w", dir, err)
+		return -1, false, fmt.Errorf("open log %s: %w", path, err)
 	}
 	defer func() { _ = unix.Close(parent) }()
 	fd, created, err = logBelow(parent, name)
@@ -44,7 +44,7 @@ func openLog(dir, path string) (fd int, created bool, err error) {
 		err = fmt.Errorf("%w: a directory on the way from %s is a symbolic link", errLogPlace, dir)
 	}
 	if err != nil {
-		return -1, false, fmt.Errorf("log %s: %w", path, err)
+		return -1, false, fmt.Errorf("open log %s: %w", path, err)
 	}
 	return fd, created, nil
 }

@@ -177,7 +177,18 @@ func TestFullDiskIsAMarkedGap(t *testing.T) {
 
 func TestLogThatCanNeverBeWrittenStopsNothing(t *testing.T) {
 	n := newNode(t)
-	n.run("a", "seq 1 500000; exit 6", func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = "/dev/full" })
+	disk := filepath.Join(n.dir, "disk")
+	if err := os.Mkdir(disk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4k"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(disk, unix.MNT_DETACH) }()
+	if err := os.WriteFile(filepath.Join(disk, "full"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.run("a", "seq 1 500000; exit 6", func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = filepath.Join(disk, "log") })
 	if e := n.exit("a"); e.Code != 6 {
 		t.Fatalf("exit: %+v", e)
 	}
@@ -200,4 +211,41 @@ func TestReadExitTellsAbsentTornAndWhole(t *testing.T) {
 			t.Fatalf("torn %q: %v, %v", torn, found, err)
 		}
 	}
+}
+
+// TestManySmallWritesAreFewRecords runs programs that write lines byte by byte, with and without a terminal.
+func TestManySmallWritesAreFewRecords(t *testing.T) {
+	n := newNode(t)
+	const script = `i=0; while [ $i -lt 400 ]; do i=$((i+1)); printf x; done; echo; printf 'prompt> '; sleep 1000`
+	n.run("pipe", script)
+	n.run("tty", script, withTTY)
+	for _, id := range []string{"pipe", "tty"} {
+		until(t, id+": the prompt is in the log", func() bool { out, _ := n.logged(id); return strings.HasSuffix(out, "prompt> ") })
+		b, err := os.ReadFile(filepath.Join(n.dir, id+".log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if records := bytes.Count(b, []byte("\n")); records > 20 {
+			t.Errorf("%s: %d records for 402 writes", id, records)
+		}
+		if out, _ := n.logged(id); strings.ReplaceAll(out, "\r", "") != strings.Repeat("x", 400)+"\nprompt> " {
+			t.Errorf("%s: %q", id, out)
+		}
+	}
+}
+
+// TestOutputHeldBackSurvivesTheSupervisor kills supervisors while lines are being written piece by piece.
+func TestOutputHeldBackSurvivesTheSupervisor(t *testing.T) {
+	n := newNode(t)
+	const lines = 3000
+	n.run("a", fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); printf $i; echo; done", lines))
+	_, inner := n.pids()
+	for range 4 {
+		size := n.logSize("a")
+		until(t, "the log grows", func() bool { return n.logSize("a") > size || n.allExited(1) })
+		n.kill(inner)
+		_, inner = n.newInner(inner)
+	}
+	n.exit("a")
+	n.checkLog("a", lines)
 }

@@ -38,6 +38,8 @@
 // and the time stamp they go under, or the note that they are written. See
 // pump.go and cursor in state.go. A reader that follows the log sees no change
 // of what it has read: a repeated write puts the same bytes in the same place.
+// Output whose line has not ended waits a short time for more, in the container's own pipe, so that
+// a line written in pieces is one record; see holdBack.
 // The place where attachers get their copy is settle, beside the write.
 //
 // # Locks

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,9 @@ type stream struct {
 	p     *process
 	index int
 	kind  string
-	ended bool // guarded by p.out
+	// Guarded by p.out.
+	ended bool
+	held  time.Time // since when output is held back, see holdBack; zero if none is
 }
 
 var streamNames = [...]string{"stdout", "stderr"}
@@ -58,10 +61,17 @@ func (st *stream) run(h *handle) {
 	for {
 		var err error
 		closed := h.raw.Read(func(uintptr) bool {
-			_, err = st.p.cycle(st)
+			_, err = st.p.cycle(st, false)
+			var held *heldError
+			if errors.As(err, &held) {
+				_ = h.file.SetReadDeadline(held.until)
+				return false
+			}
 			return !errors.Is(err, unix.EAGAIN)
 		})
 		switch {
+		case errors.Is(closed, os.ErrDeadlineExceeded):
+			_ = h.file.SetReadDeadline(time.Time{})
 		case closed != nil:
 			return
 		case err == nil:
@@ -81,8 +91,9 @@ func (st *stream) run(h *handle) {
 }
 
 // cycle moves what the stream holds, at most one chunk, to the log. It returns
-// the number of bytes, io.EOF at the end, or EAGAIN when there is nothing yet.
-func (p *process) cycle(st *stream) (int, error) {
+// the number of bytes, io.EOF at the end, EAGAIN when there is nothing yet, or,
+// unless all is wanted, a heldError.
+func (p *process) cycle(st *stream, all bool) (int, error) {
 	p.out.Lock()
 	defer p.out.Unlock()
 	if st.ended {
@@ -95,8 +106,15 @@ func (p *process) cycle(st *stream) (int, error) {
 	if err := p.settle(); err != nil {
 		return 0, err
 	}
+	most := chunkSize
+	if !all {
+		var err error
+		if most, err = p.holdBack(st, src.fd); err != nil {
+			return 0, err
+		}
+	}
 	p.intend(st.index)
-	n, err := splice(src.fd, private.fd)
+	n, err := splice(src.fd, private.fd, most)
 	if err != nil || n == 0 {
 		atomic.StoreUint64(&p.state.cur.phase, phaseIdle)
 		if err == nil {
@@ -118,10 +136,10 @@ func (p *process) intend(stream int) {
 	atomic.StoreUint64(&c.phase, phaseIntent)
 }
 
-func splice(from, to int) (int, error) {
+func splice(from, to, most int) (int, error) {
 	for {
 		// Also for a pty master: its splice copies through the kernel's own pages.
-		n, err := unix.Splice(from, nil, to, nil, chunkSize, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		n, err := unix.Splice(from, nil, to, nil, most, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		if !errors.Is(err, unix.EINTR) {
 			return int(n), err
 		}
@@ -171,14 +189,6 @@ func (p *process) settle() error {
 	return nil
 }
 
-// scratch is where bytes are looked at. One for all: it is held for two system
-// calls that cannot block.
-var scratch struct {
-	sync.Mutex
-	pipe [2]int
-	made bool
-}
-
 // look copies what the private pipe holds to buf without consuming it.
 func (p *process) look(buf []byte) ([]byte, error) {
 	private := p.get(kindPrivateR)
@@ -192,20 +202,8 @@ func (p *process) look(buf []byte) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	scratch.Lock()
-	defer scratch.Unlock()
-	if !scratch.made {
-		if err := unix.Pipe2(scratch.pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-			return nil, fmt.Errorf("scratch pipe: %w", err)
-		}
-		scratch.made = true
-	}
-	teed, err := unix.Tee(private.fd, scratch.pipe[1], chunkSize, unix.SPLICE_F_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("tee: %w", err)
-	}
-	data, err := readFull(scratch.pipe[0], buf[:teed])
-	if err == nil && int(teed) < n {
+	data, err := glance(private.fd, buf)
+	if err == nil && len(data) < n {
 		// The scratch pipe is smaller (the user's pipe quota is used up): nothing
 		// is left but to consume, at the risk of this chunk if we die now.
 		return readFull(private.fd, buf[:min(n, len(buf))])
@@ -282,7 +280,7 @@ func (p *process) drain() {
 			}
 		}
 		for left > 0 {
-			n, err := p.cycle(st)
+			n, err := p.cycle(st, true)
 			if err != nil {
 				break
 			}

@@ -125,7 +125,7 @@ func TestLogWriteMayBeCutAnywhere(t *testing.T) {
 	intend := func(t *testing.T, l *logged) { l.intend(0) }
 	move := func(t *testing.T, l *logged) {
 		l.intend(0)
-		if _, err := splice(l.get(kindStdout).fd, l.get(kindPrivateW).fd); err != nil {
+		if _, err := splice(l.get(kindStdout).fd, l.get(kindPrivateW).fd, chunkSize); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -56,7 +56,9 @@ type node struct {
 	// program is the daemon's binary, if not the usual one.
 	program string
 	env     []string
-	boots   int
+	// stderr is the daemon's, if not the log that the test keeps.
+	stderr *os.File
+	boots  int
 	// shell is run by a shell that then becomes the daemon.
 	shell string
 
@@ -137,6 +139,9 @@ func (n *node) launch() {
 		n.daemon = exec.Command("sh", append([]string{"-c", n.shell + `; exec "$0" "$@"`}, n.daemon.Args...)...)
 	}
 	n.daemon.Stderr = n.log
+	if n.stderr != nil {
+		n.daemon.Stderr = n.stderr
+	}
 	n.daemon.Env = append(os.Environ(), n.env...)
 	if err := n.daemon.Start(); err != nil {
 		n.t.Fatal(err)

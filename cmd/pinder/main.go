@@ -17,8 +17,10 @@ import (
 	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/pinfold-run/pinfold/internal/inherited"
+	"github.com/pinfold-run/pinfold/internal/logwriter"
 	"github.com/pinfold-run/pinfold/internal/pinder"
 	"github.com/pinfold-run/pinfold/internal/protocol"
 )
@@ -49,7 +51,10 @@ func main() {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(16 << 20)
 	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "pinder:", err)
+		logwriter.TakeBrokenPipes()
+		out := logwriter.New(os.Stderr, nil)
+		fmt.Fprintln(out, "pinder:", err)
+		out.Flush(time.Second)
 		if errors.Is(err, pinder.ErrRunning) {
 			os.Exit(exitRunning)
 		}

@@ -20,6 +20,7 @@ var mayImport = []struct {
 }{
 	{"pin", nil, "public: of use without the rest, so it imports none of it"},
 	{"internal/protocol", nil, "the words that daemon and pinder share; either side links it"},
+	{"internal/logwriter", nil, "how either side's log is written"},
 	{"internal/inherited", nil, "attributes of processes, set at the start of either side"},
 	{"internal/duration", nil, "arithmetic with numbers that come from outside"},
 	{"internal/steps", nil, "an engine of steps that knows nothing of pods"},
@@ -35,7 +36,7 @@ var mayImport = []struct {
 	{"internal/host", []string{"internal/cgroup", "internal/spec", "internal/selinux"}, "what this node can do, in the words of spec"},
 	{"internal/image", []string{"internal/regular"}, "images are the same for every pod: it knows none"},
 	{"internal/network", []string{"internal/regular", "internal/cgroup"}, "plugins run in groups; it gets a pin as a path"},
-	{"internal/pinder", []string{"internal/protocol", "internal/duration"}, "small, static and replaceable: it links nothing of the daemon"},
+	{"internal/pinder", []string{"internal/protocol", "internal/duration", "internal/logwriter"}, "small, static and replaceable: it links nothing of the daemon"},
 	{"internal/supervisor", []string{"internal/protocol"}, "the daemon's end of the same protocol"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
@@ -52,9 +53,9 @@ var mayImport = []struct {
 		"pin", "internal/steps", "internal/record", "internal/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
 		"internal/spec", "internal/image", "internal/network", "internal/supervisor", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
-	{"cmd/pinder", []string{"internal/inherited", "internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
+	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"internal/regular", "internal/admin", "internal/config", "internal/spec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
-	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited"}, "arguments, signals, exit code"},
+	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
@@ -81,7 +82,7 @@ var outside = []struct {
 
 // standardOnly may import nothing but the standard library, golang.org/x/sys and
 // what mayImport grants: pin for its users' sake, the others to stay small.
-var standardOnly = []string{"pin", "internal/duration", "internal/protocol", "internal/inherited", "internal/pinder", "cmd/pinder", "internal/testimage"}
+var standardOnly = []string{"pin", "internal/duration", "internal/protocol", "internal/inherited", "internal/logwriter", "internal/pinder", "cmd/pinder", "internal/testimage"}
 
 func importOrder(files []source) []string {
 	var wrong []string
@@ -170,7 +171,7 @@ func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
 	if wrong := strangers("fmt\ngolang.org/x/sys/unix\n" + modulePath + "/internal/pod\nexample.com/x\n"); len(wrong) != 2 {
 		t.Fatalf("the rule cannot fail: in its bad example it finds %q", wrong)
 	}
-	for _, dir := range []string{"./cmd/pinder", "./internal/inherited", "./internal/pinder", "./internal/protocol", "./pin"} {
+	for _, dir := range []string{"./cmd/pinder", "./internal/inherited", "./internal/logwriter", "./internal/pinder", "./internal/protocol", "./pin"} {
 		cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", dir)
 		cmd.Dir = root
 		var stderr strings.Builder
@@ -188,7 +189,7 @@ func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
 
 // strangers are the listed packages that pinder may not link.
 func strangers(list string) []string {
-	ours := []string{"cmd/pinder", "internal/duration", "internal/inherited", "internal/pinder", "internal/protocol", "pin"}
+	ours := []string{"cmd/pinder", "internal/duration", "internal/inherited", "internal/logwriter", "internal/pinder", "internal/protocol", "pin"}
 	var wrong []string
 	for pkg := range strings.FieldsSeq(list) {
 		first, _, _ := strings.Cut(pkg, "/")

@@ -3,9 +3,12 @@ package pinder
 import (
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/logwriter"
 )
 
 // logLimit bounds <state>/pinder.log, in bytes: it lies in memory.
@@ -16,13 +19,24 @@ const logLimit = 1 << 20
 func logf(format string, args ...any) {
 	line := fmt.Sprintf("%s pinder[%d]: %s\n",
 		time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), os.Getpid(), fmt.Sprintf(format, args...))
-	appendBounded(os.Stderr, line, logLimit)
+	if !appendBounded(os.Stderr, line, logLimit) {
+		_, _ = otherLog().Write([]byte(line))
+	}
 }
 
-func appendBounded(f *os.File, line string, limit int64) {
+// otherLog is where lines go when standard error is not a file: whoever started pinder may have given it a pipe or a
+// terminal that is not read.
+var otherLog = sync.OnceValue(func() *logwriter.Writer { return logwriter.New(os.Stderr, nil) })
+
+// appendBounded reports whether f is a regular file, and appends the line to it then.
+func appendBounded(f *os.File, line string, limit int64) bool {
 	var info unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &info); err == nil && info.Mode&unix.S_IFMT == unix.S_IFREG && info.Size+int64(len(line)) > limit {
+	if err := unix.Fstat(int(f.Fd()), &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false
+	}
+	if info.Size+int64(len(line)) > limit {
 		_ = f.Truncate(0)
 	}
 	_, _ = f.WriteString(line)
+	return true
 }

@@ -22,6 +22,9 @@ func ValidateContainer(h Host, sandbox *runtimeapi.PodSandboxConfig, config *run
 	if image := config.GetImage().GetImage(); !isPrintable(image) || image == "" {
 		f.invalid("image.image", "%q: must not be empty, nor have control characters", image)
 	}
+	if name := config.GetImage().GetUserSpecifiedImage(); !isPrintable(name) {
+		f.invalid("image.user_specified_image", "%q has control characters", name)
+	}
 	if p := config.GetLogPath(); p != "" && (path.IsAbs(p) || climbs(p) || path.Clean(p) == "." || !isPrintable(p)) {
 		f.invalid("log_path", "%q is not a path relative to the pod's log directory, without \"..\" and control characters", p)
 	}

@@ -17,6 +17,9 @@ func TestAContainerConfigurationIsRefusedByFieldAndValue(t *testing.T) {
 	for _, r := range []refusal{
 		{`{"log_path": "/var/log/x"}`, "log_path", `"/var/log/x"`},
 		{`{"log_path": "a/../../x"}`, "log_path", `"a/../../x"`},
+		{`{"log_path": "a\nb"}`, "log_path", `\n`},
+		{`{"image": {"image": "a\nb"}}`, "image.image", `\n`},
+		{`{"image": {"user_specified_image": "a\nb"}}`, "image.user_specified_image", `\n`},
 		{`{"log_path": "."}`, "log_path", `"."`},
 		{`{"working_dir": "srv"}`, "working_dir", `"srv"`},
 		{`{"command": ["a\u0000b"]}`, "command", "NUL"},

@@ -13,10 +13,8 @@ const (
 	// holdFor is how long output without the end of its line waits for more: a program that writes a line in many
 	// pieces makes one record. A prompt is in the log after that time.
 	holdFor = 100 * time.Millisecond
-	// holdTerminalFor is the same for a terminal, whose output cannot be looked at without taking it: whole lines wait,
-	// too.
-	holdTerminalFor = 20 * time.Millisecond
-	// terminalBatch is what a terminal's output does not wait for any more. The kernel keeps less than 4 KiB of it.
+	// terminalBatch is how much of a terminal's output does not wait, of which the kernel keeps less than 4 KiB. It cannot
+	// be looked at without taking it, so whole lines wait, too.
 	terminalBatch = 1 << 10
 )
 
@@ -38,14 +36,12 @@ func (p *process) holdBack(st *stream, fd int) (int, error) {
 	if err != nil || waiting == 0 || waiting > chunkSize || len(p.attached.list) > 0 {
 		return chunkSize, nil //nolint:nilerr // the splice meets the same error
 	}
-	limit, rest := holdFor, 0
-	if st.kind == kindTTY {
-		limit = holdTerminalFor
-		if waiting < terminalBatch {
-			rest = waiting
-		}
-	} else {
+	rest := 0
+	switch {
+	case st.kind != kindTTY:
 		rest = unfinished(fd, waiting)
+	case waiting < terminalBatch:
+		rest = waiting
 	}
 	if rest < waiting {
 		return waiting - rest, nil
@@ -53,11 +49,11 @@ func (p *process) holdBack(st *stream, fd int) (int, error) {
 	if since.IsZero() {
 		since = time.Now()
 	}
-	if time.Since(since) >= limit || hungUp(fd) {
+	if time.Since(since) >= holdFor || hungUp(fd) {
 		return waiting, nil
 	}
 	st.held = since
-	return 0, &heldError{since.Add(limit)}
+	return 0, &heldError{since.Add(holdFor)}
 }
 
 // unfinished returns how many bytes at the end of what waits in a pipe belong to a line that has not ended, and are

@@ -75,7 +75,8 @@ var outside = []struct {
 	{"github.com/containerd/containerd", []string{"internal/image"}, "containerd's libraries serve images, nothing else"},
 	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/spec", "internal/pod"}, "an image's configuration becomes a container's"},
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},
-	{"k8s.io/cri-streaming", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
+	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
+	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/spec", "internal/pod", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/google/go-containerregistry", nil, "a registry for tests only"},
 }

@@ -2,11 +2,13 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -20,6 +22,8 @@ type Forwarded struct {
 	// CloseWrite tells the client that nothing more comes, while it may still send. Nil where the client
 	// cannot be told: then the whole connection ends with the pod's half.
 	CloseWrite func() error
+	// Reset ends the connection as a reset does. Nil as for CloseWrite.
+	Reset func() error
 }
 
 // CheckPortForward says what speaks against connections to the pod now.
@@ -69,10 +73,17 @@ func (s *Sandboxes) PortForward(ctx context.Context, id string, port int32, clie
 		// Whatever the pod does not want must not stand in the way of the connection's other streams.
 		_, _ = io.Copy(io.Discard, client)
 	}()
-	_, err = io.Copy(client, conn)
+	to := &clientWriter{Writer: client}
+	_, err = io.Copy(to, conn)
 	switch {
-	case ctx.Err() != nil:
-		return nil // there is nobody to tell
+	case ctx.Err() != nil, to.failed:
+		return nil // the client has ended the session or this connection
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		// The application has reset this connection, which is no failure of the session.
+		if client.Reset != nil {
+			_ = client.Reset()
+		}
+		return nil
 	case err != nil:
 		return fmt.Errorf("PortForward: sandbox %s: port %d: %w", box.ID, port, err)
 	case client.CloseWrite == nil:
@@ -97,6 +108,19 @@ func linger(sent <-chan struct{}, received *atomic.Int64) {
 		}
 		before = now
 	}
+}
+
+// clientWriter remembers whose fault an error was.
+type clientWriter struct {
+	io.Writer
+	failed bool
+}
+
+// Write implements io.Writer.
+func (w *clientWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.failed = err != nil
+	return n, err
 }
 
 type countingReader struct {

@@ -99,6 +99,8 @@ func converse(ctx context.Context, run *supervisor.Execution, client Streams, re
 			if !client.TTY {
 				_ = input.Close()
 			}
+			// What the command does not want must not stand in the way of the session's other streams.
+			_, _ = io.Copy(io.Discard, client.In)
 		}()
 	}
 	copied := outputs.start()

@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
@@ -23,17 +23,31 @@ const (
 	idleTimeout = 4 * time.Hour
 	// creationTimeout is how long a SPDY client may take to make the streams of its session.
 	creationTimeout = 30 * time.Second
-	// headerTimeout bounds the wait for a request on a new connection.
+	// headerTimeout bounds the wait for the rest of a request whose token was seen.
 	headerTimeout = 10 * time.Second
+	// maxRequest bounds a request's headers, in bytes; net/http adds 4 KiB to it.
+	maxRequest = 32 << 10
+	// endTimeout is how long a client may take to read how its session ended.
+	endTimeout = 10 * time.Second
+	// maxSessions is how many sessions may be open at once, and maxObjectSessions how many with one container
+	// or pod.
+	maxSessions       = 500
+	maxObjectSessions = 100
 )
 
 // Server serves sessions. Its methods may be called from any goroutine.
 type Server struct {
+	log        *slog.Logger
 	containers *pod.Containers
 	sandboxes  *pod.Sandboxes
-	listener   *watchingListener
+	listener   *gate
 	http       *http.Server
 	tokens     tokens
+	forwards   count
+
+	mu   sync.Mutex
+	open map[string]int // sessions, by object
+	all  int
 }
 
 // Start serves on a port of its own on 127.0.0.1 until Close.
@@ -42,11 +56,12 @@ func Start(log *slog.Logger, containers *pod.Containers, sandboxes *pod.Sandboxe
 	if err != nil {
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	// The library logs through klog, which is one for the process.
-	klog.SetSlogLogger(slog.New(demoted{log.Handler()}))
-	s := &Server{containers: containers, sandboxes: sandboxes, listener: &watchingListener{Listener: listener}}
+	s := &Server{log: log, containers: containers, sandboxes: sandboxes, open: map[string]int{}}
+	s.listener = newGate(listener, s.admit, s.left)
 	s.http = &http.Server{
-		Handler: s, ReadHeaderTimeout: headerTimeout, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: headerTimeout, MaxHeaderBytes: maxRequest,
+		// What it has to say is about clients that go away.
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	go func() {
@@ -57,34 +72,10 @@ func Start(log *slog.Logger, containers *pod.Containers, sandboxes *pod.Sandboxe
 	return s, nil
 }
 
-// demoted logs everything at level debug: what the library calls errors are clients' mistakes and clients
-// that go away.
-type demoted struct{ slog.Handler }
-
-// Enabled implements slog.Handler.
-func (d demoted) Enabled(ctx context.Context, _ slog.Level) bool {
-	return d.Handler.Enabled(ctx, slog.LevelDebug)
-}
-
-// Handle implements slog.Handler.
-func (d demoted) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = slog.LevelDebug
-	return d.Handler.Handle(ctx, r)
-}
-
-// WithAttrs implements slog.Handler.
-func (d demoted) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return demoted{d.Handler.WithAttrs(attrs)}
-}
-
-// WithGroup implements slog.Handler.
-func (d demoted) WithGroup(name string) slog.Handler { return demoted{d.Handler.WithGroup(name)} }
-
 // Close ends the server and all sessions. What runs in containers goes on without its client.
 func (s *Server) Close() error {
 	err := s.http.Close()
-	s.listener.closeAll()
-	return err
+	return errors.Join(err, s.listener.Close())
 }
 
 // Exec returns the URL for running a command in a running container.
@@ -136,6 +127,10 @@ func checkStreams(rpc string, tty, stdin, stdout, stderr bool) error {
 type session interface {
 	// kind is the first element of the URL's path.
 	kind() string
+	// object is the container or pod that the session is with.
+	object() string
+	// size is the memory of the request, in bytes.
+	size() int
 	// serve speaks with the client until the session has ended. The request's context ends with the connection.
 	serve(w http.ResponseWriter, r *http.Request)
 }
@@ -149,18 +144,69 @@ func (s *Server) announce(n session) (string, error) {
 	return u.String(), nil
 }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	dir, token := path.Split(r.URL.Path)
+var unknownURL = refusal{http.StatusNotFound, "this URL is unknown, was used before, or has expired"}
+
+// admit takes the session that a request's path names, if there is room for it.
+func (s *Server) admit(requested string) (session, refusal) {
+	dir, token := path.Split(requested)
 	n := s.tokens.take(token)
-	if n == nil || dir != "/"+n.kind()+"/" {
-		http.Error(w, "this URL is unknown, was used before, or has expired", http.StatusNotFound)
+	if n == nil {
+		return nil, unknownURL
+	}
+	if dir != "/"+n.kind()+"/" {
+		s.tokens.done(n)
+		return nil, unknownURL
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	object := n.object()
+	if s.all >= maxSessions || s.open[object] >= maxObjectSessions {
+		s.tokens.done(n)
+		s.log.Warn("a streaming session is refused: too many are open", "object", object, "sessions", s.all, "with the object", s.open[object])
+		return nil, refusal{
+			http.StatusServiceUnavailable,
+			fmt.Sprintf("too many sessions are open: %d of %d, %d of %d with %s", s.all, maxSessions, s.open[object], maxObjectSessions, object),
+		}
+	}
+	s.all++
+	s.open[object]++
+	return n, refusal{}
+}
+
+// left makes room for another session.
+func (s *Server) left(n session) {
+	s.tokens.done(n)
+	object := n.object()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.open[object]--; s.open[object] == 0 {
+		delete(s.open, object)
+	}
+}
+
+// ServeHTTP implements http.Handler. A connection has one session, and ends with it.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(connKey{}).(*watchedConn)
+	if !ok || c.session == nil {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "this URL is good for one request", http.StatusNotFound)
 		return
 	}
+	n := c.session
+	c.session = nil
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	if c, ok := ctx.Value(connKey{}).(*watchedConn); ok {
-		c.onEnd(cancel)
-	}
+	c.onEnd(cancel)
+	c.setIdle(idleTimeout)
+	w.Header().Set("Connection", "close") // of what is refused
 	n.serve(w, r.WithContext(ctx))
+	c.setIdle(endTimeout)
+}
+
+// ending says that the session is over: the client has endTimeout to take what is left.
+func ending(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*watchedConn); ok {
+		c.setIdle(endTimeout)
+	}
 }

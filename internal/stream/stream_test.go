@@ -1,12 +1,12 @@
 package stream
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +17,9 @@ var discard = slog.New(slog.DiscardHandler)
 
 type waiting struct{ ended chan struct{} }
 
-func (waiting) kind() string { return "exec" }
+func (waiting) kind() string   { return "exec" }
+func (waiting) object() string { return "c" }
+func (waiting) size() int      { return 1 }
 
 // serve takes the connection over, as the protocols do, and waits for its end.
 func (n waiting) serve(w http.ResponseWriter, r *http.Request) {
@@ -88,14 +90,48 @@ func TestTokensAreTakenOnceAndBounded(t *testing.T) {
 	}
 }
 
+// The requests themselves have a bound together, until their sessions have ended.
+func TestWaitingRequestsAreBoundedInMemory(t *testing.T) {
+	var all tokens
+	big := sized{bytes: maxRequests / 4}
+	var last string
+	for range 4 {
+		token, err := all.add(big)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = token
+	}
+	if _, err := all.add(waiting{}); !errors.Is(err, errdefs.ErrResourceExhausted) {
+		t.Errorf("one more: %v", err)
+	}
+	n := all.take(last)
+	if _, err := all.add(big); err == nil {
+		t.Error("a session's request does not count")
+	}
+	all.done(n)
+	if _, err := all.add(big); err != nil {
+		t.Errorf("after a session's end: %v", err)
+	}
+}
+
+type sized struct {
+	waiting
+	bytes int
+}
+
+func (n sized) size() int { return n.bytes }
+
 func TestStatusIsWhatKubernetesReads(t *testing.T) {
 	for want, err := range map[string]error{
 		`{"status":"Success"}`: nil,
 		`{"status":"Failure","message":"command terminated with non-zero exit code: exit code 7","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}`: exitError(7),
 		`{"status":"Failure","message":"no","reason":"InternalError","code":500}`:                                                                                                        errors.New("no"),
 	} {
-		if got := string(statusOf(err)); got != want || !json.Valid([]byte(got)) {
-			t.Errorf("%v: %s, want %s", err, got, want)
+		var got strings.Builder
+		tell(&got, true, err)
+		if got.String() != want {
+			t.Errorf("%v: %s, want %s", err, got.String(), want)
 		}
 	}
 }

@@ -15,12 +15,16 @@ const (
 	tokenLife = time.Minute
 	// maxTokens bounds the requests that nobody has connected for.
 	maxTokens = 1000
+	// maxRequests bounds the memory of all requests that wait for their clients or have sessions, in bytes. A
+	// command and its arguments may have megabytes.
+	maxRequests = 32 << 20
 )
 
 // tokens are the announced sessions that no client has connected for yet.
 type tokens struct {
 	mu      sync.Mutex
 	waiting map[string]session
+	bytes   int // of requests that are not done
 }
 
 // add returns a new token. ErrResourceExhausted when too many wait.
@@ -35,19 +39,35 @@ func (t *tokens) add(s session) (string, error) {
 		return "", fmt.Errorf("%d streaming requests wait for their clients; the oldest expires within %s: %w",
 			len(t.waiting), tokenLife, errdefs.ErrResourceExhausted)
 	}
+	if t.bytes+s.size() > maxRequests {
+		return "", fmt.Errorf("the streaming requests that wait or have sessions have %d bytes, and this one %d; they may have %d: %w",
+			t.bytes, s.size(), maxRequests, errdefs.ErrResourceExhausted)
+	}
+	t.bytes += s.size()
 	if t.waiting == nil {
 		t.waiting = map[string]session{}
 	}
 	t.waiting[token] = s
-	time.AfterFunc(tokenLife, func() { t.take(token) })
+	time.AfterFunc(tokenLife, func() {
+		if expired := t.take(token); expired != nil {
+			t.done(expired)
+		}
+	})
 	return token, nil
 }
 
-// take removes a token and returns its session, nil if there is none.
+// take removes a token and returns its session, nil if there is none. The caller calls done for it in the end.
 func (t *tokens) take(token string) session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.waiting[token]
 	delete(t.waiting, token)
 	return s
+}
+
+// done says that a session's request is needed no more.
+func (t *tokens) done(s session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bytes -= s.size()
 }

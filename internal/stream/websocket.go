@@ -1,170 +1,260 @@
 package stream
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
+	"encoding/base64"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/websocket"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	"k8s.io/streaming/pkg/httpstream"
-	"k8s.io/streaming/pkg/httpstream/spdy"
-	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// What today's clients speak over WebSocket, and the library's server does not: version 5 of the remote
-// command protocol, in which the client can end its input alone, and SPDY in a WebSocket for port forwarding.
+// In Kubernetes' protocols over WebSocket the first byte of a message is the number of a channel; with base64
+// it is a digit, and the rest is text.
+const (
+	channelIn = iota
+	channelOut
+	channelErr
+	channelStatus
+	channelResize
+	commandChannels
 
-// command is a session of Exec or Attach.
-type command interface {
-	run(ctx context.Context, streams pod.Streams) error
-	wants() options
+	// channelEnd is no channel: in version 5 it says that the one named after it ends.
+	channelEnd = 255
+)
+
+// channelProtocols are those of Exec and Attach, forwardProtocols those of PortForward.
+var (
+	channelProtocols = []string{"v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"}
+	forwardProtocols = []string{"v4.channel.k8s.io", "v4.base64.channel.k8s.io"}
+)
+
+// channels is the server's end of a WebSocket that carries several streams.
+type channels struct {
+	ws       *websocket.Conn
+	protocol string
+	// inputs are the streams that the client may send, by number. Nil: what comes is ignored.
+	inputs []*inbox
 }
 
-// serveVersion5 is ServeExec and ServeAttach for version 5. Channels are as in the versions before.
-func serveVersion5(w http.ResponseWriter, r *http.Request, n command) {
-	o := n.wants()
-	channels := make([]wsstream.ChannelType, remotecommand.StreamResize+1)
-	for channel, real := range map[int]bool{remotecommand.StreamStdIn: o.Stdin, remotecommand.StreamResize: o.TTY} {
-		if real {
-			channels[channel] = wsstream.ReadChannel
-		}
-	}
-	for channel, real := range map[int]bool{remotecommand.StreamStdOut: o.Stdout, remotecommand.StreamStdErr: o.Stderr, remotecommand.StreamErr: true} {
-		if real {
-			channels[channel] = wsstream.WriteChannel
-		}
-	}
-	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
-		remotecommand.StreamProtocolV5Name: {Binary: true, Channels: channels},
-	})
-	conn.SetIdleTimeout(idleTimeout)
-	_, streams, err := conn.Open(w, r)
-	if err != nil {
-		return // the library has answered
-	}
-	defer conn.Close() //nolint:errcheck // the session has ended
-	resize := make(chan remotecommand.TerminalSize)
-	go decodeSizes(r.Context(), streams[remotecommand.StreamResize], resize)
-	err = n.run(r.Context(), o.wanted(pod.Streams{
-		In: streams[remotecommand.StreamStdIn], Out: streams[remotecommand.StreamStdOut], Err: streams[remotecommand.StreamStdErr],
-		TTY: o.TTY, Resize: sizes(r.Context(), resize),
-	}))
-	_, _ = streams[remotecommand.StreamErr].Write(statusOf(err))
-}
-
-func decodeSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.TerminalSize) {
-	defer close(to)
-	for decoder := json.NewDecoder(from); ; {
-		var size remotecommand.TerminalSize
-		if decoder.Decode(&size) != nil {
-			return
-		}
-		select {
-		case to <- size:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// statusOf is how a session ended, as Kubernetes' metav1.Status in JSON.
-func statusOf(err error) []byte {
-	type cause struct {
-		Type    string `json:"reason"`
-		Message string `json:"message"`
-	}
-	type details struct {
-		Causes []cause `json:"causes"`
-	}
-	var s struct {
-		Status  string   `json:"status"`
-		Message string   `json:"message,omitempty"`
-		Reason  string   `json:"reason,omitempty"`
-		Details *details `json:"details,omitempty"`
-		Code    int      `json:"code,omitempty"`
-	}
-	var exit exitError
-	switch {
-	case err == nil:
-		s.Status = "Success"
-	case errors.As(err, &exit):
-		s.Status, s.Reason = "Failure", remotecommand.NonZeroExitCodeReason
-		s.Message = "command terminated with non-zero exit code: " + err.Error()
-		s.Details = &details{[]cause{{remotecommand.ExitCodeCauseType, strconv.Itoa(int(exit))}}}
-	default:
-		s.Status, s.Reason, s.Code = "Failure", "InternalError", http.StatusInternalServerError
-		s.Message = err.Error()
-	}
-	b, _ := json.Marshal(&s) // strings and numbers only
-	return b
-}
-
-const tunnelPrefix = "SPDY/3.1+"
-
-// serveTunnel serves SPDY whose bytes come in a WebSocket: serve gets a request as if the client had asked
-// for SPDY itself.
-func serveTunnel(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+// serveWebSocket accepts a WebSocket that speaks one of the protocols, or none, and has serve speak with it.
+func serveWebSocket(w http.ResponseWriter, r *http.Request, protocols []string, serve func(*channels)) {
 	websocket.Server{
-		Handshake: func(c *websocket.Config, _ *http.Request) error {
-			for _, p := range c.Protocol {
-				if strings.HasPrefix(p, tunnelPrefix) {
-					c.Protocol = []string{p}
-					return nil
-				}
+		Handshake: func(config *websocket.Config, _ *http.Request) error {
+			wanted := config.Protocol
+			config.Protocol = nil
+			if len(wanted) == 0 {
+				return nil
+			}
+			if p := choose(wanted, protocols); p != "" {
+				config.Protocol = []string{p}
+				return nil
 			}
 			return websocket.ErrBadWebSocketProtocol
 		},
 		Handler: func(ws *websocket.Conn) {
-			ws.PayloadType = websocket.BinaryFrame
-			inner, outer := net.Pipe()
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				defer outer.Close() //nolint:errcheck // a pipe
-				_, _ = io.Copy(outer, ws)
-			}()
-			go func() {
-				defer ws.Close() //nolint:errcheck // the client sees the end
-				_, _ = io.Copy(ws, outer)
-			}()
-			request := r.Clone(r.Context())
-			request.Header = http.Header{}
-			request.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
-			request.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
-			request.Header.Set(httpstream.HeaderProtocolVersion, strings.TrimPrefix(ws.Config().Protocol[0], tunnelPrefix))
-			serve(&tunnelled{header: http.Header{}, conn: inner}, request)
-			_ = inner.Close()
-			<-done
+			c := &channels{ws: ws}
+			if p := ws.Config().Protocol; len(p) > 0 {
+				c.protocol = p[0]
+			}
+			serve(c)
+			for _, in := range c.inputs {
+				if in != nil {
+					in.drop()
+				}
+			}
+			_ = ws.Close()
 		},
 	}.ServeHTTP(w, r)
 }
 
-// tunnelled is the http.ResponseWriter of a request that came in a tunnel: the answer was given already,
-// when the WebSocket was accepted.
-type tunnelled struct {
-	header http.Header
-	conn   net.Conn
+func (c *channels) base64() bool { return strings.Contains(c.protocol, "base64") }
+
+// read passes on what the client sends until it is gone. A message of any length costs the memory of one piece.
+func (c *channels) read() {
+	defer func() {
+		for _, in := range c.inputs {
+			if in != nil {
+				in.end()
+			}
+		}
+	}()
+	buf := make([]byte, maxPiece)
+	var channel byte
+	for {
+		frame, err := c.ws.NewFrameReader()
+		if err != nil {
+			return
+		}
+		var head [1]byte
+		_, _ = frame.HeaderReader().Read(head[:])
+		handled, err := c.ws.HandleFrame(frame)
+		if err != nil {
+			return
+		}
+		if handled == nil { // a ping
+			continue
+		}
+		// Only the first frame of a message names the channel.
+		if head[0]&0x0f != websocket.ContinuationFrame {
+			channel = c.channel(handled)
+		}
+		c.take(channel, handled, buf)
+	}
 }
 
-// Header implements http.ResponseWriter.
-func (t *tunnelled) Header() http.Header { return t.header }
+// channel reads which channel a message is for.
+func (c *channels) channel(frame io.Reader) byte {
+	var number [1]byte
+	if _, err := io.ReadFull(frame, number[:]); err != nil {
+		return channelEnd
+	}
+	switch {
+	case c.base64():
+		return number[0] - '0'
+	case number[0] != channelEnd || c.protocol != channelProtocols[0]:
+		return number[0]
+	}
+	if _, err := io.ReadFull(frame, number[:]); err == nil {
+		if in := c.input(number[0]); in != nil {
+			in.end()
+		}
+	}
+	return channelEnd
+}
 
-// Write implements http.ResponseWriter.
-func (t *tunnelled) Write(p []byte) (int, error) { return len(p), nil }
+func (c *channels) input(channel byte) *inbox {
+	if int(channel) >= len(c.inputs) {
+		return nil
+	}
+	return c.inputs[channel]
+}
 
-// WriteHeader implements http.ResponseWriter.
-func (t *tunnelled) WriteHeader(int) {}
+func (c *channels) take(channel byte, frame io.Reader, buf []byte) {
+	in, from := c.input(channel), frame
+	if in == nil {
+		from = strings.NewReader("")
+	} else if c.base64() {
+		from = base64.NewDecoder(base64.StdEncoding, frame)
+	}
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			in.put(buf[:n])
+		}
+		if err != nil {
+			break
+		}
+	}
+	_, _ = io.Copy(io.Discard, frame) // what nothing wants, or is not base64
+}
 
-// Hijack implements http.Hijacker.
-func (t *tunnelled) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return t.conn, bufio.NewReadWriter(bufio.NewReader(t.conn), bufio.NewWriter(t.conn)), nil
+// output writes to one channel.
+type output struct {
+	channels *channels
+	number   byte
+}
+
+// Write implements io.Writer.
+func (o output) Write(p []byte) (int, error) {
+	for piece := range slices.Chunk(p, maxPiece) {
+		if err := o.send(piece); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+func (o output) send(p []byte) error {
+	if o.channels.base64() {
+		return websocket.Message.Send(o.channels.ws, string('0'+rune(o.number))+base64.StdEncoding.EncodeToString(p))
+	}
+	return websocket.Message.Send(o.channels.ws, append([]byte{o.number}, p...))
+}
+
+// serveChannels is serveStreams over WebSocket.
+func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
+	serveWebSocket(w, r, channelProtocols, func(c *channels) {
+		wants := n.wants()
+		streams := pod.Streams{TTY: wants.tty}
+		c.inputs = make([]*inbox, commandChannels)
+		if wants.stdin {
+			c.inputs[channelIn] = newInbox()
+			streams.In = c.inputs[channelIn]
+		}
+		if wants.tty {
+			c.inputs[channelResize] = newInbox()
+			streams.Resize = sizes(c.inputs[channelResize])
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go func() {
+			c.read()
+			cancel() // a client may say that it goes before its connection ends
+		}()
+		greeting := byte(channelStatus)
+		if wants.stderr {
+			streams.Err, greeting = output{c, channelErr}, channelErr
+		}
+		if wants.stdout {
+			streams.Out, greeting = output{c, channelOut}, channelOut
+		}
+		if c.protocol != channelProtocols[0] {
+			// Clients of the older versions take an empty message for the sign that they are connected.
+			_ = output{c, greeting}.send(nil)
+		}
+		err := n.run(ctx, streams)
+		ending(ctx)
+		tell(output{c, channelStatus}, strings.HasPrefix(c.protocol, "v"), err)
+	})
+}
+
+// forwardOverChannels serves the connections that the request names, each over two channels, which begin
+// with the port's number: data, and what went wrong.
+func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request) {
+	ports := f.request.GetPort()
+	if len(ports) > maxForwards {
+		http.Error(w, fmt.Sprintf("%d ports, of which one session can have %d", len(ports), maxForwards), http.StatusBadRequest)
+		return
+	}
+	serveWebSocket(w, r, forwardProtocols, func(c *channels) {
+		c.inputs = make([]*inbox, 2*len(ports))
+		for i := range ports {
+			c.inputs[2*i] = newInbox()
+		}
+		ctx, cancel := context.WithCancel(f.ctx)
+		defer cancel()
+		f.ctx = ctx
+		go func() {
+			c.read()
+			cancel()
+		}()
+		for i, port := range ports {
+			data, errs := output{c, byte(2 * i)}, output{c, byte(2*i + 1)}
+			for _, to := range []output{data, errs} {
+				if to.send([]byte{byte(port), byte(port >> 8)}) != nil {
+					return
+				}
+			}
+			f.running.Go(func() {
+				in := c.inputs[2*i]
+				defer in.drop()
+				if err := f.connect(port, pod.Forwarded{ReadWriter: duplex{in, data}}); err != nil {
+					_, _ = io.WriteString(errs, err.Error())
+				}
+			})
+		}
+		f.running.Wait()
+		ending(r.Context())
+	})
+}
+
+type duplex struct {
+	io.Reader
+	io.Writer
 }

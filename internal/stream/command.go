@@ -1,0 +1,191 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// command is a session of Exec or Attach.
+type command interface {
+	run(ctx context.Context, streams pod.Streams) error
+	wants() options
+}
+
+// options are the streams that the request asks for. What a client makes beyond them is refused or ignored.
+type options struct{ stdin, stdout, stderr, tty bool }
+
+// serveCommand speaks with a client of Exec or Attach in the protocol that it asks for.
+func serveCommand(w http.ResponseWriter, r *http.Request, n command) {
+	if hasToken(r.Header, "Upgrade", "websocket") {
+		serveChannels(w, r, n)
+		return
+	}
+	serveStreams(w, r, n)
+}
+
+// commandProtocols are those over SPDY. From the fourth on, the end of a session is told in JSON, and from the
+// third on, a terminal's size is.
+var commandProtocols = []string{"v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"}
+
+// maxCommandStreams is how many streams a client of Exec or Attach may have open: those that there are, and room
+// for a client that is told that it cannot have another.
+const maxCommandStreams = 8
+
+func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
+	conn, in, protocol := upgrade(w, r, commandProtocols)
+	if conn == nil {
+		return
+	}
+	opened := make(chan *spdyStream, maxCommandStreams)
+	c, err := newSPDY(conn, in, maxCommandStreams, func(s *spdyStream) {
+		select {
+		case opened <- s:
+		default:
+			_ = s.Reset()
+		}
+	})
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	defer c.finish(endTimeout)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() {
+		<-c.done // a client may say that it goes before its connection ends
+		cancel()
+	}()
+	wants := n.wants()
+	made, err := await(c, opened, wants.kinds(protocol))
+	if err == nil {
+		streams := pod.Streams{TTY: wants.tty}
+		if s := made["stdin"]; s != nil {
+			streams.In = s
+		}
+		if s := made["stdout"]; s != nil {
+			streams.Out = s
+		}
+		if s := made["stderr"]; s != nil {
+			streams.Err = s
+		}
+		if s := made["resize"]; s != nil {
+			streams.Resize = sizes(s)
+		}
+		err = n.run(ctx, streams)
+	}
+	ending(ctx)
+	if s := made["error"]; s != nil {
+		tell(s, protocol == commandProtocols[0], err)
+	}
+}
+
+// kinds are the streams that the client has to make.
+func (o options) kinds(protocol string) []string {
+	kinds := []string{"error"}
+	for kind, wanted := range map[string]bool{
+		"stdin": o.stdin, "stdout": o.stdout, "stderr": o.stderr, "resize": o.tty && slices.Contains(commandProtocols[:2], protocol),
+	} {
+		if wanted {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// await takes one stream of each kind. What it returns with an error are those that were made.
+func await(c *spdyConn, opened <-chan *spdyStream, kinds []string) (map[string]*spdyStream, error) {
+	made := map[string]*spdyStream{}
+	expired := time.NewTimer(creationTimeout)
+	defer expired.Stop()
+	for len(made) < len(kinds) {
+		select {
+		case s := <-opened:
+			if made[s.kind] != nil || !slices.Contains(kinds, s.kind) {
+				_ = s.Reset()
+				continue
+			}
+			made[s.kind] = s
+		case <-c.done:
+			return made, errors.New("the client is gone")
+		case <-expired.C:
+			return made, fmt.Errorf("the client did not make its streams within %s: %w", creationTimeout, errdefs.ErrUnavailable)
+		}
+	}
+	return made, nil
+}
+
+// tell says how the session ended: in JSON, or to older clients as text, and only what went wrong.
+func tell(to io.Writer, structured bool, err error) {
+	status := statusOf(err)
+	if structured {
+		b, _ := json.Marshal(&status) // strings and numbers only
+		_, _ = to.Write(b)
+		return
+	}
+	if err != nil {
+		_, _ = io.WriteString(to, status.Message)
+	}
+}
+
+// status is Kubernetes' metav1.Status, as far as clients read it.
+type status struct {
+	Status  string         `json:"status"`
+	Message string         `json:"message,omitempty"`
+	Reason  string         `json:"reason,omitempty"`
+	Details *statusDetails `json:"details,omitempty"`
+	Code    int            `json:"code,omitempty"`
+}
+
+type statusDetails struct {
+	Causes []statusCause `json:"causes"`
+}
+
+type statusCause struct {
+	Type    string `json:"reason"`
+	Message string `json:"message"`
+}
+
+func statusOf(err error) status {
+	var exit exitError
+	switch {
+	case err == nil:
+		return status{Status: "Success"}
+	case errors.As(err, &exit):
+		return status{
+			Status: "Failure", Reason: "NonZeroExitCode",
+			Message: "command terminated with non-zero exit code: " + err.Error(),
+			Details: &statusDetails{[]statusCause{{"ExitCode", strconv.Itoa(int(exit))}}},
+		}
+	}
+	return status{Status: "Failure", Reason: "InternalError", Code: http.StatusInternalServerError, Message: err.Error()}
+}
+
+// maxSize bounds what a client says about its terminal's size, in bytes.
+const maxSize = 1 << 10
+
+// sizes gives the sizes that come on a stream as JSON, one after the other. What is none ends them, and the rest
+// of the stream is ignored, so that it does not stand in the way of the session's others.
+func sizes(from io.Reader) func() (pod.TerminalSize, bool) {
+	bounded := &io.LimitedReader{R: from}
+	decoder := json.NewDecoder(bounded)
+	return func() (pod.TerminalSize, bool) {
+		bounded.N = maxSize
+		var size struct{ Width, Height uint16 }
+		if decoder.Decode(&size) != nil {
+			_, _ = io.Copy(io.Discard, from)
+			return pod.TerminalSize{}, false
+		}
+		return pod.TerminalSize(size), true
+	}
+}

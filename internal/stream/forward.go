@@ -1,0 +1,173 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+const (
+	// maxForwards is how many connections one PortForward session may have, and maxAllForwards all together.
+	maxForwards    = 120
+	maxAllForwards = 1000
+)
+
+// forwardSession serves the connections of one PortForward request. Over SPDY the client names the port of
+// each; over WebSocket the request names them all.
+type forwardSession struct {
+	server  *Server
+	request *runtimeapi.PortForwardRequest
+}
+
+func (forwardSession) kind() string     { return "portforward" }
+func (n forwardSession) object() string { return n.request.GetPodSandboxId() }
+func (n forwardSession) size() int      { return proto.Size(n.request) }
+
+func (n forwardSession) serve(w http.ResponseWriter, r *http.Request) {
+	f := &forwarding{forwardSession: n, ctx: r.Context(), waiting: map[string]*pair{}}
+	switch {
+	case isTunnel(r):
+		serveTunnel(w, r, f.forwardOverStreams)
+	case hasToken(r.Header, "Upgrade", "websocket"):
+		f.forwardOverChannels(w, r)
+	default:
+		f.forwardOverStreams(w, r)
+	}
+}
+
+// forwarding is one session at work.
+type forwarding struct {
+	forwardSession
+	ctx     context.Context //nolint:containedctx // the connection's
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting map[string]*pair
+}
+
+// pair are the two streams of one connection.
+type pair struct {
+	data, errs *spdyStream
+	expired    *time.Timer
+}
+
+func (f *forwarding) forwardOverStreams(w http.ResponseWriter, r *http.Request) {
+	conn, in, _ := upgrade(w, r, []string{"portforward.k8s.io"})
+	if conn == nil {
+		return
+	}
+	c, err := newSPDY(conn, in, 2*maxForwards, f.opened)
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	<-c.done
+	c.finish(endTimeout)
+	f.mu.Lock()
+	for _, p := range f.waiting {
+		p.expired.Stop()
+	}
+	f.mu.Unlock()
+	f.running.Wait()
+}
+
+// opened finds the other stream of the same connection. Old clients do not name it: there the number of the data
+// stream comes after that of the error stream.
+func (f *forwarding) opened(s *spdyStream) {
+	request := s.request
+	if request == "" && s.kind == "data" {
+		request = strconv.Itoa(int(s.id) - 2)
+	} else if request == "" {
+		request = strconv.Itoa(int(s.id))
+	}
+	port, err := strconv.ParseUint(s.port, 10, 16)
+	if err != nil || port == 0 {
+		_ = s.Reset()
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.waiting[request]
+	if p == nil {
+		p = &pair{}
+		p.expired = time.AfterFunc(creationTimeout, func() { f.expire(request, p) })
+		f.waiting[request] = p
+	}
+	switch {
+	case s.kind == "data" && p.data == nil:
+		p.data = s
+	case s.kind == "error" && p.errs == nil:
+		p.errs = s
+	default:
+		_ = s.Reset()
+	}
+	if p.data != nil && p.errs != nil {
+		delete(f.waiting, request)
+		p.expired.Stop()
+		f.running.Go(func() { f.forward(p, int32(port)) })
+	}
+}
+
+func (f *forwarding) expire(request string, p *pair) {
+	f.mu.Lock()
+	lonely := f.waiting[request] == p
+	if lonely {
+		delete(f.waiting, request)
+	}
+	f.mu.Unlock()
+	if !lonely {
+		return
+	}
+	for _, s := range []*spdyStream{p.data, p.errs} {
+		if s != nil {
+			_ = s.Reset()
+		}
+	}
+}
+
+// forward serves one connection. Clients end the whole session when something comes on its error stream, so
+// nothing does when it is only this connection's application that has gone away.
+func (f *forwarding) forward(p *pair, port int32) {
+	err := f.connect(port, pod.Forwarded{ReadWriter: p.data, CloseWrite: p.data.Close, Reset: p.data.Reset})
+	if err != nil {
+		_, _ = io.WriteString(p.errs, err.Error())
+	}
+	_ = p.errs.Close()
+	_ = p.errs.Reset()
+	_ = p.data.Reset()
+}
+
+func (f *forwarding) connect(port int32, client pod.Forwarded) error {
+	err := f.server.forwards.within(maxAllForwards, func() error {
+		return f.server.sandboxes.PortForward(f.ctx, f.request.GetPodSandboxId(), port, client)
+	})
+	if err == nil {
+		return nil
+	}
+	f.server.log.LogAttrs(f.ctx, slog.LevelDebug, "a forwarded connection failed", slog.Int("port", int(port)), slog.Any("error", err))
+	return fmt.Errorf("error forwarding port %d to pod %s: %w", port, f.request.GetPodSandboxId(), err)
+}
+
+// count is of what goes on at once.
+type count struct{ n atomic.Int64 }
+
+// within runs f unless limit are running.
+func (c *count) within(limit int64, f func() error) error {
+	defer c.n.Add(-1)
+	if c.n.Add(1) > limit {
+		return fmt.Errorf("%d connections are forwarded at once, which is the limit: %w", limit, errdefs.ErrResourceExhausted)
+	}
+	return f()
+}

@@ -1,0 +1,195 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// maxStrangers is how many connections may be open that have not named a token yet. One more drops the
+	// oldest, so that connections which say nothing do not shut out those that do.
+	maxStrangers = 512
+	// maxTarget is how much of a request is read before its token was seen, in bytes.
+	maxTarget = 512
+	// strangerTimeout bounds the wait for the token, and then for the client to read why it was refused.
+	strangerTimeout = 10 * time.Second
+	// acceptPause is the wait after the system refused another connection.
+	acceptPause = 50 * time.Millisecond
+)
+
+// gate is the HTTP server's listener. It hands over only connections whose request names a token, and answers
+// all others itself: what is not authorised has at most maxTarget bytes of memory here.
+type gate struct {
+	net.Listener
+	// admit takes the session that a request's path names; left says that its connection has ended.
+	admit func(path string) (session, refusal)
+	left  func(session)
+
+	admitted chan *watchedConn
+	closed   chan struct{}
+
+	mu        sync.Mutex
+	open      map[*watchedConn]struct{} // http.Server does not close connections that were upgraded
+	strangers []*watchedConn            // oldest first
+}
+
+// refusal is the answer to a request that is not admitted.
+type refusal struct {
+	status int
+	text   string
+}
+
+func newGate(l net.Listener, admit func(string) (session, refusal), left func(session)) *gate {
+	g := &gate{
+		Listener: l, admit: admit, left: left,
+		admitted: make(chan *watchedConn), closed: make(chan struct{}), open: map[*watchedConn]struct{}{},
+	}
+	go g.run()
+	return g
+}
+
+// Accept implements net.Listener.
+func (g *gate) Accept() (net.Conn, error) {
+	select {
+	case c := <-g.admitted:
+		return c, nil
+	case <-g.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (g *gate) run() {
+	defer close(g.closed)
+	for {
+		c, err := g.Listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // out of descriptors, mostly: those of strangers are needed
+			g.dropOldest()
+			time.Sleep(acceptPause)
+			continue
+		}
+		w := &watchedConn{Conn: c}
+		g.add(w)
+		go g.meet(w)
+	}
+}
+
+func (g *gate) add(w *watchedConn) {
+	g.mu.Lock()
+	g.open[w] = struct{}{}
+	g.strangers = append(g.strangers, w)
+	over := len(g.strangers) > maxStrangers
+	g.mu.Unlock()
+	w.onEnd(func() {
+		g.known(w)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.open, w)
+	})
+	if over {
+		g.dropOldest()
+	}
+}
+
+// known says that w is a stranger no more.
+func (g *gate) known(w *watchedConn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.strangers, w); i >= 0 {
+		g.strangers = slices.Delete(g.strangers, i, i+1)
+	}
+}
+
+func (g *gate) dropOldest() {
+	g.mu.Lock()
+	var oldest *watchedConn
+	if len(g.strangers) > 0 {
+		oldest = g.strangers[0]
+	}
+	g.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Close() // takes it off the list
+	}
+}
+
+// meet reads until the token and hands the connection over, or refuses it.
+func (g *gate) meet(w *watchedConn) {
+	_ = w.SetDeadline(time.Now().Add(strangerTimeout))
+	read, path, err := readTarget(w)
+	if err != nil {
+		g.refuse(w, refusal{http.StatusBadRequest, err.Error()})
+		return
+	}
+	n, no := g.admit(path)
+	if n == nil {
+		g.refuse(w, no)
+		return
+	}
+	w.session, w.first = n, read
+	w.onEnd(func() { g.left(n) })
+	_ = w.SetDeadline(time.Time{})
+	g.known(w)
+	select {
+	case g.admitted <- w:
+	case <-g.closed:
+		_ = w.Close()
+	}
+}
+
+// readTarget reads a request up to the end of its target's path, which it returns with all that was read.
+func readTarget(r io.Reader) (read []byte, path string, err error) {
+	for read = make([]byte, 0, maxTarget); len(read) < maxTarget; {
+		n, err := r.Read(read[len(read):maxTarget])
+		read = read[:len(read)+n]
+		if _, after, ok := bytes.Cut(read, []byte(" ")); ok {
+			if end := bytes.IndexAny(after, " ?\r\n"); end >= 0 {
+				target, err := url.ParseRequestURI(string(after[:end]))
+				if err != nil {
+					return nil, "", errors.New("the request's target is no URL")
+				}
+				return read, target.Path, nil
+			}
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("read the request: %w", err)
+		}
+	}
+	return nil, "", fmt.Errorf("the request's target is longer than %d bytes", maxTarget)
+}
+
+// refuse answers, and leaves the client time to read the answer: closing a socket that has unread input
+// takes back what was sent.
+func (g *gate) refuse(w *watchedConn, no refusal) {
+	defer w.Close() //nolint:errcheck // nothing is owed to a stranger
+	_, err := fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		no.status, http.StatusText(no.status), len(no.text), no.text)
+	if err != nil || w.CloseWrite() != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, w, maxRequest)
+}
+
+// Close implements net.Listener. It ends all connections, too.
+func (g *gate) Close() error {
+	err := g.Listener.Close()
+	g.mu.Lock()
+	open := make([]*watchedConn, 0, len(g.open))
+	for c := range g.open {
+		open = append(open, c)
+	}
+	g.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close()
+	}
+	return err
+}

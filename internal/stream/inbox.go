@@ -1,0 +1,74 @@
+package stream
+
+import (
+	"io"
+	"sync"
+)
+
+// maxInbox is how many bytes of one stream wait for who reads them; the client's connection waits then.
+const maxInbox = 64 << 10
+
+// inbox is what has come on one stream of a client.
+type inbox struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	data    []byte
+	ended   bool // no more comes
+	dropped bool // nothing is wanted any more
+}
+
+func newInbox() *inbox {
+	b := &inbox{}
+	b.changed = sync.NewCond(&b.mu)
+	return b
+}
+
+// put adds data, and waits while the inbox is full.
+func (b *inbox) put(p []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(p) > 0 && !b.dropped && !b.ended {
+		n := min(len(p), maxInbox-len(b.data))
+		if n == 0 {
+			b.changed.Wait()
+			continue
+		}
+		b.data = append(b.data, p[:n]...)
+		p = p[n:]
+		b.changed.Broadcast()
+	}
+}
+
+// end says that no more comes. What is there can still be read.
+func (b *inbox) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	b.changed.Broadcast()
+}
+
+// drop says that nothing is wanted any more.
+func (b *inbox) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropped, b.data = true, nil
+	b.changed.Broadcast()
+}
+
+// Read implements io.Reader.
+func (b *inbox) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.data) == 0 {
+		if b.ended || b.dropped {
+			return 0, io.EOF
+		}
+		b.changed.Wait()
+	}
+	n := copy(p, b.data)
+	if b.data = b.data[n:]; len(b.data) == 0 {
+		b.data = nil
+	}
+	b.changed.Broadcast()
+	return n, nil
+}

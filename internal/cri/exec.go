@@ -14,6 +14,8 @@ func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest)
 	if err != nil {
 		return nil, err
 	}
+	// The context ends when the answer is on its way.
+	context.AfterFunc(ctx, result.Release)
 	return &runtimeapi.ExecSyncResponse{Stdout: result.Stdout, Stderr: result.Stderr, ExitCode: int32(result.Code)}, nil
 }
 

@@ -45,11 +45,20 @@ const maxMessage = 16 << 20
 // maxResponse has room for both outputs of an ExecSync, of 16 MiB each; nothing else comes near it.
 const maxResponse = 33 << 20
 
+const (
+	// maxCalls is how many calls one client's connection may have in progress; more wait in the client.
+	maxCalls = 1000
+	// maxHeaders bounds a call's headers, in bytes.
+	maxHeaders = 64 << 10
+)
+
 // NewServer returns a gRPC server with both services.
 func NewServer(r *Runtime, i *Images) *grpc.Server {
 	s := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxResponse),
+		grpc.MaxConcurrentStreams(maxCalls),
+		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.UnaryInterceptor(translateErrors),
 		grpc.StreamInterceptor(translateStreamErrors),
 	)

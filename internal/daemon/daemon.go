@@ -25,6 +25,7 @@ const graceToRequests = 10 * time.Second
 
 // Run serves until ctx ends, then leaves all pods running. version is Pinfold's own.
 func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger) error {
+	limitMemory()
 	paths := pod.Paths{Root: c.Root, State: c.State, NetNS: c.NetNSDir, Pinder: c.Pinder}
 	release, err := claim(c, paths, log)
 	if err != nil {
@@ -72,7 +73,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 
 func serve(ctx context.Context, server *grpc.Server, listener net.Listener, log *slog.Logger) error {
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- server.Serve(&boundedListener{Listener: listener}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)

@@ -175,13 +175,44 @@ func (s *Set) All(ctx context.Context) []Handler {
 // Default is the name of the handler used where none is asked for.
 func (s *Set) Default() string { return s.fallback }
 
+// maxFeatures bounds what a runtime may print about itself, in bytes.
+const maxFeatures = 1 << 20
+
+// output is command.Output with a bound.
+func output(command *exec.Cmd) ([]byte, error) {
+	var printed, said bounded
+	command.Stdout, command.Stderr = &printed, &said
+	err := command.Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		exit.Stderr = said.data
+	}
+	if err == nil && printed.over {
+		err = fmt.Errorf("it prints more than %d bytes: %w", maxFeatures, errdefs.ErrFailedPrecondition)
+	}
+	return printed.data, err
+}
+
+// bounded keeps the first maxFeatures bytes that are written to it.
+type bounded struct {
+	data []byte
+	over bool
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), maxFeatures-len(b.data))
+	b.data = append(b.data, p[:n]...)
+	b.over = b.over || n < len(p)
+	return len(p), nil
+}
+
 func ask(ctx context.Context, name, path string) Handler {
 	h := Handler{Name: name, Path: path, Seccomp: true}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	command := exec.CommandContext(ctx, path, "features")
 	command.WaitDelay = time.Second // for children that keep its output
-	out, err := command.Output()
+	out, err := output(command)
 	if err != nil {
 		h.Problem = fmt.Errorf("%s features: %w%s", path, err, stderr(err))
 		if ctx.Err() == nil && !errors.As(err, new(*exec.ExitError)) {

@@ -13,11 +13,16 @@ import (
 
 const (
 	// attachPipe is the wished capacity of an attacher's pipe, in bytes (the kernel's limit for everybody).
-	attachPipe = 1 << 20
-	// patience is how long full pipes may hold up the container's log, all together. The daemon reads
-	// attachers' pipes into its own memory, whatever its clients do, so full ones mean that it is stopped or
-	// has no CPU.
-	patience = time.Second
+	attachPipe = 256 << 10
+	// maxAttachers is how many attachers a container may have.
+	maxAttachers = 128
+	// patience is how long full pipes may hold up the container's log, and maxWait how long each of them may at
+	// once. What was used of it comes back at the rate of one part in patienceRate of the time. The daemon
+	// reads attachers' pipes into its own memory, whatever its clients do, so full ones mean that it is
+	// stopped or has no CPU.
+	patience     = time.Second
+	maxWait      = patience / 4
+	patienceRate = 20
 )
 
 // attacher gets a copy of a container's output, each stream through a pipe. It belongs to this supervisor
@@ -29,8 +34,17 @@ type attacher struct {
 
 // attachers are those of one process, guarded by process.out.
 type attachers struct {
-	list []*attacher
-	cut  map[string]bool // IDs of those that were cut off
+	list   []*attacher
+	cut    []string      // IDs of those that were cut off last, at most maxAttachers
+	waited time.Duration // of patience, at the time of last
+	last   time.Time
+}
+
+// left is how much patience there is.
+func (a *attachers) left(now time.Time) time.Duration {
+	a.waited = max(0, a.waited-now.Sub(a.last)/patienceRate)
+	a.last = now
+	return patience - a.waited
 }
 
 // descriptors are passed to the daemon with an answer.
@@ -78,9 +92,12 @@ func (p *process) addAttacher(r *protocol.Attach, d *descriptors) error {
 	p.out.Lock()
 	defer p.out.Unlock()
 	p.sweepAttachers()
-	if p.attached.cut[r.AttachID] {
+	switch {
+	case slices.Contains(p.attached.cut, r.AttachID):
 		return protocol.Errorf(protocol.CodeDeadlineExceeded,
-			"attach: container %s: pinfoldd did not read its output for %s, and was cut off", r.ID, patience)
+			"attach: container %s: pinfoldd did not read its output in time, and was cut off", r.ID)
+	case len(p.attached.list) >= maxAttachers:
+		return protocol.Errorf(protocol.CodeUnavailable, "attach: container %s has %d attachers, the most that it may have", r.ID, maxAttachers)
 	}
 	p.mu.Lock()
 	streams := p.streams
@@ -143,30 +160,33 @@ func (p *process) duplicate(stream int, data []byte) {
 	if len(data) == 0 || len(p.attached.list) == 0 {
 		return
 	}
-	deadline := time.Now().Add(patience)
 	p.attached.list = slices.DeleteFunc(p.attached.list, func(a *attacher) bool {
 		fd := a.ends[stream]
 		if fd < 0 {
 			return false
 		}
-		err := writePatiently(fd, data, deadline)
+		err := p.attached.write(fd, data)
 		if err == nil {
 			return false
 		}
 		if errors.Is(err, unix.EAGAIN) {
 			logf("%s: an attacher does not read and is cut off", p.describe())
-			if p.attached.cut == nil {
-				p.attached.cut = map[string]bool{}
-			}
-			p.attached.cut[a.id] = true
+			p.attached.cut = append(p.attached.cut, a.id)
+			p.attached.cut = p.attached.cut[max(0, len(p.attached.cut)-maxAttachers):]
 		}
 		closeAttacher(a)
 		return true
 	})
 }
 
-// writePatiently writes all of it, or returns EAGAIN when the pipe stays full, EPIPE when nobody reads.
-func writePatiently(fd int, data []byte, deadline time.Time) error {
+// write writes all of it, or returns EAGAIN when the pipe stays full, EPIPE when nothing reads.
+func (a *attachers) write(fd int, data []byte) error {
+	var began, deadline time.Time
+	defer func() {
+		if !began.IsZero() {
+			a.waited += time.Since(began)
+		}
+	}()
 	for len(data) > 0 {
 		n, err := unix.Write(fd, data)
 		switch {
@@ -177,6 +197,10 @@ func writePatiently(fd int, data []byte, deadline time.Time) error {
 			continue
 		case !errors.Is(err, unix.EAGAIN):
 			return err
+		}
+		if began.IsZero() {
+			began = time.Now()
+			deadline = began.Add(min(maxWait, a.left(began)))
 		}
 		left := time.Until(deadline)
 		if left <= 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -65,9 +66,9 @@ func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string
 			return "", err
 		}
 	}
-	output, err := unix.MemfdCreate("runtime-output", unix.MFD_CLOEXEC)
+	output, err := outputFile()
 	if err != nil {
-		return "", fmt.Errorf("memfd_create: %w", err)
+		return "", err
 	}
 	defer func() { _ = unix.Close(output) }()
 	pid, pidfd, err := forkRuntime(rt, logPath, output, c)
@@ -173,20 +174,55 @@ func waitDeadline(pid, pidfd int, deadline time.Time) (waitStatus, error) {
 	return ws, err
 }
 
+// maxPrinted is how much of what a runtime prints is kept, and how much of the end of its log is read, in bytes.
+const maxPrinted = 64 << 10
+
+// outputFile is a file in memory that has maxPrinted bytes and can have no more, whatever is written to it: writes
+// beyond are refused (fcntl(2), F_SEAL_GROW).
+func outputFile() (int, error) {
+	fd, err := unix.MemfdCreate("runtime-output", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return -1, fmt.Errorf("memfd_create: %w", err)
+	}
+	err = unix.Ftruncate(fd, maxPrinted)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("a file for the runtime's output: %w", err)
+	}
+	return fd, nil
+}
+
 func readOutput(fd int) string {
-	b := make([]byte, 64<<10)
+	b := make([]byte, maxPrinted)
 	n, err := unix.Pread(fd, b, 0)
 	if err != nil || n <= 0 {
 		return ""
 	}
-	return string(b[:n])
+	return strings.TrimRight(string(b[:n]), "\x00")
+}
+
+// readEnd returns the end of a file, at most maxPrinted bytes.
+func readEnd(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-maxPrinted), maxPrinted))
 }
 
 // runtimeReason finds the best words for a failure: the last error of the JSON
 // log, else the last line printed.
 func runtimeReason(rt protocol.Runtime, logPath, printed string, c call, ws waitStatus) string {
 	reason := ""
-	if b, err := os.ReadFile(logPath); err == nil {
+	if b, err := readEnd(logPath); err == nil {
 		for line := range strings.Lines(string(b)) {
 			var entry struct {
 				Level string `json:"level"`

@@ -2,6 +2,7 @@ package pinder
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,8 +110,17 @@ func strayFiles(args []string) []string {
 	return files
 }
 
+// maxCommandLine is how much of a command line is read: those of runtimes are shorter, and those of containers'
+// processes may have megabytes.
+const maxCommandLine = 64 << 10
+
 func commandLine(pid int) []byte {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxCommandLine))
 	if err != nil {
 		return nil
 	}

@@ -1,13 +1,11 @@
 package pod
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -21,12 +19,10 @@ func (s *Containers) CheckAttach(id string) error {
 	return err
 }
 
-// maxLag is how many bytes of each output a client may be behind before it is cut off.
-const maxLag = 16 << 20
-
 // Attach connects a client to a container's own standard streams until the container ends (no error), or
 // ctx does, with the client's connection. The client gets all that comes out from now on, as it goes to the log, and
-// disturbs neither the container nor other clients: one that lags more than maxLag behind is cut off with an error.
+// disturbs neither the container nor other clients: one that lags more than maxLag behind is cut off with an error,
+// as is the furthest when all together are more than maxLagTogether behind.
 //
 // Several clients may write to standard input at once. With stdin_once the first that asks for it has it alone,
 // and it ends when that client's does; later ones get output only. A terminal stays open for everybody.
@@ -41,6 +37,8 @@ func (s *Containers) Attach(ctx context.Context, id string, client Streams) erro
 	config := c.Record().Config
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	reading, cancelReading := context.WithCancel(ctx)
+	defer cancelReading()
 	n := &attached{
 		node: s.node, container: c,
 		request: supervisor.AttachRequest{
@@ -48,7 +46,7 @@ func (s *Containers) Attach(ctx context.Context, id string, client Streams) erro
 			Stdin: client.In != nil && config.GetStdin(), StdinOnce: config.GetStdinOnce(),
 			Stdout: client.Out != nil, Stderr: client.Err != nil,
 		},
-		out: newBacklog(), errs: newBacklog(),
+		out: newBacklog(&s.lag, cancelReading), errs: newBacklog(&s.lag, cancelReading), reading: reading,
 	}
 	files, err := s.node.Pinder.Attach(ctx, n.request)
 	if err != nil {
@@ -95,6 +93,7 @@ type attached struct {
 	container *Container
 	request   supervisor.AttachRequest
 	out, errs *backlog
+	reading   context.Context //nolint:containedctx // ends before the session's when the client is cut off
 }
 
 func (n *attached) inputOnly(ctx context.Context, fed <-chan struct{}) error {
@@ -129,7 +128,7 @@ func (n *attached) serve(ctx context.Context, files *supervisor.Attachment, clie
 func (n *attached) receive(ctx context.Context, files *supervisor.Attachment) error {
 	n.request.Stdin = false // the client has it, whatever becomes of pinder
 	for {
-		if err := n.read(ctx, files); err != nil {
+		if err := n.read(n.reading, files); err != nil {
 			return err
 		}
 		// The end of the output, of pinder, or of its patience? It knows.
@@ -170,96 +169,10 @@ func (n *attached) read(ctx context.Context, files *supervisor.Attachment) error
 		})
 	}
 	both.Wait()
+	for _, b := range []*backlog{n.out, n.errs} {
+		if err := b.failure(); err != nil {
+			return fmt.Errorf("attach to container %s: %w", n.container.ID, err)
+		}
+	}
 	return errors.Join(lost[0], lost[1])
-}
-
-var errLagging = fmt.Errorf("the client reads too slowly: it is more than %d MiB behind and was cut off: %w", maxLag>>20, errdefs.ErrResourceExhausted)
-
-// backlog is output that waits for its client. It decouples the two: its writer never waits.
-type backlog struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	chunks  [][]byte
-	size    int  // bytes, with those that are being written
-	ended   bool // no more comes
-	dropped bool // nobody wants any more
-}
-
-func newBacklog() *backlog {
-	b := &backlog{}
-	b.changed = sync.NewCond(&b.mu)
-	return b
-}
-
-// Write implements io.Writer. It returns errLagging when the client is too far behind.
-func (b *backlog) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.dropped {
-		return len(p), nil
-	}
-	if b.size+len(p) > maxLag {
-		return 0, errLagging
-	}
-	b.chunks = append(b.chunks, bytes.Clone(p))
-	b.size += len(p)
-	b.changed.Signal()
-	return len(p), nil
-}
-
-func (b *backlog) end() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	b.changed.Signal()
-}
-
-func (b *backlog) drop() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.dropped, b.chunks = true, nil
-	b.changed.Signal()
-}
-
-// take waits for data; nil is the end.
-func (b *backlog) take() [][]byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for len(b.chunks) == 0 && !b.ended && !b.dropped {
-		b.changed.Wait()
-	}
-	chunks := b.chunks
-	b.chunks = nil
-	return chunks
-}
-
-// maxWrite is the most that one message to a client carries, in bytes.
-const maxWrite = 32 << 10
-
-// writeTo delivers until the end. w may be nil where nothing comes.
-func (b *backlog) writeTo(w io.Writer) {
-	for {
-		chunks := b.take()
-		if len(chunks) == 0 {
-			return
-		}
-		for _, chunk := range chunks {
-			for piece := range slices.Chunk(chunk, maxWrite) {
-				if _, err := w.Write(piece); err != nil {
-					b.drop()
-					return
-				}
-				if b.wrote(len(piece)) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (b *backlog) wrote(n int) (dropped bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.size -= n
-	return b.dropped
 }

@@ -30,11 +30,13 @@ type Containers struct {
 	ends    steps.Joint[struct{}]
 	// connected is closed when Node.Pinder can be used; see Connected.
 	connected chan struct{}
+	outputs   budget   // of ExecSync
+	lag       backlogs // of Attach
 }
 
 // NewContainers returns the life cycle of containers.
 func NewContainers(node *Node, book *Book, debts *Debts) *Containers {
-	return &Containers{node: node, book: book, debts: debts, connected: make(chan struct{})}
+	return &Containers{node: node, book: book, debts: debts, connected: make(chan struct{}), outputs: budget{limit: execOutputsTogether}}
 }
 
 // Connected is called once, when Node.Pinder has been set. Exits may be reported before that: they are

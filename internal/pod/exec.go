@@ -22,10 +22,19 @@ import (
 type ExecResult struct {
 	Stdout, Stderr []byte
 	Code           int
+	// Release has to be called when the outputs have been sent: other commands may use their memory then.
+	Release func()
 }
 
-// execOutputLimit is how much of each stream ExecSync returns, in bytes (CRI's ExecSyncResponse).
-const execOutputLimit = 16 << 20
+const (
+	// execOutputLimit is how much of each stream ExecSync returns, in bytes (CRI's ExecSyncResponse).
+	execOutputLimit = 16 << 20
+	// execOutputsTogether is how much memory the outputs of all commands may use that run, or whose answer is
+	// on its way. Past it, output is left out of the answers.
+	execOutputsTogether = 64 << 20
+	// execOutputFree is how much of each stream is always returned.
+	execOutputFree = 16 << 10
+)
 
 // drainTimeout is how long output is awaited after the command itself has ended: a child of it may
 // hold the pipe for ever.
@@ -50,7 +59,12 @@ func (s *Containers) ExecSync(ctx context.Context, id string, cmd []string, time
 	}
 	defer run.Stdout.Close()
 	defer run.Stderr.Close()
-	return wait(ctx, run, timeout)
+	result, cut, err := s.wait(ctx, run, timeout)
+	if cut {
+		s.node.Log.Warn("output of ExecSync is left out of its answer: the outputs of all commands use up their memory",
+			"container", c.ID, "bytes", len(result.Stdout)+len(result.Stderr), "limit", execOutputsTogether)
+	}
+	return result, err
 }
 
 // command is what pinder has to know of a command to run it in a container.
@@ -96,22 +110,31 @@ func (n *Node) bundleSpec(id string) (*specs.Spec, error) {
 	return &config, nil
 }
 
-func wait(ctx context.Context, run *supervisor.Execution, timeout time.Duration) (ExecResult, error) {
+// wait collects output until the command ends. cut says that some is missing for want of memory.
+func (s *Containers) wait(ctx context.Context, run *supervisor.Execution, timeout time.Duration) (result ExecResult, cut bool, err error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	out, errs := collect(run.Stdout), collect(run.Stderr)
-	exit, err := run.Wait(ctx)
-	if err != nil {
-		return ExecResult{}, errors.Join(deadline(ctx, err, timeout), run.KillAll(context.WithoutCancel(ctx)))
+	out, errs := collect(run.Stdout, &s.outputs), collect(run.Stderr, &s.outputs)
+	release := func() {
+		out.release()
+		errs.release()
 	}
-	if exit.Unknown {
-		return ExecResult{}, fmt.Errorf("ExecSync: %w", errUnknownEnd)
+	exit, err := run.Wait(ctx)
+	if err == nil && exit.Unknown {
+		err = errUnknownEnd
+	} else if err != nil {
+		err = errors.Join(deadline(ctx, err, timeout), run.KillAll(context.WithoutCancel(ctx)))
+	}
+	if err != nil {
+		release()
+		return ExecResult{}, false, fmt.Errorf("ExecSync: %w", err)
 	}
 	limit := time.Now().Add(drainTimeout)
-	return ExecResult{Stdout: out.bytes(limit), Stderr: errs.bytes(limit), Code: exit.Code}, nil
+	result = ExecResult{Stdout: out.bytes(limit), Stderr: errs.bytes(limit), Code: exit.Code, Release: release}
+	return result, out.cut || errs.cut, nil
 }
 
 // errUnknownEnd is the error of a command whose exit code nobody has: both halves of pinder were killed while
@@ -120,23 +143,26 @@ var errUnknownEnd = fmt.Errorf("the command ended while nobody could learn how: 
 
 func deadline(ctx context.Context, err error, timeout time.Duration) error {
 	if ctx.Err() == context.DeadlineExceeded {
-		return fmt.Errorf("ExecSync: the command did not end within %s and was killed: %w", timeout, context.DeadlineExceeded)
+		return fmt.Errorf("the command did not end within %s and was killed: %w", timeout, context.DeadlineExceeded)
 	}
-	return fmt.Errorf("ExecSync: %w", err)
+	return err
 }
 
-// output is a stream being read, up to execOutputLimit; the rest is read and dropped, so that the
-// command never blocks on a full pipe.
+// output is a stream being read, up to execOutputLimit and as far as there is memory; the rest is read and
+// dropped, so that the command never blocks on a full pipe.
 type output struct {
-	done chan struct{}
-	file *os.File
+	done   chan struct{}
+	budget *budget
 
-	mu   sync.Mutex
-	data []byte
+	mu     sync.Mutex
+	data   []byte
+	taken  int  // of the budget
+	cut    bool // the budget was used up
+	closed bool // the rest is not wanted
 }
 
-func collect(f *os.File) *output {
-	o := &output{done: make(chan struct{}), file: f}
+func collect(f *os.File, budget *budget) *output {
+	o := &output{done: make(chan struct{}), budget: budget}
 	go func() {
 		defer close(o.done)
 		_, _ = io.Copy(o, f) // ends when the last writer has, or when the file is closed
@@ -148,8 +174,29 @@ func collect(f *os.File) *output {
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.data = append(o.data, p[:min(len(p), execOutputLimit-len(o.data))]...)
+	if !o.closed && !o.cut {
+		wanted := min(len(o.data)+len(p), execOutputLimit)
+		o.grow(wanted)
+		o.data = append(o.data, p[:min(wanted, cap(o.data))-len(o.data)]...)
+	}
 	return len(p), nil
+}
+
+// grow makes room for so many bytes, by doubling, if there is memory.
+func (o *output) grow(wanted int) {
+	if wanted <= cap(o.data) {
+		return
+	}
+	size := min(max(wanted, 2*cap(o.data), execOutputFree), execOutputLimit)
+	if more := size - execOutputFree - o.taken; more > 0 {
+		if o.budget.take(more) {
+			o.taken += more
+		} else {
+			o.cut = true
+			size = max(cap(o.data), execOutputFree)
+		}
+	}
+	o.data = append(make([]byte, 0, size), o.data...)
 }
 
 // bytes waits for the end of the stream, but not beyond the limit.
@@ -160,7 +207,15 @@ func (o *output) bytes(limit time.Time) []byte {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.closed = true
 	return o.data
+}
+
+func (o *output) release() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.budget.give(o.taken)
+	o.closed, o.data, o.taken = true, nil, 0
 }
 
 // ReopenLog makes the container's log go on in a new file at its path, at the border of a record.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -67,7 +66,6 @@ func TestDeviceNodesThatAPodInAUserNamespaceFindsOpenNothing(t *testing.T) {
 		m.ContainerPath = at
 		return m
 	}
-	const opens = "head -c1 %[1]s | wc -c; : 2>/dev/null >%[1]s && echo written"
 	places := []string{"/zero", "/home/zero", "/thin/zero", "/many/zero", "/many-sub/zero", "/thin-sub", "/v/zero", "/v-unmapped/zero", "/v-file", "/tmpfs/zero"}
 	eachKindOfPrivilegedPod(t, n, func(pod string, userns bool) {
 		volume := func(name, at string) *runtimeapi.Mount {
@@ -81,20 +79,18 @@ func TestDeviceNodesThatAPodInAUserNamespaceFindsOpenNothing(t *testing.T) {
 			securityContext(config).ReadonlyRootfs = readOnly
 			config.Devices = []*runtimeapi.Device{{HostPath: "/dev/zero", ContainerPath: "/dev/given", Permissions: "rw"}}
 			c := n.runContainerOf(pod, config)
-			for _, place := range places {
-				want := "1\nwritten"
-				if userns {
-					want = "0"
-				}
-				open := fmt.Sprintf(opens, place) + " | head -n2"
-				n.says(c, "("+open+") 2>/dev/null; true", want)
-				if userns {
-					n.says(c, lift+"lift / true; lift "+place+" true; lift "+filepath.Dir(place)+" true; ("+open+") 2>/dev/null; true", want)
+			// Each place is opened for reading and for writing, before and after all attempts to lift what forbids it.
+			script := lift + "for p in " + strings.Join(places, " ") + "; do for t in before after; do " +
+				`if [ $t = after ]; then lift / true; lift $p true; lift ${p%/*} true; fi; ` +
+				`{ head -c1 $p >/dev/null && echo $p read; (: >$p) && echo $p written; } 2>/dev/null; done; done; true`
+			want := ""
+			if !userns {
+				for _, place := range places {
+					want += strings.Repeat(place+" read\n"+place+" written\n", 2)
 				}
 			}
-			for _, device := range []string{"null", "zero", "full", "random", "urandom", "tty", "given"} {
-				n.says(c, "test -c /dev/"+device+" && { : </dev/"+device+"; } 2>&1 | grep -v 'No such device or address'; true", "")
-			}
+			n.says(c, script, strings.TrimSpace(want))
+			n.says(c, "for d in null zero full random urandom tty given; do test -c /dev/$d || echo no $d; { : </dev/$d; } 2>&1 | grep -v 'No such device or address'; done; true", "")
 			n.says(c, "head -c2 /dev/given | wc -c; echo x >/dev/null && echo x >/dev/given && echo ok", "2\nok")
 		}
 	})
@@ -139,8 +135,8 @@ func TestWhatIsMountedReadOnlyIsNotMadeWritableFromInside(t *testing.T) {
 		securityContext(ways[1]).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 		for _, config := range ways {
 			c := n.runContainerOf(pod, config)
+			n.inside(c, lift+"for f in "+strings.Join(files, " ")+`; do lift $f "echo poison >>$f"; lift ${f%/*} "echo poison >>$f"; chmod 777 $f; done`)
 			for _, file := range files {
-				n.inside(c, lift+"lift "+file+" 'echo poison >>"+file+"'; lift "+filepath.Dir(file)+" 'echo poison >>"+file+"'; chmod 777 "+file)
 				n.refuses(c, "echo poison >>"+file, "Read-only file system")
 			}
 			n.says(c, "cat "+strings.Join(files, " ")+" | sort -u | grep -c poison; true", "0")
@@ -201,3 +197,21 @@ func TestTheProgramOfAPodsPIDOneIsOutOfReach(t *testing.T) {
 }
 
 func quoted(script string) string { return "'" + strings.ReplaceAll(script, "'", `'\''`) + "'" }
+
+// A host path of type CharDevice is a mount of a device node.
+func TestAMountedDeviceOfTheNodeOpensAndOneThatAVolumeHoldsDoesNot(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	n.check(unix.Mknod(n.path("volumes/node"), unix.S_IFCHR, int(unix.Mkdev(1, 5))))
+	n.check(os.Chmod(n.path("volumes/node"), 0o666))
+	eachKindOfPod(t, n, func(pod string, userns bool) {
+		c := n.runContainerOf(pod, sleeper("c", &runtimeapi.Mount{HostPath: "/dev/zero", ContainerPath: "/of-the-node"},
+			&runtimeapi.Mount{HostPath: n.path("volumes/node"), ContainerPath: "/made-by-others"}))
+		n.says(c, "exec 3<>/of-the-node && echo opened", "opened")
+		if userns {
+			n.refuses(c, "exec 3<>/made-by-others", "Permission denied")
+		} else {
+			n.says(c, "exec 3<>/made-by-others && echo opened", "opened")
+		}
+	})
+}

@@ -56,14 +56,11 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 // opens reports whether a mount is a device node that the container may open: one that it was given as a device. A
 // volume may hold nodes that another pod made, so of volumes only the nodes of the node's own /dev count.
 func (r *ContainerRecord) opens(m *specs.Mount) bool {
-	var st, dev unix.Stat_t
-	if unix.Stat(m.Source, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR && st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return false
-	}
 	for _, volume := range r.Config.GetMounts() {
 		if path.Clean(volume.GetContainerPath()) == path.Clean(m.Destination) {
-			return unix.Stat("/dev", &dev) == nil && st.Dev == dev.Dev
+			return isNodesDevice(m.Source)
 		}
 	}
-	return true
+	var st unix.Stat_t
+	return unix.Stat(m.Source, &st) == nil && isDevice(&st)
 }

@@ -29,11 +29,49 @@ func hostDevices(c spec.Container) ([]spec.Device, error) {
 		}
 		all = append(all, found...)
 	}
+	if spec.AllowsMountedDevices(c) {
+		mounted, err := mountedDevices(c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, mounted...)
+	}
 	if !spec.WantsHostDevices(c) {
 		return all, nil
 	}
 	host, err := devicesBelow("/dev", "/dev", "rwm")
 	return append(host, all...), err
+}
+
+// mountedDevices are the device nodes of the node's own /dev that are sources of the container's mounts.
+func mountedDevices(c spec.Container) ([]spec.Device, error) {
+	var list []spec.Device
+	for _, m := range c.Mounts {
+		if !isNodesDevice(m.Source) {
+			continue
+		}
+		d, ok, err := device(m.Source)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			d.Path = ""
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// isNodesDevice reports whether path is a device node on the file system of the node's /dev. Elsewhere, in a volume,
+// another pod may have made it.
+func isNodesDevice(path string) bool {
+	var st, dev unix.Stat_t
+	return unix.Stat(path, &st) == nil && isDevice(&st) && unix.Stat("/dev", &dev) == nil && st.Dev == dev.Dev
+}
+
+func isDevice(st *unix.Stat_t) bool {
+	kind := st.Mode & unix.S_IFMT
+	return kind == unix.S_IFCHR || kind == unix.S_IFBLK
 }
 
 // privateDev are the parts of /dev that a container always has of its own.

@@ -32,6 +32,9 @@ func deviceMounts(c Container) []specs.Mount {
 	}
 	var list []specs.Mount
 	for _, d := range c.Devices {
+		if d.Path == "" {
+			continue
+		}
 		list = append(list, specs.Mount{
 			Destination: d.Path, Type: "bind", Source: d.HostPath,
 			Options: []string{"bind", "rprivate", "nosuid", "noexec"},
@@ -41,10 +44,10 @@ func deviceMounts(c Container) []specs.Mount {
 }
 
 // deviceRules are the device cgroup's: first all is denied, then allowed what every container has, and
-// what it was given. A privileged container may use all, but in a user namespace it gets no nodes of
-// devices that it was not given.
+// what it was given. A privileged container may use all; but in a user namespace it could make no node of
+// a device, and what it has not been given is not opened by a node that it finds either.
 func deviceRules(c Container) []specs.LinuxDeviceCgroup {
-	if c.privileged() {
+	if c.privileged() && !c.inUserNS() {
 		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 	}
 	number := func(n int64) *int64 { return &n }

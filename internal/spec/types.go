@@ -108,8 +108,8 @@ type Container struct {
 	PasswdErr, GroupErr error
 	// TargetPID is the path of the PID namespace that mode TARGET joins.
 	TargetPID string
-	// Devices are Config.Devices, each resolved (a directory gives several), and all of the host's /dev
-	// when WantsHostDevices says so.
+	// Devices are Config.Devices, each resolved (a directory gives several), all of the host's /dev when
+	// WantsHostDevices says so, and those that Mounts bring if AllowsMountedDevices.
 	Devices []Device
 	// SeccompProfile is the content of the file that SeccompFile names.
 	SeccompProfile []byte
@@ -125,7 +125,8 @@ type Mount struct {
 
 // Device is a device node of the host.
 type Device struct {
-	// HostPath and Path are where it is on the host and in the container.
+	// HostPath and Path are where it is on the host and in the container; no Path for one that comes with a
+	// mount of the container's, and has only to be allowed.
 	HostPath, Path string
 	// Type is "c" or "b".
 	Type         string
@@ -154,6 +155,10 @@ func (c Container) inUserNS() bool { return c.Sandbox.Namespaces.User != "" }
 // for privileged containers, but not in a user namespace, where the nodes could not be made and would
 // be of no use.
 func WantsHostDevices(c Container) bool { return c.privileged() && !c.inUserNS() }
+
+// AllowsMountedDevices reports whether a device node that is itself the source of a mount may be used: by privileged
+// containers, as everywhere in the field.
+func AllowsMountedDevices(c Container) bool { return c.privileged() && c.inUserNS() }
 
 // podNamespaces returns the pod's namespace options; its methods work on nil.
 func podNamespaces(config *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {

@@ -154,6 +154,32 @@ func TestResourcesThatCannotBeAreRefusedAndChangeNothing(t *testing.T) {
 	refused(codes.NotFound, c, &runtimeapi.LinuxContainerResources{})
 }
 
+func TestResourcesBelowWhatIsInUseAreRefusedAndKillNothing(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	eachKindOfPod(t, n, func(pod string, _ bool) {
+		// Files in memory cannot be given back, as caches can.
+		c := n.runContainerOf(pod, limited(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 * mib},
+			"sh", "-c", "head -c 41943040 /dev/zero >/dev/shm/used && touch /ready && exec sleep 1000000"))
+		if err := n.until("memory is in use", func() bool {
+			resp, err := n.runtime.ExecSync(n.ctx(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"test", "-e", "/ready"}})
+			return err == nil && resp.ExitCode == 0
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.update(c, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 16 * mib}); err == nil || !strings.Contains(messageOf(err), "16777216") {
+			t.Errorf("a limit below what is in use: %v", err)
+		}
+		n.check(n.update(c, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 80 * mib}))
+		if got := n.groupFile(c, "memory", "memory.limit_in_bytes", "memory.max"); got != fmt.Sprint(80*mib) {
+			t.Errorf("memory limit %s", got)
+		}
+		if s, err := n.containerStatus(c); err != nil || s.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("the container: %v, %v", s.GetState(), err)
+		}
+	})
+}
+
 func TestResourcesOfVersion2AloneReachTheGroupOrAreRefusedByName(t *testing.T) {
 	t.Parallel()
 	n := started(t)

@@ -98,6 +98,11 @@ func (s *Containers) runtimeUpdate(ctx context.Context, c *Container, to *runtim
 	if err != nil {
 		return err
 	}
+	if resources.Memory != nil && s.node.Cgroups.Pure() {
+		// Version 1 refuses a limit below what is in use. Version 2 takes it and kills processes until it is kept, so
+		// the runtime has to look first.
+		resources.Memory.CheckBeforeUpdate = new(true)
+	}
 	data, err := json.Marshal(resources)
 	if err != nil {
 		return err

@@ -41,6 +41,9 @@ type Config struct {
 // DefaultFile is where the configuration is looked for when --config is not given.
 const DefaultFile = "/etc/pinfold/config.toml"
 
+// DefaultRegistryConfigDir is where registries are configured; it need not exist.
+const DefaultRegistryConfigDir = "/etc/pinfold/certs.d"
+
 // Cgroup drivers; Auto takes systemd where it is the node's init, else cgroupfs.
 const (
 	Auto     = "auto"
@@ -56,7 +59,7 @@ func defaults() *Config {
 		NetNSDir:          "/run/netns",
 		CNIConfDir:        "/etc/cni/net.d",
 		CNIBinDir:         "/opt/cni/bin",
-		RegistryConfigDir: "/etc/pinfold/certs.d",
+		RegistryConfigDir: DefaultRegistryConfigDir,
 		DefaultRuntime:    "runc",
 		CgroupDriver:      Auto,
 		NRISocket:         "nri.sock",
@@ -109,7 +112,7 @@ func register(flags *flag.FlagSet, c *Config) {
 	flags.StringVar(&c.NetNSDir, "netns-dir", c.NetNSDir, "where network namespaces are pinned")
 	flags.StringVar(&c.CNIConfDir, "cni-conf-dir", c.CNIConfDir, "network configurations; the first by name is used")
 	flags.StringVar(&c.CNIBinDir, "cni-bin-dir", c.CNIBinDir, "network plugins; several directories are separated by colons")
-	flags.StringVar(&c.RegistryConfigDir, "registry-config-dir", c.RegistryConfigDir, "HOST/hosts.toml for each registry")
+	flags.StringVar(&c.RegistryConfigDir, "registry-config-dir", c.RegistryConfigDir, "HOST/hosts.toml for each registry; several directories are separated by colons")
 	flags.Var(runtimes{&c.Runtimes}, "runtime", "OCI runtime as `NAME=PATH`; may be repeated; default runc and crun as found in $PATH")
 	flags.StringVar(&c.DefaultRuntime, "default-runtime", c.DefaultRuntime, "handler for pods that name none")
 	flags.StringVar(&c.CgroupDriver, "cgroup-driver", c.CgroupDriver, "auto, systemd or cgroupfs")
@@ -189,6 +192,13 @@ func (c *Config) check() error {
 	} {
 		if !filepath.IsAbs(path) {
 			return fmt.Errorf("--%s must be an absolute path, not %q", name, path)
+		}
+	}
+	for name, list := range map[string]string{"cni-bin-dir": c.CNIBinDir, "registry-config-dir": c.RegistryConfigDir} {
+		for _, path := range filepath.SplitList(list) {
+			if !filepath.IsAbs(path) {
+				return fmt.Errorf("--%s must be absolute paths separated by colons, not %q", name, list)
+			}
 		}
 	}
 	if len(c.Socket) > maxSocketPath {

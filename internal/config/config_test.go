@@ -54,6 +54,8 @@ func TestBadConfigurationIsRefusedByPlaceAndName(t *testing.T) {
 		"stray argument":   {[]string{"--config", "/dev/null", "x"}, "unexpected argument"},
 		"socket too long":  {[]string{"--config", "/dev/null", "--socket", "/" + strings.Repeat("s", 108)}, "107 bytes"},
 		"bad log level":    {[]string{"--config", "/dev/null", "--log-level", "loud"}, "log-level"},
+		"relative plugins": {[]string{"--config", "/dev/null", "--cni-bin-dir", "/opt/cni/bin:x"}, "--cni-bin-dir"},
+		"relative mirrors": {[]string{"--config", "/dev/null", "--registry-config-dir", "/etc:"}, "--registry-config-dir"},
 		"no absolute CNI":  {[]string{"--config", "/dev/null", "--cni-conf-dir", "x"}, "--cni-conf-dir"},
 		"state not a path": {[]string{"--config", "/dev/null", "--state", ""}, "--state"},
 	} {

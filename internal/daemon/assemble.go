@@ -190,7 +190,10 @@ func probeUserNamespaces(root string) error {
 }
 
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
-	var err error
+	err := image.CheckRegistryConfigDirs(c.RegistryConfigDir)
+	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
+		p.node.Log.Warn("no registry is configured by a directory that is not there: pulls go to the registries themselves", "reason", err)
+	}
 	p.node.Images, err = image.Open(ctx, image.Config{
 		Root: p.node.Paths.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,
 	})

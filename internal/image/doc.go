@@ -21,6 +21,14 @@
 // record without names first ("removed"), then waits for the holds, then unlinks it, then deletes the bytes. A
 // layer or blob that no record names is garbage, and Sweep deletes it.
 //
+// # Registries
+//
+// The servers of a registry come from hosts.toml (hostsfile.go, hostsdir.go). Each is asked in turn (registry.each)
+// until one sends what was wanted, which is checked by digest and size for each of them. A server that is not to be
+// reached is remembered (servers), asked last for a minute, and never holds the downloads of another. Of containerd's
+// libraries only the exchange of credentials is used: its client knows neither pauses nor sick servers, and
+// reads answers without an end. No text leaves Pull that scrub has not been over.
+//
 // # In memory
 //
 // Readers (List, Resolve) see an immutable catalog and never wait. Locks, in the order they may be taken:

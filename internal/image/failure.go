@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -27,34 +26,39 @@ var ErrRegistryUnavailable = fmt.Errorf("registry %w", errdefs.ErrUnavailable)
 // failure makes an error of what went wrong between us and the registry: step, cause, class. The cause is kept as
 // text only, without credentials: a registry may answer with what it was sent, and a redirect's URL is signed.
 func (r *registry) failure(step string, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s: %w", step, err)
-	}
-	var stall *stallError
-	if errors.As(err, &stall) {
-		return fmt.Errorf("%s: %w: %w", step, stall, ErrRegistryUnavailable)
-	}
 	class := classOf(err)
-	text := strings.TrimSuffix(r.scrub(err.Error()), ": "+class.Error())
+	text := strings.TrimSuffix(shorten(scrub(err.Error(), r.secrets.all())), ": "+class.Error())
+	if text == class.Error() {
+		return fmt.Errorf("%s: %w", step, class)
+	}
 	return fmt.Errorf("%s: %s: %w", step, text, class)
 }
 
-// classOf finds the errdefs class of an error of the registry client.
+// classOf finds the class of what went wrong with a registry.
 func classOf(err error) error {
-	var status remoteerrors.ErrUnexpectedStatus
+	var status *statusError
+	var ofTokens remoteerrors.ErrUnexpectedStatus
 	switch {
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return context.DeadlineExceeded
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return errdefs.ErrUnauthenticated
 	case errors.As(err, &status):
-		return classOfStatus(status.StatusCode)
+		return classOfStatus(status.code)
+	case errors.As(err, &ofTokens):
+		return classOfStatus(ofTokens.StatusCode)
+	case errors.As(err, new(*contentError)):
+		return errdefs.ErrDataLoss
 	case errdefs.IsNotFound(err):
 		return errdefs.ErrNotFound
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return errdefs.ErrResourceExhausted
-	case isNetwork(err):
+	case errors.Is(err, errdefs.ErrFailedPrecondition):
+		return errdefs.ErrFailedPrecondition
+	case isNetwork(err), errors.As(err, new(*stallError)), errdefs.IsUnavailable(err):
 		return ErrRegistryUnavailable
-	case errdefs.IsFailedPrecondition(err):
-		return errdefs.ErrDataLoss // the content store's word for a size or digest that is not what was asked for
 	}
 	return errdefs.ErrUnknown
 }
@@ -80,25 +84,4 @@ func isNetwork(err error) bool {
 	var at *url.Error
 	return errors.As(err, &op) || errors.As(err, &at) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
-}
-
-var (
-	urlQuery = regexp.MustCompile(`(https?://[^\s"?]+)\?[^\s"]*`)
-	urlUser  = regexp.MustCompile(`(https?://)[^\s"/@]+@`)
-)
-
-// scrub removes credentials: ours, and those in URLs.
-func (r *registry) scrub(text string) string {
-	for _, secret := range r.auth.secrets() {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "[redacted]")
-		}
-	}
-	text = strings.ReplaceAll(text, "\n", "; ")
-	text = urlUser.ReplaceAllString(text, "$1")
-	text = urlQuery.ReplaceAllString(text, "$1")
-	if len(text) > maxErrorText {
-		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
-	}
-	return text
 }

@@ -1,19 +1,30 @@
 package image
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxInterruptions is how often a download is resumed in one pull, each time only if it came forward.
-const maxInterruptions = 5
+const (
+	// maxInterruptions is how often a download is resumed at one server, each time only if it came forward.
+	maxInterruptions = 5
+	// goodProgress is what a server has to have sent before it stalled to be asked to go on.
+	goodProgress = 1 << 20
+	copyBuffer   = 128 << 10
+)
 
 // bring downloads a blob into the content store, or does nothing if it is there. Equal downloads of several pulls
 // take turns: the second finds the blob, or goes on where the first has failed.
@@ -26,43 +37,58 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 	if _, err := r.store.content.Info(ctx, desc.Digest); err == nil {
 		return nil
 	}
-	if isLayer(desc) {
-		if err := r.store.downloads.Acquire(ctx, 1); err != nil {
-			return err
-		}
-		defer r.store.downloads.Release(1)
+	if r.top.raw != nil && desc.Digest == r.top.desc.Digest {
+		err := content.WriteBlob(ctx, r.store.content, ingestName(desc.Digest), bytes.NewReader(r.top.raw), r.top.desc)
+		return withDiskClass(err)
 	}
-	desc.URLs = nil // a manifest must not make the node ask servers that are not the registry
-	return r.download(ctx, desc)
+	// desc.URLs is not looked at: a manifest must not make the node ask servers that are not the registry.
+	err = r.each(ctx, func(h *host) bool { return h.pull }, func(h *host, t turn) error { return r.download(ctx, h, t, desc) })
+	if err == nil {
+		return nil
+	}
+	return r.failure(fmt.Sprintf("download %s from %s (%d of %d bytes there)", desc.Digest, r.hostNames(),
+		r.have(ctx, desc.Digest), desc.Size), err)
 }
 
-// download is called with the blob's lock. What has arrived stays for the next attempt, unless it is wrong.
-func (r *registry) download(ctx context.Context, desc ocispec.Descriptor) error {
+// download brings a blob from one server, with the blob's lock. What has arrived stays for the next server or the
+// next pull, unless it is wrong.
+func (r *registry) download(ctx context.Context, h *host, t turn, desc ocispec.Descriptor) error {
+	if isLayer(desc) {
+		release, err := r.store.servers.slot(ctx, h.key(), r.store.cfg.MaxDownloads)
+		if err != nil {
+			return err
+		}
+		defer release()
+		if !t.last && r.store.servers.sick(h.key()) { // it has shown while this waited
+			return fmt.Errorf("%s did not answer a moment ago: %w", h.host, ErrRegistryUnavailable)
+		}
+	}
 	restarted := false
 	for try := 0; ; try++ {
-		had, err := r.attempt(ctx, desc)
+		had, err := r.attempt(ctx, h, t, desc)
 		if err == nil {
 			return nil
 		}
 		have := r.have(ctx, desc.Digest)
-		step := fmt.Sprintf("download %s from %s (%d of %d bytes there)", desc.Digest, r.hostNames(), have, desc.Size)
-		err = r.failure(step, err)
-		switch {
-		case ctx.Err() != nil:
+		stalled := errors.As(err, new(*stallError))
+		switch class := classOf(err); {
+		case isFinal(ctx, err):
 			return err
-		case errdefs.IsDataLoss(err):
+		case errdefs.IsDataLoss(class):
 			if abortErr := r.store.content.Abort(ctx, ingestName(desc.Digest)); abortErr != nil {
-				return errors.Join(err, abortErr)
+				return &localError{errors.Join(err, abortErr)}
 			}
-			// Bytes kept over a power cut may be zeros: only a download from the start proves the registry wrong.
+			// Bytes kept over a power cut may be zeros, and those of another server wrong: only a download from the
+			// start proves this server wrong.
 			if had == 0 || restarted {
 				return err
 			}
 			restarted = true
-		case !errdefs.IsUnavailable(err) || errors.As(err, new(*stallError)) || have <= had || try >= maxInterruptions:
+		case !errdefs.IsUnavailable(class) || have <= had || try >= maxInterruptions,
+			stalled && (!t.last || have-had < goodProgress):
 			return err
 		}
-		r.store.log.Info("download is resumed", "image", r.ref.String(), "reason", err)
+		r.log.Info("download is resumed", "host", h.host, "bytes", r.have(ctx, desc.Digest), "reason", scrub(err.Error(), r.secrets.all()))
 	}
 }
 
@@ -76,53 +102,129 @@ func (r *registry) have(ctx context.Context, dgst digest.Digest) int64 {
 }
 
 // attempt makes one attempt; had is what was there before it.
-func (r *registry) attempt(ctx context.Context, desc ocispec.Descriptor) (had int64, err error) {
+func (r *registry) attempt(ctx context.Context, h *host, t turn, desc ocispec.Descriptor) (had int64, err error) {
 	w, err := content.OpenWriter(ctx, r.store.content, content.WithRef(ingestName(desc.Digest)),
 		content.WithDescriptor(desc))
 	if err != nil {
-		return 0, err
+		return 0, &localError{err}
 	}
 	defer func() { _ = w.Close() }() // after Commit nothing; else keeps what is there
 	st, err := w.Status()
 	if err != nil {
-		return 0, err
+		return 0, &localError{err}
+	}
+	if st.Offset > desc.Size {
+		return st.Offset, &contentError{"more bytes are there than the blob has"}
 	}
 	if st.Offset == 0 {
 		// Of a damaged ingest the content store may have kept the file with its old length.
 		if err := w.Truncate(0); err != nil {
-			return 0, err
+			return 0, &localError{err}
 		}
 	}
-	body, err := r.fetcher.Fetch(ctx, desc)
+	r.progress.have(desc.Digest, st.Offset)
+	if st.Offset < desc.Size || desc.Size == 0 {
+		if err := r.receive(ctx, h, t, desc, w, st.Offset); err != nil {
+			return st.Offset, err
+		}
+	}
+	switch err := w.Commit(ctx, desc.Size, desc.Digest); {
+	case err == nil, errdefs.IsAlreadyExists(err):
+		return st.Offset, nil
+	case errdefs.IsFailedPrecondition(err): // the content store's word for another size or digest
+		return st.Offset, &contentError{fmt.Sprintf("%s has sent other content: %v", h.host, err)}
+	default:
+		return st.Offset, &localError{err}
+	}
+}
+
+// receive writes what a server sends of a blob from offset on.
+func (r *registry) receive(ctx context.Context, h *host, t turn, desc ocispec.Descriptor, w io.Writer, offset int64) error {
+	q := request{method: http.MethodGet, what: "blobs/" + desc.Digest.String(), accept: "*/*", from: offset, limit: t.limit, last: t.last}
+	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
+		q.what, q.accept = "manifests/"+desc.Digest.String(), desc.MediaType+", */*"
+	}
+	resp, err := h.ask(ctx, q)
 	if err != nil {
-		return st.Offset, err
+		return err
 	}
-	defer func() { _ = body.Close() }() // only read from
-	r.progress.have(desc.Digest, 0)
-	return st.Offset, content.Copy(ctx, w, &countedBody{body, desc.Digest, r.progress}, desc.Size, desc.Digest)
+	defer func() { _ = resp.Body.Close() }() // only read from
+	start, err := startOf(resp, offset)
+	if err != nil {
+		return err
+	}
+	body, err := decoded(resp, desc.Size-start)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, body, offset-start); err != nil {
+		return fmt.Errorf("skip what is there already: %w", unexpected(err))
+	}
+	buffer := make([]byte, copyBuffer)
+	for at := offset; ; {
+		n, err := body.Read(buffer)
+		if at+int64(n) > desc.Size {
+			return &contentError{fmt.Sprintf("%s sends more than the %d bytes of the blob", h.host, desc.Size)}
+		}
+		if n > 0 {
+			if _, err := w.Write(buffer[:n]); err != nil {
+				return &localError{err}
+			}
+			at += int64(n)
+			r.progress.receive(desc.Digest, n)
+		}
+		switch {
+		case err == io.EOF && at == desc.Size: //nolint:errorlint // io.Reader's contract: io.EOF itself
+			return nil
+		case err == io.EOF && resp.ContentLength >= 0: //nolint:errorlint // as above
+			return &contentError{fmt.Sprintf("%s has %d bytes and not the %d of the blob", h.host, at, desc.Size)}
+		case err != nil:
+			return unexpected(err)
+		}
+	}
 }
 
-// countedBody counts what is read. Seek, with which content.Copy resumes, becomes a Range request.
-type countedBody struct {
-	body     io.Reader
-	blob     digest.Digest
-	progress *progress
+// unexpected makes an end where there should be none an error.
+func unexpected(err error) error {
+	if err == io.EOF { //nolint:errorlint // io.Reader's contract: io.EOF itself
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
-func (c *countedBody) Read(p []byte) (int, error) {
-	n, err := c.body.Read(p)
-	c.progress.receive(c.blob, n)
-	return n, err
+// startOf is where in the blob an answer begins. A server may send the whole although a part was asked for.
+func startOf(resp *http.Response, asked int64) (int64, error) {
+	if resp.StatusCode != http.StatusPartialContent {
+		return 0, nil
+	}
+	text := resp.Header.Get("Content-Range")
+	from, _, _ := strings.Cut(strings.TrimPrefix(text, "bytes "), "-")
+	start, err := strconv.ParseInt(from, 10, 64)
+	if err != nil || start < 0 || start > asked {
+		return 0, &contentError{fmt.Sprintf("range %.100q was sent where bytes from %d on were asked for", text, asked)}
+	}
+	return start, nil
 }
 
-func (c *countedBody) Seek(offset int64, whence int) (int64, error) {
-	s, ok := c.body.(io.Seeker)
-	if !ok {
-		return 0, fmt.Errorf("resume download: %w", errdefs.ErrNotImplemented)
+// decoded is the body without an encoding of the transfer. None was asked for; but stores of blobs say "gzip" of
+// what is compressed itself, and then the length is that of the blob. wanted is -1 where that is not known.
+func decoded(resp *http.Response, wanted int64) (io.Reader, error) {
+	switch encoding := strings.ToLower(resp.Header.Get("Content-Encoding")); encoding {
+	case "", "identity":
+		return resp.Body, nil
+	case "gzip", "x-gzip":
+		if wanted >= 0 && resp.ContentLength == wanted {
+			return resp.Body, nil
+		}
+		if resp.StatusCode == http.StatusPartialContent {
+			return nil, &contentError{"a part of an encoded blob was sent"}
+		}
+		body, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			return nil, fmt.Errorf("content encoding gzip: %w", unexpected(err))
+		}
+		return body, nil
+	default:
+		return nil, &contentError{fmt.Sprintf("content encoding %.50q was sent, and none asked for", encoding)}
 	}
-	at, err := s.Seek(offset, whence)
-	if err == nil {
-		c.progress.have(c.blob, at)
-	}
-	return at, err
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func notFound(ref string) error { return fmt.Errorf("image %.300q: %w", ref, errdefs.ErrNotFound) }
+func notFound(ref string) error {
+	return fmt.Errorf("image %.300q: %w", scrub(ref, nil), errdefs.ErrNotFound)
+}
 
 // Hold keeps the image's layers for holder (a container ID) until Release, and returns their directories, the
 // topmost first, and the image. An image without layers has one empty directory. The same holder may hold an image again. Holds live in memory: after a restart they

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -15,16 +16,19 @@ import (
 var quietLibraries = sync.OnceFunc(func() { logrus.SetLevel(logrus.ErrorLevel) })
 
 // libraryLog returns a context in which containerd's libraries log warnings and errors to the store's log and
-// nothing else anywhere: their lower levels print headers of requests.
-func (s *Store) libraryLog(ctx context.Context) context.Context {
+// nothing else anywhere: their lower levels print headers of requests. secrets may be nil.
+func (s *Store) libraryLog(ctx context.Context, secrets func() []string) context.Context {
 	l := logrus.New()
 	l.SetOutput(io.Discard)
 	l.SetLevel(logrus.WarnLevel)
-	l.AddHook(logHook{s.log})
+	l.AddHook(logHook{s.log, secrets})
 	return log.WithLogger(ctx, logrus.NewEntry(l))
 }
 
-type logHook struct{ log *slog.Logger }
+type logHook struct {
+	log     *slog.Logger
+	secrets func() []string
+}
 
 func (logHook) Levels() []logrus.Level {
 	return []logrus.Level{logrus.WarnLevel, logrus.ErrorLevel}
@@ -35,10 +39,14 @@ func (h logHook) Fire(e *logrus.Entry) error {
 	if e.Level == logrus.ErrorLevel {
 		level = slog.LevelError
 	}
+	var secrets []string
+	if h.secrets != nil {
+		secrets = h.secrets()
+	}
 	args := []any{}
 	if err, ok := e.Data[logrus.ErrorKey]; ok {
-		args = append(args, "error", err)
+		args = append(args, "error", shorten(scrub(fmt.Sprint(err), secrets)))
 	}
-	h.log.Log(context.Background(), level, "containerd: "+e.Message, args...)
+	h.log.Log(context.Background(), level, "containerd: "+shorten(scrub(e.Message, secrets)), args...)
 	return nil
 }

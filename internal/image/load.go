@@ -27,7 +27,7 @@ import (
 // It returns the images that were loaded, with an error also if others were not. ErrInvalidArgument if the stream
 // is no such archive or lacks a blob; otherwise as Pull.
 func (s *Store) Load(ctx context.Context, r io.Reader) ([]*Image, error) {
-	list, err := s.load(s.libraryLog(ctx), r)
+	list, err := s.load(s.libraryLog(ctx, nil), r)
 	if err != nil {
 		return list, fmt.Errorf("load images: %w", err)
 	}

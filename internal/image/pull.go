@@ -34,19 +34,19 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error
 }
 
 func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image, err error) {
-	ctx, cancel := context.WithCancel(s.libraryLog(ctx))
-	defer cancel()
-	reg, err := s.connect(ctx, ref, auth)
+	reg, err := s.connect(ref, auth)
 	if err != nil {
 		return nil, err
 	}
 	defer reg.close()
+	defer func() { err = clean(err, reg.secrets.all()) }() // whatever came from the registry: manifests, too
+	ctx, cancel := context.WithCancel(s.libraryLog(ctx, reg.secrets.all))
+	defer cancel()
 	lease := s.lease()
 	defer func() { s.conclude(ctx, lease, err) }()
 
-	log := s.log.With("image", ref.String())
 	defer s.pulls.ongoing.add(reg.progress)()
-	go reg.progress.report(ctx, log)
+	go reg.progress.report(ctx, reg.log)
 	top, err := reg.resolve(ctx)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image
 	if img, err = s.publish(img); err != nil {
 		return nil, err
 	}
-	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", reg.progress.received.Load(),
+	reg.log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", reg.progress.received.Load(),
 		"layers", len(img.Chain), "size", img.Size, "took", time.Since(reg.progress.began).Round(time.Millisecond))
 	return img, nil
 }

@@ -26,10 +26,13 @@ func NormalizeReference(s string) (string, error) {
 	return r.String(), nil
 }
 
+// CleanReference is a reference as a message may show it: a client may take a URL with a password for one.
+func CleanReference(s string) string { return scrub(s, nil) }
+
 func parseReference(s string) (reference, error) {
 	named, err := ref.ParseNormalizedNamed(s)
 	if err != nil {
-		return reference{}, fmt.Errorf("image reference %.300q: %s: %w", s, err.Error(), errdefs.ErrInvalidArgument)
+		return reference{}, fmt.Errorf("image reference %.300q: %s: %w", scrub(s, nil), scrub(err.Error(), nil), errdefs.ErrInvalidArgument)
 	}
 	r := reference{named: ref.TrimNamed(named)}
 	if d, ok := named.(ref.Digested); ok {
@@ -46,6 +49,9 @@ func parseReference(s string) (reference, error) {
 
 // host is the registry as the reference names it; hosts.toml may send requests elsewhere.
 func (r reference) host() string { return ref.Domain(r.named) }
+
+// path is the repository without its registry.
+func (r reference) path() string { return ref.Path(r.named) }
 
 func (r reference) String() string {
 	if r.digest != "" {

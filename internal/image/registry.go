@@ -4,161 +4,229 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
-	"path/filepath"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/pelletier/go-toml/v2"
 )
 
-// registry is the hosts that may have one reference, for the length of one pull.
+// hurry is how long a server has to begin its answer while there is another one to ask.
+const hurry = 10 * time.Second
+
+// registry is the servers that may have one reference, for the length of one pull.
 type registry struct {
-	store      *Store
-	ref        reference
-	auth       *Auth
-	hosts      []docker.RegistryHost
-	transports []*http.Transport
-	resolver   remotes.Resolver
-	fetcher    remotes.Fetcher
-	progress   *progress
+	store    *Store
+	ref      reference
+	auth     *Auth
+	log      *slog.Logger
+	hosts    []*host
+	secrets  secrets
+	progress *progress
+	pauses   atomic.Int64 // what has been waited for busy servers
+
+	// top is the manifest that the reference led to, if it had to be fetched to learn that.
+	top struct {
+		desc ocispec.Descriptor
+		raw  []byte
+	}
+}
+
+// secrets are the strings that no text may show. More come while the registry is asked: tokens.
+type secrets struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (s *secrets) add(more ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, secret := range more {
+		if secret != "" && !slices.Contains(s.list, secret) {
+			s.list = append(s.list, secret)
+		}
+	}
+}
+
+func (s *secrets) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
 }
 
 // connect reads the configuration of the reference's host; it makes no connection yet. The caller calls close.
-func (s *Store) connect(ctx context.Context, ref reference, auth *Auth) (*registry, error) {
+func (s *Store) connect(ref reference, auth *Auth) (*registry, error) {
 	if _, _, err := auth.login(); err != nil {
 		return nil, err
 	}
-	r := &registry{store: s, ref: ref, auth: auth, progress: &progress{image: ref.String(), began: time.Now()}}
-	if err := r.configure(ctx); err != nil {
-		return nil, fmt.Errorf("registry configuration of %s: %s: %w", ref.host(), err.Error(), errdefs.ErrFailedPrecondition)
+	r := &registry{
+		store: s, ref: ref, auth: auth, log: s.log.With("image", ref.String()),
+		progress: &progress{image: ref.String(), began: time.Now()},
 	}
-	r.resolver = docker.NewResolver(docker.ResolverOptions{
-		Hosts: func(string) ([]docker.RegistryHost, error) { return r.hosts, nil },
-	})
-	var err error
-	if r.fetcher, err = r.resolver.Fetcher(ctx, ref.String()); err != nil {
-		return nil, fmt.Errorf("image reference %s: %s: %w", ref, err.Error(), errdefs.ErrInvalidArgument)
+	r.secrets.add(auth.secrets()...)
+	r.secrets.add(proxySecrets()...)
+	configs, err := s.hostConfigs(ref.host())
+	for i := 0; err == nil && i < len(configs); i++ {
+		var h *host
+		if h, err = r.newHost(configs[i]); err == nil {
+			r.hosts = append(r.hosts, h)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("registry configuration of %s: %s: %w", ref.host(), scrub(err.Error(), r.secrets.all()),
+			errdefs.ErrFailedPrecondition)
 	}
 	return r, nil
 }
 
-func (r *registry) configure(ctx context.Context) error {
-	options := config.HostOptions{
-		Credentials: func(host string) (string, string, error) {
-			if !r.auth.serves(host) {
-				return "", "", nil
-			}
-			return r.auth.login()
-		},
-		UpdateClient: r.watch,
-	}
-	// containerd would try TLS first and fall back; a loopback registry without hosts.toml is plain at once.
-	if docker.IsLocalhost(r.ref.host()) && !strings.HasSuffix(r.ref.host(), ":443") {
-		options.DefaultScheme = "http"
-	}
-	if dir := r.store.cfg.RegistryConfigDir; dir != "" {
-		options.HostDir = config.HostDirFromRoot(dir)
-		if err := checkHostsFile(options.HostDir, r.ref.host()); err != nil {
-			return err
-		}
-	}
-	hosts, err := config.ConfigureHosts(ctx, options)(r.ref.host())
-	if err != nil {
-		return err
-	}
-	for i := range hosts {
-		if r.auth != nil && r.auth.RegistryToken != "" && r.auth.serves(hosts[i].Host) {
-			hosts[i].Authorizer = bearer{host: hosts[i].Host, token: r.auth.RegistryToken}
-		}
-	}
-	r.hosts = hosts
-	return nil
-}
-
-// watch is called for each client that is made: it gives the client the stall timeout, and itself the connections
-// to close at the end.
-func (r *registry) watch(client *http.Client) error {
-	t, ok := client.Transport.(*http.Transport)
-	if !ok {
-		return fmt.Errorf("unexpected transport %T", client.Transport)
-	}
-	t.ResponseHeaderTimeout = 0
-	r.transports = append(r.transports, t)
-	client.Transport = &stallTransport{base: t, stall: r.store.cfg.StallTimeout}
-	return nil
-}
-
 func (r *registry) close() {
-	for _, t := range r.transports {
-		t.CloseIdleConnections()
+	for _, h := range r.hosts {
+		h.transport.CloseIdleConnections()
 	}
 }
 
-// checkHostsFile refuses a hosts.toml that is no TOML. containerd's reader would go on without it, and so past the
-// mirror the file asks for.
-func checkHostsFile(find func(string) (string, error), host string) error {
-	dir, err := find(host)
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(dir, "hosts.toml")
-	data, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var any map[string]any
-	if err := toml.Unmarshal(data, &any); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
+// names reports whether the configuration names the server: it may have the credential.
+func (r *registry) names(server string) bool {
+	return slices.ContainsFunc(r.hosts, func(h *host) bool { return h.host == server })
 }
 
 // hostNames is for messages: where a request went.
 func (r *registry) hostNames() string {
 	var names []string
 	for _, h := range r.hosts {
-		names = append(names, h.Host)
+		names = append(names, h.host)
 	}
 	slices.Sort(names)
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// resolve asks what the reference names.
-func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
-	_, desc, err := r.resolver.Resolve(ctx, r.ref.String())
-	if err != nil {
-		return desc, r.failure(fmt.Sprintf("look up at %s", r.hostNames()), err)
-	}
-	if err := validDigest(desc.Digest); err != nil {
-		return desc, fmt.Errorf("%s answers with %w: %w", r.hostNames(), err, errdefs.ErrFailedPrecondition)
-	}
-	return desc, nil
+// turn says how a server is asked.
+type turn struct {
+	limit time.Duration // for an answer to begin
+	last  bool          // no other is asked after it
 }
 
-// bearer sends a token as it is, to one host only.
-type bearer struct{ host, token string }
-
-func (b bearer) Authorize(_ context.Context, req *http.Request) error {
-	if req.URL.Host == b.host {
-		req.Header.Set("Authorization", "Bearer "+b.token)
+// each asks the servers that may until one does what is wanted. Those that were not to be reached a short while ago
+// come last. A server has little time while another can be asked; if none has the thing, those that were only too
+// slow get all the time there is, once in a pull.
+func (r *registry) each(ctx context.Context, may func(*host) bool, want func(*host, turn) error) error {
+	order := slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return !may(h) })
+	if len(order) == 0 {
+		return fmt.Errorf("no server is configured for this: %w", errdefs.ErrNotFound)
 	}
-	return nil
+	well := func(h *host) bool { return !r.store.servers.sick(h.key()) }
+	slices.SortStableFunc(order, func(a, b *host) int { return rank(well(b)) - rank(well(a)) })
+	var failures []hostFailure
+	var slow []*host
+	patience := r.store.cfg.StallTimeout
+	for i, h := range order {
+		t := turn{limit: patience, last: i == len(order)-1}
+		gaveUp, patient := h.patience()
+		if gaveUp && !t.last {
+			continue
+		}
+		if !t.last && !patient {
+			t.limit = min(hurry, patience)
+		}
+		err := want(h, t)
+		if err == nil || isFinal(ctx, err) {
+			return err
+		}
+		failures = append(failures, hostFailure{h, err})
+		if r.note(h, err); t.limit < patience && errors.As(err, new(*stallError)) {
+			slow = append(slow, h)
+		} else if errors.As(err, new(*stallError)) {
+			h.setPatience(true, false)
+		}
+	}
+	for _, h := range slow {
+		err := want(h, turn{limit: patience, last: true})
+		h.setPatience(err != nil, err == nil)
+		if err == nil || isFinal(ctx, err) {
+			return err
+		}
+	}
+	return worst(failures)
 }
 
-func (b bearer) AddResponses(context.Context, []*http.Response) error {
-	return fmt.Errorf("registry token was refused: %w", errdefs.ErrNotImplemented)
+func rank(good bool) int {
+	if good {
+		return 1
+	}
+	return 0
+}
+
+// note remembers a server that was not to be reached, for this pull and others.
+func (r *registry) note(h *host, err error) {
+	var status *statusError
+	if isNetwork(err) || errors.As(err, new(*stallError)) || errors.As(err, &status) && status.code >= 500 {
+		r.store.servers.sicken(h.key())
+	}
+}
+
+func (h *host) patience() (gaveUp, patient bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gaveUp, h.patient
+}
+
+func (h *host) setPatience(gaveUp, patient bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gaveUp, h.patient = gaveUp, patient
+}
+
+// localError is a failure of this node; no other server can help.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+// isFinal: asking another server would not help.
+func isFinal(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.As(err, new(*localError))
+}
+
+// hostFailure is why one server did not do what was wanted.
+type hostFailure struct {
+	host *host
+	err  error
+}
+
+// hostFailures are those of all servers. The one that says most decides about the class.
+type hostFailures struct {
+	text string
+	err  error
+}
+
+func (e *hostFailures) Error() string { return e.text }
+func (e *hostFailures) Unwrap() error { return e.err }
+
+// worst puts first what says most: that there is no such thing says more than that a server is down, and less than
+// that it may not be had.
+func worst(failures []hostFailure) error {
+	if len(failures) == 1 {
+		return failures[0].err
+	}
+	weight := func(f hostFailure) int {
+		switch class := classOf(f.err); {
+		case errdefs.IsUnavailable(class):
+			return 0
+		case errdefs.IsNotFound(class):
+			return 1
+		case errdefs.IsDataLoss(class):
+			return 2
+		}
+		return 3
+	}
+	slices.SortStableFunc(failures, func(a, b hostFailure) int { return weight(b) - weight(a) })
+	var texts []string
+	for _, f := range failures {
+		texts = append(texts, f.host.host+": "+f.err.Error())
+	}
+	return &hostFailures{text: strings.Join(texts, "; "), err: failures[0].err}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/semaphore"
 )
 
 // Defaults of Config.
@@ -32,26 +31,27 @@ const leftoverAge = time.Hour
 type Config struct {
 	// Root is the store's directory (<root>/images); made if missing.
 	Root string
-	// RegistryConfigDir holds HOST/hosts.toml and certificates in containerd's certs.d layout. It is read at every
-	// pull and need not exist.
+	// RegistryConfigDir holds HOST/hosts.toml and certificates in containerd's certs.d layout; several directories
+	// are separated by colons. They are read at every pull and need not exist.
 	RegistryConfigDir string
 	// Log gets progress and what went wrong besides returned errors; nil is silence.
 	Log *slog.Logger
-	// MaxDownloads is the number of layers downloaded at once by all pulls together; 3 if zero.
+	// MaxDownloads is the number of layers downloaded at once from one server by all pulls together; 3 if zero.
 	MaxDownloads int
-	// StallTimeout ends a pull whose registry has sent no byte for so long; one minute if zero.
+	// StallTimeout is how long a server may send nothing, or next to nothing, before another one is asked or the
+	// pull ends; one minute if zero.
 	StallTimeout time.Duration
 }
 
 // Store is an open image store. All methods may be called by any goroutine at any time. One process may have a
 // directory open.
 type Store struct {
-	cfg       Config
-	log       *slog.Logger
-	content   content.Store
-	layers    *layers
-	downloads *semaphore.Weighted
-	pulls     *flights
+	cfg     Config
+	log     *slog.Logger
+	content content.Store
+	layers  *layers
+	servers servers
+	pulls   *flights
 
 	layerLocks, blobLocks keyLocks
 	loads                 keyLocks     // one Load at a time, under the key "": archives share names of ingests
@@ -95,7 +95,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, layers: newLayers(filepath.Join(cfg.Root, "layers")),
-		downloads: semaphore.NewWeighted(int64(cfg.MaxDownloads)), pulls: newFlights(),
+		pulls: newFlights(),
 		state: state{
 			removed: map[string]*Image{}, holds: map[string]map[string]bool{}, pins: map[string]int{},
 		},

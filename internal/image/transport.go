@@ -8,37 +8,25 @@ import (
 	"time"
 )
 
-// stallError says that a registry has sent nothing for too long. It is no net.Error with Timeout(): containerd's
-// resolver would repeat the request, and each repetition would wait as long again.
+const (
+	// leastPiece is what has to arrive within the stall timeout for a body to count as coming at all.
+	leastPiece = 4 << 10
+	// maxTokenAnswer bounds the answer of a token server.
+	maxTokenAnswer = 1 << 20
+)
+
+// stallError says that a server has sent nothing, or next to nothing, for too long.
 type stallError struct {
 	host  string
 	after time.Duration
+	few   bool
 }
 
 func (e *stallError) Error() string {
-	return fmt.Sprintf("%s has sent no byte for %v", e.host, e.after)
-}
-
-// stallTransport ends a request whose answer, or the next piece of its body, does not come within stall. Time
-// during which nobody reads does not count.
-type stallTransport struct {
-	base  http.RoundTripper
-	stall time.Duration
-}
-
-func (t *stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	stalled := &stallError{host: req.URL.Host, after: t.stall}
-	timer := time.AfterFunc(t.stall, func() { cancel(stalled) })
-	resp, err := t.base.RoundTrip(req.WithContext(ctx))
-	timer.Stop()
-	if err != nil {
-		err = explain(ctx, err)
-		cancel(nil)
-		return nil, err
+	if e.few {
+		return fmt.Sprintf("%s has sent less than %d bytes in %v", e.host, leastPiece, e.after)
 	}
-	resp.Body = &stallBody{body: resp.Body, ctx: ctx, cancel: cancel, timer: timer, stall: t.stall}
-	return resp, nil
+	return fmt.Sprintf("%s has sent no byte for %v", e.host, e.after)
 }
 
 // explain prefers the reason for which ctx was ended to its consequence.
@@ -49,28 +37,67 @@ func explain(ctx context.Context, err error) error {
 	return err
 }
 
-// stallBody owns the response's body and its context; Close ends both.
+// stallBody ends a body of which leastPiece bytes, or the end, do not come within stall. Time during which it is
+// not read does not count. It owns the response's body and its context; Close ends both.
 type stallBody struct {
 	body   io.ReadCloser
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	timer  *time.Timer
+	host   string
 	stall  time.Duration
+
+	left time.Duration // of stall, for the rest of this piece
+	got  int           // of this piece
 }
 
+func newStallBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, stall time.Duration) *stallBody {
+	return &stallBody{body: resp.Body, ctx: ctx, cancel: cancel, host: resp.Request.URL.Host, stall: stall, left: stall}
+}
+
+// Read implements io.Reader.
 func (b *stallBody) Read(p []byte) (int, error) {
-	b.timer.Reset(b.stall)
+	began := time.Now()
+	few := b.left < b.stall/2 // some bytes have come, but they took most of the time
+	timer := time.AfterFunc(b.left, func() { b.cancel(&stallError{host: b.host, after: b.stall, few: few}) })
 	n, err := b.body.Read(p)
-	b.timer.Stop()
+	timer.Stop()
+	b.left -= time.Since(began)
+	if b.got += n; b.got >= leastPiece {
+		b.got, b.left = 0, b.stall
+	}
 	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's contract: io.EOF itself
 		err = explain(b.ctx, err)
 	}
 	return n, err
 }
 
+// Close implements io.Closer.
 func (b *stallBody) Close() error {
-	b.timer.Stop()
 	err := b.body.Close()
 	b.cancel(nil)
 	return err
+}
+
+// tokenTransport carries the requests for tokens: their answers have a bound, and what is asked in secret stays so.
+type tokenTransport struct {
+	base   http.RoundTripper
+	secret bool // the registry itself is asked through TLS
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.secret && req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("token server %s is not asked without TLS, since its registry has TLS", req.URL.Host)
+	}
+	resp, err := t.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &boundedBody{io.LimitReader(resp.Body, maxTokenAnswer), resp.Body}
+	return resp, nil
+}
+
+type boundedBody struct {
+	io.Reader
+	io.Closer
 }

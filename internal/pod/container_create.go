@@ -186,7 +186,7 @@ func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) erro
 func (s *Containers) image(wanted *runtimeapi.ImageSpec) (*image.Image, error) {
 	img, ok := s.node.Images.Resolve(wanted.GetImage())
 	if !ok {
-		return nil, fmt.Errorf("image %q is not on this node: %w", wanted.GetImage(), errdefs.ErrNotFound)
+		return nil, fmt.Errorf("image %q is not on this node: %w", image.CleanReference(wanted.GetImage()), errdefs.ErrNotFound)
 	}
 	return img, nil
 }

@@ -1,0 +1,165 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// maxRedirects is how often one request is sent elsewhere.
+	maxRedirects = 10
+	// maxHeaderAnswer bounds the header of an answer.
+	maxHeaderAnswer = 256 << 10
+	agent           = "pinfold"
+)
+
+// host is one server that is asked during one pull.
+type host struct {
+	hostConfig
+	reg       *registry
+	client    *http.Client
+	transport *http.Transport
+	either    bool // TLS is tried, plain HTTP will do
+
+	mu         sync.Mutex
+	authorizer docker.Authorizer
+	// gaveUp: it was asked with all patience in this pull, without an answer; patient: that has brought one.
+	gaveUp, patient bool
+}
+
+// newHost makes the client of one server; no connection yet.
+func (r *registry) newHost(config hostConfig) (*host, error) {
+	tlsConfig, err := config.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	h := &host{hostConfig: config, reg: r, transport: docker.DefaultHTTPTransport(tlsConfig)}
+	// The time limits are those of request; the header's would count for bodies that are only sent after a while.
+	h.transport.ResponseHeaderTimeout = 0
+	h.transport.MaxResponseHeaderBytes = maxHeaderAnswer
+	h.transport.DisableCompression = true // a blob is what its digest says, not what it unpacks to
+	if config.dialTimeout > 0 {
+		dialer := &net.Dialer{Timeout: config.dialTimeout, KeepAlive: 30 * time.Second}
+		h.transport.DialContext = dialer.DialContext
+	}
+	var trip http.RoundTripper = h.transport
+	if _, port, _ := net.SplitHostPort(h.host); h.scheme == "http" && tlsConfig != nil && port != "80" {
+		// As containerd has it: with keys for TLS, TLS is tried before plain HTTP.
+		h.scheme, h.either = "https", true
+		trip = docker.NewHTTPFallback(trip)
+	}
+	h.client = &http.Client{Transport: trip, CheckRedirect: h.checkRedirect}
+	for _, values := range h.header {
+		h.reg.secrets.add(values...)
+	}
+	h.login()
+	return h, nil
+}
+
+// key names the server in what the store remembers.
+func (h *host) key() string { return h.scheme + "://" + h.host }
+
+// login makes a new authorizer: one that has failed once, even because its caller gave up, repeats that for ever.
+func (h *host) login() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.reg.auth
+	if a != nil && a.RegistryToken != "" && a.serves(h.host) {
+		h.authorizer = bearer{host: h.host, token: a.RegistryToken}
+		return
+	}
+	tokens := *h.client
+	tokens.Transport = &tokenTransport{base: h.client.Transport, secret: h.scheme == "https" && !h.either}
+	tokens.CheckRedirect = func(_ *http.Request, via []*http.Request) error { return tooMany(via) }
+	h.authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(&tokens), docker.WithAuthHeader(h.header),
+		docker.WithAuthCreds(func(asks string) (string, string, error) {
+			// A server that the registry sends us to gets no credential.
+			if !h.reg.names(asks) || !a.serves(asks) {
+				return "", "", nil
+			}
+			return a.login()
+		}))
+}
+
+func (h *host) authorize(ctx context.Context, req *http.Request) error {
+	h.mu.Lock()
+	authorizer := h.authorizer
+	h.mu.Unlock()
+	if err := authorizer.Authorize(ctx, req); err != nil {
+		h.login()
+		return fmt.Errorf("authorize: %w", err)
+	}
+	if _, token, found := strings.Cut(req.Header.Get("Authorization"), " "); found {
+		h.reg.secrets.add(token)
+	}
+	return nil
+}
+
+// checkRedirect follows a redirect without what is meant for the first server only.
+func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
+	if err := tooMany(via); err != nil {
+		return err
+	}
+	if s := req.URL.Scheme; s != "http" && s != "https" {
+		return fmt.Errorf("redirect to a URL of scheme %q is not followed", s)
+	}
+	first := via[0]
+	downgrade := first.URL.Scheme == "https" && req.URL.Scheme == "http" && !h.either
+	if downgrade && !isByDigest(first) {
+		return errors.New("redirect from TLS to plain HTTP is not followed: what a tag is would be anybody's word")
+	}
+	if req.URL.Host == first.URL.Host && req.URL.Scheme == first.URL.Scheme {
+		return nil
+	}
+	for name := range h.header {
+		req.Header.Del(name)
+	}
+	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
+		req.Header.Del(name)
+	}
+	req.Host = ""
+	if downgrade {
+		return nil
+	}
+	return h.authorize(req.Context(), req)
+}
+
+func tooMany(via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	return nil
+}
+
+// isByDigest: the answer can be checked, whoever gives it.
+func isByDigest(req *http.Request) bool {
+	_, err := digest.Parse(path.Base(req.URL.Path))
+	return err == nil
+}
+
+// bearer sends a token as it is, to one host only.
+type bearer struct{ host, token string }
+
+// Authorize implements docker.Authorizer.
+func (b bearer) Authorize(_ context.Context, req *http.Request) error {
+	if req.URL.Host == b.host {
+		req.Header.Set("Authorization", "Bearer "+b.token)
+	}
+	return nil
+}
+
+// AddResponses implements docker.Authorizer.
+func (b bearer) AddResponses(context.Context, []*http.Response) error {
+	return fmt.Errorf("registry token was refused: %w", errdefs.ErrNotImplemented)
+}

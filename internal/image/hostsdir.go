@@ -1,0 +1,209 @@
+package image
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+)
+
+// maxHostsFile bounds what is read of a hosts.toml.
+const maxHostsFile = 1 << 20
+
+// CheckRegistryConfigDirs returns what is wrong with the directories that list names, separated by colons as in
+// containerd's config_path: pulls would go past a mirror that is configured in a directory that is not there.
+func CheckRegistryConfigDirs(list string) error {
+	var errs []error
+	for _, dir := range filepath.SplitList(list) {
+		fi, err := os.Stat(dir)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !fi.IsDir():
+			errs = append(errs, fmt.Errorf("%s is not a directory", dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hostDir finds the directory of a registry host, as containerd does: in the first directory of the list that has
+// HOST_PORT_, HOST:PORT or _default. "" where none has.
+func hostDir(list, host string) (string, error) {
+	names := []string{host, "_default"}
+	if i := strings.LastIndex(host, ":"); i > 0 {
+		names = append([]string{host[:i] + "_" + host[i+1:] + "_"}, names...)
+	}
+	for _, dir := range filepath.SplitList(list) {
+		for _, name := range names {
+			path := filepath.Join(dir, name)
+			fi, err := os.Stat(path)
+			switch {
+			case err == nil && fi.IsDir():
+				return path, nil
+			case err == nil:
+				return "", fmt.Errorf("%s is not a directory", path)
+			case !errors.Is(err, fs.ErrNotExist):
+				return "", err
+			}
+		}
+	}
+	return "", nil
+}
+
+// hostConfigs are the servers to ask for what the registry host has, in order.
+func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
+	configs := []hostConfig{{resolve: true, pull: true}}
+	dir, err := hostDir(s.cfg.RegistryConfigDir, host)
+	if err != nil {
+		return nil, err
+	}
+	if dir != "" {
+		if configs, err = s.readHostDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	if last := &configs[len(configs)-1]; last.host == "" {
+		last.path = "/v2"
+		switch {
+		case host == "docker.io":
+			last.scheme, last.host = "https", "registry-1.docker.io"
+		// containerd would try TLS first and fall back; a loopback registry without hosts.toml is plain at once.
+		case docker.IsLocalhost(host) && !strings.HasSuffix(host, ":443"):
+			last.scheme, last.host = "http", host
+		default:
+			last.scheme, last.host = "https", host
+		}
+	}
+	return configs, nil
+}
+
+// readHostDir reads hosts.toml or, where there is none or an empty one, certificates as Docker lays them out.
+func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
+	file := filepath.Join(dir, "hosts.toml")
+	fi, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return certificateFiles(dir)
+	case err != nil:
+		return nil, err
+	case !fi.Mode().IsRegular(): // a FIFO would never end
+		return nil, fmt.Errorf("%s is not a regular file", file)
+	case fi.Size() > maxHostsFile:
+		return nil, fmt.Errorf("%s has %d bytes, more than the %d that are read", file, fi.Size(), maxHostsFile)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return certificateFiles(dir)
+	}
+	configs, unknown, err := parseHostsFile(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(unknown) > 0 && s.firstTime(file, data) {
+		s.log.Warn("hosts.toml has keys that mean nothing and are ignored", "keys", strings.Join(unknown, ", "))
+	}
+	return configs, nil
+}
+
+// firstTime reports whether file has not had this content before.
+func (s *Store) firstTime(file string, data []byte) bool {
+	sum := sha256.Sum256(data)
+	old, known := s.servers.warnedOf.Swap(file, sum)
+	return !known || old != sum
+}
+
+// certificateFiles reads Docker's layout: *.crt are authorities, *.cert with *.key are a client's.
+func certificateFiles(dir string) ([]hostConfig, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	config := hostConfig{resolve: true, pull: true}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		base, client := strings.CutSuffix(path, ".cert")
+		switch {
+		case e.IsDir():
+		case client:
+			pair := [2]string{path}
+			if _, err := os.Stat(base + ".key"); err == nil {
+				pair[1] = base + ".key"
+			}
+			if _, err := loadPair(pair); err != nil {
+				return nil, err
+			}
+			config.clientPairs = append(config.clientPairs, pair)
+		case strings.HasSuffix(path, ".crt"):
+			if err := checkCA(path); err != nil {
+				return nil, err
+			}
+			config.caFiles = append(config.caFiles, path)
+		}
+	}
+	return []hostConfig{config}, nil
+}
+
+func checkCA(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(data) {
+		return fmt.Errorf("%s has no certificate in PEM form", file)
+	}
+	return nil
+}
+
+func loadPair(pair [2]string) (tls.Certificate, error) {
+	if pair[1] == "" {
+		pair[1] = pair[0]
+	}
+	cert, err := tls.LoadX509KeyPair(pair[0], pair[1])
+	if err != nil {
+		return cert, fmt.Errorf("certificate %s with key %s: %w", pair[0], pair[1], err)
+	}
+	return cert, nil
+}
+
+// tlsConfig is nil where the configuration says nothing of TLS.
+func (c *hostConfig) tlsConfig() (*tls.Config, error) {
+	if c.caFiles == nil && c.clientPairs == nil && c.skipVerify == nil {
+		return nil, nil //nolint:nilnil // said above
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.skipVerify != nil {
+		config.InsecureSkipVerify = *c.skipVerify //nolint:gosec // the operator asked for it
+	}
+	if c.caFiles != nil {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("the system's certificates: %w", err)
+		}
+		for _, file := range c.caFiles {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			pool.AppendCertsFromPEM(data)
+		}
+		config.RootCAs = pool
+	}
+	for _, pair := range c.clientPairs {
+		cert, err := loadPair(pair)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = append(config.Certificates, cert)
+	}
+	return config, nil
+}

@@ -1,0 +1,232 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+)
+
+const (
+	// maxErrorBody bounds what is read of an answer that is an error.
+	maxErrorBody = 64 << 10
+	// maxChallenges is how often one request answers 401: once for each server on its way, and once for a token
+	// that has expired.
+	maxChallenges = 3
+	// maxRefusals is how often a request is repeated because the server has no time now.
+	maxRefusals = 5
+)
+
+// request is one thing asked of a server of the registry.
+type request struct {
+	method string
+	what   string // "manifests/latest", "blobs/sha256:…": what comes after the repository
+	accept string
+	from   int64         // the first byte wanted
+	limit  time.Duration // for the answer to begin
+	last   bool          // no other server is asked when this one refuses
+}
+
+// statusError is an answer that is an error.
+type statusError struct {
+	method, url string
+	code        int
+	says        string        // what the registry explains
+	retryAfter  time.Duration // -1 where it says nothing
+}
+
+func (e *statusError) Error() string {
+	text := fmt.Sprintf("%s %s: %d %s", e.method, e.url, e.code, http.StatusText(e.code))
+	if e.says != "" {
+		text += ": " + e.says
+	}
+	return text
+}
+
+// busy: the same request may be answered later.
+func (e *statusError) busy() bool {
+	return e.code == http.StatusTooManyRequests || e.code == http.StatusServiceUnavailable
+}
+
+// ask sends a request and repeats it where that helps: after the pause that a busy server wants and, on the last
+// server, once after what may have been an accident. The caller closes the answer's body; its status is 2xx.
+func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
+	for refusals, accidents := 0, 0; ; {
+		if err := h.waitPause(ctx, q); err != nil {
+			return nil, err
+		}
+		resp, err := h.once(ctx, q)
+		if err == nil {
+			h.reg.store.servers.recover(h.key())
+			return resp, nil
+		}
+		var status *statusError
+		switch busy := errors.As(err, &status) && status.busy(); {
+		case busy:
+			pause := status.retryAfter
+			if pause < 0 {
+				pause = backOff(refusals)
+			}
+			h.reg.store.servers.pause(h.key(), min(pause, maxPauses))
+			if refusals++; !q.last || refusals >= maxRefusals {
+				return nil, err
+			}
+			h.reg.log.Debug("registry is busy", "host", h.host, "status", status.code, "pause", pause)
+		case q.last && accidents == 0 && isAccident(err):
+			accidents++
+		default:
+			return nil, err
+		}
+	}
+}
+
+// waitPause waits while the server wants to be left alone, if it is worth it.
+func (h *host) waitPause(ctx context.Context, q request) error {
+	pause := h.reg.store.servers.paused(h.key())
+	if pause <= 0 {
+		return nil
+	}
+	if !q.last || pause > maxPause || time.Duration(h.reg.pauses.Add(int64(pause))) > maxPauses {
+		return fmt.Errorf("%s wants to be left alone for %v: %w", h.host, pause.Round(time.Second), ErrRegistryUnavailable)
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// isAccident: the server or the connection failed, in a way that passes at times.
+func isAccident(err error) bool {
+	var status *statusError
+	if errors.As(err, &status) {
+		return status.code == http.StatusInternalServerError || status.code == http.StatusBadGateway ||
+			status.code == http.StatusGatewayTimeout || status.code == http.StatusRequestTimeout
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// once sends a request with the credentials that it turns out to need.
+func (h *host) once(ctx context.Context, q request) (*http.Response, error) {
+	var challenges []*http.Response
+	for {
+		resp, err := h.send(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized || len(challenges) >= maxChallenges {
+			return accept(resp)
+		}
+		challenges = append(challenges, resp)
+		h.mu.Lock()
+		authorizer := h.authorizer
+		h.mu.Unlock()
+		err = authorizer.AddResponses(ctx, challenges)
+		if errdefs.IsNotImplemented(err) {
+			return accept(resp)
+		}
+		_ = resp.Body.Close() // an answer that is not wanted
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// accept passes on an answer that is none of an error.
+func accept(resp *http.Response) (*http.Response, error) {
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	e := &statusError{
+		method: resp.Request.Method, url: plainURL(resp.Request.URL), code: resp.StatusCode,
+		retryAfter: retryAfter(resp.Header.Get("Retry-After")),
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) //nolint:errcheck // what has come is what there is
+	var answer struct {
+		Errors []struct {
+			Code, Message string
+		}
+	}
+	if json.Unmarshal(body, &answer) == nil {
+		var says []string
+		for _, one := range answer.Errors {
+			says = append(says, strings.ToLower(strings.ReplaceAll(one.Code, "_", " "))+": "+one.Message)
+		}
+		e.says = strings.Join(says, ", ")
+	}
+	return nil, e
+}
+
+func plainURL(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// retryAfter reads the header, which is seconds or a date (RFC 9110, 10.2.3); -1 where it is neither.
+func retryAfter(text string) time.Duration {
+	if seconds, err := strconv.ParseUint(text, 10, 63); err == nil {
+		return time.Duration(min(seconds, uint64(24*time.Hour/time.Second))) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(at))
+	}
+	return -1
+}
+
+// send sends a request once. The limit counts until the answer begins, tokens and redirects included.
+func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(docker.WithScope(ctx, "repository:"+h.reg.ref.path()+":pull"))
+	timer := time.AfterFunc(q.limit, func() { cancel(&stallError{host: h.host, after: q.limit}) })
+	resp, err := h.sendWithin(ctx, q)
+	if !timer.Stop() && err == nil { // it has ended the answer's context
+		_ = resp.Body.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		err = explain(ctx, err)
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = newStallBody(ctx, cancel, resp, h.reg.store.cfg.StallTimeout)
+	return resp, nil
+}
+
+func (h *host) sendWithin(ctx context.Context, q request) (*http.Response, error) {
+	u := url.URL{Scheme: h.scheme, Host: h.host, Path: path.Join("/", h.path, h.reg.ref.path(), q.what)}
+	if ns := h.reg.ref.host(); ns != u.Host && (ns != "docker.io" || u.Host != "registry-1.docker.io") {
+		u.RawQuery = url.Values{"ns": {ns}}.Encode() // a mirror of several registries asks for which
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", agent)
+	for name, values := range h.header {
+		req.Header[name] = append([]string(nil), values...)
+		if name == "Host" {
+			req.Host = values[0]
+		}
+	}
+	req.Header.Add("Accept", q.accept)
+	req.Header.Set("Accept-Encoding", "identity")
+	if q.from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", q.from))
+	}
+	if err := h.authorize(ctx, req); err != nil {
+		return nil, err
+	}
+	return h.client.Do(req)
+}

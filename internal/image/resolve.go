@@ -1,0 +1,142 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxManifest bounds a manifest or index whose size is not known before it is fetched.
+const maxManifest = 4 << 20
+
+// acceptManifests are the types that are understood; registries choose among them.
+var acceptManifests = strings.Join([]string{
+	images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2ManifestList,
+	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, "*/*",
+}, ", ")
+
+// resolve asks what the reference names.
+func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	var desc ocispec.Descriptor
+	may := func(h *host) bool { return h.pull && (h.resolve || r.ref.digest != "") }
+	err := r.each(ctx, may, func(h *host, t turn) (err error) {
+		desc, err = h.lookUp(ctx, t)
+		return err
+	})
+	if err != nil {
+		return desc, r.failure(fmt.Sprintf("look up at %s", r.hostNames()), err)
+	}
+	return desc, nil
+}
+
+// lookUp asks one server. HEAD costs nothing where pulls are counted, but not every server knows it, or tells with
+// it what is needed; GET is what it has to know.
+func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
+	q := request{method: http.MethodHead, accept: acceptManifests, limit: t.limit, last: t.last}
+	q.what = "manifests/" + h.reg.ref.tag
+	if want := h.reg.ref.digest; want != "" {
+		q.what = "manifests/" + want.String()
+	}
+	resp, err := h.ask(ctx, q)
+	if err != nil && !mayKnowGet(err) {
+		return ocispec.Descriptor{}, err
+	}
+	if err == nil {
+		desc, known := h.described(ctx, resp)
+		_ = resp.Body.Close() // has none
+		if known {
+			return desc, nil
+		}
+	}
+	q.method = http.MethodGet
+	if resp, err = h.ask(ctx, q); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	return h.readManifest(resp)
+}
+
+// mayKnowGet: the answer to HEAD says nothing of the answer to GET.
+func mayKnowGet(err error) bool {
+	var status *statusError
+	if errors.As(err, &status) {
+		return !status.busy() && status.code != http.StatusUnauthorized
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// described makes a descriptor of the answer to HEAD, if it is enough for one.
+func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Descriptor, bool) {
+	desc := ocispec.Descriptor{
+		MediaType: mediaType(resp), Size: resp.ContentLength, Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")),
+	}
+	want := h.reg.ref.digest
+	if validDigest(desc.Digest) != nil || want != "" && desc.Digest != want {
+		return desc, false
+	}
+	if info, err := h.reg.store.content.Info(ctx, desc.Digest); err == nil {
+		desc.Size = info.Size
+	}
+	return desc, desc.Size > 0 && desc.Size <= maxManifest
+}
+
+func mediaType(resp *http.Response) string {
+	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) //nolint:errcheck // none is none
+	return t
+}
+
+// readManifest makes a descriptor of the manifest itself, and keeps it.
+func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
+	none := ocispec.Descriptor{}
+	body, err := decoded(resp, -1)
+	if err != nil {
+		return none, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
+	if err != nil {
+		return none, fmt.Errorf("read manifest: %w", err)
+	}
+	if len(raw) > maxManifest {
+		return none, fmt.Errorf("manifest is longer than the %d bytes that are read: %w", maxManifest, errdefs.ErrFailedPrecondition)
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType(resp), Size: int64(len(raw))}
+	algorithm := digest.SHA256
+	if want := h.reg.ref.digest; want != "" {
+		algorithm = want.Algorithm()
+	}
+	if !algorithm.Available() {
+		return none, fmt.Errorf("digest algorithm %s is not supported: %w", algorithm, errdefs.ErrFailedPrecondition)
+	}
+	desc.Digest = algorithm.FromBytes(raw)
+	for _, want := range []digest.Digest{h.reg.ref.digest, digest.Digest(resp.Header.Get("Docker-Content-Digest"))} {
+		if want.Validate() == nil && want.Algorithm() == algorithm && want != desc.Digest {
+			return none, &contentError{fmt.Sprintf("%s has sent a manifest that is %s and not %s", h.host, desc.Digest, want)}
+		}
+	}
+	var kind struct {
+		MediaType string `json:"mediaType"`
+	}
+	if err := json.Unmarshal(raw, &kind); err != nil {
+		return none, fmt.Errorf("manifest is not readable: %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	if kind.MediaType != "" {
+		desc.MediaType = kind.MediaType
+	}
+	h.reg.top.desc, h.reg.top.raw = desc, raw
+	return desc, nil
+}
+
+// contentError: a server has sent what is not the thing that was asked for.
+type contentError struct{ text string }
+
+func (e *contentError) Error() string { return e.text }

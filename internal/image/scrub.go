@@ -1,0 +1,227 @@
+package image
+
+import (
+	"encoding/json"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	redacted = "[redacted]"
+	// shortSecret: what is shorter is part of ordinary words, and is taken out only where it stands alone.
+	shortSecret = 4
+)
+
+// What scrub does with a byte.
+const (
+	shown byte = iota
+	hidden
+	dropped
+)
+
+var (
+	scheme = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*:(?://|\\/\\/)`)
+	// query is that of a URL without scheme: "/v2/x?sig=…".
+	query = regexp.MustCompile(`[?#][^\s"<>=]*=`)
+	// named is a value that says itself what it is; group 1 is the value.
+	named = regexp.MustCompile(`(?i)\b[a-z_-]*(?:signature|sig|token|password|passwd|secret|credential|api_?key)=([^\s"&;,]+)|` +
+		`"[a-z_-]*(?:signature|token|password|secret|authorization)"\s*:\s*"([^"]+)|` +
+		`\b(?:bearer|basic)\s+([a-z0-9._~+/=-]{20,})`)
+)
+
+// scrub returns text without credentials, on one line: no query, fragment or user of any URL, and none of secrets,
+// in any of the forms in which messages quote them. All of it is looked for in the text as it came, so that taking
+// one thing out never hides another.
+func scrub(text string, secrets []string) string {
+	fate := make([]byte, len(text))
+	mark := func(from, to int, as byte) {
+		for i := from; i < to; i++ {
+			fate[i] = max(fate[i], as)
+		}
+	}
+	for _, at := range scheme.FindAllStringIndex(text, -1) {
+		maskURL(text, at[0], at[1], mark)
+	}
+	for _, at := range query.FindAllStringIndex(text, -1) {
+		mark(at[0], endOfURL(text, at[0], at[1]), dropped)
+	}
+	for _, at := range named.FindAllStringSubmatchIndex(text, -1) {
+		for i := 2; i < len(at); i += 2 {
+			if at[i] >= 0 {
+				mark(at[i], at[i+1], hidden)
+			}
+		}
+	}
+	for _, secret := range secrets {
+		for _, form := range formsOf(secret) {
+			maskSecret(text, form, mark)
+		}
+	}
+	out := oneLine(apply(text, fate))
+	for _, secret := range secrets { // what was taken out between two pieces may have joined them
+		if len(secret) >= shortSecret && !strings.Contains(redacted, secret) {
+			out = strings.ReplaceAll(out, secret, redacted)
+		}
+	}
+	return out
+}
+
+// maskURL marks user, query and fragment of the URL whose scheme is text[start:rest].
+func maskURL(text string, start, rest int, mark func(from, to int, as byte)) {
+	end := endOfURL(text, start, rest)
+	path := end
+	if i := strings.IndexAny(text[rest:end], "?#"); i >= 0 {
+		path = rest + i
+		mark(path, end, dropped)
+	}
+	// A password may hold a slash that should have been escaped; a digest after @ is no host.
+	user := strings.LastIndexByte(text[rest:path], '@')
+	if user < 0 {
+		return
+	}
+	slash := strings.IndexByte(text[rest:path], '/')
+	if slash >= 0 && user > slash && strings.HasPrefix(text[rest+user:path], "@sha") {
+		user = strings.LastIndexByte(text[rest:rest+slash], '@')
+	}
+	mark(rest, rest+user+1, dropped)
+}
+
+// endOfURL finds the end of a URL that begins at start. One that begins behind a quotation mark ends at the next;
+// a mark that is escaped is part of it.
+func endOfURL(text string, start, from int) int {
+	quoted := start > 0 && text[start-1] == '"'
+	for i := from; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\' && i+1 < len(text):
+			i++
+		case c == '"':
+			return i
+		case !quoted && (c == '<' || c == '>' || c <= ' '):
+			return i
+		}
+	}
+	return len(text)
+}
+
+// formsOf are the ways in which a message may write a secret.
+func formsOf(secret string) []string {
+	if secret == "" {
+		return nil
+	}
+	quoted := strconv.Quote(secret)
+	forms := []string{secret, quoted[1 : len(quoted)-1], url.QueryEscape(secret), url.PathEscape(secret)}
+	if data, err := json.Marshal(secret); err == nil {
+		forms = append(forms, string(data[1:len(data)-1]))
+	}
+	return forms
+}
+
+func maskSecret(text, secret string, mark func(from, to int, as byte)) {
+	for from := 0; ; {
+		i := strings.Index(text[from:], secret)
+		if i < 0 {
+			return
+		}
+		start := from + i
+		end := start + len(secret)
+		if len(secret) >= shortSecret || standsAlone(text, start, end) {
+			mark(start, end, hidden)
+		}
+		from = start + 1
+	}
+}
+
+// standsAlone: no letter or digit comes right before or after.
+func standsAlone(text string, start, end int) bool {
+	before, _ := utf8.DecodeLastRuneInString(text[:start])
+	after, _ := utf8.DecodeRuneInString(text[end:])
+	return !isWord(before) && !isWord(after)
+}
+
+func isWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
+
+func apply(text string, fate []byte) string {
+	var b strings.Builder
+	for i := range len(text) {
+		switch {
+		case fate[i] == shown:
+			b.WriteByte(text[i])
+		case fate[i] == hidden && (i == 0 || fate[i-1] != hidden):
+			b.WriteString(redacted)
+		}
+	}
+	return b.String()
+}
+
+// oneLine replaces what would end a line of the log, steer a terminal or turn the direction of writing.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// shorten cuts what a registry has to say.
+func shorten(text string) string {
+	if len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
+	}
+	return text
+}
+
+// proxySecrets are the credentials of the proxies in the environment, which net/http may quote.
+func proxySecrets() []string {
+	var list []string
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+		_, rest, found := strings.Cut(os.Getenv(name), "://")
+		if !found {
+			rest = os.Getenv(name)
+		}
+		at := strings.LastIndexByte(rest, '@')
+		if at < 0 {
+			continue
+		}
+		list = append(list, rest[:at])
+		if _, password, found := strings.Cut(rest[:at], ":"); found {
+			// Where a sign that should have been escaped ends the password for one reader, a piece is in the message.
+			list = append(list, password)
+			for _, piece := range strings.FieldsFunc(password, func(r rune) bool { return strings.ContainsRune("/@?#:", r) }) {
+				if len(piece) >= shortSecret {
+					list = append(list, piece)
+				}
+			}
+			if plain, err := url.PathUnescape(password); err == nil {
+				list = append(list, plain)
+			}
+		}
+	}
+	return list
+}
+
+// cleanError shows text where the error it stands for would show a secret; its class is kept.
+type cleanError struct {
+	text string
+	err  error
+}
+
+func (e *cleanError) Error() string { return e.text }
+func (e *cleanError) Unwrap() error { return e.err }
+
+// clean returns err with a text that scrub has been over.
+func clean(err error, secrets []string) error {
+	if err == nil {
+		return nil
+	}
+	if text := scrub(err.Error(), secrets); text != err.Error() {
+		return &cleanError{text: text, err: err}
+	}
+	return err
+}

@@ -35,6 +35,11 @@ func (s *Store) Load(ctx context.Context, r io.Reader) ([]*Image, error) {
 }
 
 func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
+	file, err := s.spool(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // only read from
 	unlock, err := s.loads.lock(ctx, "")
 	if err != nil {
 		return nil, err
@@ -46,7 +51,7 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	if err := s.dropIngests(ingest.ofArchive); err != nil {
 		return nil, err
 	}
-	plain, err := decompress(contextReader{ctx, r})
+	plain, err := decompress(contextReader{ctx, file})
 	if err != nil {
 		return nil, badArchive(err)
 	}

@@ -16,9 +16,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxManifest bounds a manifest or index whose size is not known before it is fetched.
-const maxManifest = 4 << 20
-
 // acceptManifests are the types that are understood; registries choose among them.
 var acceptManifests = strings.Join([]string{
 	images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2ManifestList,
@@ -87,7 +84,7 @@ func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Desc
 	if info, err := h.reg.store.content.Info(ctx, desc.Digest); err == nil {
 		desc.Size = info.Size
 	}
-	return desc, desc.Size > 0 && desc.Size <= maxManifest
+	return desc, desc.Size > 0 && desc.Size <= maxDocument
 }
 
 func mediaType(resp *http.Response) string {
@@ -102,12 +99,12 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	if err != nil {
 		return none, err
 	}
-	raw, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
+	raw, err := io.ReadAll(io.LimitReader(body, maxDocument+1))
 	if err != nil {
 		return none, fmt.Errorf("read manifest: %w", err)
 	}
-	if len(raw) > maxManifest {
-		return none, fmt.Errorf("manifest is longer than the %d bytes that are read: %w", maxManifest, errdefs.ErrFailedPrecondition)
+	if len(raw) > maxDocument {
+		return none, fmt.Errorf("manifest is longer than the %d bytes that are read: %w", maxDocument, errdefs.ErrFailedPrecondition)
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Size: int64(len(raw))}
 	algorithm := digest.SHA256

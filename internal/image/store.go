@@ -41,6 +41,8 @@ type Config struct {
 	// StallTimeout is how long a server may send nothing, or next to nothing, before another one is asked or the
 	// pull ends; one minute if zero.
 	StallTimeout time.Duration
+	// ArchiveIdle ends a Load whose reader gives nothing for so long; ten minutes if zero.
+	ArchiveIdle time.Duration
 }
 
 // Store is an open image store. All methods may be called by any goroutine at any time. One process may have a
@@ -54,6 +56,7 @@ type Store struct {
 	pulls   *flights
 
 	layerLocks, blobLocks keyLocks
+	spools                atomic.Int32 // archives being received
 	loads                 keyLocks     // one Load at a time, under the key "": archives share names of ingests
 	blobGate              sync.RWMutex // held by Load while an archive's blobs arrive unpinned, read-held to delete one
 
@@ -89,6 +92,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.StallTimeout <= 0 {
 		cfg.StallTimeout = defaultStallTimeout
+	}
+	if cfg.ArchiveIdle <= 0 {
+		cfg.ArchiveIdle = defaultArchiveIdle
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

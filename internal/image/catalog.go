@@ -159,20 +159,40 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 		}
 		return nil
 	}
-	nameless := img.with(nil, nil)
-	if err := writeRecord(s.records(), newRecord(nameless, true)); err != nil {
-		s.writing.Unlock()
-		return withDiskClass(err)
-	}
-	images := maps.Clone(now.images)
-	delete(images, img.ID)
-	s.mu.Lock()
-	s.catalog.Store(newCatalog(images))
-	s.removed[img.ID] = nameless
-	s.mu.Unlock()
+	err := s.unlist(now, img)
 	s.writing.Unlock()
+	if err != nil {
+		return err
+	}
 	s.log.Info("image removed", "image", img.ID, "tags", img.Tags)
 	return s.reap(img.ID)
+}
+
+// unlist takes an image from the list and from the disk what a restart would list it by, with writing held. What has
+// no holder needs no space for that: its record is unlinked. Only one that containers hold has to be noted.
+func (s *Store) unlist(now *catalog, img *Image) error {
+	images := maps.Clone(now.images)
+	delete(images, img.ID)
+	nameless := img.with(nil, nil)
+	s.mu.Lock()
+	s.catalog.Store(newCatalog(images)) // from here on nothing new can hold it
+	s.removed[img.ID] = nameless
+	free := s.swept && len(s.holds[img.ID]) == 0
+	s.mu.Unlock()
+	var err error
+	if free {
+		err = removeRecord(s.records(), img.ID)
+	} else {
+		err = noteRemoved(s.records(), nameless)
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.catalog.Store(now)
+		delete(s.removed, img.ID)
+		s.mu.Unlock()
+		return withDiskClass(err)
+	}
+	return nil
 }
 
 // looksLikeID reports whether ref may be the beginning of an image ID, with or without the algorithm.

@@ -17,8 +17,9 @@
 // written to again and never chowned: pods see it through idmapped mounts. Device nodes, file capabilities and
 // set-user-ID bits are kept as the archive has them; what they are worth is decided where a layer is mounted.
 //
-// A record is written to a temporary file, flushed and renamed before the image is listed. Removal writes the
-// record without names first ("removed"), then waits for the holds, then unlinks it, then deletes the bytes. A
+// A record is written to a temporary file, flushed and renamed before the image is listed. Removal unlinks the
+// record, then deletes the bytes, and needs no space. While containers hold the image, the record is written without
+// names ("removed") or, on a full disk, renamed to <hex>.json.removed, and goes with the last hold. A
 // layer or blob that no record names is garbage, and Sweep deletes it.
 //
 // # Registries

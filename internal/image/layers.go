@@ -111,7 +111,13 @@ func (l *layers) condemn(chain string) (string, error) {
 	if err := os.RemoveAll(doomed); err != nil {
 		return "", err
 	}
-	if err := os.Rename(l.path(chain), doomed); err != nil {
+	err := os.Rename(l.path(chain), doomed)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// The directory of the layers has no room for a name. The layer's own has: it has never had many.
+		doomed = l.path(chain)
+		err = os.Rename(l.tree(chain), filepath.Join(doomed, "gone"))
+	}
+	if err != nil {
 		return "", err
 	}
 	l.mu.Lock()

@@ -55,6 +55,23 @@ func (r *record) image() *Image {
 // recordName is the file of an image ID, which is always a valid digest (see validate).
 func recordName(id string) string { return fileName(id) + ".json" }
 
+// removedSuffix is added to the name of a record whose image was removed while there was no space to write that into
+// it. A rename needs none.
+const removedSuffix = ".removed"
+
+// noteRemoved records that an image is not listed any more, but its bytes stay for what holds it.
+func noteRemoved(dir string, nameless *Image) error {
+	err := writeRecord(dir, newRecord(nameless, true))
+	if err == nil {
+		return nil
+	}
+	file := filepath.Join(dir, recordName(nameless.ID))
+	if renameErr := os.Rename(file, file+removedSuffix); renameErr != nil {
+		return errors.Join(err, renameErr)
+	}
+	return syncDir(dir)
+}
+
 // fileName is how a valid digest is written in names of files: sha256 without its name, others with it.
 func fileName(dgst string) string {
 	d := digest.Digest(dgst)
@@ -81,6 +98,9 @@ func readRecord(dir, name string) (*record, error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, err
+	}
+	if base, removed := strings.CutSuffix(name, removedSuffix); removed {
+		name, r.Removed = base, true
 	}
 	return &r, r.validate(name)
 }
@@ -121,7 +141,11 @@ func writeRecord(dir string, r record) error {
 	if err != nil {
 		return fmt.Errorf("record of image %s: %w", r.ID, err)
 	}
-	if err := replaceFile(dir, recordName(r.ID), data); err != nil {
+	err = replaceFile(dir, recordName(r.ID), data)
+	if err == nil {
+		err = os.Remove(filepath.Join(dir, recordName(r.ID)+removedSuffix)) // what it said is over
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("write record of image %s: %w", r.ID, err)
 	}
 	return nil
@@ -129,9 +153,11 @@ func writeRecord(dir string, r record) error {
 
 // removeRecord is idempotent. After nil the removal is on the disk.
 func removeRecord(dir, id string) error {
-	err := os.Remove(filepath.Join(dir, recordName(id)))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove record of image %s: %w", id, err)
+	for _, suffix := range []string{removedSuffix, ""} {
+		err := os.Remove(filepath.Join(dir, recordName(id)+suffix))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove record of image %s: %w", id, err)
+		}
 	}
 	return syncDir(dir)
 }

@@ -22,12 +22,18 @@ func (s *Store) loadRecords(ctx context.Context) error {
 		return fmt.Errorf("read image records: %w", err)
 	}
 	var listed []*Image
-	for _, e := range entries {
+	for _, e := range entries { // by name: a record comes before what says that it was removed once
+
 		r, err := readRecord(s.records(), e.Name())
 		if err == nil && !r.Removed {
 			err = s.missingLayer(r)
 		}
+		overtaken := err == nil && slices.ContainsFunc(listed, func(i *Image) bool { return i.ID == r.ID })
 		switch {
+		case overtaken:
+			if err := os.Remove(filepath.Join(s.records(), e.Name())); err != nil {
+				s.log.Warn("old image record not removed", "record", e.Name(), "error", err)
+			}
 		case err != nil:
 			s.putAside(ctx, e.Name(), err)
 		case r.Removed:
@@ -75,7 +81,7 @@ func (s *Store) putAside(ctx context.Context, name string, reason error) {
 	}
 	s.log.Error("image record put aside; pull the image again", "record", file, "reason", reason)
 	s.quarantined = append(s.quarantined, Quarantined{File: file, Reason: reason.Error()})
-	img, err := s.rebuild(ctx, fromFileName(strings.TrimSuffix(name, ".json")))
+	img, err := s.rebuild(ctx, fromFileName(strings.TrimSuffix(strings.TrimSuffix(name, removedSuffix), ".json")))
 	if err == nil {
 		err = writeRecord(s.records(), newRecord(img, true))
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -26,34 +25,53 @@ const (
 	copyBuffer   = 128 << 10
 )
 
+// blob is something to download, and the name under which what has come of it is kept.
+type blob struct {
+	ocispec.Descriptor
+	ingest string
+}
+
 // bring downloads a blob into the content store, or does nothing if it is there. Equal downloads of several pulls
-// take turns: the second finds the blob, or goes on where the first has failed.
+// take turns: the second finds the blob, or goes on where the first has failed. A pull from another registry takes
+// its turn only for a while: its own registry may be the quicker one.
 func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
-	unlock, err := r.store.blobLocks.lock(ctx, desc.Digest.String())
+	leave, err := r.store.blobLocks.lock(ctx, desc.Digest.String()+" of "+r.ref.host())
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer leave()
+	b := blob{desc, ingestName(desc.Digest)}
+	patience, cancel := context.WithTimeout(ctx, min(hurry, r.store.cfg.StallTimeout))
+	unlock, err := r.store.blobLocks.lock(patience, desc.Digest.String())
+	cancel()
+	switch {
+	case err == nil:
+		defer unlock()
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		b.ingest += " of " + r.ref.host()
+		defer func() { _ = r.store.content.Abort(context.WithoutCancel(ctx), b.ingest) }() // none after success
+	}
 	if _, err := r.store.content.Info(ctx, desc.Digest); err == nil {
 		return nil
 	}
 	if r.top.raw != nil && desc.Digest == r.top.desc.Digest {
-		err := content.WriteBlob(ctx, r.store.content, ingestName(desc.Digest), bytes.NewReader(r.top.raw), r.top.desc)
-		return withDiskClass(err)
+		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, bytes.NewReader(r.top.raw), r.top.desc))
 	}
 	// desc.URLs is not looked at: a manifest must not make the node ask servers that are not the registry.
-	err = r.each(ctx, func(h *host) bool { return h.pull }, func(h *host, t turn) error { return r.download(ctx, h, t, desc) })
+	err = r.each(ctx, func(h *host) bool { return h.pull }, func(h *host, t turn) error { return r.download(ctx, h, t, b) })
 	if err == nil {
 		return nil
 	}
 	return r.failure(fmt.Sprintf("download %s from %s (%d of %d bytes there)", desc.Digest, r.hostNames(),
-		r.have(ctx, desc.Digest), desc.Size), err)
+		r.have(ctx, b), desc.Size), err)
 }
 
 // download brings a blob from one server, with the blob's lock. What has arrived stays for the next server or the
 // next pull, unless it is wrong.
-func (r *registry) download(ctx context.Context, h *host, t turn, desc ocispec.Descriptor) error {
-	if isLayer(desc) {
+func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error {
+	if isLayer(b.Descriptor) {
 		release, err := r.store.servers.slot(ctx, h.key(), r.store.cfg.MaxDownloads)
 		if err != nil {
 			return err
@@ -65,17 +83,17 @@ func (r *registry) download(ctx context.Context, h *host, t turn, desc ocispec.D
 	}
 	restarted := false
 	for try := 0; ; try++ {
-		had, err := r.attempt(ctx, h, t, desc)
+		had, err := r.attempt(ctx, h, t, b)
 		if err == nil {
 			return nil
 		}
-		have := r.have(ctx, desc.Digest)
+		have := r.have(ctx, b)
 		stalled := errors.As(err, new(*stallError))
 		switch class := classOf(err); {
 		case isFinal(ctx, err):
 			return err
 		case errdefs.IsDataLoss(class):
-			if abortErr := r.store.content.Abort(ctx, ingestName(desc.Digest)); abortErr != nil {
+			if abortErr := r.store.content.Abort(ctx, b.ingest); abortErr != nil {
 				return &localError{errors.Join(err, abortErr)}
 			}
 			// Bytes kept over a power cut may be zeros, and those of another server wrong: only a download from the
@@ -88,13 +106,13 @@ func (r *registry) download(ctx context.Context, h *host, t turn, desc ocispec.D
 			stalled && (!t.last || have-had < goodProgress):
 			return err
 		}
-		r.log.Info("download is resumed", "host", h.host, "bytes", r.have(ctx, desc.Digest), "reason", scrub(err.Error(), r.secrets.all()))
+		r.log.Info("download is resumed", "host", h.host, "bytes", r.have(ctx, b), "reason", scrub(err.Error(), r.secrets.all()))
 	}
 }
 
 // have is how much of a download is kept.
-func (r *registry) have(ctx context.Context, dgst digest.Digest) int64 {
-	st, err := r.store.content.Status(ctx, ingestName(dgst))
+func (r *registry) have(ctx context.Context, b blob) int64 {
+	st, err := r.store.content.Status(ctx, b.ingest)
 	if err != nil {
 		return 0
 	}
@@ -102,9 +120,9 @@ func (r *registry) have(ctx context.Context, dgst digest.Digest) int64 {
 }
 
 // attempt makes one attempt; had is what was there before it.
-func (r *registry) attempt(ctx context.Context, h *host, t turn, desc ocispec.Descriptor) (had int64, err error) {
-	w, err := content.OpenWriter(ctx, r.store.content, content.WithRef(ingestName(desc.Digest)),
-		content.WithDescriptor(desc))
+func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had int64, err error) {
+	w, err := content.OpenWriter(ctx, r.store.content, content.WithRef(desc.ingest),
+		content.WithDescriptor(desc.Descriptor))
 	if err != nil {
 		return 0, &localError{err}
 	}
@@ -124,7 +142,7 @@ func (r *registry) attempt(ctx context.Context, h *host, t turn, desc ocispec.De
 	}
 	r.progress.have(desc.Digest, st.Offset)
 	if st.Offset < desc.Size || desc.Size == 0 {
-		if err := r.receive(ctx, h, t, desc, w, st.Offset); err != nil {
+		if err := h.receive(ctx, t, desc.Descriptor, w, st.Offset); err != nil {
 			return st.Offset, err
 		}
 	}
@@ -139,7 +157,7 @@ func (r *registry) attempt(ctx context.Context, h *host, t turn, desc ocispec.De
 }
 
 // receive writes what a server sends of a blob from offset on.
-func (r *registry) receive(ctx context.Context, h *host, t turn, desc ocispec.Descriptor, w io.Writer, offset int64) error {
+func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w io.Writer, offset int64) error {
 	q := request{method: http.MethodGet, what: "blobs/" + desc.Digest.String(), accept: "*/*", from: offset, limit: t.limit, last: t.last}
 	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
 		q.what, q.accept = "manifests/"+desc.Digest.String(), desc.MediaType+", */*"
@@ -171,7 +189,7 @@ func (r *registry) receive(ctx context.Context, h *host, t turn, desc ocispec.De
 				return &localError{err}
 			}
 			at += int64(n)
-			r.progress.receive(desc.Digest, n)
+			h.reg.progress.receive(desc.Digest, n)
 		}
 		switch {
 		case err == io.EOF && at == desc.Size: //nolint:errorlint // io.Reader's contract: io.EOF itself

@@ -473,3 +473,38 @@ func TestACredentialGoesToNoTokenServerWithoutTLSIfTheRegistryHasIt(t *testing.T
 	expectError(t, err, anyClass, "without TLS")
 	equal(t, "requests for tokens", h.count("GET /token")+h.count("POST /token"), 0)
 }
+
+func TestARegistryThatTricklesDoesNotHoldALayerThatAnotherHasToo(t *testing.T) {
+	a, b := newHub(t), newHub(t)
+	l, raw := bigLayer(t)
+	refA := a.push(t, "app:1", imageOf(t, "a", l))
+	refB := b.push(t, "app:1", imageOf(t, "b", l))
+	gate := make(chan struct{})
+	onLayer(t, a, l, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
+		for i := 0; i < len(raw); i += 8192 {
+			_, _ = w.Write(raw[i:min(i+8192, len(raw))])
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+				return true
+			case <-time.After(100 * time.Millisecond): // quick enough to be no stall
+			}
+		}
+		return true
+	})
+	root := t.TempDir()
+	s := open(t, image.Config{Root: root, StallTimeout: time.Second})
+	done := make(chan error, 1)
+	go func() { _, err := s.Pull(t.Context(), refA, nil); done <- err }()
+	waitFor(t, func() bool { return a.count("GET /v2/app/blobs/") >= 2 })
+	began := time.Now()
+	pull(t, s, refB)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	}
+	close(gate)
+	must(t, <-done)
+	expectInventory(t, root, map[string]int{"layers": 1, "records": 2, "blobs": 4})
+}

@@ -3,8 +3,10 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,18 +14,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/testimage"
 )
 
-// newFullDisk is a node whose root directory is on a small file system, and its filling.
+// newFullDisk is a node whose root and state directories are on small file systems.
 func newFullDisk(t *testing.T) *subject {
 	t.Helper()
 	n := &crashNode{node: newNode(t), ids: map[string]bool{}}
 	n.installPuppets()
-	if err := os.Mkdir(n.path("root"), 0o711); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", n.path("root"), "tmpfs", 0, "size=24m,mode=0711"); err != nil {
-		t.Fatal(err)
+	for dir, options := range map[string]string{"root": "size=24m,nr_inodes=4000,mode=0711", "state": "size=8m,nr_inodes=4000,mode=0711"} {
+		if err := os.MkdirAll(n.path(dir), 0o711); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", n.path(dir), "tmpfs", 0, options); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// The mount belongs to the test, not to what the node may leave.
 	n.before = n.hostState()
@@ -38,17 +44,47 @@ func newFullDisk(t *testing.T) *subject {
 // fill takes the last byte of the root directory's file system.
 func (n *crashNode) fill() {
 	n.t.Helper()
-	f, err := os.Create(n.path("root/filling"))
+	n.fillFile(n.path("root/filling")).Close()
+}
+
+// fillState takes the last byte of the state directory's, with a file that has no name there.
+func (n *crashNode) fillState() {
+	n.t.Helper()
+	f := n.fillFile(n.path("state/filling"))
+	n.t.Cleanup(func() { f.Close() })
+	remove(n.t, f.Name())
+}
+
+func (n *crashNode) fillFile(path string) *os.File {
+	n.t.Helper()
+	f, err := os.Create(path)
 	if err == nil {
-		defer f.Close()
 		_, err = io.Copy(f, zeros{})
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
 		n.t.Fatalf("the disk is not full: %v", err)
 	}
+	return f
 }
 
-func (n *crashNode) drain() { remove(n.t, n.path("root/filling")) }
+// fillInodes takes the last inode of the root directory's file system.
+func (n *crashNode) fillInodes() {
+	n.t.Helper()
+	err := os.Mkdir(n.path("root/filling"), 0o700)
+	for i := 0; err == nil; i++ {
+		err = os.WriteFile(n.path("root/filling", strconv.Itoa(i)), nil, 0o600)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		n.t.Fatalf("the disk has inodes: %v", err)
+	}
+}
+
+func (n *crashNode) drain() {
+	n.t.Helper()
+	if err := os.RemoveAll(n.path("root/filling")); err != nil {
+		n.t.Fatal(err)
+	}
+}
 
 type zeros struct{}
 
@@ -130,13 +166,38 @@ func TestAContainerEndsWhileTheDiskIsFullAndTheDaemonIsDown(t *testing.T) {
 	s.unharmed()
 }
 
-// TestPodsCanBeRemovedFromAFullDisk.
-func TestPodsCanBeRemovedFromAFullDisk(t *testing.T) {
+// TestPodsAndImagesCanBeRemovedFromAFullDisk: what frees space needs none, with the daemon that saw the disk fill
+// and with one that starts on the full disk.
+func TestPodsAndImagesCanBeRemovedFromAFullDisk(t *testing.T) {
+	for name, fill := range map[string]func(*crashNode){
+		"no byte left":           (*crashNode).fill,
+		"no inode left":          (*crashNode).fillInodes,
+		"no byte in both places": func(n *crashNode) { n.fill(); n.fillState() },
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %v", name, restart), func(t *testing.T) { removeFromFullDisk(t, fill, restart) })
+		}
+	}
+}
+
+func removeFromFullDisk(t *testing.T, fill func(*crashNode), restart bool) {
 	s := newFullDisk(t)
 	if err := s.started(); err != nil {
 		t.Fatal(err)
 	}
-	s.fill()
+	unused := s.loadOther()
+	fill(s.crashNode)
+	if restart {
+		s.kill()
+		s.launch()
+	}
+	if _, err := s.images.RemoveImage(s.ctx(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: unused}}); err != nil {
+		t.Errorf("RemoveImage: %v", err)
+	}
+	found, err := s.images.ImageStatus(s.ctx(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: unused}})
+	if err != nil || found.GetImage() != nil {
+		t.Errorf("the removed image: %v, %v", found, err)
+	}
 	for _, step := range []func() error{s.stop, s.remove, s.stopPod, s.removePod} {
 		if err := step(); err != nil {
 			t.Error(err)
@@ -144,8 +205,8 @@ func TestPodsCanBeRemovedFromAFullDisk(t *testing.T) {
 	}
 	s.unharmed()
 	// What was freed is filled again: the next has nothing to write to either.
-	remove(t, s.path("root/filling"))
-	s.fill()
+	s.drain()
+	fill(s.crashNode)
 	s.kill()
 	s.launch()
 	if err := s.noPod(); err != nil {
@@ -153,6 +214,29 @@ func TestPodsCanBeRemovedFromAFullDisk(t *testing.T) {
 	}
 	s.unharmed()
 	s.drain()
+}
+
+// loadOther loads an image that nothing uses, and returns its ID.
+func (n *crashNode) loadOther() string {
+	n.t.Helper()
+	archive := n.path("other.tar")
+	f, err := os.Create(archive)
+	if err == nil {
+		err = errors.Join(testimage.Write(f, testimage.Options{
+			Name: "other.example/other:1", OnlyFiles: true, Files: []testimage.File{{Path: "other", Mode: 0o644, Content: strings.Repeat("x", 1<<20)}},
+		}), f.Close())
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if out, code := n.pinfold("image", "load", archive); code != 0 {
+		n.t.Fatalf("exit code %d: %s", code, out)
+	}
+	found, err := n.images.ImageStatus(n.ctx(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: "other.example/other:1"}})
+	if err != nil || found.GetImage() == nil {
+		n.t.Fatalf("the other image: %v, %v", found, err)
+	}
+	return found.Image.Id
 }
 
 // initProcess reads the pid of a container's first process from its verbose status.

@@ -56,15 +56,20 @@ type Store struct {
 	pulls   *flights
 
 	layerLocks, blobLocks keyLocks
-	spools                atomic.Int32 // archives being received
-	loads                 keyLocks     // one Load at a time, under the key "": archives share names of ingests
-	blobGate              sync.RWMutex // held by Load while an archive's blobs arrive unpinned, read-held to delete one
+	loading
+	blobGate sync.RWMutex // held by Load while an archive's blobs arrive unpinned, read-held to delete one
 
 	writing sync.Mutex // one change of records and catalog at a time
 
 	mu      sync.Mutex
 	catalog atomic.Pointer[catalog] // replaced under writing and mu, read without
 	state
+}
+
+// loading is what loads of archives share.
+type loading struct {
+	loads  keyLocks     // one Load at a time, under the key "": archives share names of ingests
+	spools atomic.Int32 // archives being received
 }
 
 // state is guarded by Store.mu.

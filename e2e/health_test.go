@@ -109,3 +109,66 @@ func TestANodeWhoseRootCannotBeWrittenToIsNotReady(t *testing.T) {
 		t.Errorf("after: %v", c)
 	}
 }
+
+func TestDirectoriesMayHaveUnusualNames(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	const odd = "odd =%41ä'$(x)*[y]#;&"
+	n.flags = []string{"--root", n.path(odd, "root"), "--state", n.path(odd, "state"), "--netns-dir", n.path(odd, "netns")}
+	n.check(os.Mkdir(n.path(odd), 0o711))
+	n.launch()
+	n.loadImage()
+	for _, options := range [][]string{nil, {"userns", "shared-pid"}} {
+		pod := n.runPodOf(n.podConfig("p"+strings.Join(options, ""), options...))
+		n.check(os.MkdirAll(n.path(odd, "v"), 0o755))
+		c := sleeper("c", idmapped(options != nil, &runtimeapi.Mount{HostPath: n.path(odd, "v"), ContainerPath: "/v"}))
+		n.says(n.runContainerOf(pod, c), "echo x >/v/f && cat /v/f", "x")
+		n.endPod(pod)
+	}
+	n.expectCheck(0)
+}
+
+// TestPodsAreRemovedWhateverCameToLieOverTheirPins does with the node's directory what "ip netns add" does with
+// /run/netns, and worse.
+func TestPodsAreRemovedWhateverCameToLieOverTheirPins(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	dir := n.path("netns")
+	bind := func() { n.check(unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, "")) }
+	shared := func() error { return unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	mounts := func() int {
+		count := 0
+		for _, line := range mountLines() {
+			if line == "mount "+dir {
+				count++
+			}
+		}
+		return count
+	}
+	pod := n.runPodOf(n.podConfig("a", "userns"))
+	n.check(shared()) // all that "ip netns add" has to do
+	n.endPod(pod)
+	for range 2 {
+		n.kill()
+		n.launch()
+	}
+	if got := mounts(); got != 1 {
+		t.Errorf("%d mounts at %s after two starts, want one", got, dir)
+	}
+	pods := []string{n.runPodOf(n.podConfig("b", "userns")), n.runPodOf(n.podConfig("c"))}
+	bind()
+	n.check(shared())
+	bind()
+	for _, pod := range pods {
+		c := n.runContainerOf(pod, sleeper("c"))
+		n.says(c, "echo works", "works")
+	}
+	pods = append(pods, n.runPodOf(n.podConfig("d")))
+	for _, pod := range pods {
+		n.endPod(pod)
+	}
+	for mounts() > 1 {
+		n.check(unix.Unmount(dir, unix.MNT_DETACH))
+	}
+	n.expectCheck(0)
+}

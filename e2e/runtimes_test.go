@@ -20,7 +20,7 @@ const runtimeVariable = "PINFOLD_OCI_RUNTIME"
 // alsoWithCrun are the tests that run with crun as well, where it is there, in groups. They are those that
 // depend most on what an OCI runtime does. `make test-crun` runs all of them with it.
 var alsoWithCrun = map[string]string{
-	"life cycles": "^Test(Scenarios|AContainersStopSignalIs.*|AStop.*|SeveralRuntimeHandlers.*)$",
+	"life cycles": "^Test(Scenarios|AContainersStopSignalIs.*|AStop.*|SeveralRuntimeHandlers.*|PodsOfAHandlerThatIsGone.*|APodThatHasLost.*)$",
 	"sessions":    "^Test(ExecPassesStreams.*|ExecWithATerminal.*|EveryAttacher.*|ExecSyncEndsAll.*)$",
 	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +

@@ -329,7 +329,7 @@ func (p *play) left() []string {
 	return slices.DeleteFunc(p.leftovers(), func(line string) bool {
 		return strings.Contains(line, binaries.pinfoldd+" ") || strings.Contains(line, ": pinder ") ||
 			line == "mount "+filepath.Join(p.dir, "state/mnt") || strings.HasPrefix(line, "file "+filepath.Join(p.dir, "state/mnt")) ||
-			line == "link "+p.bridge()
+			line == "link "+p.bridge() || line == "mount "+filepath.Join(p.dir, "netns") || line == "file "+filepath.Join(p.dir, "state/netns.mount")
 	})
 }
 

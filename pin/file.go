@@ -125,8 +125,8 @@ func bind(fd int, path string) error {
 // maxUnpinRounds bounds Unpin against a path that somebody keeps mounting on.
 const maxUnpinRounds = 1000
 
-// Unpin takes all pins off path, however many lie upon one another, and removes
-// the file. A path that does not exist is a success, so Unpin may be repeated
+// Unpin takes all pins off path, however many lie upon one another or below what
+// others have mounted over the directory, and removes the file. A path that does not exist is a success, so Unpin may be repeated
 // and may run twice at once. Anything that Pin cannot have made (a mount that
 // is no namespace, a directory, a link, a file with contents) is left alone
 // and gives ErrNotPin.
@@ -170,7 +170,11 @@ func unpinOnce(path string) (bool, error) {
 	}
 	// Since Linux 3.18 unlink detaches what other mount namespaces have mounted
 	// on the file; a mount in this one gives EBUSY.
-	if err := unix.Unlink(path); err != nil && !errors.Is(err, unix.ENOENT) {
+	err = unix.Unlink(path)
+	if errors.Is(err, unix.EBUSY) {
+		err = unlinkCovered(path)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, fmt.Errorf("remove the file: %w", err)
 	}
 	return true, nil

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -142,6 +144,9 @@ func (r runtimes) Set(value string) error {
 	if !ok || name == "" || path == "" {
 		return fmt.Errorf("%q is not NAME=PATH", value)
 	}
+	if strings.ContainsFunc(path, splits) {
+		return fmt.Errorf("%q: a path with commas, colons, backslashes, quotes or control characters cannot be used", value)
+	}
 	if *r.all == nil {
 		*r.all = map[string]string{}
 	}
@@ -187,12 +192,8 @@ func load(file string) (*Config, error) {
 }
 
 func (c *Config) check() error {
-	for name, path := range map[string]string{
-		"root": c.Root, "state": c.State, "socket": c.Socket, "netns-dir": c.NetNSDir, "cni-conf-dir": c.CNIConfDir,
-	} {
-		if !filepath.IsAbs(path) {
-			return fmt.Errorf("--%s must be an absolute path, not %q", name, path)
-		}
+	if err := c.checkPaths(); err != nil {
+		return err
 	}
 	for name, list := range map[string]string{"cni-bin-dir": c.CNIBinDir, "registry-config-dir": c.RegistryConfigDir} {
 		for _, path := range filepath.SplitList(list) {
@@ -214,6 +215,37 @@ func (c *Config) check() error {
 		return fmt.Errorf("--cgroup-driver must be auto, systemd or cgroupfs, not %q", c.CgroupDriver)
 	}
 	return nil
+}
+
+// checkPaths looks at every key that is a path, in a fixed order.
+func (c *Config) checkPaths() error {
+	type key struct{ name, path string }
+	must := []key{
+		{"root", c.Root}, {"state", c.State}, {"socket", c.Socket}, {"netns-dir", c.NetNSDir}, {"cni-conf-dir", c.CNIConfDir},
+	}
+	for dir := range strings.SplitSeq(c.CNIBinDir, ":") {
+		must = append(must, key{"cni-bin-dir", dir})
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
+		must = append(must, key{"runtime", c.Runtimes[name]})
+	}
+	for _, k := range must {
+		if !filepath.IsAbs(k.path) {
+			return fmt.Errorf("--%s must be an absolute path, not %q", k.name, k.path)
+		}
+	}
+	for _, k := range append(must, key{"pinder", c.Pinder}, key{"nri-socket", c.NRISocket}) {
+		if at := strings.IndexFunc(k.path, splits); at >= 0 {
+			return fmt.Errorf("--%s: a path with %q cannot be used: %q", k.name, k.path[at], k.path)
+		}
+	}
+	return nil
+}
+
+// splits reports characters that end a path, or stand for others, where it has to be written with more than itself:
+// options of overlay mounts, lists of directories, plugins' environment, lines of files.
+func splits(r rune) bool {
+	return strings.ContainsRune(",:\\\"", r) || unicode.IsControl(r) || r == utf8.RuneError
 }
 
 // maxSocketPath is sizeof(sun_path) less the closing zero, unix(7).

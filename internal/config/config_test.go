@@ -83,3 +83,29 @@ func TestThereAreFewerThanFifteenKeys(t *testing.T) {
 		t.Errorf("there are %d keys", n)
 	}
 }
+
+func TestAPathThatCannotBeUsedIsRefusedByTheNameOfItsKey(t *testing.T) {
+	for _, key := range []string{"root", "state", "socket", "netns-dir", "cni-conf-dir", "cni-bin-dir", "pinder", "nri-socket", "runtime"} {
+		for _, path := range []string{"/a,b", "/a:b", `/a\b`, "/a\"b", "/a\nb", "/a\x00b", "/a\x7fb", "/a\xff"} {
+			if key == "runtime" {
+				path = "x=" + path
+			}
+			_, err := parse(t, "--config", "/dev/null", "--"+key, path)
+			if err == nil || !strings.Contains(err.Error(), key) && key != "runtime" || strings.Contains(err.Error(), "\n") {
+				t.Errorf("--%s %q: %v", key, path, err)
+			}
+		}
+		good := "/with space/=/%41/ä/'x'/$(y)/*"
+		if key == "runtime" {
+			good = "x=" + good
+		}
+		if _, err := parse(t, "--config", "/dev/null", "--"+key, good); err != nil {
+			t.Errorf("--%s: %v", key, err)
+		}
+	}
+	for _, text := range []string{"state = \"/a,b\"\n", "[runtimes]\nx = \"/a:b\"\n", "cni_bin_dir = \"/a:b\"\n", "[runtimes]\nx = \"runc\"\n"} {
+		if _, err := parse(t, "--config", file(t, text)); err == nil {
+			t.Errorf("in the file: %q is taken", text)
+		}
+	}
+}

@@ -368,7 +368,7 @@ func (p *parts) close() {
 		failed = append(failed, p.node.Network.Close())
 	}
 	if p.node.Mounts != nil && idle {
-		failed = append(failed, p.node.Mounts.CloseIfEmpty())
+		failed = append(failed, p.node.Mounts.CloseIfEmpty(), unshareNetNS(p.node.Paths))
 	}
 	if err := errors.Join(failed...); err != nil {
 		p.node.Log.Warn("not everything was taken down", "error", err)

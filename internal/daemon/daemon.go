@@ -35,6 +35,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	if err := paths.Make(); err != nil {
 		return err
 	}
+	shareNetNS(paths, log)
 	parts, err := assemble(ctx, c, paths, version, log)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ var alsoWithCrun = map[string]string{
 	"sessions":    "^Test(ExecPassesStreams.*|ExecWithATerminal.*|EveryAttacher.*|ExecSyncEndsAll.*)$",
 	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
-		"AContainerIsFencedIn.*|PinfoldRunConfines.*|ASeccompProfile.*|TheUserFilesOf.*|AnImageWhoseUserFiles.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
+		"AContainerIsFencedIn.*|PinfoldRunConfines.*|APodsNamespaces.*|ResourceLimitsHold.*|ASeccompProfile.*|TheUserFilesOf.*|AnImageWhoseUserFiles.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
 	"mounts":    "^Test(DeviceNodesThat.*|WhatIsMountedReadOnly.*|OtherRestrictions.*|TheProgramOfAPods.*|NewMountsOfTheNode.*|AFileSystemThatCannot.*|AFileIsMounted.*|AVolumesMissing.*)$",
 	"walls":     "^Test(TheNodesUsersReach.*|ContainersInherit.*)$",
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",

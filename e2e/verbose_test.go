@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,4 +74,52 @@ func TestTheVerboseStatusHasNamespacesAndTheTimeThatEachStepTook(t *testing.T) {
 			t.Errorf("%v: of an ended container: %+v", options, d)
 		}
 	}
+}
+
+func TestAPodsNamespacesBelongToItsRootAndInspectSaysSo(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	for _, options := range [][]string{nil, {"userns"}, {"userns", "shared-pid"}} {
+		pod := n.runPodOf(n.podConfig("p"+strings.Join(options, ""), options...))
+		out, code := n.pinfold("inspect", pod)
+		var shown struct {
+			Info struct {
+				Namespaces map[string]string
+				Owners     map[string]struct {
+					UID           uint32
+					UserNamespace uint64
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &shown); err != nil || code != 0 {
+			t.Fatalf("inspect: exit code %d: %v", code, err)
+		}
+		if len(shown.Info.Owners) != len(shown.Info.Namespaces) || len(shown.Info.Owners) < 3 {
+			t.Errorf("%v: namespaces %v, owners %v", options, shown.Info.Namespaces, shown.Info.Owners)
+		}
+		node := inodeNumber(t, "/proc/self/ns/user")
+		for kind, path := range shown.Info.Namespaces {
+			owner := shown.Info.Owners[kind]
+			want, inside := uint32(0), node
+			if slices.Contains(options, "userns") {
+				want = usernsBase
+				if kind != "user" {
+					inside = inodeNumber(t, shown.Info.Namespaces["user"])
+				}
+			}
+			if owner.UID != want || owner.UserNamespace != inside {
+				t.Errorf("%v: %s at %s belongs to user %d and user namespace %d, want %d and %d", options, kind, path, owner.UID, owner.UserNamespace, want, inside)
+			}
+		}
+		n.endPod(pod)
+	}
+}
+
+func inodeNumber(t *testing.T, path string) uint64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
 }

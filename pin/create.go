@@ -13,6 +13,9 @@ import (
 // A Set is what Create made; kinds that were not asked for are nil.
 type Set struct {
 	User, Net, IPC, UTS *Namespace
+	// OwnerErr says why User belongs to the caller's user and not to the one that the mappings make root; nil if it
+	// belongs to that one.
+	OwnerErr error
 }
 
 // Close closes all namespaces of the set. It may be repeated, and always
@@ -28,7 +31,10 @@ func (s *Set) Close() error {
 // Create makes new namespaces of the given kinds (User, Net, IPC, UTS).
 //
 // With mappings, a user namespace with these mappings is always among them and
-// owns the others. Without (nil), the others belong to the caller's user
+// owns the others. It belongs to the host's user and group that are ID 0 in it,
+// so that its budgets (the limits of each user, as that of inotify instances)
+// are not the caller's; where this cannot be, to the caller's, see
+// [Set.OwnerErr]. Without mappings (nil), the others belong to the caller's user
 // namespace, and kinds must not contain User.
 //
 // No process is left in the namespaces; they live as long as their descriptors
@@ -92,15 +98,62 @@ func checkKinds(kinds Kind) error {
 	return nil
 }
 
+// create falls back on a user namespace of the caller's own user where the rights for another one are missing, such
+// as CAP_SYS_PTRACE, without which the namespaces of another user's child cannot be opened.
 func create(m *Mappings, kinds Kind) (*Set, error) {
+	if m == nil {
+		return createPlain(m, kinds)
+	}
+	set, err := createOwned(m, kinds)
+	if err == nil || !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		return set, err
+	}
+	plain, plainErr := createPlain(m, kinds)
+	if plainErr != nil {
+		return nil, plainErr
+	}
+	plain.OwnerErr = err
+	return plain, nil
+}
+
+func createPlain(m *Mappings, kinds Kind) (*Set, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	child, err := hold(kinds)
 	if err != nil {
 		return nil, explainClone(err, kinds)
 	}
-	set, err := child.collect(m, kinds)
-	if e := child.end(); e != nil {
+	return child.finish(m, kinds)
+}
+
+// createOwned works on a thread that nothing else uses meanwhile, and that ends if it could not be made again what it
+// was.
+func createOwned(m *Mappings, kinds Kind) (*Set, error) {
+	type result struct {
+		set *Set
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		child, restored, err := rootOf(m).hold(kinds)
+		r := result{err: err}
+		if err == nil {
+			r.set, r.err = child.finish(m, kinds)
+		}
+		if restored {
+			runtime.UnlockOSThread()
+		}
+		done <- r
+	}()
+	r := <-done
+	return r.set, r.err
+}
+
+// finish collects the namespaces and ends the child.
+func (h *held) finish(m *Mappings, kinds Kind) (*Set, error) {
+	set, err := h.collect(m, kinds)
+	if e := h.end(); e != nil {
 		err = errors.Join(err, e)
 	}
 	if err != nil {

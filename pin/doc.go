@@ -18,7 +18,10 @@
 // clone3 (the kernel makes the user namespace first when several are asked
 // for). The child it needs for that runs no Go code, is found by no pid that
 // could be reused, and is dead and reaped when Create returns, also when the
-// caller is killed in the middle. [Namespace.Pin] then gives the network
+// caller is killed in the middle. The user namespace belongs to the host's user
+// that is root in it, and so do its budgets ([Namespace.OwnerUID]): the thread
+// that calls clone3 has that user for its effective one meanwhile.
+// [Namespace.Pin] then gives the network
 // namespace a name in the file system. The user namespace needs none: as long
 // as the network namespace lives its owner lives, and [Namespace.Owner]
 // (NS_GET_USERNS of ioctl_ns(2)) brings it back.
@@ -28,6 +31,7 @@
 // A [Namespace] owns one descriptor; exactly one of Close and Disown ends that.
 // All functions and methods may be called from any goroutine at the same time.
 // Creating and pinning need CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID in the
-// caller's user namespace, and /proc. Host IDs are those of the caller's user
+// caller's user namespace, and /proc; without CAP_SYS_PTRACE user namespaces
+// belong to the caller's user ([Set.OwnerErr] says so). Host IDs are those of the caller's user
 // namespace.
 package pin

@@ -13,6 +13,8 @@ type held struct {
 	pid   int // for /proc only, and only through procDir
 	pidfd int
 	proc  int // descriptor of /proc/PID, -1 until procDir
+	// ended is called once, when the child has ended; nil if there is nothing to do then.
+	ended func()
 }
 
 func hold(kinds Kind) (*held, error) {
@@ -118,6 +120,9 @@ func (h *held) end() error {
 		_ = unix.Close(h.pidfd)
 		if h.proc >= 0 {
 			_ = unix.Close(h.proc)
+		}
+		if h.ended != nil {
+			h.ended()
 		}
 	}()
 	// ESRCH: it has ended already.

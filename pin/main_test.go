@@ -31,6 +31,8 @@ var roles = map[string]func(args []string) error{
 	"create-and-pin": roleCreateAndPin,
 	"create-forever": roleCreateForever,
 	"probe":          roleProbe,
+	"take-inotify":   roleTakeInotify,
+	"say-owner":      roleSayOwner,
 }
 
 func TestMain(m *testing.M) {

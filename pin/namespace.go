@@ -79,6 +79,30 @@ func (n *Namespace) Owner() (*Namespace, error) {
 	return owner, nil
 }
 
+// OwnerUID returns the user, by the caller's user namespace, to whom the
+// namespace is charged: the owner of the user namespace, or of the one that
+// another kind of namespace belongs to.
+func (n *Namespace) OwnerUID() (uint32, error) {
+	if n.kind != User {
+		owner, err := n.Owner()
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = owner.Close() }()
+		return owner.OwnerUID()
+	}
+	var uid uint32
+	err := n.WithFD(func(fd int) error {
+		var err error
+		uid, err = unix.IoctlGetUint32(fd, unix.NS_GET_OWNER_UID)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("owner of %s: NS_GET_OWNER_UID: %w", n, err)
+	}
+	return uid, nil
+}
+
 // String gives the kind and the inode number, as in "net:[4026532008]".
 func (n *Namespace) String() string { return fmt.Sprintf("%s:[%d]", n.kind, n.ino) }
 

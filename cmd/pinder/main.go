@@ -5,7 +5,7 @@
 //	pinder init                     process 1 of a pod with a shared PID namespace
 //	pinder version
 //
-// "pinder supervise" and "--inherit" are for pinder itself.
+// "pinder supervise", "pinder limited" and "--inherit" are for pinder itself.
 package main
 
 import (
@@ -40,6 +40,10 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == pinder.Limited {
+		fmt.Fprintln(os.Stderr, "pinder:", pinder.RunLimited(os.Args[2:]))
+		os.Exit(exitFailure)
+	}
 	o, err := parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pinder:", err)

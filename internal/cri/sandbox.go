@@ -61,11 +61,13 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandbox
 
 // sandboxInfo is the verbose part: what an operator needs to look into a pod.
 func sandboxInfo(n *pod.Node, rec *pod.SandboxRecord) (map[string]string, error) {
+	pins := n.NamespacePins(rec)
 	info := map[string]any{
 		"state":      rec.State,
 		"reason":     rec.Reason,
 		"pid":        rec.Init.PID, // of the pod's PID 1; 0 where each container has its own
-		"namespaces": n.NamespacePins(rec),
+		"namespaces": pins,
+		"owners":     n.NamespaceOwners(pins), // of the namespaces
 		"network":    rec.Network,
 		"timeline":   rec.Timeline,
 		"inFlight":   n.Engine.Flights(rec.ID),

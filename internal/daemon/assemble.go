@@ -146,7 +146,7 @@ func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 		return err
 	}
 	p.node.Host.Features.RecursiveReadOnly = rootfs.RecursiveReadOnly()
-	p.node.UserNamespaces = errors.Join(passable(c.State), probeUserNamespaces(c.Root))
+	p.node.UserNamespaces = errors.Join(passable(c.State), probeUserNamespaces(c.Root, p.node.Log))
 	p.node.Host.Features.UsernsHostNetwork = p.node.UserNamespaces == nil
 	if p.node.UserNamespaces != nil {
 		p.node.Log.Warn("pods cannot have user namespaces here", "reason", p.node.UserNamespaces)
@@ -172,13 +172,17 @@ func passable(path string) error {
 }
 
 // probeUserNamespaces makes a user namespace and an idmapped overlay in it, and says why not.
-func probeUserNamespaces(root string) error {
+func probeUserNamespaces(root string, log *slog.Logger) error {
 	mapping := []pin.IDMap{{ContainerID: 0, HostID: 1 << 20, Length: 1 << 16}}
 	set, err := pin.Create(&pin.Mappings{UIDs: mapping, GIDs: mapping}, pin.User)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
+	if set.OwnerErr != nil {
+		log.Warn("pods' user namespaces belong to the daemon's user: what is limited for each user (inotify instances, namespaces), pods take from it",
+			"error", set.OwnerErr)
+	}
 	features, err := rootfs.Probe(root, set.User)
 	if err != nil {
 		return err

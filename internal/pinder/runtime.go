@@ -107,8 +107,15 @@ func forkRuntime(rt protocol.Runtime, logPath string, output int, c call) (pid, 
 	if rt.SystemdCgroup {
 		argv = append(argv, "--systemd-cgroup")
 	}
+	argv = append(argv, c.args...)
+	binary := rt.Binary
+	if len(rt.Rlimits) > 0 && (c.step == "create" || c.step == "exec") {
+		if binary, argv, err = limitedCommand(rt, argv); err != nil {
+			return 0, 0, err
+		}
+	}
 	pidfd = -1
-	pid, err = syscall.ForkExec(rt.Binary, append(argv, c.args...), &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(binary, argv, &syscall.ProcAttr{
 		Env:   runtimeEnv(),
 		Files: []uintptr{or(c.stdin, nothing), or(c.stdout, output), or(c.stderr, output)},
 		// A group of its own, so that the deadline ends its children with it.

@@ -308,6 +308,9 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *Sandbox, c *Contain
 			return err
 		}
 	}
+	if request.Rlimits, err = s.node.takeRlimits(box.Record(), c.ID); err != nil {
+		return err
+	}
 	created, err := s.node.Pinder.Create(ctx, request)
 	if err != nil {
 		return commandMissing(err)

@@ -32,6 +32,45 @@ func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
 // CgroupParent is the cgroup that a sandbox's containers lie in, in the form of the cgroup driver.
 func (n *Node) CgroupParent(rec *SandboxRecord) string { return n.cgroupParent(rec) }
 
+// NamespaceOwner is to whom a namespace belongs.
+type NamespaceOwner struct {
+	// UID is the user, by the node's IDs, whose budgets the namespace is charged to.
+	UID uint32 `json:"uid"`
+	// UserNamespace is the inode number of the user namespace in which capabilities over it count; for a user
+	// namespace, of its parent.
+	UserNamespace uint64 `json:"userNamespace"`
+}
+
+// NamespaceOwners are the owners of pinned namespaces, by kind. One that is not there any more is left out.
+func (n *Node) NamespaceOwners(pins map[string]string) map[string]NamespaceOwner {
+	owners := map[string]NamespaceOwner{}
+	for kind, path := range pins {
+		if owner, err := namespaceOwner(path); err == nil {
+			owners[kind] = owner
+		}
+	}
+	return owners
+}
+
+func namespaceOwner(path string) (NamespaceOwner, error) {
+	ns, err := pin.Open(path)
+	if err != nil {
+		return NamespaceOwner{}, err
+	}
+	defer ns.Close()
+	uid, err := ns.OwnerUID()
+	if err != nil {
+		return NamespaceOwner{}, err
+	}
+	user, err := ns.Owner()
+	if err != nil {
+		return NamespaceOwner{}, err
+	}
+	defer user.Close()
+	_, inode := user.ID()
+	return NamespaceOwner{UID: uid, UserNamespace: inode}, nil
+}
+
 // Namespaces are the paths by which the namespaces of a container's process can be entered, by kind: the pod's pins,
 // and the process's own entry for those that are not the pod's. Of a container without a process it is nil.
 func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string {

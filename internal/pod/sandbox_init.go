@@ -29,9 +29,14 @@ func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
 	if err != nil {
 		return err
 	}
+	limits, err := s.node.takeRlimits(rec, rec.ID)
+	if err != nil {
+		return err
+	}
 	m := s.node.means(rec)
 	created, err := s.node.Pinder.Create(ctx, supervisor.CreateRequest{
-		ID: rec.ID, Bundle: s.node.Paths.bundle(rec.ID),
+		Rlimits: limits,
+		ID:      rec.ID, Bundle: s.node.Paths.bundle(rec.ID),
 		Runtime: runtime.Path, RuntimeRoot: m.RuntimeRoot,
 		SystemdCgroup: m.SystemdCgroup, Timeout: runtimeTimeout,
 		Stdio: supervisor.Stdio{Owner: rec.hostUser(specs.User{})},

@@ -15,6 +15,16 @@ type Runtime struct {
 	Root          string `json:"root"`
 	SystemdCgroup bool   `json:"systemdCgroup,omitempty"`
 	TimeoutMillis int64  `json:"timeoutMillis,omitempty"`
+	// Rlimits are those of the runtime's own process in a call that makes a process, which that inherits; absent, what
+	// the runtime is told by its configuration counts alone.
+	Rlimits []Rlimit `json:"rlimits,omitempty"`
+}
+
+// Rlimit is a resource limit by the name of an OCI configuration (RLIMIT_…).
+type Rlimit struct {
+	Type string `json:"type"`
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
 }
 
 // Owner is a user of the node: host IDs, also where the process has others in its user namespace.

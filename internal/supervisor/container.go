@@ -32,6 +32,9 @@ type Stdio struct {
 // Owner is a user by the node's IDs.
 type Owner = protocol.Owner
 
+// Rlimit is a resource limit by its name in an OCI configuration.
+type Rlimit = protocol.Rlimit
+
 // CreateRequest describes a container to create.
 type CreateRequest struct {
 	ID            string
@@ -39,7 +42,9 @@ type CreateRequest struct {
 	Runtime       string // absolute path of the OCI runtime
 	RuntimeRoot   string // absolute; the runtime's --root
 	SystemdCgroup bool
-	Stdio         Stdio
+	// Rlimits are given to the runtime's process, for the container's to inherit; nil if the runtime sets them.
+	Rlimits []Rlimit
+	Stdio   Stdio
 	// ExitFile is the absolute path of the exit record that pinder writes, by
 	// rename, before it tells of the exit. See ReadExit.
 	ExitFile string
@@ -60,7 +65,7 @@ type Created struct {
 func (r *CreateRequest) runtime(ctx context.Context) protocol.Runtime {
 	return protocol.Runtime{
 		Binary: r.Runtime, Root: r.RuntimeRoot, SystemdCgroup: r.SystemdCgroup,
-		TimeoutMillis: millis(ctx, r.Timeout),
+		TimeoutMillis: millis(ctx, r.Timeout), Rlimits: r.Rlimits,
 	}
 }
 

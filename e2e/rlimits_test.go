@@ -1,0 +1,18 @@
+package e2e
+
+import "testing"
+
+// The OCI runtime cannot set the limits of a process of another user where the node withholds CAP_SYS_RESOURCE from
+// root; they hold all the same, for the first process and for those of an exec.
+func TestResourceLimitsHoldInEveryKindOfPod(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	eachKindOfPod(t, n, func(pod string, _ bool) {
+		id := n.runContainerOf(pod, sleeper("c"))
+		for _, process := range []string{"1", "self"} {
+			n.says(id, "grep 'Max locked memory' /proc/"+process+"/limits | tr -s ' '", "Max locked memory 8388608 8388608 bytes")
+			n.says(id, "grep -E 'Max (nice|realtime) priority' /proc/"+process+"/limits | tr -s ' '", "Max nice priority 0 0 \nMax realtime priority 0 0")
+		}
+		n.says(id, "diff /proc/1/limits /proc/self/limits && echo same", "same")
+	})
+}

@@ -1,0 +1,39 @@
+package pod
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/pinfold-run/pinfold/internal/supervisor"
+)
+
+// takeRlimits moves the resource limits out of a bundle's configuration where the OCI runtime could not set them, and
+// returns them; pinder gives them to the runtime, and the container inherits them.
+//
+// runc sets the limits of a container from outside of the container's user namespace, which needs CAP_SYS_RESOURCE there
+// (check_prlimit_permission in kernel/sys.c), and the node's root has that only in namespaces that belong to root, or
+// by a capability that some nodes withhold from it. crun sets them from within.
+func (n *Node) takeRlimits(rec *SandboxRecord, id string) ([]supervisor.Rlimit, error) {
+	host, err := n.hostFor(rec)
+	if err != nil {
+		return nil, err
+	}
+	if host.RlimitCeilings == nil || host.Features.JoinedMappings || rec.Mappings() == nil {
+		return nil, nil
+	}
+	config, err := n.bundleSpec(id)
+	if err != nil {
+		return nil, err
+	}
+	var limits []supervisor.Rlimit
+	for _, l := range config.Process.Rlimits {
+		limits = append(limits, supervisor.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
+	}
+	config.Process.Rlimits = nil
+	data, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	return limits, os.WriteFile(filepath.Join(n.Paths.bundle(id), "config.json"), data, 0o600)
+}

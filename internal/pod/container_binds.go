@@ -45,7 +45,7 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 		return err
 	}
 	for i, m := range of {
-		m.Source, m.Options = paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
+		m.Type, m.Source, m.Options = "bind", paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
 	}
 	if data, err = json.Marshal(&config); err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 // allowedMountOptions are those of Mount.mount_options. Others either have a field of their own, and
@@ -81,6 +83,7 @@ func checkMounts(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, mounts
 		}
 		checkMountSource(f, field, m)
 		checkMountMode(f, h, field, m)
+		checkImageMount(f, field, sandbox, m)
 		_, userNS := PodMappings(sandbox)
 		if userNS && m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
 			// Copied into the mount namespace of another user namespace, a shared mount becomes a slave
@@ -109,6 +112,22 @@ func checkMountSource(f *faults, field string, m *runtimeapi.Mount) {
 	}
 	if uids, gids := len(m.GetUidMappings()), len(m.GetGidMappings()); (uids == 0) != (gids == 0) {
 		f.invalid(field+".uidMappings", "%d lines with %d lines of gidMappings: both or none", uids, gids)
+	}
+}
+
+// checkImageMount refuses what is not done for an image: its owners are mapped as the pod's own, and the node never
+// sees what is mounted in it.
+func checkImageMount(f *faults, field string, sandbox *runtimeapi.PodSandboxConfig, m *runtimeapi.Mount) {
+	if m.GetImage() == nil {
+		return
+	}
+	if m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
+		f.invalid(field+".propagation", "%s with an image, %q", m.GetPropagation(), m.GetImage().GetImage())
+	}
+	uids, gids := m.GetUidMappings(), m.GetGidMappings()
+	maps, own := PodMappings(sandbox)
+	if len(uids)+len(gids) > 0 && (!own || !sameMappings(maps, pin.Mappings{UIDs: IDMaps(uids), GIDs: IDMaps(gids)})) {
+		f.invalid(field+".uidMappings", "%v %v with an image, %q, differ from the pod's", uids, gids, m.GetImage().GetImage())
 	}
 }
 

@@ -40,6 +40,8 @@ func TestAContainerConfigurationIsRefusedByFieldAndValue(t *testing.T) {
 		{mount(`"container_path": "/a", "image": {}`), "mounts[0].image.image", `""`},
 		{mount(`"container_path": "/a", "image": {"image": "i"}`), "mounts[0].readonly", `"i"`},
 		{mount(`"container_path": "/a", "readonly": true, "image": {"image": "i"}, "image_sub_path": "s/../.."`), "mounts[0].image_sub_path", `"s/../.."`},
+		{mount(`"container_path": "/a", "readonly": true, "image": {"image": "i"}, "propagation": "PROPAGATION_BIDIRECTIONAL"`), "mounts[0].propagation", `"i"`},
+		{mount(`"container_path": "/a", "readonly": true, "image": {"image": "i"}, "uidMappings": [{"length": 1}], "gidMappings": [{"length": 1}]`), "mounts[0].uidMappings", `"i"`},
 		{mount(`"container_path": "/a", "host_path": "/v", "propagation": 9`), "mounts[0].propagation", "9"},
 		{mount(`"container_path": "/a", "host_path": "/v", "mount_options": ["noexec", "dev"]`), "mounts[0].mount_options", `"dev"`},
 		{mount(`"container_path": "/a", "host_path": "/v", "mount_options": ["rshared"]`), "mounts[0].mount_options", `"rshared"`},

@@ -22,7 +22,7 @@ const runtimeVariable = "PINFOLD_OCI_RUNTIME"
 var alsoWithCrun = map[string]string{
 	"life cycles": "^Test(Scenarios|AContainersStopSignalIs.*|AStop.*|SeveralRuntimeHandlers.*|PodsOfAHandlerThatIsGone.*|APodThatHasLost.*)$",
 	"sessions":    "^Test(ExecPassesStreams.*|ExecWithATerminal.*|EveryAttacher.*|ExecSyncEndsAll.*)$",
-	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*)$",
+	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*|NoStandardStreamOfARuntimes.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
 		"AContainerIsFencedIn.*|PinfoldRunConfines.*|APodsNamespaces.*|ResourceLimitsHold.*|ASeccompProfile.*|TheUserFilesOf.*|AnImageWhoseUserFiles.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
 	"mounts":    "^Test(DeviceNodesThat.*|WhatIsMountedReadOnly.*|OtherRestrictions.*|TheProgramOfAPods.*|NewMountsOfTheNode.*|AFileSystemThatCannot.*|AFileIsMounted.*|AVolumesMissing.*)$",

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -209,10 +210,7 @@ func TestNoDescriptorOfAContainerIsTheNodes(t *testing.T) {
 // ownDescriptors checks all processes of a container, or of a pod's own.
 func (n *node) ownDescriptors(id string) {
 	n.t.Helper()
-	nodes := map[uint64]string{}
-	for _, path := range []string{"/", "/dev", "/dev/pts", "/proc", "/sys", "/run", "/tmp", n.dir} {
-		nodes[inodeOf(n.t, path).dev] = path
-	}
+	nodes := nodesDevices(n.t, n)
 	for pid, cmdline := range processesOf(id) {
 		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, link := range links {
@@ -227,6 +225,62 @@ func (n *node) ownDescriptors(id string) {
 			}
 		}
 	}
+}
+
+// TestNoStandardStreamOfARuntimesCallIsTheNodes has a runtime tell of its own streams at each call, whatever it is asked.
+func TestNoStandardStreamOfARuntimesCallIsTheNodes(t *testing.T) {
+	t.Parallel()
+	nullIsAsBefore(t)
+	n := newNode(t)
+	telling, calls := n.path("telling"), n.path("calls")
+	n.write("telling", fmt.Sprintf("#!/bin/sh\nall=$(stat -L -c \"%%d %%F $*\" /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2)\necho \"$all\" >>%s\nexec %s \"$@\"\n", calls, binaries.runtime))
+	n.check(os.Chmod(telling, 0o755))
+	n.flags = []string{"--runtime", "other=" + telling, "--default-runtime", "other"}
+	n.launch()
+	n.loadImage()
+	for _, options := range [][]string{nil, {"userns", "shared-pid"}} {
+		pod := n.runPodOf(n.podConfig("p"+strings.Join(options, ""), options...))
+		for _, tty := range []bool{false, true} {
+			config := sleeper(fmt.Sprint("c-", tty))
+			config.Tty = tty
+			c := n.runContainerOf(pod, config)
+			n.says(c, "echo $?", "0")
+			_, err := n.runtime.UpdateContainerResources(n.ctx(), &runtimeapi.UpdateContainerResourcesRequest{
+				ContainerId: c, Linux: &runtimeapi.LinuxContainerResources{CpuShares: 512},
+			})
+			n.check(err)
+			_, err = n.runtime.StopContainer(n.ctx(), &runtimeapi.StopContainerRequest{ContainerId: c})
+			n.check(err)
+		}
+	}
+	n.check(n.removeAll())
+	n.check(os.RemoveAll(n.path("state/runtime/other"))) // a runtime's own directory outlives its containers
+	data, err := os.ReadFile(calls)
+	n.check(err)
+	for _, call := range []string{"features", " create ", " start ", " exec ", " update ", " delete "} {
+		if !strings.Contains(string(data), call) {
+			t.Errorf("there was no call%s", call)
+		}
+	}
+	nodes := nodesDevices(t, n)
+	for line := range strings.Lines(string(data)) {
+		dev, what, _ := strings.Cut(line, " ")
+		number, err := strconv.ParseUint(dev, 10, 64)
+		n.check(err)
+		if of, ok := nodes[number]; ok {
+			t.Errorf("a stream is of the node's %s: %s", of, what)
+		}
+	}
+}
+
+// nodesDevices are the file systems of the node by their device numbers.
+func nodesDevices(t *testing.T, n *node) map[uint64]string {
+	t.Helper()
+	nodes := map[uint64]string{}
+	for _, path := range []string{"/", "/dev", "/dev/pts", "/proc", "/sys", "/run", "/tmp", n.dir} {
+		nodes[inodeOf(t, path).dev] = path
+	}
+	return nodes
 }
 
 // TestStandardInputThatIsNotWantedIsAtItsEnd holds for containers and commands.

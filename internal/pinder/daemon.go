@@ -153,6 +153,8 @@ func (s *supervisor) upgrade(r protocol.Upgrade) error {
 		return protocol.Errorf(protocol.CodeInternal, "upgrade: reaper: %v", err)
 	}
 	logf("reaper is upgraded; supervisor follows")
+	syscall.ForkLock.Lock() // as in become
+	defer syscall.ForkLock.Unlock()
 	for _, fd := range []int{fdLink, fdListen, fdLock} {
 		if err := keepOnExec(fd, true); err != nil {
 			return protocol.Errorf(protocol.CodeInternal, "upgrade: %v", err)

@@ -66,11 +66,12 @@ func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string
 			return "", err
 		}
 	}
-	output, err := outputFile()
+	output, err := unix.MemfdCreate("runtime-output", unix.MFD_CLOEXEC)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("memfd_create: %w", err)
 	}
 	defer func() { _ = unix.Close(output) }()
+	defer keepBounded(output)()
 	pid, pidfd, err := forkRuntime(rt, logPath, output, c)
 	if err != nil {
 		return "", err
@@ -184,22 +185,39 @@ func waitDeadline(pid, pidfd int, deadline time.Time) (waitStatus, error) {
 // maxPrinted is how much of what a runtime prints is kept, and how much of the end of its log is read, in bytes.
 const maxPrinted = 64 << 10
 
-// outputFile is a file in memory that has maxPrinted bytes and can have no more, whatever is written to it: writes
-// beyond are refused (fcntl(2), F_SEAL_GROW).
-func outputFile() (int, error) {
-	fd, err := unix.MemfdCreate("runtime-output", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return -1, fmt.Errorf("memfd_create: %w", err)
+// boundInterval is how often what a runtime has printed is looked at.
+const boundInterval = 100 * time.Millisecond
+
+// keepBounded gives the memory back that a runtime's output takes beyond maxPrinted, until it is stopped. Nothing is
+// refused: the file's size goes on, only its pages are gone (fallocate(2), FALLOC_FL_PUNCH_HOLE). A pipe would bind
+// the runtime to this process, and a sealed file cannot be opened anew, which scripts do by /dev/stderr.
+func keepBounded(fd int) (stop func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(boundInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				punch(fd)
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-stopped
 	}
-	err = unix.Ftruncate(fd, maxPrinted)
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+}
+
+// punch frees all but the first maxPrinted bytes, if there is much more.
+func punch(fd int) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Blocks*512 > 2*maxPrinted {
+		_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, maxPrinted, st.Size-maxPrinted)
 	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return -1, fmt.Errorf("a file for the runtime's output: %w", err)
-	}
-	return fd, nil
 }
 
 func readOutput(fd int) string {
@@ -208,7 +226,7 @@ func readOutput(fd int) string {
 	if err != nil || n <= 0 {
 		return ""
 	}
-	return strings.TrimRight(string(b[:n]), "\x00")
+	return string(b[:n])
 }
 
 // readEnd returns the end of a file, at most maxPrinted bytes.

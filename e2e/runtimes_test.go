@@ -26,7 +26,7 @@ var alsoWithCrun = map[string]string{
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
 		"AContainerIsFencedIn.*|PinfoldRunConfines.*|APodsNamespaces.*|ResourceLimitsHold.*|ASeccompProfile.*|TheUserFilesOf.*|AnImageWhoseUserFiles.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
 	"mounts":    "^Test(DeviceNodesThat.*|WhatIsMountedReadOnly.*|OtherRestrictions.*|TheProgramOfAPods.*|NewMountsOfTheNode.*|AFileSystemThatCannot.*|AFileIsMounted.*|AVolumesMissing.*)$",
-	"walls":     "^Test(TheNodesUsersReach.*|ContainersInherit.*)$",
+	"walls":     "^Test(TheNodesUsersReach.*|ContainersInherit.*|WhateverAContainerMade.*)$",
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",
 }
 

@@ -5,15 +5,17 @@ package cgroup
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // Hierarchies are the cgroup mounts of a host (cgroups(7)).
@@ -98,32 +100,25 @@ func (h *Hierarchies) Remove(rel string) error {
 	return errors.Join(failed...)
 }
 
-// removeTree removes dir bottom-up. rmdir of a group takes its control files along.
+// removeTree removes dir bottom-up. rmdir of a group takes its control files along. A container that may write to its
+// groups makes them of any depth.
 func removeTree(dir string) error {
-	var dirs []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return ignoreMissing(err)
-		}
-		dirs = append(dirs, path)
-		return nil
-	})
-	if err != nil {
+	err := (&tree.Walk{
+		Visit: func(*tree.Entry) error { return nil },
+		Left: func(e *tree.Entry) error {
+			if err := e.Remove(); err != nil && !errors.Is(err, unix.ENOENT) {
+				return e.Wrap(err)
+			}
+			return nil
+		},
+	}).Run(context.Background(), dir)
+	if err == nil {
+		err = unix.Rmdir(dir)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("cgroup: remove %s: %w", dir, err)
 	}
-	for _, d := range slices.Backward(dirs) {
-		if err := unix.Rmdir(d); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("cgroup: remove %s: %w", d, err)
-		}
-	}
 	return nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // Controls reports whether a controller can limit groups on this host.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -64,7 +65,7 @@ func ToStatus(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	text, code := err.Error(), codes.OK
+	text, code := short(err.Error()), codes.OK
 	for _, n := range names {
 		if errors.Is(err, n.class) {
 			text, code = n.name.Error()+": "+text, n.code
@@ -75,6 +76,18 @@ func ToStatus(err error) error {
 		code = codeOf(err)
 	}
 	return status.Error(code, text)
+}
+
+// maxText bounds an error's text, in bytes: it may carry names that containers, images and clients made.
+const maxText = 4 << 10
+
+// short takes the middle out of a text that is too long: the step stands at the beginning, the cause at the end.
+func short(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return fmt.Sprintf("%s … (%d bytes left out) … %s", strings.ToValidUTF8(text[:maxText/2], ""), len(text)-maxText,
+		strings.ToValidUTF8(text[len(text)-maxText/2:], ""))
 }
 
 func codeOf(err error) codes.Code {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -49,6 +50,14 @@ func TestEveryClassOfErrorHasItsCode(t *testing.T) {
 	}
 	if ToStatus(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+func TestAnErrorsTextIsBoundedAndKeepsStepAndCause(t *testing.T) {
+	err := fmt.Errorf("RemoveContainer: rootfs: %s: %w", strings.Repeat("ä/", 1<<20), syscall.ENOSPC)
+	got := status.Convert(ToStatus(err)).Message()
+	if len(got) > maxText+100 || !strings.HasPrefix(got, "RemoveContainer: rootfs: ") || !strings.HasSuffix(got, syscall.ENOSPC.Error()) {
+		t.Errorf("%d bytes: %s", len(got), got)
 	}
 }
 

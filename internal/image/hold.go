@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 func notFound(ref string) error {
@@ -130,7 +131,7 @@ func (s *Store) dropLayer(chain string) error {
 	if err != nil {
 		return fmt.Errorf("delete layer %s: %w", chain, err)
 	}
-	return os.RemoveAll(gone)
+	return tree.Remove(context.Background(), gone)
 }
 
 // olderThan is true of everything for age 0, whatever the clock did.

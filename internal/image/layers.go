@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // layers is the directory of unpacked layers.
@@ -108,7 +111,7 @@ func (l *layers) remember(chain string, info layerInfo) {
 func (l *layers) condemn(chain string) (string, error) {
 	doomed := filepath.Join(l.dir, tempPrefix+"gone-"+fileName(chain))
 	// A condemned layer that could not be deleted may still be there.
-	if err := os.RemoveAll(doomed); err != nil {
+	if err := tree.Remove(context.Background(), doomed); err != nil {
 		return "", err
 	}
 	err := os.Rename(l.path(chain), doomed)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	_ "crypto/sha512" // go-digest knows the algorithms that are linked
 	"encoding/json"
 	"errors"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // recordSchema is the version written. A reader refuses a greater one.
@@ -199,7 +202,7 @@ func removeTemporary(dir string) error {
 	var errs []error
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tempPrefix) {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			errs = append(errs, tree.Remove(context.Background(), filepath.Join(dir, e.Name())))
 		}
 	}
 	return errors.Join(errs...)

@@ -17,6 +17,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // layerSource is one layer to unpack.
@@ -37,7 +39,7 @@ func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSo
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("unpack layer %s: %w", src.diffID, err), os.RemoveAll(temp))
+			err = errors.Join(fmt.Errorf("unpack layer %s: %w", src.diffID, err), tree.Remove(context.WithoutCancel(ctx), temp))
 		}
 	}()
 	tree := filepath.Join(temp, "fs")

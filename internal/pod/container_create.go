@@ -18,6 +18,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -262,11 +263,11 @@ func (o optionalNS) orNil() rootfs.UserNS {
 	return o.ns
 }
 
-func (s *Containers) unmountRoot(_ context.Context, box *Sandbox, c *Container) error {
+func (s *Containers) unmountRoot(ctx context.Context, box *Sandbox, c *Container) error {
 	if err := s.node.Mounts.Unmount(c.ID); err != nil {
 		return err
 	}
-	return os.RemoveAll(s.node.Paths.layer(box.ID, c.ID))
+	return tree.Remove(ctx, s.node.Paths.layer(box.ID, c.ID))
 }
 
 func (s *Containers) writeBundle(_ context.Context, box *Sandbox, c *Container) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // Recovery brings the book in line with records, supervisor and kernel when the daemon starts. It
@@ -56,7 +56,7 @@ func (r *Recovery) loadSandbox(id string) {
 	if errors.Is(err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
 		// Its record was deleted, the directory not yet; or made, and the record not yet. Names of it
 		// elsewhere, if any, are found by Reconcile.
-		if err := os.RemoveAll(r.Node.Paths.sandbox(id)); err != nil {
+		if err := tree.Remove(context.Background(), r.Node.Paths.sandbox(id)); err != nil {
 			r.Node.Log.Error("remains of a pod not removed", "sandbox", id, "error", err)
 		}
 		return

@@ -17,6 +17,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
+	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -152,7 +153,7 @@ func (s *Sandboxes) intend(_ context.Context, box *Sandbox) error {
 	return nil
 }
 
-func (s *Sandboxes) forget(_ context.Context, box *Sandbox) error {
+func (s *Sandboxes) forget(ctx context.Context, box *Sandbox) error {
 	if box.durable != nil {
 		_ = box.durable()
 		box.durable = nil
@@ -166,7 +167,7 @@ func (s *Sandboxes) forget(_ context.Context, box *Sandbox) error {
 	if err := s.node.Records.Delete(sandboxKey(box.ID)); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(s.node.Paths.sandbox(box.ID)); err != nil {
+	if err := tree.Remove(ctx, s.node.Paths.sandbox(box.ID)); err != nil {
 		return err
 	}
 	s.book.dropSandbox(box.ID)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -147,7 +148,7 @@ func (r *Recovery) erase(ctx context.Context, id string) error {
 			r.Sandboxes.removeCgroup(box)
 			return r.Sandboxes.unpin(ctx, box)
 		},
-		func(_ context.Context, id string) error { return os.RemoveAll(r.Node.Paths.sandbox(id)) },
+		func(ctx context.Context, id string) error { return tree.Remove(ctx, r.Node.Paths.sandbox(id)) },
 	} {
 		if err := step(ctx, id); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package selinux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // attribute is where a file system keeps a file's label (selinux(8)). Root may set it without SELinux too.
@@ -46,60 +49,29 @@ func Relabel(path, label string) error {
 	if err := MayRelabel(path); err != nil {
 		return err
 	}
-	top, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
 		return fmt.Errorf("SELinux label of %s: %w", path, err)
 	}
-	return relabel(os.NewFile(uintptr(top), path), label)
-}
-
-// relabel closes the file, which is open with O_PATH.
-func relabel(file *os.File, label string) error {
-	defer func() { _ = file.Close() }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return fmt.Errorf("SELinux label of %s: %w", file.Name(), err)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if err := relabelBelow(file, label); err != nil {
-			return err
+	top := os.NewFile(uintptr(fd), path)
+	defer func() { _ = top.Close() }()
+	err = (&tree.Walk{Mounts: true, Visit: func(e *tree.Entry) error {
+		file, err := e.Handle()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
 		}
-	}
-	return set(file, label)
-}
-
-func relabelBelow(parent *os.File, label string) error {
-	names, err := list(parent)
-	if err != nil {
-		return fmt.Errorf("SELinux label of %s: %w", parent.Name(), err)
-	}
-	for _, name := range names {
-		fd, err := unix.Openat(int(parent.Fd()), name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		path := filepath.Join(parent.Name(), name)
 		if err != nil {
-			return fmt.Errorf("SELinux label of %s: %w", path, err)
+			return e.Wrap(err)
 		}
-		if err := relabel(os.NewFile(uintptr(fd), path), label); err != nil {
-			return err
-		}
+		defer func() { _ = file.Close() }()
+		return set(file, label)
+	}}).RunIn(context.Background(), top)
+	if err != nil && !errors.Is(err, unix.ENOTDIR) { // one file
+		return fmt.Errorf("SELinux label: %w", err)
 	}
-	return nil
-}
-
-// list reads the whole directory, so that only one descriptor per level is open while what is below is labelled.
-func list(dir *os.File) ([]string, error) {
-	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	open := os.NewFile(uintptr(fd), dir.Name())
-	defer func() { _ = open.Close() }()
-	return open.Readdirnames(-1)
+	return set(top, label)
 }
 
 // SetLabel gives a label to one file; links are not followed.

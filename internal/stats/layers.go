@@ -2,13 +2,12 @@ package stats
 
 import (
 	"context"
-	"io/fs"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // Layer is what a writable layer takes, and the file system it is on, as seen at one moment.
@@ -195,11 +194,6 @@ func (l *layers) look(ctx context.Context, one *layer) {
 // measure walks through a directory without ever leaving it, whatever its links say and whatever the
 // container does to it meanwhile. nil if it is not there or ctx ended.
 func measure(ctx context.Context, dir string) *Layer {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil
-	}
-	defer root.Close()
 	var file unix.Statfs_t
 	if err := unix.Statfs(dir, &file); err != nil {
 		return nil
@@ -209,29 +203,26 @@ func measure(ctx context.Context, dir string) *Layer {
 		FreeInodes: file.Ffree, TotalInodes: file.Files,
 	}
 	linked := map[uint64]bool{}
-	err = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return nil //nolint:nilerr // removed meanwhile
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil //nolint:nilerr // removed meanwhile
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || st.Nlink > 1 && !d.IsDir() && linked[st.Ino] {
-			return nil
-		}
-		if st.Nlink > 1 && !d.IsDir() {
+	count := func(st *unix.Stat_t) {
+		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if linked[st.Ino] {
+				return
+			}
 			linked[st.Ino] = true
 		}
 		l.Inodes++
 		const blockSize = 512 // of st_blocks, whatever the file system's is: stat(2)
 		l.Bytes += uint64(st.Blocks) * blockSize
+	}
+	var top unix.Stat_t
+	if err := unix.Lstat(dir, &top); err != nil {
 		return nil
-	})
+	}
+	count(&top)
+	err := (&tree.Walk{Visit: func(e *tree.Entry) error {
+		count(&e.Stat)
+		return nil
+	}}).Run(ctx, dir)
 	if err != nil {
 		return nil
 	}

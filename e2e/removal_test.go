@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// shapes are scripts that make what is hard to remove.
+var shapes = map[string]string{
+	"deep":           `echo made`, // see deepen: a shell keeps the path of where it is
+	"wide":           `mkdir /wide; cd /wide; seq 2000 | xargs mkdir; seq 3000 5000 | xargs touch; echo made`,
+	"links":          `ln -s / /root-link; ln -s .. /home/up; mkdir -p /x/y; ln -s /x/y /x/y/self; echo made`,
+	"without rights": `mkdir -p /x/y/z; echo x > /x/y/z/f; chmod 0 /x/y/z/f /x/y/z /x/y /x /; echo made`,
+	// Where the file system, the image or the pod does not let it, there is nothing to remove either.
+	"immutable": `mkdir -p /i/j; echo x > /i/j/f; chattr +i /i/j/f /i/j /i 2>/dev/null; chattr +a /home 2>/dev/null; echo made`,
+}
+
+// deepen makes a chain of directories in a container's root file system, as a program in it could: no path names its end.
+func (n *node) deepen(root string) {
+	n.t.Helper()
+	at, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for level := 0; level < 24_000 && err == nil; level++ {
+		if err = unix.Mkdirat(at, "d", 0o755); err == nil {
+			var next int
+			if next, err = unix.Openat(at, "d", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+				n.check(unix.Close(at))
+				at = next
+			}
+		}
+	}
+	n.check(err)
+	n.check(unix.Close(at))
+}
+
+func TestWhateverAContainerMadeIsRemovedWithIt(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	for _, options := range [][]string{nil, {"userns"}} {
+		config := n.podConfig("p"+strings.Join(options, ""), options...)
+		config.Linux.SecurityContext.Privileged = true
+		pod := n.runPodOf(config)
+		for name, script := range shapes {
+			c := sleeper(strings.ReplaceAll(name, " ", "-"))
+			securityContext(c).Privileged = len(options) == 0
+			id := n.runContainerOf(pod, c)
+			n.says(id, script, "made")
+			if name == "deep" {
+				n.deepen(n.path("state/mnt", id, "rootfs"))
+			}
+			if _, err := n.runtime.ContainerStats(n.ctx(), &runtimeapi.ContainerStatsRequest{ContainerId: id}); err != nil {
+				t.Errorf("%s: statistics: %v", name, err)
+			}
+			if _, err := n.runtime.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+				text := messageOf(err)
+				t.Errorf("%s, %v: %d bytes of error: %.300s", name, options, len(text), text)
+			}
+			if left, _ := filepath.Glob(n.path("root/pods", pod, "layers", id)); len(left) > 0 {
+				t.Errorf("%s, %v: left %v", name, options, left)
+			}
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // Checkpoint writes the state of a running container, which goes on, to an archive at location, an absolute
@@ -56,18 +57,18 @@ func (s *Containers) checkpoint(ctx context.Context, c *Container, location stri
 	// Beside the writable layer: what a killed daemon leaves goes with that.
 	dir := filepath.Join(s.node.Paths.layer(box.ID, c.ID), "checkpoint")
 	images := filepath.Join(dir, "checkpoint")
-	remove := func(context.Context) error { return os.RemoveAll(dir) }
+	remove := func(ctx context.Context) error { return tree.Remove(ctx, dir) }
 	return s.node.Engine.Run(ctx, steps.Operation{
 		Name:   "CheckpointContainer",
 		Object: containerObject(c.Record()),
 		Steps: []steps.Step{
-			{Name: "directory", Undo: remove, Do: func(context.Context) error {
-				return errors.Join(os.RemoveAll(dir), os.MkdirAll(images, 0o700))
+			{Name: "directory", Undo: remove, Do: func(ctx context.Context) error {
+				return errors.Join(tree.Remove(ctx, dir), os.MkdirAll(images, 0o700))
 			}},
 			{Name: "runtime checkpoint", Do: func(ctx context.Context) error {
 				return s.node.Pinder.Checkpoint(ctx, supervisor.CheckpointRequest{ID: c.ID, ImageDir: images, WorkDir: dir, Timeout: timeout})
 			}},
-			{Name: "description", Do: func(context.Context) error { return s.describe(box, c, dir) }},
+			{Name: "description", Do: func(ctx context.Context) error { return s.describe(ctx, box, c, dir) }},
 			{Name: "archive", Do: func(context.Context) error { return archiveDir(dir, location) }},
 			{Name: "clean-up", Do: remove},
 		},
@@ -76,7 +77,7 @@ func (s *Containers) checkpoint(ctx context.Context, c *Container, location stri
 
 // describe adds to a checkpoint what is to be known of its container besides its processes. Names and form are
 // those that tools for checkpoint archives read.
-func (s *Containers) describe(box *Sandbox, c *Container, dir string) error {
+func (s *Containers) describe(ctx context.Context, box *Sandbox, c *Container, dir string) error {
 	rec := c.Record()
 	config, err := json.Marshal(map[string]any{
 		"id": rec.ID, "name": rec.Config.GetMetadata().GetName(),
@@ -89,7 +90,7 @@ func (s *Containers) describe(box *Sandbox, c *Container, dir string) error {
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "config.dump"), config, 0o600),
 		os.WriteFile(filepath.Join(dir, "spec.dump"), s.node.Bundle(rec.ID), 0o600),
-		archiveLayer(s.node.Paths.Upper(box.ID, rec.ID), filepath.Join(dir, "rootfs-diff.tar")),
+		archiveLayer(ctx, s.node.Paths.Upper(box.ID, rec.ID), filepath.Join(dir, "rootfs-diff.tar")),
 	)
 }
 

@@ -2,13 +2,20 @@ package pod
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
+	"strings"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // Whiteouts in the form of image layers (OCI image-spec, layer.md).
@@ -18,85 +25,153 @@ const (
 	opaqueXattr    = "trusted.overlay.opaque"
 )
 
-// archiveLayer writes a writable layer as an image's layer: what an overlay keeps as device 0/0 and extended
-// attributes becomes whiteouts. Owners are those on the node's disk. Sockets are left out.
-func archiveLayer(upper, location string) error {
+// layerArchive is a writable layer being written as an image's layer: what an overlay keeps as device 0/0 and extended
+// attributes becomes whiteouts. Owners are those on the node's disk. Sockets are left out. The container goes on and
+// may exchange anything meanwhile, so files are only ever reached through the walk.
+type layerArchive struct {
+	*tar.Writer
+	// first is, for a file with several names, the one that it was archived by.
+	first map[[2]uint64]string
+}
+
+// maxLinked bounds the memory for names of files that have several. Beyond it each is archived as a file of its own.
+const maxLinked = 100_000
+
+func archiveLayer(ctx context.Context, upper, location string) error {
 	return writeArchive(location, func(t *tar.Writer) error {
-		return filepath.WalkDir(upper, func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) && path != upper {
-				return nil // the container goes on and has removed it
+		archive := &layerArchive{t, map[[2]uint64]string{}}
+		return (&tree.Walk{Visit: func(e *tree.Entry) error {
+			if err := archive.add(e); err != nil && !errors.Is(err, fs.ErrNotExist) { // removed or exchanged meanwhile
+				return e.Wrap(err)
 			}
-			if err != nil || path == upper {
-				return err
-			}
-			return addEntry(t, upper, path, d)
-		})
+			return nil
+		}}).Run(ctx, upper)
 	})
 }
 
-func addEntry(t *tar.Writer, upper, path string, d fs.DirEntry) error {
-	info, err := d.Info()
-	if errors.Is(err, fs.ErrNotExist) {
+func (a *layerArchive) add(e *tree.Entry) error {
+	name := e.Path()
+	if len(name) >= unix.PathMax {
+		return fmt.Errorf("its path is longer than any program can name it by (%d bytes): %w", unix.PathMax, errdefs.ErrFailedPrecondition)
+	}
+	header := headerOf(name, &e.Stat)
+	switch e.Stat.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return a.addFile(e, header)
+	case unix.S_IFDIR:
+		return a.addDirectory(e, header)
+	case unix.S_IFSOCK:
+		return nil
+	case unix.S_IFCHR:
+		if e.Stat.Rdev == 0 {
+			return a.WriteHeader(marker(path.Join(path.Dir(name), whiteoutPrefix+e.Name)))
+		}
+	case unix.S_IFLNK:
+		var err error
+		if header.Linkname, err = e.Readlink(); err != nil {
+			return err
+		}
+	}
+	return a.WriteHeader(header)
+}
+
+// headerOf has names as numbers: those of the node are not the container's.
+func headerOf(name string, st *unix.Stat_t) *tar.Header {
+	header := &tar.Header{
+		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
+	}
+	device := func() { header.Devmajor, header.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)) }
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		header.Typeflag = tar.TypeReg
+	case unix.S_IFDIR:
+		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+	case unix.S_IFLNK:
+		header.Typeflag = tar.TypeSymlink
+	case unix.S_IFIFO:
+		header.Typeflag = tar.TypeFifo
+	case unix.S_IFCHR:
+		header.Typeflag = tar.TypeChar
+		device()
+	case unix.S_IFBLK:
+		header.Typeflag = tar.TypeBlock
+		device()
+	}
+	return header
+}
+
+func (a *layerArchive) addDirectory(e *tree.Entry, header *tar.Header) error {
+	dir, err := e.Handle()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	header.PAXRecords = attributesOf(dir)
+	if err := a.WriteHeader(header); err != nil || !opaque(dir) {
+		return err
+	}
+	return a.WriteHeader(marker(header.Name + opaqueMarker))
+}
+
+// addFile writes as much of a file as its header says, padded if the container has cut it meanwhile.
+func (a *layerArchive) addFile(e *tree.Entry, header *tar.Header) error {
+	self := [2]uint64{uint64(e.Stat.Dev), e.Stat.Ino} //nolint:unconvert // the type differs between architectures
+	if first := a.first[self]; first != "" {
+		header.Typeflag, header.Linkname = tar.TypeLink, first
+		return a.WriteHeader(header)
+	}
+	file, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	header.Size = info.Size()
+	header.PAXRecords = attributesOf(file)
+	if err := a.WriteHeader(header); err != nil {
+		return err
+	}
+	if e.Stat.Nlink > 1 && len(a.first) < maxLinked {
+		a.first[self] = header.Name
+	}
+	_, err = io.CopyN(a, io.MultiReader(file, zeros{}), header.Size)
+	return err
+}
+
+// attributesOf are the extended attributes that belong to the container: a program's capabilities and those of users.
+// The form is that of image layers.
+func attributesOf(file *os.File) map[string]string {
+	at := fmt.Sprintf("/proc/self/fd/%d", file.Fd()) // also of what is open with O_PATH
+	list := make([]byte, 64<<10)                     // XATTR_LIST_MAX
+	n, err := unix.Listxattr(at, list)
+	if err != nil {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	name, err := filepath.Rel(upper, path)
-	if err != nil || info.Mode()&fs.ModeSocket != 0 {
-		return err
-	}
-	var link string
-	if info.Mode()&fs.ModeSymlink != 0 {
-		if link, err = os.Readlink(path); err != nil {
-			return err
+	records := map[string]string{}
+	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+	for name := range strings.SplitSeq(string(list[:n]), "\x00") {
+		if name != "security.capability" && !strings.HasPrefix(name, "user.") || strings.Contains(name, "=") {
+			continue
+		}
+		if n, err := unix.Getxattr(at, name, value); err == nil {
+			records["SCHILY.xattr."+name] = string(value[:n])
 		}
 	}
-	header, err := tar.FileInfoHeader(info, link)
-	if err != nil {
-		return err
-	}
-	header.Name = name
-	switch {
-	case info.Mode()&fs.ModeCharDevice != 0 && header.Devmajor == 0 && header.Devminor == 0:
-		return t.WriteHeader(marker(filepath.Join(filepath.Dir(name), whiteoutPrefix+filepath.Base(name))))
-	case info.IsDir():
-		header.Name += "/"
-		if err := t.WriteHeader(header); err != nil || !opaque(path) {
-			return err
-		}
-		return t.WriteHeader(marker(filepath.Join(name, opaqueMarker)))
-	case info.Mode().IsRegular():
-		return addFile(t, header, path)
-	}
-	return t.WriteHeader(header)
+	return records
 }
 
 func marker(name string) *tar.Header {
 	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600}
 }
 
-func opaque(dir string) bool {
+func opaque(dir *os.File) bool {
 	value := make([]byte, 1)
-	n, err := unix.Lgetxattr(dir, opaqueXattr, value)
+	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), opaqueXattr, value)
 	return err == nil && n == 1 && value[0] == 'y'
-}
-
-// addFile writes as much of a file as its header says, padded if the container has cut it meanwhile.
-func addFile(t *tar.Writer, header *tar.Header, path string) error {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if err := t.WriteHeader(header); err != nil {
-		return err
-	}
-	_, err = io.CopyN(t, io.MultiReader(file, zeros{}), header.Size)
-	return err
 }
 
 // zeros reads as zeros without end.

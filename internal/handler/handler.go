@@ -212,7 +212,7 @@ func ask(ctx context.Context, name, path string) Handler {
 	defer cancel()
 	command := exec.CommandContext(ctx, path, "features")
 	command.Stdin = strings.NewReader("") // a pipe: a runtime gets none of the node's files, which it might change
-	command.WaitDelay = time.Second // for children that keep its output
+	command.WaitDelay = time.Second       // for children that keep its output
 	out, err := output(command)
 	if err != nil {
 		h.Problem = fmt.Errorf("%s features: %w%s", path, err, stderr(err))

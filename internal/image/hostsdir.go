@@ -12,9 +12,11 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+
+	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
-// maxHostsFile bounds what is read of a hosts.toml.
+// maxHostsFile bounds what is read of a hosts.toml, and of a file of certificates or keys that it names, in bytes.
 const maxHostsFile = 1 << 20
 
 // CheckRegistryConfigDirs returns what is wrong with the directories that list names, separated by colons as in
@@ -154,7 +156,7 @@ func certificateFiles(dir string) ([]hostConfig, error) {
 }
 
 func checkCA(file string) error {
-	data, err := os.ReadFile(file)
+	data, err := regular.Read(file, maxHostsFile)
 	if err != nil {
 		return err
 	}
@@ -168,7 +170,10 @@ func loadPair(pair [2]string) (tls.Certificate, error) {
 	if pair[1] == "" {
 		pair[1] = pair[0]
 	}
-	cert, err := tls.LoadX509KeyPair(pair[0], pair[1])
+	cert, err := tls.Certificate{}, errors.Join(regular.Check(pair[0]), regular.Check(pair[1]))
+	if err == nil {
+		cert, err = tls.LoadX509KeyPair(pair[0], pair[1])
+	}
 	if err != nil {
 		return cert, fmt.Errorf("certificate %s with key %s: %w", pair[0], pair[1], err)
 	}
@@ -190,7 +195,7 @@ func (c *hostConfig) tlsConfig() (*tls.Config, error) {
 			return nil, fmt.Errorf("the system's certificates: %w", err)
 		}
 		for _, file := range c.caFiles {
-			data, err := os.ReadFile(file)
+			data, err := regular.Read(file, maxHostsFile)
 			if err != nil {
 				return nil, err
 			}

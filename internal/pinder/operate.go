@@ -99,12 +99,6 @@ func (p *process) awaitCreation() error {
 	return nil
 }
 
-// gone says that the process has ended, be it noted already or not.
-func (p *process) gone() bool {
-	h := p.get(kindPidfd)
-	return p.hasExited() || h != nil && pidfdExited(h.fd)
-}
-
 // delete ends a container and all that is known of it. For an unknown one the
 // runtime is asked all the same.
 func (s *supervisor) delete(r protocol.Delete) error {

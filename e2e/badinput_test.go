@@ -163,9 +163,10 @@ func badContainers() []refusal {
 			do: with(func(_ *node, c *runtimeapi.ContainerConfig) { c.Command = []string{"/no/such/command"} }),
 		},
 		{
-			name: "volume source that does not exist", code: codes.NotFound, says: []string{"step volumes", "no-such-dir", "/data"},
+			name: "volume source that is a link to nothing", code: codes.NotFound, says: []string{"volume 0", "no-such-dir", "/data"},
 			do: with(func(n *node, c *runtimeapi.ContainerConfig) {
-				c.Mounts = []*runtimeapi.Mount{{HostPath: n.path("volumes/no-such-dir"), ContainerPath: "/data"}}
+				n.check(os.Symlink("no-such-dir", n.path("volumes/link")))
+				c.Mounts = []*runtimeapi.Mount{{HostPath: n.path("volumes/link"), ContainerPath: "/data"}}
 			}),
 		},
 		{

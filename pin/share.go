@@ -44,6 +44,9 @@ func Share(dir string) (mount uint64, err error) {
 // Unshare takes off what Share made, if it is still the mount at dir and there is nothing in the directory.
 func Unshare(dir string, mount uint64) error {
 	now, err := mountID(dir)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil || now != mount || mount == 0 {
 		return err
 	}
@@ -71,10 +74,22 @@ func mountID(path string) (uint64, error) {
 // what others have mounted on the file. So it is done in a copy of the mount namespace, in which the mounts on the
 // way are taken off until the file is free. Nothing else than the file and what is mounted on it is gone afterwards.
 func unlinkCovered(path string) error {
+	return onThreadThatEnds(func() error { return unlinkInCopy(path) })
+}
+
+// onThreadThatEnds runs fn on a thread that ends with it, and with the thread what fn has changed of it. The first
+// thread of the process never ends, and is what /proc/self shows, so it is not used: while it is kept here, another
+// goroutine runs on another thread.
+func onThreadThatEnds(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and the copy with the thread
-		done <- unlinkInCopy(path)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThreadThatEnds(fn)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- fn() // never unlocked
 	}()
 	return <-done
 }

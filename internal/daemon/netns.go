@@ -13,33 +13,46 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// sharedMount is the file with the ID of the mount that this instance made of the directory of network namespaces.
-func sharedMount(paths pod.Paths) string { return filepath.Join(paths.State, "netns.mount") }
+// sharedMounts is the file with a line for each mount that this instance made of a directory of network namespaces: its
+// ID and the directory, which may have been another in an earlier run.
+func sharedMounts(paths pod.Paths) string { return filepath.Join(paths.State, "netns.mount") }
 
 // shareNetNS makes the directory of network namespaces what the first "ip netns add" would make of it, before
 // anything is pinned in it. Where that is not possible, pins work all the same.
 func shareNetNS(paths pod.Paths, log *slog.Logger) {
 	mount, err := pin.Share(paths.NetNS)
 	if err == nil && mount != 0 {
-		err = os.WriteFile(sharedMount(paths), strconv.AppendUint(nil, mount, 10), 0o600)
+		err = note(sharedMounts(paths), fmt.Sprintf("%d %s\n", mount, paths.NetNS))
 	}
 	if err != nil {
 		log.Warn("the directory of network namespaces is not a shared mount", "error", err)
 	}
 }
 
-// unshareNetNS takes that mount off, if it is this instance's and the directory is empty.
+func note(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
+}
+
+// unshareNetNS takes those mounts off that are still this instance's and have nothing in them.
 func unshareNetNS(paths pod.Paths) error {
-	data, err := os.ReadFile(sharedMount(paths))
+	data, err := os.ReadFile(sharedMounts(paths))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	mount, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
-	if err != nil {
-		return fmt.Errorf("%s: %w", sharedMount(paths), err)
+	var failed []error
+	for line := range strings.Lines(string(data)) {
+		id, dir, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if mount, err := strconv.ParseUint(id, 10, 64); err == nil {
+			failed = append(failed, pin.Unshare(dir, mount))
+		}
 	}
-	return errors.Join(pin.Unshare(paths.NetNS, mount), os.Remove(sharedMount(paths)))
+	return errors.Join(append(failed, os.Remove(sharedMounts(paths)))...)
 }

@@ -41,6 +41,12 @@ func inNetNS(path string, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: Go ends the thread with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// But not the first thread, which /proc/self shows. While it is kept here, another is used.
+			done <- inNetNS(path, fn)
+			runtime.UnlockOSThread()
+			return
+		}
 		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- fmt.Errorf("enter %s: %w", path, err)
 			return

@@ -78,7 +78,7 @@ func (n *Node) netNSToDetach(rec *SandboxRecord) (string, error) {
 	case err != nil:
 		return "", nil //nolint:nilerr // gone with a reboot, or never made
 	}
-	_, own, err := pin.Identify("/proc/self/ns/net")
+	_, own, err := pin.Identify("/proc/thread-self/ns/net")
 	if err != nil || there == own {
 		return "", err
 	}

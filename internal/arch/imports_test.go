@@ -38,7 +38,7 @@ var mayImport = []struct {
 	{"internal/image", []string{"internal/regular", "internal/tree"}, "images are the same for every pod: it knows none"},
 	{"internal/network", []string{"internal/regular", "internal/cgroup"}, "plugins run in groups; it gets a pin as a path"},
 	{"internal/pinder", []string{"internal/protocol", "internal/duration", "internal/logwriter"}, "small, static and replaceable: it links nothing of the daemon"},
-	{"internal/supervisor", []string{"internal/protocol"}, "the daemon's end of the same protocol"},
+	{"internal/supervisor", []string{"internal/protocol", "internal/duration"}, "the daemon's end of the same protocol"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{

@@ -41,6 +41,8 @@ var classes = []struct {
 	{errdefs.ErrUnavailable, codes.Unavailable},
 	{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
 	{syscall.ENOSPC, codes.ResourceExhausted},
+	{syscall.EMFILE, codes.ResourceExhausted},
+	{syscall.ENFILE, codes.ResourceExhausted},
 	{errdefs.ErrDataLoss, codes.DataLoss},
 	{errdefs.ErrNotImplemented, codes.Unimplemented},
 }

@@ -29,7 +29,7 @@ const (
 // alone: when that dies, the daemon sees the pipes end and asks the next one.
 type attacher struct {
 	id   string
-	ends [len(streamNames)]int // write ends; -1: not wanted, or ended
+	ends [len(streamNames)]*handle // write ends; nil: not wanted, or ended
 }
 
 // attachers are those of one process, guarded by process.out.
@@ -102,7 +102,7 @@ func (p *process) addAttacher(r *protocol.Attach, d *descriptors) error {
 	p.mu.Lock()
 	streams := p.streams
 	p.mu.Unlock()
-	a := &attacher{id: r.AttachID, ends: [len(streamNames)]int{-1, -1}}
+	a := &attacher{id: r.AttachID}
 	wanted := [len(streamNames)]bool{r.Stdout, r.Stderr}
 	for _, st := range streams {
 		if st.ended || !wanted[st.index] {
@@ -113,11 +113,39 @@ func (p *process) addAttacher(r *protocol.Attach, d *descriptors) error {
 			closeAttacher(a)
 			return protocol.Errorf(protocol.CodeInternal, "attach: container %s: %v", r.ID, err)
 		}
-		a.ends[st.index] = to
+		if a.ends[st.index], err = pollable(to, "attacher"); err != nil {
+			_ = unix.Close(to)
+			_ = unix.Close(from)
+			closeAttacher(a)
+			return protocol.Errorf(protocol.CodeInternal, "attach: container %s: %v", r.ID, err)
+		}
 		d.add(streamNames[st.index], from)
 	}
 	p.attached.list = append(p.attached.list, a)
+	for _, h := range a.ends {
+		if h != nil {
+			go p.watchAttacher(h)
+		}
+	}
 	return nil
+}
+
+// watchAttacher closes an attacher's pipe soon after its reader is gone, also when the container says nothing any
+// more: writing would tell, and there may be nothing to write.
+func (p *process) watchAttacher(h *handle) {
+	if h.raw.Write(func(fd uintptr) bool { return readerGone(int(fd)) }) != nil {
+		return // closed here
+	}
+	p.out.Lock()
+	defer p.out.Unlock()
+	p.sweepAttachers()
+}
+
+// readerGone reports whether the other end of a pipe is closed.
+func readerGone(fd int) bool {
+	poll := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0 && poll[0].Revents&unix.POLLERR != 0
 }
 
 func attachEnds() (from, to int, err error) {
@@ -161,11 +189,11 @@ func (p *process) duplicate(stream int, data []byte) {
 		return
 	}
 	p.attached.list = slices.DeleteFunc(p.attached.list, func(a *attacher) bool {
-		fd := a.ends[stream]
-		if fd < 0 {
+		h := a.ends[stream]
+		if h == nil {
 			return false
 		}
-		err := p.attached.write(fd, data)
+		err := p.attached.write(h.fd, data)
 		if err == nil {
 			return false
 		}
@@ -215,14 +243,13 @@ func (a *attachers) write(fd int, data []byte) error {
 func (p *process) sweepAttachers() {
 	p.attached.list = slices.DeleteFunc(p.attached.list, func(a *attacher) bool {
 		open := false
-		for i, fd := range a.ends {
-			if fd < 0 {
+		for i, h := range a.ends {
+			if h == nil {
 				continue
 			}
-			poll := []unix.PollFd{{Fd: int32(fd)}}
-			if n, err := unix.Poll(poll, 0); err == nil && n > 0 && poll[0].Revents&unix.POLLERR != 0 {
-				_ = unix.Close(fd)
-				a.ends[i] = -1
+			if readerGone(h.fd) {
+				h.close()
+				a.ends[i] = nil
 				continue
 			}
 			open = true
@@ -235,9 +262,9 @@ func (p *process) sweepAttachers() {
 func (p *process) endStream(st *stream) {
 	st.ended = true
 	for _, a := range p.attached.list {
-		if fd := a.ends[st.index]; fd >= 0 {
-			_ = unix.Close(fd)
-			a.ends[st.index] = -1
+		if h := a.ends[st.index]; h != nil {
+			h.close()
+			a.ends[st.index] = nil
 		}
 	}
 }
@@ -251,10 +278,10 @@ func (p *process) detachAll() {
 }
 
 func closeAttacher(a *attacher) {
-	for i, fd := range a.ends {
-		if fd >= 0 {
-			_ = unix.Close(fd)
+	for i, h := range a.ends {
+		if h != nil {
+			h.close()
 		}
-		a.ends[i] = -1
+		a.ends[i] = nil
 	}
 }

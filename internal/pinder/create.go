@@ -58,6 +58,13 @@ func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
 		return nil, err
 	}
 	deadline := deadlineIn(r.Runtime.TimeoutMillis)
+	if _, err := s.lookup(r.ID, ""); err != nil { // a repeat needs none
+		free, err := s.admit("create: container "+r.ID, createDescriptors)
+		if err != nil {
+			return nil, err
+		}
+		defer free()
+	}
 	p, err := s.newProcess(meta{
 		ID: r.ID, Phase: protocol.PhaseCreating, Runtime: r.Runtime, Bundle: r.Bundle,
 		TTY: r.TTY, LogDir: r.LogDir, LogPath: r.LogPath, ExitFile: r.ExitFile,

@@ -59,6 +59,10 @@ func (s *supervisor) giveBack(m protocol.Message) error {
 		closeAll(m.FDs)
 		return err
 	}
+	if len(m.FDs) < len(k.Kinds) {
+		closeAll(m.FDs)
+		return protocol.Errorf(protocol.CodeResourceExhausted, "restore %s: %d of %d descriptors came", k.Key, len(m.FDs), len(k.Kinds))
+	}
 	p, err := s.restore(k.Key, k.Kinds, m.FDs)
 	if err != nil {
 		return protocol.Errorf(protocol.CodeFailedPrecondition, "restore %s: %v", k.Key, err)

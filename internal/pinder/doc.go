@@ -49,6 +49,7 @@
 //	process.op     one runtime operation of one container (seconds)
 //	  supervisor.oom  one comparison of OOM counters (no blocking)
 //	  process.out  one log write of one container (a disk's latency)
+//	   process.keeping  one hand-over of descriptors (the reaper's latency)
 //	    process.mu     the container's state and descriptors (no blocking)
 //	      supervisor.mu  the table of containers and connections (no blocking)
 //

@@ -1,8 +1,11 @@
 package pinder
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,9 +14,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/protocol"
 )
 
-// execExpiry is how long a finished exec is remembered for a daemon that never
-// asked for its end.
-const execExpiry = 10 * time.Minute
+const (
+	// execExpiry is how long a finished exec is remembered for a daemon that never
+	// asked for its end, endedExecs how many are: of more the oldest are forgotten.
+	execExpiry = 10 * time.Minute
+	endedExecs = 1024
+	// livingExecs is how many commands may run in all containers together.
+	livingExecs = 4096
+)
 
 type execStarted struct {
 	protocol.ExecStarted
@@ -34,8 +42,13 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 	if m.Phase != protocol.PhaseRunning {
 		return nil, protocol.Errorf(protocol.CodeFailedPrecondition, "exec %s: container %s is %s", r.ExecID, r.ID, m.Phase)
 	}
+	free, err := s.admit(fmt.Sprintf("exec %s: container %s", r.ExecID, r.ID), execDescriptors)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
 	p, err := s.newProcess(meta{
-		ID: r.ID, ExecID: r.ExecID, Phase: protocol.PhaseCreating, Runtime: m.Runtime, TTY: r.TTY,
+		ID: r.ID, ExecID: r.ExecID, Phase: protocol.PhaseCreating, Runtime: m.Runtime, TTY: r.TTY, Transient: r.Group,
 	})
 	if err != nil {
 		return nil, protocol.Errorf(protocol.CodeInternal, "exec %s: container %s: %v", r.ExecID, r.ID, err)
@@ -56,6 +69,9 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 		started, err = p.execIn(&r, nil)
 	}
 	if err != nil {
+		if err := p.end(time.Now().Add(groupGrace)); err != nil { // a process may have been started
+			logf("%s: failed, and %v", p.describe(), err)
+		}
 		p.removeGroup()
 		p.discard()
 		return nil, err
@@ -129,11 +145,63 @@ func (p *process) processFile() string {
 func (p *process) watchExec() {
 	p.watch()
 	p.removeGroup()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r := (protocol.Call{ID: p.meta.ID, ExecID: p.meta.ExecID}); p.meta.Phase == protocol.PhaseExited {
-		p.expiry = time.AfterFunc(execExpiry, func() { _ = p.sup.forgetExec(r) })
+	if p.snapshot().Phase == protocol.PhaseExited {
+		p.afterExec()
 	}
+}
+
+// afterExec closes the descriptors of an exec that has ended, but for the note of how, and sees to it that this is
+// forgotten.
+func (p *process) afterExec() {
+	p.mu.Lock()
+	m := p.meta
+	for kind, h := range p.handles {
+		if kind != kindState {
+			h.close()
+			delete(p.handles, kind)
+		}
+	}
+	if m.Phase == protocol.PhaseExited && p.expiry == nil {
+		p.expiry = time.AfterFunc(execExpiry, func() { _ = p.sup.forgetExec(protocol.Call{ID: m.ID, ExecID: m.ExecID}) })
+	}
+	p.mu.Unlock()
+	if err := p.keep(); err != nil {
+		logf("%v", err)
+	}
+	p.sup.forgetOldest()
+}
+
+// forgetOldest bounds the number of ended execs.
+func (s *supervisor) forgetOldest() {
+	var ended []protocol.Exit
+	for _, p := range s.all() {
+		if m := p.snapshot(); m.ExecID != "" && m.Phase == protocol.PhaseExited && m.Exit != nil {
+			ended = append(ended, *m.Exit)
+		}
+	}
+	if len(ended) <= endedExecs {
+		return
+	}
+	slices.SortFunc(ended, func(a, b protocol.Exit) int { return cmp.Compare(a.At, b.At) })
+	for _, e := range ended[:len(ended)-endedExecs] {
+		_ = s.forgetExec(protocol.Call{ID: e.ID, ExecID: e.ExecID})
+	}
+}
+
+// abandonExec ends and forgets an exec of which its requester has not heard.
+func (s *supervisor) abandonExec(r protocol.Call) error {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return err
+	}
+	p.endExec(time.Now().Add(killPatience))
+	return nil
+}
+
+// gone says that the process has ended, be it noted already or not.
+func (p *process) gone() bool {
+	h := p.get(kindPidfd)
+	return p.hasExited() || h != nil && pidfdExited(h.fd)
 }
 
 // forgetExec drops a finished exec. An unknown one is no error; a living one is.
@@ -142,7 +210,7 @@ func (s *supervisor) forgetExec(r protocol.Call) error {
 	if err != nil || r.ExecID == "" {
 		return nil //nolint:nilerr // already forgotten
 	}
-	if !p.hasExited() {
+	if !p.gone() {
 		return protocol.Errorf(protocol.CodeFailedPrecondition, "forget: %s has not ended", p.describe())
 	}
 	// The last thing that watch does, after which it needs p no more.
@@ -167,13 +235,12 @@ func (s *supervisor) execsOf(id string) []*process {
 	return out
 }
 
-// endExec kills and forgets an exec of a container that is gone.
+// endExec kills and forgets an exec.
 func (p *process) endExec(deadline time.Time) {
-	if h := p.get(kindPidfd); h != nil && !p.hasExited() {
-		_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
-	}
+	err := p.end(deadline)
+	p.removeGroup()
 	if !p.awaitExit(deadline) {
-		logf("%s: killed with its container, but has not ended", p.describe())
+		logf("%s: killed, but has not ended: %v", p.describe(), err)
 		return
 	}
 	m := p.snapshot()

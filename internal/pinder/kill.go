@@ -178,12 +178,14 @@ func (k *killing) members() ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The root's pid is its own as long as it has not ended; afterwards another process may have it.
+	family := k.family && !k.rootEnded()
 	var found []task
 	for pid, t := range all {
 		if pid <= 1 || pid == os.Getpid() || pid == os.Getppid() || t.dead() {
 			continue
 		}
-		if k.owns(all, t) {
+		if family && descends(all, t, k.roots) || k.owns(all, t) {
 			found = append(found, t)
 		}
 	}
@@ -197,9 +199,6 @@ func (k *killing) members() ([]task, error) {
 func (k *killing) owns(all map[int]task, t task) bool {
 	if t.pid == k.root && k.pidfd >= 0 {
 		return !pidfdExited(k.pidfd)
-	}
-	if k.family && descends(all, t, k.roots) {
-		return true
 	}
 	groups := groupsOf(t.pid)
 	if within(groups, k.own.Groups) {

@@ -47,6 +47,8 @@ type linkMsg struct {
 	errno  int32
 	text   string
 	fds    []int
+	// truncated: some of the descriptors are missing.
+	truncated bool
 }
 
 // link is one end of the socket pair (SOCK_SEQPACKET). recv is for one
@@ -71,15 +73,16 @@ func (l *link) close() { _ = l.socket.Close() }
 // recv returns the next message, or io.EOF when the other end is gone. The
 // descriptors are the caller's.
 func (l *link) recv() (linkMsg, error) {
-	n, fds, err := l.socket.Recv(l.buf)
+	got, err := l.socket.Recv(l.buf)
 	if err != nil {
 		return linkMsg{}, fmt.Errorf("link: %w", err)
 	}
-	m, ok := decodeLink(l.buf[:n])
+	m, ok := decodeLink(l.buf[:got.N])
 	if !ok {
+		closeAll(got.FDs)
 		return linkMsg{}, io.EOF
 	}
-	m.fds = fds
+	m.fds, m.truncated = got.FDs, got.Truncated
 	return m, nil
 }
 

@@ -56,6 +56,12 @@ func (h *handle) close() {
 	_ = unix.Close(h.fd)
 }
 
+// holding is what is held of a process.
+type holding struct {
+	keeping sync.Mutex         // one hand-over of descriptors at a time, none after the last
+	handles map[string]*handle // guarded by process.mu
+}
+
 // process is a container (its init) or an exec'd process.
 type process struct {
 	key string
@@ -64,10 +70,10 @@ type process struct {
 	op  chan struct{} // a lock that can be waited for with a deadline
 	out sync.Mutex    // the log, the private pipe, the cursor
 
-	mu      sync.Mutex
-	meta    meta
-	state   *sharedState
-	handles map[string]*handle
+	mu    sync.Mutex
+	meta  meta
+	state *sharedState
+	holding
 	streams []*stream
 	// attached is guarded by out.
 	attached attachers
@@ -108,7 +114,7 @@ func (s *supervisor) wrap(key string, st *sharedState, m meta) *process {
 	return &process{
 		key: key, sup: s, meta: m, state: st,
 		op:      make(chan struct{}, 1),
-		handles: map[string]*handle{kindState: {fd: st.fd}},
+		holding: holding{handles: map[string]*handle{kindState: {fd: st.fd}}},
 		exited:  make(chan struct{}),
 	}
 }
@@ -194,6 +200,11 @@ func closeAll(fds []int) {
 // keep hands duplicates of all descriptors to the reaper, waits until it has
 // them, and sends them to the daemon.
 func (p *process) keep() error {
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
+	if p.snapshot().Phase == protocol.PhaseDeleted {
+		return nil // dropped already
+	}
 	kinds, fds, err := p.duplicates()
 	if err != nil {
 		return err
@@ -219,10 +230,12 @@ func (p *process) discard() {
 	// There only if a supervisor died during the call that wrote it.
 	_ = os.Remove(p.pidFile())
 	p.sup.forget(p)
+	p.keeping.Lock()
 	if err := p.sup.reaper.drop(p.key); err != nil {
 		logf("drop %s: %v", p.key, err)
 	}
 	p.sup.broadcast(protocol.TypeDrop, protocol.Keys{Keys: []string{p.key}}, nil)
+	p.keeping.Unlock()
 	p.out.Lock()
 	defer p.out.Unlock()
 	p.mu.Lock()
@@ -247,7 +260,7 @@ func (p *process) container() protocol.Container {
 	m := &p.meta
 	c := protocol.Container{
 		ID: m.ID, ExecID: m.ExecID, Phase: m.Phase, PID: m.PID, StartTime: m.StartTime,
-		Cgroup: m.Cgroup.Path, LogLost: m.LogLost, Exit: m.Exit,
+		Cgroup: m.Cgroup.Path, LogLost: m.LogLost, Exit: m.Exit, Transient: m.Transient,
 	}
 	if m.Exit != nil && !p.told {
 		c.Phase, c.Exit = protocol.PhaseRunning, nil

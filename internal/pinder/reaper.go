@@ -241,6 +241,11 @@ func (r *reaper) serve() {
 func (r *reaper) handle(m linkMsg) {
 	switch m.op {
 	case opKeep:
+		if m.truncated { // what is held stays
+			closeAll(m.fds)
+			r.link.reply(m, unix.EMFILE)
+			return
+		}
 		key, kinds, _ := splitItem(m.text)
 		r.drop(key)
 		r.store[key] = &kept{kinds: kinds, fds: m.fds}

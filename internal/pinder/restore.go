@@ -38,7 +38,9 @@ func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
 		p, err := s.restore(o.Key, splitKinds(o.Kinds), o.FDs)
 		if err != nil {
 			logf("restore %s: %v", o.Key, err)
-			_ = s.reaper.drop(o.Key)
+			if len(o.FDs) == len(splitKinds(o.Kinds)) { // else it did not come whole, and the reaper has it still
+				_ = s.reaper.drop(o.Key)
+			}
 			continue
 		}
 		keep[p.pidFile()] = true
@@ -196,6 +198,10 @@ func (p *process) resumeExited(m *meta) {
 		exit = &protocol.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()}
 	}
 	p.announce(exit)
+	if m.ExecID != "" {
+		p.removeGroup()
+		p.afterExec()
+	}
 }
 
 // undoCreation undoes a create or exec whose requester got no answer: nothing of
@@ -215,6 +221,10 @@ func (p *process) undoCreation(m *meta) {
 			_ = unix.Close(pidfd)
 		}
 	}
+	if err := p.end(time.Now().Add(groupGrace)); err != nil { // what it has started is in its group
+		logf("%s: %v", p.describe(), err)
+	}
+	p.removeGroup()
 	p.discard()
 }
 

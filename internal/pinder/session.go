@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,20 +18,51 @@ const (
 	queueSize = 512
 	// helloTimeout bounds how long a new connection may be silent.
 	helloTimeout = 10 * time.Second
+	// syncing is how many objects' duplicates may wait for a daemon at once: each takes descriptors of ours.
+	syncing = 8
 )
 
 // session is one connection of a daemon (or of an operator's command).
 type session struct {
 	sup   *supervisor
 	conn  *protocol.Conn
-	queue chan protocol.Message // messages own duplicates of their descriptors
+	queue chan *outgoing // messages own duplicates of their descriptors
 	done  chan struct{}
+	room  chan struct{} // full while syncing objects' duplicates wait
+
+	mu    sync.Mutex
+	ended bool // nothing is queued any more
 
 	synced bool // wants events; guarded by sup.mu
 }
 
+// outgoing is a message on its way.
+type outgoing struct {
+	protocol.Message
+	room bool   // gives its place in session.room back
+	lost func() // called, in a goroutine of its own, when it does not reach the daemon; may be nil
+}
+
+// drop closes what the message owns.
+func (n *session) drop(o *outgoing) {
+	closeAll(o.FDs)
+	n.giveRoom(o)
+	if o.lost != nil {
+		go o.lost()
+	}
+}
+
+func (n *session) giveRoom(o *outgoing) {
+	if o.room {
+		<-n.room
+	}
+}
+
 func newSession(s *supervisor, c *protocol.Conn) *session {
-	return &session{sup: s, conn: c, queue: make(chan protocol.Message, queueSize), done: make(chan struct{})}
+	return &session{
+		sup: s, conn: c, queue: make(chan *outgoing, queueSize),
+		done: make(chan struct{}), room: make(chan struct{}, syncing),
+	}
 }
 
 // run serves the connection until it ends.
@@ -74,6 +106,9 @@ func (n *session) end() {
 	n.sup.mu.Unlock()
 	n.conn.Drain()
 	_ = n.conn.Close()
+	n.mu.Lock()
+	n.ended = true // what is in the queue now, write drops
+	n.mu.Unlock()
 	close(n.done)
 }
 
@@ -81,17 +116,19 @@ func (n *session) end() {
 func (n *session) write() {
 	for {
 		select {
-		case m := <-n.queue:
-			err := n.conn.Write(m)
-			closeAll(m.FDs)
-			if err != nil {
+		case o := <-n.queue:
+			if err := n.conn.Write(o.Message); err != nil {
+				n.drop(o)
 				_ = n.conn.Close()
+				continue
 			}
+			closeAll(o.FDs)
+			n.giveRoom(o)
 		case <-n.done:
 			for {
 				select {
-				case m := <-n.queue:
-					closeAll(m.FDs)
+				case o := <-n.queue:
+					n.drop(o)
 				default:
 					return
 				}
@@ -110,17 +147,21 @@ func (n *session) send(id uint64, typ string, body any, fds []int) {
 		return
 	}
 	m.FDs = fds
-	n.enqueue(m)
+	n.enqueue(&outgoing{Message: m})
 }
 
-func (n *session) enqueue(m protocol.Message) {
+func (n *session) enqueue(o *outgoing) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		n.drop(o)
+		return
+	}
 	select {
-	case <-n.done:
-		closeAll(m.FDs)
-	case n.queue <- m:
+	case n.queue <- o:
 	default:
 		logf("a daemon does not read: disconnecting it")
-		closeAll(m.FDs)
+		n.drop(o)
 		_ = n.conn.Close()
 	}
 }
@@ -173,7 +214,7 @@ func (n *session) reply(id uint64, body any, fds []int, err error) {
 		// connection, and asks again.
 		return
 	}
-	n.enqueue(protocol.Message{ID: id, Type: protocol.TypeReply, Error: pe})
+	n.enqueue(&outgoing{Message: protocol.Message{ID: id, Type: protocol.TypeReply, Error: pe}})
 }
 
 // handle answers one request, in a goroutine of its own.
@@ -191,8 +232,30 @@ func (n *session) handle(m protocol.Message) {
 		n.sync(m.ID)
 		return
 	}
+	if m.Type == protocol.TypeExec {
+		n.exec(m)
+		return
+	}
 	body, fds, err := n.sup.dispatch(m)
 	n.reply(m.ID, body, fds, err)
+}
+
+// exec answers a request for an exec. One whose answer does not reach the daemon is ended: its streams have no
+// other end.
+func (n *session) exec(m protocol.Message) {
+	started, err := decoded(m, n.sup.exec)
+	if err != nil {
+		n.reply(m.ID, nil, nil, err)
+		return
+	}
+	reply, err := protocol.New(m.ID, protocol.TypeReply, started.ExecStarted)
+	if err != nil {
+		closeAll(started.fds)
+		n.reply(m.ID, nil, nil, err)
+		return
+	}
+	reply.FDs = started.fds
+	n.enqueue(&outgoing{Message: reply, lost: func() { _, _ = decoded(m, noResult(n.sup.abandonExec)) }})
 }
 
 // sync sends everything there is and makes the session one that gets events. A
@@ -203,25 +266,27 @@ func (n *session) sync(id uint64) {
 	n.sup.mu.Unlock()
 	list := protocol.List{Containers: []protocol.Container{}}
 	for _, p := range n.sup.all() {
+		// Wait for room: this is many messages for one request.
+		select {
+		case n.room <- struct{}{}:
+		case <-n.done:
+			return
+		}
 		kinds, fds, err := p.duplicates()
 		if err != nil {
+			<-n.room
 			n.reply(id, nil, nil, err)
 			return
 		}
-		// Wait for room: this is many messages for one request.
 		m, err := protocol.New(0, protocol.TypeKeep, protocol.Keep{Key: p.key, Kinds: kinds})
 		if err != nil {
+			<-n.room
 			closeAll(fds)
 			n.reply(id, nil, nil, err)
 			return
 		}
 		m.FDs = fds
-		select {
-		case n.queue <- m:
-		case <-n.done:
-			closeAll(fds)
-			return
-		}
+		n.enqueue(&outgoing{Message: m, room: true})
 		c := p.container()
 		if c.Phase == protocol.PhaseDeleted {
 			// Its drop may have been sent before our keep.
@@ -251,11 +316,6 @@ func (s *supervisor) dispatch(m protocol.Message) (body any, fds []int, err erro
 		_, err = decoded(m, noResult(s.killAll))
 	case protocol.TypeDelete:
 		_, err = decoded(m, noResult(s.delete))
-	case protocol.TypeExec:
-		var started *execStarted
-		if started, err = decoded(m, s.exec); err == nil {
-			return started.ExecStarted, started.fds, nil
-		}
 	case protocol.TypeKillExec:
 		_, err = decoded(m, noResult(s.killExec))
 	case protocol.TypeAttach:
@@ -302,10 +362,13 @@ func noResult[Req any](f func(Req) error) func(Req) (struct{}, error) {
 	return func(r Req) (struct{}, error) { return struct{}{}, f(r) }
 }
 
+// list leaves out execs: only the daemon that started one asks for it, by its name.
 func (s *supervisor) list() protocol.List {
 	l := protocol.List{Containers: []protocol.Container{}}
 	for _, p := range s.all() {
-		l.Containers = append(l.Containers, p.container())
+		if c := p.container(); c.ExecID == "" {
+			l.Containers = append(l.Containers, c)
+		}
 	}
 	return l
 }

@@ -192,6 +192,8 @@ type meta struct {
 	Deadline int64 `json:"deadline,omitempty"`
 
 	Group string `json:"group,omitempty"` // of an exec: the directory of its cgroup
+	// Transient: of no use without the daemon that asked for it.
+	Transient bool `json:"transient,omitempty"`
 
 	Exit     *protocol.Exit `json:"exit,omitempty"`
 	ExitFile string         `json:"exitFile,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type supervisor struct {
 	restored chan struct{}
 
 	oom sync.Mutex // one reckoning at a time, see reckonOOM
+	// promised are descriptors for creations under way, see admit.
+	promised atomic.Int64
 
 	mu       sync.Mutex
 	procs    map[string]*process
@@ -112,22 +115,30 @@ func (s *supervisor) takeOver() {
 	<-s.restored
 	for {
 		logf("reaper is gone: taking its place")
-		t := &table{Listen: fdListen, Lock: fdLock, Link: -1}
-		for _, p := range s.all() {
-			kinds, fds, err := p.duplicates()
-			if err != nil {
-				logf("%v", err)
-				continue
-			}
-			t.Objects = append(t.Objects, entry{Key: p.key, Kinds: strings.Join(kinds, ","), FDs: fds})
-		}
-		err := become("/proc/self/exe", s.dir, t)
-		logf("take over: %v", err)
-		for _, o := range t.Objects {
-			closeAll(o.FDs)
-		}
+		logf("take over: %v", s.becomeReaper())
 		time.Sleep(time.Second)
 	}
+}
+
+// becomeReaper returns only when it fails. It hands on the descriptors themselves, since there may be no room for
+// duplicates; the locks of all objects, which nothing else takes together, are held so that none is closed.
+func (s *supervisor) becomeReaper() error {
+	t := &table{Listen: fdListen, Lock: fdLock, Link: -1}
+	for _, p := range s.all() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.meta.Phase == protocol.PhaseDeleted {
+			continue
+		}
+		o := entry{Key: p.key}
+		var kinds []string
+		for kind, h := range p.handles {
+			kinds, o.FDs = append(kinds, kind), append(o.FDs, h.fd)
+		}
+		o.Kinds = strings.Join(kinds, ",")
+		t.Objects = append(t.Objects, o)
+	}
+	return become("/proc/self/exe", s.dir, t)
 }
 
 func (s *supervisor) all() []*process {
@@ -180,19 +191,19 @@ func (s *supervisor) accept() error {
 	if err != nil {
 		return err
 	}
+	door := newEntrance()
 	for {
 		var fd int
 		var aerr error
 		err := h.raw.Read(func(l uintptr) bool {
-			fd, _, aerr = unix.Accept4(int(l), unix.SOCK_CLOEXEC)
+			fd, aerr = door.accept(int(l))
 			return !errors.Is(aerr, unix.EAGAIN)
 		})
 		if err != nil {
 			return fmt.Errorf("accept: %w", err)
 		}
 		if aerr != nil {
-			logf("accept: %v", aerr)
-			time.Sleep(50 * time.Millisecond)
+			door.failed(aerr)
 			continue
 		}
 		conn, err := protocol.NewConn(fd)

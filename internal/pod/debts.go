@@ -24,6 +24,10 @@ type debt struct {
 	object any
 	tries  int
 	next   time.Time
+	// again is set when the object is added while a try is under way, which may not have seen why.
+	again bool
+	// trying is set while a try is under way.
+	trying bool
 }
 
 // Back-off of a debt: the first retry after firstRetry, then twice as long each time, up to maxRetry.
@@ -41,11 +45,21 @@ func NewDebts(log *slog.Logger) *Debts {
 func (d *Debts) add(object any) {
 	key := debtKey(object)
 	d.mu.Lock()
-	if _, ok := d.owed[key]; !ok {
+	if known, ok := d.owed[key]; !ok {
 		d.owed[key] = &debt{object: object, next: time.Now().Add(firstRetry)}
+	} else if known.trying {
+		known.again = true
 	}
 	d.mu.Unlock()
 	d.poke()
+}
+
+// isNew reports whether nothing has failed yet to be given back of an object.
+func (d *Debts) isNew(object any) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	owed, ok := d.owed[debtKey(object)]
+	return !ok || owed.tries == 0 && owed.trying
 }
 
 func debtKey(object any) string {
@@ -64,6 +78,7 @@ func (d *Debts) Hurry() {
 	d.mu.Lock()
 	for _, debt := range d.owed {
 		debt.next = time.Now()
+		debt.again = debt.trying
 	}
 	d.mu.Unlock()
 	d.poke()
@@ -107,12 +122,14 @@ func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error
 	now := time.Now()
 	wait := maxRetry
 	for key, debt := range d.owed {
+		if debt.trying {
+			continue // settle wakes us
+		}
 		if debt.next.After(now) {
 			wait = min(wait, debt.next.Sub(now))
 			continue
 		}
-		// Until the try returns it is not due again.
-		debt.next = now.Add(time.Hour)
+		debt.trying, debt.again = true, false
 		go func() { d.settle(key, debt, pay(ctx, debt.object)) }()
 	}
 	return wait
@@ -120,9 +137,13 @@ func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error
 
 func (d *Debts) settle(key string, debt *debt, err error) {
 	d.mu.Lock()
-	if err == nil {
+	debt.trying = false
+	switch {
+	case err == nil && debt.again:
+		debt.tries, debt.next = 0, time.Now().Add(firstRetry)
+	case err == nil:
 		delete(d.owed, key)
-	} else {
+	default:
 		debt.tries++
 		debt.next = time.Now().Add(min(maxRetry, firstRetry<<min(debt.tries, 16)))
 		d.log.Warn("debt not paid", "object", key, "tries", debt.tries, "next", debt.next, "error", err)

@@ -67,6 +67,29 @@ func TestAHungDebtHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+func TestWhatIsOwedAnewWhileADebtIsPaidIsPaidToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDebts(slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		box := newSandbox(&SandboxRecord{ID: "x"})
+		tries := 0
+		go d.Run(ctx, func(context.Context, any) error {
+			if tries++; tries == 1 {
+				d.add(box) // the try has looked already, and pays nothing of this
+			}
+			return nil
+		})
+		d.add(box)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if tries != 2 || d.Count() != 0 {
+			t.Errorf("%d tries, %d debts", tries, d.Count())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 func TestHurryMakesEveryDebtDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := NewDebts(slog.New(slog.DiscardHandler))

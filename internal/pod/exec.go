@@ -126,7 +126,9 @@ func (s *Containers) wait(ctx context.Context, run *supervisor.Execution, timeou
 	if err == nil && exit.Unknown {
 		err = errUnknownEnd
 	} else if err != nil {
-		err = errors.Join(deadline(ctx, err, timeout), run.KillAll(context.WithoutCancel(ctx)))
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+		defer cancel()
+		err = errors.Join(deadline(ctx, err, timeout), run.End(ending))
 	}
 	if err != nil {
 		release()

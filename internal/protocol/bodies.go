@@ -130,6 +130,8 @@ type Container struct {
 	// LostBytes counts output that could not be written to the log and is not yet marked there.
 	LostBytes uint64 `json:"lostBytes,omitempty"`
 	Exit      *Exit  `json:"exit,omitempty"`
+	// Transient says that an exec was asked for with Group: without the daemon that did, nothing can come of it.
+	Transient bool `json:"transient,omitempty"`
 }
 
 // Phases of a container or exec.

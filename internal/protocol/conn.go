@@ -43,17 +43,17 @@ func (c *Conn) Read() (Message, error) {
 }
 
 func (c *Conn) fill() error {
-	n, fds, err := c.socket.Recv(c.buf)
+	got, err := c.socket.Recv(c.buf)
 	if err != nil {
 		return fmt.Errorf("read from socket: %w", err)
 	}
-	if n == 0 {
+	if got.N == 0 {
 		if len(c.dec.buf) > 0 {
 			return fmt.Errorf("%w: connection ended inside a message", ErrFrame)
 		}
 		return io.EOF
 	}
-	c.dec.Feed(c.buf[:n], fds)
+	c.dec.Feed(c.buf[:got.N], got.FDs, got.Truncated)
 	return nil
 }
 

@@ -45,13 +45,21 @@ func Encode(m Message) ([]byte, error) {
 // is ready. It never allocates more than it has been fed and never panics.
 type Decoder struct {
 	buf []byte
-	fds []int
+	fds []batch
 }
 
-// Feed appends what was read; it takes ownership of fds, not of p.
-func (d *Decoder) Feed(p []byte, fds []int) {
+// batch is the descriptors of one message: those of one sendmsg come with one recvmsg (unix(7)).
+type batch struct {
+	fds       []int
+	truncated bool
+}
+
+// Feed appends what was read; it takes ownership of fds, not of p. Truncated: some of the descriptors are missing.
+func (d *Decoder) Feed(p []byte, fds []int, truncated bool) {
 	d.buf = append(d.buf, p...)
-	d.fds = append(d.fds, fds...)
+	if len(fds) > 0 || truncated {
+		d.fds = append(d.fds, batch{fds, truncated})
+	}
 }
 
 // Next returns the next whole message; ok is false when more bytes are needed.
@@ -71,16 +79,19 @@ func (d *Decoder) Next() (m Message, ok bool, err error) {
 	if len(d.buf) < headerSize+size {
 		return m, false, nil
 	}
-	if len(d.fds) < nfds {
-		return m, false, fmt.Errorf("%w: announces %d descriptors, %d came", ErrFrame, nfds, len(d.fds))
+	var came batch
+	if nfds > 0 && len(d.fds) > 0 {
+		came = d.fds[0]
+	}
+	if len(came.fds) != nfds && !came.truncated {
+		return m, false, fmt.Errorf("%w: announces %d descriptors, %d came", ErrFrame, nfds, len(came.fds))
 	}
 	if err := json.Unmarshal(d.buf[headerSize:headerSize+size], &m); err != nil {
 		return Message{}, false, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
 	if nfds > 0 {
-		m.FDs = append([]int(nil), d.fds[:nfds]...)
+		m.FDs, d.fds = came.fds, d.fds[1:]
 	}
-	d.fds = append(d.fds[:0], d.fds[nfds:]...)
 	rest := len(d.buf) - headerSize - size
 	if rest == 0 && cap(d.buf) > 64<<10 {
 		d.buf = nil // one large message must not stay in memory
@@ -93,4 +104,10 @@ func (d *Decoder) Next() (m Message, ok bool, err error) {
 
 // Pending returns the descriptors that belong to no message yet, for closing
 // when the connection ends.
-func (d *Decoder) Pending() []int { return d.fds }
+func (d *Decoder) Pending() []int {
+	var all []int
+	for _, b := range d.fds {
+		all = append(all, b.fds...)
+	}
+	return all
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,9 +102,33 @@ func TestHostileFramesAreErrors(t *testing.T) {
 		"no JSON":              "PF\x00\x00\x00\x00\x00\x01{",
 	} {
 		var d Decoder
-		d.Feed([]byte(in), nil)
+		d.Feed([]byte(in), nil, false)
 		if _, ok, err := d.Next(); ok || !errors.Is(err, ErrFrame) {
 			t.Errorf("%s: got %v, %v", name, ok, err)
+		}
+	}
+}
+
+func TestADescriptorThatIsMissingSpoilsItsOwnMessageAlone(t *testing.T) {
+	frame := func(id uint64, count int) []byte {
+		b, err := Encode(Message{ID: id, Type: TypeKeep, FDs: make([]int, count)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	var d Decoder
+	d.Feed(frame(1, 2), []int{10}, true)
+	d.Feed(frame(2, 1), []int{20}, false)
+	d.Feed(frame(3, 1), nil, true)
+	d.Feed(frame(4, 0), nil, false)
+	for _, want := range []struct {
+		id  uint64
+		fds []int
+	}{{1, []int{10}}, {2, []int{20}}, {3, nil}, {4, nil}} {
+		m, ok, err := d.Next()
+		if err != nil || !ok || m.ID != want.id || !slices.Equal(m.FDs, want.fds) {
+			t.Fatalf("message %d: %+v, %v, %v", want.id, m, ok, err)
 		}
 	}
 }
@@ -134,7 +159,7 @@ func FuzzFrame(f *testing.F) {
 			cut = len(in) / 2
 		}
 		for _, part := range [][]byte{in[:cut], in[cut:]} {
-			d.Feed(part, nil)
+			d.Feed(part, nil, false)
 			for {
 				m, ok, err := d.Next()
 				if err != nil {

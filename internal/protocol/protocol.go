@@ -91,6 +91,7 @@ const (
 	CodeFailedPrecondition Code = "failed-precondition"
 	CodeDeadlineExceeded   Code = "deadline-exceeded"
 	CodeUnavailable        Code = "unavailable"
+	CodeResourceExhausted  Code = "resource-exhausted"
 	CodeUnknownRequest     Code = "unknown-request"
 	CodeInternal           Code = "internal"
 )

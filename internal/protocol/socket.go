@@ -32,14 +32,22 @@ func NewSocket(fd int, name string, maxFDs int) (*Socket, error) {
 	return &Socket{file: f, raw: raw, oob: make([]byte, unix.CmsgSpace(maxFDs*4))}, nil
 }
 
-// Recv waits for bytes and returns how many came to p, and the descriptors with them, which are the caller's
-// then. No bytes without an error: the other end is gone.
-func (s *Socket) Recv(p []byte) (n int, fds []int, err error) {
-	var oobn int
+// Received is what one Recv brought.
+type Received struct {
+	N   int   // bytes
+	FDs []int // the caller's to close
+	// Truncated: more descriptors came than this process may open (MSG_CTRUNC of recvmsg(2)); the rest is closed.
+	Truncated bool
+}
+
+// Recv waits for bytes and says how many came to p, and the descriptors with them. No bytes without an error: the
+// other end is gone.
+func (s *Socket) Recv(p []byte) (Received, error) {
+	var n, oobn, flags int
 	var failed error
-	err = s.raw.Read(func(fd uintptr) bool {
+	err := s.raw.Read(func(fd uintptr) bool {
 		for {
-			n, oobn, _, _, failed = unix.Recvmsg(int(fd), p, s.oob, unix.MSG_CMSG_CLOEXEC)
+			n, oobn, flags, _, failed = unix.Recvmsg(int(fd), p, s.oob, unix.MSG_CMSG_CLOEXEC)
 			if !errors.Is(failed, unix.EINTR) {
 				break
 			}
@@ -50,9 +58,9 @@ func (s *Socket) Recv(p []byte) (n int, fds []int, err error) {
 		err = failed
 	}
 	if err != nil {
-		return 0, nil, err
+		return Received{}, err
 	}
-	return n, Rights(s.oob[:oobn]), nil
+	return Received{N: n, FDs: Rights(s.oob[:oobn]), Truncated: flags&unix.MSG_CTRUNC != 0}, nil
 }
 
 // Rights returns the descriptors of received control messages; anything malformed is left to the kernel,

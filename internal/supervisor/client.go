@@ -192,6 +192,7 @@ func fromProtocol(e *protocol.Error) error {
 		protocol.CodeFailedPrecondition: errdefs.ErrFailedPrecondition,
 		protocol.CodeDeadlineExceeded:   context.DeadlineExceeded,
 		protocol.CodeUnavailable:        errdefs.ErrUnavailable,
+		protocol.CodeResourceExhausted:  errdefs.ErrResourceExhausted,
 		protocol.CodeUnknownRequest:     errdefs.ErrNotImplemented,
 	}[e.Code]
 	if !ok {

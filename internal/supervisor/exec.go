@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/duration"
 	"github.com/pinfold-run/pinfold/internal/protocol"
 )
 
@@ -58,32 +59,102 @@ func (c *Client) Exec(ctx context.Context, r ExecRequest) (*Execution, error) {
 	}
 	c.execs[key] = e // before the request: the exit may come before the answer
 	c.mu.Unlock()
-	err := c.startExec(ctx, &r, e)
-	if err != nil {
-		c.dropExec(key)
-		if errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil {
-			go e.abandon()
-		}
+	if err := c.startOrAbandon(ctx, &r, e); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// abandon kills a process that may have been started without our learning of it.
-func (e *Execution) abandon() {
-	ctx, cancel := context.WithTimeout(e.client.ctx, time.Minute)
-	defer cancel()
-	if err := e.Kill(ctx); err != nil {
-		e.client.o.Log.Warn("kill an abandoned exec", "container", e.ID, "exec", e.ExecID, "error", err)
+// startOrAbandon waits for the start, which goes on when the caller gives up: only when its answer is here, it is
+// known what there is to kill.
+func (c *Client) startOrAbandon(ctx context.Context, r *ExecRequest, e *Execution) error {
+	started := make(chan error, 1)
+	go func() {
+		limit := duration.Of(millis(ctx, r.Timeout), time.Millisecond)
+		if limit == 0 {
+			limit = unlimitedStart
+		}
+		// Beyond the runtime's time, pinder needs some to end the runtime.
+		answer, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+startGrace)
+		defer cancel()
+		started <- c.startExec(ctx, answer, r, e)
+	}()
+	select {
+	case err := <-started:
+		if err != nil {
+			e.abandon(err)
+		}
+		return err
+	case <-ctx.Done():
+		go func() { e.abandon(<-started) }()
+		return fmt.Errorf("exec %s of container %s: its start was not awaited: %w", r.ExecID, r.ID, ctx.Err())
 	}
 }
 
-func (c *Client) startExec(ctx context.Context, r *ExecRequest, e *Execution) error {
+const (
+	// unlimitedStart is pinder's limit of a start for which none was given.
+	unlimitedStart = 2 * time.Minute
+	startGrace     = 20 * time.Second
+)
+
+// abandon ends what was started, or may have been: failed is why that is not known, nil if it was.
+func (e *Execution) abandon(failed error) {
+	unknown := errors.Is(failed, errdefs.ErrUnavailable) || errors.Is(failed, context.DeadlineExceeded) || errors.Is(failed, context.Canceled)
+	if failed != nil && !unknown {
+		e.client.dropExec(e.ID + "/" + e.ExecID)
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.client.ctx, time.Minute)
+	defer cancel()
+	if err := e.End(ctx); err != nil {
+		e.client.o.Log.Warn("end an abandoned exec", "container", e.ID, "exec", e.ExecID, "error", err)
+	}
+}
+
+// End kills the process with all that it started, and forgets it: its end is of no interest any more. It closes the
+// streams.
+func (e *Execution) End(ctx context.Context) error {
+	e.client.mu.Lock()
+	for _, f := range []*os.File{e.Stdin, e.Stdout, e.Stderr, e.TTY} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+	e.client.mu.Unlock()
+	defer e.client.dropExec(e.ID + "/" + e.ExecID)
+	if err := e.KillAll(ctx); err != nil {
+		return err
+	}
+	e.client.forgetExec(e.ID, e.ExecID)
+	return nil
+}
+
+// endForeign ends an exec that another daemon asked for, which is gone: nothing can come of it. One of a session
+// goes on; it is forgotten when it has ended.
+func (c *Client) endForeign(ct *protocol.Container) {
+	c.mu.Lock()
+	ours := c.execs[ct.ID+"/"+ct.ExecID] != nil
+	c.mu.Unlock()
+	switch {
+	case ours:
+	case ct.Exit != nil:
+		go c.forgetExec(ct.ID, ct.ExecID) // what it has left running was its own wish
+	case ct.Transient:
+		e := &Execution{ID: ct.ID, ExecID: ct.ExecID, client: c}
+		go e.abandon(nil)
+	}
+}
+
+// startExec asks for the start, if ctx has not ended, and waits for the answer as long as the other.
+func (c *Client) startExec(ctx, answer context.Context, r *ExecRequest, e *Execution) error {
 	s, err := c.current(ctx)
 	if err != nil {
 		return err
 	}
-	m, err := s.ask(ctx, protocol.TypeExec, protocol.Exec{
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("exec %s of container %s: not begun: %w", r.ExecID, r.ID, err)
+	}
+	m, err := s.ask(answer, protocol.TypeExec, protocol.Exec{
 		ID: r.ID, ExecID: r.ExecID, Process: r.Process, TTY: r.TTY, Stdin: r.Stdin, Group: r.Group, Owner: r.Owner,
 		TimeoutMillis: millis(ctx, r.Timeout),
 	}, nil)
@@ -188,7 +259,9 @@ func (c *Client) exit(p protocol.Exit) {
 	c.mu.Unlock()
 	if e != nil {
 		e.finish(x)
+		return
 	}
+	go c.forgetExec(x.ID, x.ExecID) // another daemon's; nothing asks for it any more
 }
 
 // endLostExecs ends the waits for execs that a new pinder does not know, which

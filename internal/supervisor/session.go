@@ -29,6 +29,8 @@ type session struct {
 	conn  *protocol.Conn
 	hello protocol.Hello
 
+	// answers: it is not silent, but what it answered is an error.
+	answers bool
 	// pidfds of pinder's two processes, -1 if unknown; for the watchdog.
 	inner, reaper int
 
@@ -232,6 +234,7 @@ func (c *Client) establish() (*session, error) {
 	}
 	go s.read(func(m protocol.Message) { c.event(m) })
 	if err := c.exchange(s); err != nil {
+		s.answers = !errors.Is(err, errLost) && !errors.Is(err, context.DeadlineExceeded)
 		_ = s.conn.Close()
 		<-s.lost
 		return s, fmt.Errorf("exchange descriptors with pinder: %w", err)

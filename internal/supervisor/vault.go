@@ -34,6 +34,8 @@ func (c *Client) event(m protocol.Message) {
 		var k protocol.Keep
 		if m.Decode(&k) != nil || len(k.Kinds) != len(m.FDs) {
 			closeAll(m.FDs)
+			c.o.Log.Warn("no descriptors are left to hold duplicates of an object's; pinder has its own", "object", k.Key,
+				"needed", len(k.Kinds), "came", len(m.FDs))
 			return
 		}
 		c.hold(k.Key, duplicates{kinds: k.Kinds, fds: m.FDs})
@@ -61,12 +63,35 @@ func (c *Client) hold(key string, d duplicates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.vault[key].close()
+	delete(c.vault, key)
 	if len(d.fds) == 0 {
-		delete(c.vault, key)
+		return
+	}
+	if most := mostHeld(); c.held()+len(d.fds) > most {
+		d.close()
+		c.o.Log.Warn("no room for duplicates of an object's descriptors; pinder has its own", "object", key, "most", most)
 		return
 	}
 	d.round = c.round
 	c.vault[key] = d
+}
+
+// held is how many descriptors are held. The caller holds c.mu.
+func (c *Client) held() int {
+	n := 0
+	for _, d := range c.vault {
+		n += len(d.fds)
+	}
+	return n
+}
+
+// mostHeld is half of what this process may open: the other half is for its work, which goes before.
+func mostHeld() int {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+		return 512
+	}
+	return int(min(r.Cur, 1<<30)) / 2
 }
 
 // forgetStale closes duplicates that this round of synchronisation did not
@@ -108,6 +133,7 @@ func (c *Client) exchange(s *session) error {
 		ct := &list.Containers[i]
 		if ct.ExecID != "" {
 			known[ct.ID+"/"+ct.ExecID] = true
+			c.endForeign(ct)
 		}
 		if ct.Exit != nil {
 			c.exit(*ct.Exit)
@@ -148,6 +174,9 @@ func (c *Client) giveBack(ctx context.Context, s *session) error {
 		}
 		_, err := s.ask(ctx, protocol.TypeRestore, protocol.Keep{Key: key, Kinds: d.kinds}, d.fds)
 		switch {
+		case errors.Is(err, errdefs.ErrResourceExhausted):
+			c.hold(key, d)
+			c.o.Log.Warn("pinder has no descriptors left to take back an object", "object", key, "error", err)
 		case errors.Is(err, errLost) || errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil:
 			// This pinder is ending itself; for the next one.
 			c.hold(key, d)

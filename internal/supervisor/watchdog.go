@@ -58,7 +58,7 @@ func (c *Client) watchdog(s *session) {
 // answers: it and its supervisor are both hung. The kernel names the process
 // behind the socket (SO_PEERPIDFD); where it does not, nothing is killed.
 func (c *Client) replaceSilent(s *session, since *time.Time) {
-	if s == nil || s.reaper < 0 {
+	if s == nil || s.reaper < 0 || s.answers {
 		*since = time.Now()
 		return
 	}

@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // pinfold runs the operator's command and returns its output and exit code.
@@ -33,6 +35,35 @@ func (n *node) expectCheck(code int, says ...string) {
 		if !strings.Contains(out, part) {
 			n.t.Errorf("the output does not say %q:\n%s", part, out)
 		}
+	}
+}
+
+func TestCheckTakesNothingInTheActForADifference(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	pod := n.runPodOf(n.podConfig("p", "shared-pid"))
+	ended := make(chan struct{})
+	go func() { // containers end by themselves and are removed, pods are stopped, all the time
+		defer close(ended)
+		for i := range 12 {
+			c := n.runContainerOf(pod, containerConfig(fmt.Sprint("c", i), "sleep", "0.1"))
+			n.ended(c)
+			if i%2 == 0 {
+				_, err := n.runtime.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: c})
+				n.check(err)
+			}
+			other := n.runPodOf(n.podConfig(fmt.Sprint("other", i)))
+			_, err := n.runtime.StopPodSandbox(n.ctx(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: other})
+			n.check(err)
+		}
+	}()
+	for done := false; !done; {
+		select {
+		case <-ended:
+			done = true
+		default:
+		}
+		n.expectCheck(0, "records and node agree")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pinfold-run/pinfold/internal/supervisor"
 	"github.com/pinfold-run/pinfold/pin"
@@ -25,6 +26,12 @@ type Difference struct {
 	Action string `json:"action"`
 }
 
+// sight is what one look found, and the objects that it passed over because they are between two states.
+type sight struct {
+	found  []Difference
+	passed map[string]bool
+}
+
 // What happens to a difference.
 const (
 	retried   = "is retried with back-off; --repair tries now"
@@ -34,25 +41,71 @@ const (
 	forPeople = "left for you to look at"
 )
 
-// Check compares everything it can. Objects with an operation in flight are passed over: they are
-// between two states. The error joins what could not be looked at.
+// Check compares everything it can. What is between two states is no difference: objects with an operation in flight
+// are passed over, and what was found has to be there still a moment later, since an end is first seen by the kernel,
+// then by pinder and at last by the records. The error joins what could not be looked at.
 func (r *Recovery) Check(ctx context.Context) ([]Difference, error) {
-	c := &checker{Recovery: r}
-	c.pinder(ctx)
-	for _, box := range r.Book.Sandboxes() {
-		if !r.busy(box.ID) {
-			c.sandbox(box.Record())
+	seen, err := r.look(ctx)
+	for until := time.Now().Add(settling); len(seen.found) > 0 && time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(lookAgain):
+		}
+		var now sight
+		now, err = r.look(ctx)
+		seen = lasting(seen, now)
+	}
+	return slices.DeleteFunc(seen.found, func(d Difference) bool { return seen.passed[d.Object] }), err
+}
+
+const (
+	// settling is how long something may be between two states without an operation in flight.
+	settling  = 2 * time.Second
+	lookAgain = 200 * time.Millisecond
+)
+
+// lasting are the differences of now of objects that differed before, and those of before whose objects are passed
+// over now, so that nothing can be told of them.
+func lasting(before, now sight) sight {
+	of := map[string]bool{}
+	kept := sight{passed: now.passed}
+	for _, d := range before.found {
+		of[d.Object] = true
+		if now.passed[d.Object] {
+			kept.found = append(kept.found, d)
 		}
 	}
-	for _, ctr := range r.Book.Containers() {
-		if !r.busy(ctr.ID) && !r.busy(ctr.Sandbox) {
-			c.container(ctr)
+	for _, d := range now.found {
+		if of[d.Object] {
+			kept.found = append(kept.found, d)
 		}
+	}
+	return kept
+}
+
+// look is one look of Check's.
+func (r *Recovery) look(ctx context.Context) (sight, error) {
+	c := &checker{Recovery: r, sight: sight{passed: map[string]bool{}}}
+	c.pinder(ctx)
+	for _, box := range r.Book.Sandboxes() {
+		if r.busy(box.ID) {
+			c.passed[sandboxObject(box.Record())] = true
+			continue
+		}
+		c.sandbox(box.Record())
+	}
+	for _, ctr := range r.Book.Containers() {
+		if r.busy(ctr.ID) || r.busy(ctr.Sandbox) {
+			c.passed[containerObject(ctr.Record())] = true
+			continue
+		}
+		c.container(ctr)
 	}
 	c.unowned()
 	c.stores()
 	c.quarantined()
-	return c.found, errors.Join(c.failed...)
+	return c.sight, errors.Join(c.failed...)
 }
 
 // Repair pays and removes what is certain: debts are tried at once, remains that no record owns are
@@ -79,8 +132,8 @@ func (r *Recovery) recorded(id string) bool {
 // checker collects the differences of one Check.
 type checker struct {
 	*Recovery
+	sight
 	known  map[string]supervisor.ContainerState
-	found  []Difference
 	failed []error
 }
 
@@ -197,6 +250,9 @@ func (c *checker) container(ctr *Container) {
 	case Creating, Removing:
 		c.differ(retried, name, "it is %s, and nobody is at it", rec.State)
 	case Exited:
+		if c.Debts.isNew(ctr) {
+			return // what it needs no more is being given back
+		}
 		if _, err := os.Lstat(c.Node.Paths.bundle(rec.ID)); err == nil {
 			c.differ(retried, name, "it has ended, but its bundle is still there")
 		}

@@ -204,7 +204,7 @@ func (p *process) clearRemains(r *protocol.Create, deadline time.Time) error {
 func (p *process) launch(rt protocol.Runtime, c call, console *consoleSocket) error {
 	n := p.sup.kids.beginCall()
 	defer p.sup.kids.endCall(n)
-	defer func() { _ = os.Remove(p.pidFile()) }()
+	defer func() { removePidFile(p.pidFile()) }()
 	if _, err := p.sup.runRuntime(p, rt, c); err != nil {
 		p.endUnclaimed()
 		return wrapCall(c.step, p, err)
@@ -294,6 +294,12 @@ func (p *process) pidFile() string { return p.sup.pidFile(p.key) }
 
 func (s *supervisor) pidFile(key string) string {
 	return filepath.Join(s.callsDir(), strings.ReplaceAll(key, "/", "+")+".pid")
+}
+
+// removePidFile removes a pid file, and what runc writes before it renames it: it may have been killed in between.
+func removePidFile(path string) {
+	_ = os.Remove(path)
+	_ = os.Remove(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)))
 }
 
 // claim takes the pid from the runtime's pid file. It is an unreaped child of

@@ -173,7 +173,7 @@ func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error 
 		return nil
 	}
 	s.strays.await(r.ID, deadline)
-	_ = os.Remove(s.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
+	removePidFile(s.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
 	stuck := s.endUnknown(r, deadline)
 	_, err := s.runRuntime(nil, r.Runtime, call{
 		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,

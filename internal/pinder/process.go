@@ -228,7 +228,7 @@ func (p *process) discard() {
 	_ = p.state.saveMeta(&p.meta)
 	p.mu.Unlock()
 	// There only if a supervisor died during the call that wrote it.
-	_ = os.Remove(p.pidFile())
+	removePidFile(p.pidFile())
 	p.sup.forget(p)
 	p.keeping.Lock()
 	if err := p.sup.reaper.drop(p.key); err != nil {

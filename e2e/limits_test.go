@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -84,6 +85,7 @@ func TestTheDaemonsMemoryIsBounded(t *testing.T) {
 		"input that no command reads":                             inputThatIsNotRead,
 		"100 commands with 20 MB of output each":                  loudCommands,
 		"100 attachers that do not read":                          deafAttachers,
+		"a client of CRI that closes none of 400 connections":     openConnections,
 	}
 	for name, attack := range attacks {
 		t.Run(name, func(t *testing.T) {
@@ -122,6 +124,21 @@ func endlessHeaders(t *testing.T, n *node, c string) func() {
 		})
 	}
 	return senders.Wait
+}
+
+// openConnections makes a connection for each call, as Kubernetes' critest does.
+func openConnections(t *testing.T, n *node, _ string) func() {
+	for i := range 400 {
+		conn, err := grpc.NewClient("unix://"+n.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := runtimeapi.NewRuntimeServiceClient(conn).Version(t.Context(), &runtimeapi.VersionRequest{}); err != nil {
+			t.Fatalf("connection %d: %v", i+1, err)
+		}
+	}
+	return func() {}
 }
 
 func endlessSizes(t *testing.T, n *node, c string) func() {

@@ -6,8 +6,10 @@ package cri
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
@@ -50,21 +52,28 @@ const (
 	maxCalls = 1000
 	// maxHeaders bounds a call's headers, in bytes.
 	maxHeaders = 64 << 10
+	// connectionIdle is how long a connection without a call is kept. Its client makes another when it has one.
+	connectionIdle = time.Minute
 )
 
 // NewServer returns a gRPC server with both services.
 func NewServer(r *Runtime, i *Images) *grpc.Server {
-	s := grpc.NewServer(
+	s := grpc.NewServer(options(connectionIdle)...)
+	runtimeapi.RegisterRuntimeServiceServer(s, r)
+	runtimeapi.RegisterImageServiceServer(s, i)
+	return s
+}
+
+func options(idle time.Duration) []grpc.ServerOption {
+	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxResponse),
 		grpc.MaxConcurrentStreams(maxCalls),
 		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle}),
 		grpc.UnaryInterceptor(translateErrors),
 		grpc.StreamInterceptor(translateStreamErrors),
-	)
-	runtimeapi.RegisterRuntimeServiceServer(s, r)
-	runtimeapi.RegisterImageServiceServer(s, i)
-	return s
+	}
 }
 
 // Version says which API this is. The request's version is the client's and has no meaning any more.

@@ -74,7 +74,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 
 func serve(ctx context.Context, server *grpc.Server, listener net.Listener, log *slog.Logger) error {
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(&boundedListener{Listener: listener}) }()
+	go func() { failed <- server.Serve(&boundedListener{Listener: listener, log: log}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)

@@ -1,19 +1,24 @@
 package daemon
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
 	// softMemory is how much memory the daemon uses before it collects garbage harder, in bytes; see
 	// docs/limits.md. $GOMEMLIMIT outweighs it.
 	softMemory = 384 << 20
-	// maxConnections is how many clients may be connected to the CRI socket. One more is hung up on.
-	maxConnections = 256
+	// maxConnections is how many connections the CRI socket may have. One more is hung up on. Some clients make
+	// one for each of their calls and close none: Kubernetes' critest has some 300 in the end.
+	maxConnections = 512
+	// complaintInterval is the least time between two lines of the log about connections too many.
+	complaintInterval = time.Minute
 )
 
 func limitMemory() {
@@ -25,7 +30,9 @@ func limitMemory() {
 // boundedListener has at most maxConnections open.
 type boundedListener struct {
 	net.Listener
-	open atomic.Int64
+	log        *slog.Logger
+	open       atomic.Int64
+	complained time.Time // Accept's own
 }
 
 // Accept implements net.Listener.
@@ -40,6 +47,10 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		}
 		l.open.Add(-1)
 		_ = c.Close()
+		if time.Since(l.complained) >= complaintInterval {
+			l.complained = time.Now()
+			l.log.Warn("a client is hung up on: too many connections are open", "connections", maxConnections)
+		}
 	}
 }
 

@@ -1,8 +1,11 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -41,15 +44,19 @@ func (n *Node) current(box *Sandbox, debts *Debts) *SandboxRecord {
 	return &shown
 }
 
-// broken says what a sandbox lacks that was ready, "" if nothing.
+// broken says what a sandbox lacks that was ready, "" if nothing. A look that fails, for want of a descriptor perhaps,
+// says nothing.
 func (n *Node) broken(rec *SandboxRecord) string {
 	if rec.SharesPID() && !rec.Init.alive() {
 		return initEnded
 	}
 	for kind, path := range n.NamespacePins(rec) {
 		_, ino, err := pin.Identify(path)
-		if err != nil {
+		if noPin(err) {
 			return fmt.Sprintf("its %s namespace is gone: %v", kind, err)
+		}
+		if err != nil {
+			continue
 		}
 		if made := rec.Pins[kind]; made != 0 && made != ino {
 			return fmt.Sprintf("its %s namespace is gone: another one, %s:[%d], is at %s instead of %s:[%d]", kind, kind, ino, path, kind, made)
@@ -61,6 +68,11 @@ func (n *Node) broken(rec *SandboxRecord) string {
 		}
 	}
 	return ""
+}
+
+// noPin reports whether Identify's error says that no namespace is pinned there, rather than that it could not look.
+func noPin(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, pin.ErrNotNamespace)
 }
 
 // netNSToDetach is the path of the pod's network namespace for the plugins, "" if there is none. They take back what
@@ -110,5 +122,5 @@ func because(rec *SandboxRecord) string {
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
-	return err == nil
+	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR)
 }

@@ -1,10 +1,13 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // startTime reads field 22 of proc_pid_stat(5). The second field, the command in parentheses, may hold anything, so
@@ -37,11 +40,15 @@ func (p Process) condition() string {
 	return "unknown"
 }
 
-// alive reports whether that very process still exists (a zombie does).
+// alive reports whether that very process still exists (a zombie does). One that cannot be looked at, for want of a
+// descriptor perhaps, has not ended for that: kill(2) needs none.
 func (p Process) alive() bool {
 	if p.PID <= 0 {
 		return false
 	}
 	started, err := startTime(p.PID)
-	return err == nil && started == p.StartTime
+	if err != nil {
+		return !errors.Is(unix.Kill(p.PID, 0), unix.ESRCH)
+	}
+	return started == p.StartTime
 }

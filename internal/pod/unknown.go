@@ -75,8 +75,7 @@ func (r *Recovery) alive(id string) string {
 	}
 	pins, _ := filepath.Glob(filepath.Join(r.Node.Paths.pins(), id, "*"))
 	for _, path := range append(pins, r.Node.Paths.netNS(id)) {
-		if ns, err := pin.Open(path); err == nil {
-			ns.Close()
+		if _, _, err := pin.Identify(path); !noPin(err) {
 			return "namespaces, one pinned at " + path
 		}
 	}

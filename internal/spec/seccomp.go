@@ -154,9 +154,17 @@ func checkConditions(field string, f *seccomp.Filter) error {
 	return nil
 }
 
-// checkErrnoName refuses a name (as profiles of the containers project have) that says otherwise than the number.
+// secondNames are those of error numbers that have two.
+var secondNames = map[string]unix.Errno{"EOPNOTSUPP": unix.EOPNOTSUPP, "EWOULDBLOCK": unix.EWOULDBLOCK, "EDEADLOCK": unix.EDEADLOCK}
+
+// checkErrnoName refuses a name (as profiles of the containers project have) that says otherwise than the number, for
+// which OCI runtimes take EPERM where there is none.
 func checkErrnoName(field, name string, number *uint) error {
-	if name == "" || number != nil && *number <= maxErrno && unix.ErrnoName(unix.Errno(*number)) == name {
+	errno := unix.EPERM
+	if number != nil && *number <= maxErrno {
+		errno = unix.Errno(*number)
+	}
+	if name == "" || unix.ErrnoName(errno) == name || secondNames[name] == errno {
 		return nil
 	}
 	return invalid(field, "%q is not the name of the number beside it, which alone counts", name)

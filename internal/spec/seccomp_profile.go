@@ -58,7 +58,27 @@ func CheckSeccompProfile(data []byte) error {
 	for _, a := range p.ArchMap {
 		filter.Architectures = append(append(filter.Architectures, a.Arch), a.SubArches...)
 	}
-	return CheckSeccomp(&filter)
+	if err := CheckSeccomp(&filter); err != nil {
+		return err
+	}
+	return checkEffect(data)
+}
+
+// checkEffect refuses a profile whose conditions leave out every rule that restricts, for the architecture or the
+// kernel of the node, whatever capabilities a container has.
+func checkEffect(data []byte) error {
+	var nothing error
+	for _, caps := range [][]string{nil, knownCapabilities} {
+		process := &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps}}
+		filter, err := seccomp.LoadProfile(string(data), &specs.Spec{Process: process})
+		if err != nil {
+			return invalid("text", "%v", err)
+		}
+		if nothing = CheckSeccomp(filter); nothing == nil {
+			return nil
+		}
+	}
+	return nothing
 }
 
 // loadSeccomp is the filter that a profile makes for a container, whose capabilities its conditions may name.
@@ -92,7 +112,7 @@ var profileShape = func() shape {
 	conditions := shape{orNull: true, fields: map[string]shape{"caps": texts, "arches": texts, "minKernel": text}}
 	arg := shape{
 		fields:   map[string]shape{"index": number, "value": number, "valueTwo": number, "op": text},
-		required: []string{"index", "value", "op"},
+		required: []string{"index", "op"}, // some programs leave a value of 0 out
 	}
 	rule := shape{required: []string{"action"}, fields: map[string]shape{
 		"name": text, "names": texts, "action": text, "errnoRet": number, "errno": text, "args": listOf(arg),

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -15,6 +16,9 @@ const denyMkdir = `{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}`
 func profileWith(rule string) string {
 	return `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [` + rule + `]}`
 }
+
+// foreignArch is an architecture that the node does not have.
+var foreignArch = map[bool]string{true: "s390x", false: "amd64"}[runtime.GOARCH == "amd64"]
 
 var deep = strings.Repeat(`[`, 100000)
 
@@ -72,7 +76,13 @@ var badProfiles = [][2]string{
 	{profileWith(`{"names": ["mkdir"]}`), "action"},
 	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_DENY"}`), "SCMP_ACT_DENY"},
 	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}`), "listenerPath"},
-	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errno": "EPERM"}`), "EPERM"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errno": "ENOSYS"}`), "ENOSYS"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errno": "EACCES", "errnoRet": 1}`), "EACCES"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errno": "EACCES", "errnoRet": 4096}`), "EACCES"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "includes": {"arches": ["sh"]}}`), "sh"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "includes": {"arches": ["` + foreignArch + `"]}}`), "filters nothing"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "255.0"}}`), "filters nothing"},
+	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "excludes": {"minKernel": "2.6"}}`), "filters nothing"},
 	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1.5}`), "1.5"},
 	{profileWith(`{"names": ["mkdir"], "name": "rmdir", "action": "SCMP_ACT_ERRNO"}`), "name"},
 	{profileWith(denyMkdir + `, {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["SYS_ADMIN"]}}`), "SYS_ADMIN"},
@@ -117,6 +127,9 @@ func TestASeccompProfileOfTheFieldIsTaken(t *testing.T) {
 		"block one":         profileWith(denyMkdir),
 		"old Docker":        profileWith(`{"name": "mkdir", "action": "SCMP_ACT_ERRNO", "args": null}`),
 		"containers/common": `{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "defaultErrno": "ENOSYS", "syscalls": [{"names": ["bdflush"], "action": "SCMP_ACT_ERRNO", "args": [], "comment": "", "includes": {}, "excludes": {}, "errnoRet": 1, "errno": "EPERM"}]}`,
+		"errno names":       profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errno": "EPERM"}, {"names": ["rmdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95, "errno": "EOPNOTSUPP"}`),
+		"value left out":    profileWith(`{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "op": "SCMP_CMP_EQ"}]}`),
+		"for all others":    profileWith(`{"names": ["mount"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_SYS_ADMIN"]}}`),
 		"listener":          `{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l.sock", "listenerMetadata": "m", "flags": ["SECCOMP_FILTER_FLAG_LOG"], "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}`,
 		"arguments":         profileWith(`{"names": ["clone"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]}`),
 	} {
@@ -145,6 +158,10 @@ func TestTheConditionsOfASeccompProfileAreObeyed(t *testing.T) {
 		if len(rules) != 1 || rules[0].Names[0] != want {
 			t.Errorf("with %q: %v", caps, rules)
 		}
+	}
+	some := profileWith(`{"names": ["mount"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_SYS_ADMIN"]}}`)
+	if err := CheckSeccompProfile([]byte(some)); err != nil {
+		t.Errorf("a profile that restricts some containers: %v", err)
 	}
 }
 

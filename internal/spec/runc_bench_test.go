@@ -138,11 +138,17 @@ func (b *bench) write(id string, s *specs.Spec) string {
 	b.t.Helper()
 	bundle := filepath.Join(b.dir, "bundle-"+id)
 	b.must(os.MkdirAll(bundle, 0o711))
+	if b.host.RlimitCeilings != nil && slices.ContainsFunc(s.Linux.Namespaces, isUserNS) {
+		// runc cannot set them without CAP_SYS_RESOURCE, and pinder does, see package pod.
+		s.Process.Rlimits = nil
+	}
 	data, err := json.Marshal(s)
 	b.must(err)
 	b.must(os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600))
 	return bundle
 }
+
+func isUserNS(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }
 
 // run builds and runs a container and returns what it printed.
 func (b *bench) run(c Container) string {

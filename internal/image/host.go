@@ -81,7 +81,12 @@ func (h *host) login() {
 	}
 	tokens := *h.client
 	tokens.Transport = &tokenTransport{base: h.client.Transport, secret: h.scheme == "https" && !h.either}
-	tokens.CheckRedirect = func(_ *http.Request, via []*http.Request) error { return tooMany(via) }
+	tokens.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if !sameServer(req, via[0]) {
+			h.strip(req)
+		}
+		return tooMany(via)
+	}
 	h.authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(&tokens), docker.WithAuthHeader(h.header),
 		docker.WithAuthCreds(func(asks string) (string, string, error) {
 			// A server that the registry sends us to gets no credential.
@@ -119,20 +124,29 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if downgrade && !isByDigest(first) {
 		return errors.New("redirect from TLS to plain HTTP is not followed: what a tag is would be anybody's word")
 	}
-	if req.URL.Host == first.URL.Host && req.URL.Scheme == first.URL.Scheme {
+	if sameServer(req, first) {
 		return nil
 	}
-	for name := range h.header {
-		req.Header.Del(name)
-	}
-	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
-		req.Header.Del(name)
-	}
-	req.Host = ""
+	h.strip(req)
 	if downgrade {
 		return nil
 	}
 	return h.authorize(req.Context(), req)
+}
+
+func sameServer(a, b *http.Request) bool {
+	return a.URL.Host == b.URL.Host && a.URL.Scheme == b.URL.Scheme
+}
+
+// strip takes from a request to another server what is meant for this one. A referer may be a signed URL.
+func (h *host) strip(req *http.Request) {
+	for name := range h.header {
+		req.Header.Del(name)
+	}
+	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization", "Referer"} {
+		req.Header.Del(name)
+	}
+	req.Host = ""
 }
 
 func tooMany(via []*http.Request) error {

@@ -121,20 +121,24 @@ func isAccident(err error) bool {
 
 // once sends a request with the credentials that it turns out to need.
 func (h *host) once(ctx context.Context, q request) (*http.Response, error) {
-	var challenges []*http.Response
+	var refusals []*http.Response
 	for {
 		resp, err := h.send(ctx, q)
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode != http.StatusUnauthorized || len(challenges) >= maxChallenges {
+		if resp.StatusCode != http.StatusUnauthorized || len(refusals) >= maxChallenges {
 			return accept(resp)
 		}
-		challenges = append(challenges, resp)
+		if len(refusals) == 0 && resp.Request.Header.Get("Authorization") != "" {
+			h.login() // What was good has expired. The authorizer learns that only from registries that say so.
+		}
+		resp.Header["Www-Authenticate"] = challenges(resp.Header.Values("WWW-Authenticate"))
+		refusals = append(refusals, resp)
 		h.mu.Lock()
 		authorizer := h.authorizer
 		h.mu.Unlock()
-		err = authorizer.AddResponses(ctx, challenges)
+		err = authorizer.AddResponses(ctx, refusals)
 		if errdefs.IsNotImplemented(err) {
 			return accept(resp)
 		}
@@ -150,6 +154,11 @@ func accept(resp *http.Response) (*http.Response, error) {
 	if resp.StatusCode < 300 {
 		return resp, nil
 	}
+	return nil, refused(resp)
+}
+
+// refused makes an error of an answer, and closes it.
+func refused(resp *http.Response) *statusError {
 	defer func() { _ = resp.Body.Close() }() // only read from
 	e := &statusError{
 		method: resp.Request.Method, url: plainURL(resp.Request.URL), code: resp.StatusCode,
@@ -168,7 +177,7 @@ func accept(resp *http.Response) (*http.Response, error) {
 		}
 		e.says = strings.Join(says, ", ")
 	}
-	return nil, e
+	return e
 }
 
 func plainURL(u *url.URL) string {

@@ -78,7 +78,9 @@ func (b *stallBody) Close() error {
 	return err
 }
 
-// tokenTransport carries the requests for tokens: their answers have a bound, and what is asked in secret stays so.
+// tokenTransport carries the requests for tokens: their answers have a bound, and what is asked in secret stays so. A
+// server that is busy or broken is an error as the registry's own servers make it, which tells how long to wait; the
+// authorizer would keep the status only.
 type tokenTransport struct {
 	base   http.RoundTripper
 	secret bool // the registry itself is asked through TLS
@@ -92,6 +94,9 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
 		return nil, err
+	}
+	if e := (&statusError{code: resp.StatusCode}); e.busy() || isAccident(e) {
+		return nil, refused(resp)
 	}
 	resp.Body = &boundedBody{io.LimitReader(resp.Body, maxTokenAnswer), resp.Body}
 	return resp, nil

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 )
@@ -88,6 +90,22 @@ func TestAMirrorThatHangsOnlyWithLayersCostsOneWait(t *testing.T) {
 	if n := mirror.count("GET /v2/app/blobs/"); n > 4 {
 		t.Errorf("%d requests to the mirror", n)
 	}
+}
+
+func TestAMirrorThatBeginsAnAnswerAndHangsHasNoMoreTimeThanOneThatDoesNotBegin(t *testing.T) {
+	mirror, origin := newHub(t), newHub(t)
+	img := imageOf(t, "a", layerOf(t, reg("a", "")))
+	mirror.push(t, "app:1", img)
+	origin.push(t, "app:1", img)
+	mirror.setFault(onBlobs(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "500")
+		_, _ = w.Write([]byte{0x1f})
+		_ = http.NewResponseController(w).Flush()
+		hang(w, r)
+	}))
+	s := open(t, image.Config{RegistryConfigDir: mirrored(t, mirror, origin), StallTimeout: 5 * time.Minute})
+	pull(t, s, "registry.invalid/app:1")
+	equal(t, "blobs that the mirror was asked for", mirror.count("GET /v2/app/blobs/"), 1)
 }
 
 func TestASlowMirrorIsAskedAgainWhenNoOtherServerHasTheImage(t *testing.T) {
@@ -268,21 +286,33 @@ func TestWhatAMirrorSendsIsCheckedAndTheNextServerAsked(t *testing.T) {
 }
 
 func TestAManifestIsGotWhereHeadDoesNotTellIt(t *testing.T) {
-	for name, head := range map[string]func(w http.ResponseWriter){
-		"length 0": func(w http.ResponseWriter) {
+	for name, head := range map[string]func(w http.ResponseWriter, digest string){
+		"length 0": func(w http.ResponseWriter, _ string) {
 			w.Header().Set("Content-Length", "0")
 			w.Header().Set("Docker-Content-Digest", someDigest)
 		},
-		"no digest":            func(w http.ResponseWriter) { w.Header().Set("Content-Length", "100") },
-		"rubbish for a digest": func(w http.ResponseWriter) { w.Header().Set("Docker-Content-Digest", "md5:x") },
-		"a page":               func(w http.ResponseWriter) { w.Header().Set("Content-Type", "text/html") },
-		"a closed connection":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
-		"501":                  func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotImplemented) },
-		"405":                  func(w http.ResponseWriter) { w.WriteHeader(http.StatusMethodNotAllowed) },
-		"404":                  func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) },
-		"403":                  func(w http.ResponseWriter) { w.WriteHeader(http.StatusForbidden) },
-		"400":                  func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadRequest) },
-		"500":                  func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"another length": func(w http.ResponseWriter, digest string) {
+			w.Header().Set("Content-Length", "17")
+			w.Header().Set("Docker-Content-Digest", digest)
+		},
+		"a great length": func(w http.ResponseWriter, digest string) {
+			w.Header().Set("Content-Length", "99999999")
+			w.Header().Set("Docker-Content-Digest", digest)
+		},
+		"another digest": func(w http.ResponseWriter, _ string) {
+			w.Header().Set("Content-Length", "100")
+			w.Header().Set("Docker-Content-Digest", someDigest)
+		},
+		"no digest":            func(w http.ResponseWriter, _ string) { w.Header().Set("Content-Length", "100") },
+		"rubbish for a digest": func(w http.ResponseWriter, _ string) { w.Header().Set("Docker-Content-Digest", "md5:x") },
+		"a page":               func(w http.ResponseWriter, _ string) { w.Header().Set("Content-Type", "text/html") },
+		"a closed connection":  func(http.ResponseWriter, string) { panic(http.ErrAbortHandler) },
+		"501":                  func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusNotImplemented) },
+		"405":                  func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusMethodNotAllowed) },
+		"404":                  func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusNotFound) },
+		"403":                  func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusForbidden) },
+		"400":                  func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusBadRequest) },
+		"500":                  func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusInternalServerError) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t)
@@ -292,7 +322,7 @@ func TestAManifestIsGotWhereHeadDoesNotTellIt(t *testing.T) {
 			must(t, err)
 			h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.Method == http.MethodHead {
-					head(w)
+					head(w, digest.String())
 					return true
 				}
 				return false
@@ -357,7 +387,8 @@ func TestAnEndlessAnswerEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t)
-			ref := h.push(t, "app:1", img)
+			// In an index, the image's own manifest is asked for by its digest.
+			ref := h.pushIndex(t, "app:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img}))
 			h.setFault(fault)
 			began := time.Now()
 			_, err := open(t, image.Config{StallTimeout: time.Second}).Pull(t.Context(), ref, &image.Auth{Auth: basic})

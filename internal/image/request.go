@@ -33,7 +33,7 @@ type request struct {
 	what   string // "manifests/latest", "blobs/sha256:…": what comes after the repository
 	accept string
 	from   int64         // the first byte wanted
-	limit  time.Duration // for the answer to begin
+	limit  time.Duration // for the answer to begin, and then for the first piece of its body
 	last   bool          // no other server is asked when this one refuses
 }
 
@@ -209,7 +209,10 @@ func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = newStallBody(ctx, cancel, resp, h.reg.store.cfg.StallTimeout)
+	resp.Body = &stallBody{
+		body: resp.Body, ctx: ctx, cancel: cancel, host: resp.Request.URL.Host, stall: h.reg.store.cfg.StallTimeout,
+		limit: q.limit, left: q.limit,
+	}
 	return resp, nil
 }
 

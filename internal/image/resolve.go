@@ -36,8 +36,8 @@ func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// lookUp asks one server. HEAD costs nothing where pulls are counted, but not every server knows it, or tells with
-// it what is needed; GET is what it has to know.
+// lookUp asks one server. HEAD costs nothing where pulls are counted, and is enough if the manifest is here. GET is what
+// a server has to know, and what it sends can be checked, where servers are wrong about length and digest in HEAD.
 func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 	q := request{method: http.MethodHead, accept: acceptManifests, limit: t.limit, last: t.last}
 	q.what = "manifests/" + h.reg.ref.tag
@@ -49,14 +49,23 @@ func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, err
 	}
 	if err == nil {
-		desc, known := h.described(ctx, resp)
+		desc, here := h.described(ctx, resp)
 		_ = resp.Body.Close() // has none
-		if known {
+		if here {
 			return desc, nil
 		}
 	}
 	q.method = http.MethodGet
-	if resp, err = h.ask(ctx, q); err != nil {
+	desc, err := h.getManifest(ctx, q)
+	if err != nil && q.last && isAccident(err) {
+		desc, err = h.getManifest(ctx, q)
+	}
+	return desc, err
+}
+
+func (h *host) getManifest(ctx context.Context, q request) (ocispec.Descriptor, error) {
+	resp, err := h.ask(ctx, q)
+	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer func() { _ = resp.Body.Close() }() // only read from
@@ -72,19 +81,16 @@ func mayKnowGet(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// described makes a descriptor of the answer to HEAD, if it is enough for one.
+// described makes a descriptor of the answer to HEAD, if it is about a manifest that is here.
 func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Descriptor, bool) {
-	desc := ocispec.Descriptor{
-		MediaType: mediaType(resp), Size: resp.ContentLength, Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")),
-	}
+	desc := ocispec.Descriptor{MediaType: mediaType(resp), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest"))}
 	want := h.reg.ref.digest
 	if validDigest(desc.Digest) != nil || want != "" && desc.Digest != want {
 		return desc, false
 	}
-	if info, err := h.reg.store.content.Info(ctx, desc.Digest); err == nil {
-		desc.Size = info.Size
-	}
-	return desc, desc.Size > 0 && desc.Size <= maxDocument
+	info, err := h.reg.store.content.Info(ctx, desc.Digest)
+	desc.Size = info.Size
+	return desc, err == nil
 }
 
 func mediaType(resp *http.Response) string {
@@ -129,6 +135,7 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	if kind.MediaType != "" {
 		desc.MediaType = kind.MediaType
 	}
+	h.reg.progress.receive(desc.Digest, len(raw))
 	h.reg.top.desc, h.reg.top.raw = desc, raw
 	return desc, nil
 }

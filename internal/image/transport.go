@@ -37,8 +37,9 @@ func explain(ctx context.Context, err error) error {
 	return err
 }
 
-// stallBody ends a body of which leastPiece bytes, or the end, do not come within stall. Time during which it is
-// not read does not count. It owns the response's body and its context; Close ends both.
+// stallBody ends a body of which leastPiece bytes, or the end, do not come within stall; the first of them have as long
+// as the answer had to begin. Time during which it is not read does not count. It owns the response's body and its
+// context; Close ends both.
 type stallBody struct {
 	body   io.ReadCloser
 	ctx    context.Context
@@ -46,24 +47,21 @@ type stallBody struct {
 	host   string
 	stall  time.Duration
 
-	left time.Duration // of stall, for the rest of this piece
-	got  int           // of this piece
-}
-
-func newStallBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, stall time.Duration) *stallBody {
-	return &stallBody{body: resp.Body, ctx: ctx, cancel: cancel, host: resp.Request.URL.Host, stall: stall, left: stall}
+	limit time.Duration // for this piece
+	left  time.Duration // of limit
+	got   int           // of this piece
 }
 
 // Read implements io.Reader.
 func (b *stallBody) Read(p []byte) (int, error) {
 	began := time.Now()
-	few := b.left < b.stall/2 // some bytes have come, but they took most of the time
-	timer := time.AfterFunc(b.left, func() { b.cancel(&stallError{host: b.host, after: b.stall, few: few}) })
+	few := b.left < b.limit/2 // some bytes have come, but they took most of the time
+	timer := time.AfterFunc(b.left, func() { b.cancel(&stallError{host: b.host, after: b.limit, few: few}) })
 	n, err := b.body.Read(p)
 	timer.Stop()
 	b.left -= time.Since(began)
 	if b.got += n; b.got >= leastPiece {
-		b.got, b.left = 0, b.stall
+		b.got, b.limit, b.left = 0, b.stall, b.stall
 	}
 	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's contract: io.EOF itself
 		err = explain(b.ctx, err)

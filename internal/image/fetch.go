@@ -160,7 +160,7 @@ func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had
 func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w io.Writer, offset int64) error {
 	q := request{method: http.MethodGet, what: "blobs/" + desc.Digest.String(), accept: "*/*", from: offset, limit: t.limit, last: t.last}
 	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
-		q.what, q.accept = "manifests/"+desc.Digest.String(), desc.MediaType+", */*"
+		q.what, q.accept = "manifests/"+desc.Digest.String(), acceptManifests // an index may be wrong about the type
 	}
 	resp, err := h.ask(ctx, q)
 	if err != nil {

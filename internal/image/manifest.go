@@ -181,7 +181,7 @@ func (s *search) choose(ctx context.Context, entries []ocispec.Descriptor, depth
 func (a *assembly) sort(entries []ocispec.Descriptor) (fit, silent []ocispec.Descriptor, offered []string) {
 	for _, e := range entries {
 		switch {
-		case e.Platform == nil || e.Platform.OS == "" && e.Platform.Architecture == "":
+		case e.Platform == nil || e.Platform.Architecture == "":
 			silent = append(silent, e)
 		case a.platform.Match(*e.Platform):
 			fit = append(fit, e)

@@ -3,6 +3,7 @@ package image_test
 import (
 	"bytes"
 	"crypto/sha512"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"maps"
@@ -103,10 +104,15 @@ func (b blobs) serve(t *testing.T, top ocispec.Descriptor) (ref string) {
 			return true
 		}
 		if strings.Contains(r.URL.Path, "/manifests/") {
-			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
-			if d == top.Digest {
-				w.Header().Set("Content-Type", top.MediaType)
+			kind := ocispec.MediaTypeImageManifest
+			if bytes.Contains(data, []byte(`"manifests":`)) {
+				kind = ocispec.MediaTypeImageIndex
 			}
+			if !strings.Contains(r.Header.Get("Accept"), kind) { // as distribution does
+				http.NotFound(w, r)
+				return true
+			}
+			w.Header().Set("Content-Type", kind)
 		}
 		w.Header().Set("Docker-Content-Digest", d.String())
 		http.ServeContent(w, r, "", zeroTime, bytes.NewReader(data))
@@ -162,6 +168,16 @@ func TestAnImageIsTakenForWhatItHas(t *testing.T) {
 			entry.Platform = &ocispec.Platform{}
 			return b.index(t, b.artifact(t, "1"), entry)
 		},
+		"an entry that says half of its platform": func(t *testing.T, b blobs) ocispec.Descriptor {
+			there, entry := b.image(t, foreignArch, "there"), b.image(t, here, "here")
+			there.Platform, entry.Platform = &ocispec.Platform{OS: "linux"}, &ocispec.Platform{OS: "linux"}
+			return b.index(t, there, entry)
+		},
+		"an index that an index takes for a manifest": func(t *testing.T, b blobs) ocispec.Descriptor {
+			inner := b.index(t, on(here, b.image(t, here, "here")))
+			inner.MediaType = ""
+			return b.index(t, inner)
+		},
 		"an image in an index behind an index of artifacts": func(t *testing.T, b blobs) ocispec.Descriptor {
 			return b.index(t, b.index(t, b.artifact(t, "1")), b.index(t, on(foreignArch, b.image(t, foreignArch, "there")), on(here, b.image(t, here, "here"))))
 		},
@@ -195,6 +211,27 @@ func TestAnImageIsTakenForWhatItHas(t *testing.T) {
 		"a configuration of the type that old registries gave": func(t *testing.T, b blobs) ocispec.Descriptor {
 			return b.manifest(t, b.addJSON(t, "application/octet-stream", configOf(here, diff)), b.add(ocispec.MediaTypeImageLayer, layer))
 		},
+		"the same layer twice": func(t *testing.T, b blobs) ocispec.Descriptor {
+			blob := b.add(ocispec.MediaTypeImageLayer, layer)
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, diff, diff)), blob, blob)
+		},
+		"a layer that a manifest says to be elsewhere, too": func(t *testing.T, b blobs) ocispec.Descriptor {
+			blob := b.add("application/vnd.oci.image.layer.nondistributable.v1.tar", layer)
+			blob.URLs = []string{"http://192.0.2.1/layer"}
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, diff)), blob)
+		},
+		"descriptors with data that is another's": func(t *testing.T, b blobs) ocispec.Descriptor {
+			blob, c := b.add(ocispec.MediaTypeImageLayer, layer), b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, diff))
+			blob.Data, c.Data = bytes.Repeat([]byte("x"), len(layer)), bytes.Repeat([]byte("x"), int(c.Size))
+			entry := b.manifest(t, c, blob)
+			entry.Data = []byte("{}")
+			return b.index(t, entry)
+		},
+		"a layer without the blocks that end an archive": func(t *testing.T, b blobs) ocispec.Descriptor {
+			short := layer[:len(layer)-1024]
+			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, digest.FromBytes(short))),
+				b.add(ocispec.MediaTypeImageLayer, short))
+		},
 		"a layer that is compressed otherwise than its type says": func(t *testing.T, b blobs) ocispec.Descriptor {
 			return b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(here, diff)),
 				b.add(ocispec.MediaTypeImageLayerZstd, zipped(t, layer)))
@@ -218,6 +255,51 @@ func TestAnImageIsTakenForWhatItHas(t *testing.T) {
 			must(t, again.Remove(t.Context(), img.ID))
 			equal(t, "layers after the removal", strings.Join(names(t, filepath.Join(root, "layers")), " "), "")
 			equal(t, "records after the removal", strings.Join(names(t, filepath.Join(root, "records")), " "), "")
+		})
+	}
+}
+
+// zstandard is a frame of Zstandard with data as it is (RFC 8878, 3.1.1).
+func zstandard(data []byte) []byte {
+	frame := binary.LittleEndian.AppendUint32([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0}, uint32(len(data)))
+	head := binary.LittleEndian.AppendUint32(nil, 1|uint32(len(data))<<3)
+	return append(append(frame, head[:3]...), data...)
+}
+
+// skippable is a frame that readers pass over. zstd:chunked has its table of contents in one.
+func skippable(data string) []byte {
+	frame := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 0x184d2a50), uint32(len(data)))
+	return append(frame, data...)
+}
+
+func TestALayerIsUnpackedHoweverItIsCompressed(t *testing.T) {
+	layer := archiveOf(t, reg("here", strings.Repeat("x", 5000)))
+	half := len(layer) / 2
+	for name, c := range map[string]struct{ plain, blob []byte }{
+		"not at all":                        {layer, layer},
+		"gzip":                              {layer, zipped(t, layer)},
+		"gzip in pieces (eStargz)":          {layer, append(zipped(t, layer[:half]), zipped(t, layer[half:])...)},
+		"gzip of nothing":                   {nil, zipped(t, nil)},
+		"nothing":                           {nil, nil},
+		"only the end of an archive":        {make([]byte, 1024), zipped(t, make([]byte, 1024))},
+		"more after the end of the archive": {append(bytes.Clone(layer), make([]byte, 20000)...), zipped(t, append(bytes.Clone(layer), make([]byte, 20000)...))},
+		"zstd":                              {layer, zstandard(layer)},
+		"zstd in pieces":                    {layer, append(zstandard(layer[:half]), zstandard(layer[half:])...)},
+		"zstd with a table (zstd:chunked)":  {layer, append(zstandard(layer), skippable("table")...)},
+		"zstd that begins with a remark":    {layer, append(skippable("remark"), zstandard(layer)...)},
+		"zstd of nothing":                   {nil, zstandard(nil)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := blobs{}
+			top := b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, configOf(runtime.GOARCH, digest.FromBytes(c.plain))),
+				b.add(ocispec.MediaTypeImageLayerGzip, c.blob))
+			s := open(t, image.Config{})
+			img := pull(t, s, b.serve(t, top))
+			want := 0
+			if len(c.plain) > 1024 {
+				want = 1
+			}
+			equal(t, "files", len(names(t, trees(t, s, img.ID)[0])), want)
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/websocket"
 
@@ -26,6 +27,9 @@ const (
 
 	// channelEnd is no channel: in version 5 it says that the one named after it ends.
 	channelEnd = 255
+
+	// closeNormally is the status of a connection that has done its work (RFC 6455, 7.4.1).
+	closeNormally = 1000
 )
 
 // channelProtocols are those of Exec and Attach, forwardProtocols those of PortForward.
@@ -40,6 +44,7 @@ type channels struct {
 	protocol string
 	// inputs are the streams that the client may send, by number. Nil: what comes is ignored.
 	inputs []*inbox
+	gone   chan struct{} // closed when read has ended
 }
 
 // serveWebSocket accepts a WebSocket that speaks one of the protocols, or none, and has serve speak with it.
@@ -58,7 +63,7 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, protocols []string, 
 			return websocket.ErrBadWebSocketProtocol
 		},
 		Handler: func(ws *websocket.Conn) {
-			c := &channels{ws: ws}
+			c := &channels{ws: ws, gone: make(chan struct{})}
 			if p := ws.Config().Protocol; len(p) > 0 {
 				c.protocol = p[0]
 			}
@@ -68,15 +73,29 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, protocols []string, 
 					in.drop()
 				}
 			}
-			_ = ws.Close()
+			c.finish(r.Context(), endTimeout)
 		},
 	}.ServeHTTP(w, r)
 }
 
+// finish ends the connection. The client has timeout to take what is on its way: to close a socket that has unread
+// input takes back what was sent.
+func (c *channels) finish(ctx context.Context, timeout time.Duration) {
+	defer c.ws.Close() //nolint:errcheck // it has ended
+	_ = c.ws.SetDeadline(time.Now().Add(timeout))
+	conn, ok := ctx.Value(connKey{}).(*watchedConn)
+	if c.ws.WriteClose(closeNormally) != nil || !ok || conn.CloseWrite() != nil {
+		return
+	}
+	<-c.gone
+	_, _ = io.Copy(io.Discard, conn)
+}
+
 func (c *channels) base64() bool { return strings.Contains(c.protocol, "base64") }
 
-// read passes on what the client sends until it is gone. A message of any length costs the memory of one piece.
+// read passes on what the client sends until it is gone; it is called once. A message of any length costs the memory of one piece.
 func (c *channels) read() {
+	defer close(c.gone)
 	defer func() {
 		for _, in := range c.inputs {
 			if in != nil {

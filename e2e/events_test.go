@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -126,7 +127,8 @@ func TestAFailedCreationIsNoEvent(t *testing.T) {
 	n := started(t)
 	l := n.listen()
 	pod := n.runPodOf(n.podConfig("p"))
-	n.refusesMounts(pod, codes.NotFound, "does not exist", &runtimeapi.Mount{HostPath: n.path("a/b"), ContainerPath: "/x"})
+	n.check(os.Symlink(n.path("nowhere"), n.path("volumes/link")))
+	n.refusesMounts(pod, codes.NotFound, "does not exist", &runtimeapi.Mount{HostPath: n.path("volumes/link"), ContainerPath: "/x"})
 	wrong := containerConfig("wrong", "/no/such/command")
 	if _, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: wrong}); err == nil {
 		t.Error("a command that does not exist was taken")

@@ -22,10 +22,18 @@ func gatedRegistry(t *testing.T) (host string, release func()) {
 	}
 	proxy := httputil.NewSingleHostReverseProxy(inner)
 	gate := make(chan struct{})
+	var mu sync.Mutex
+	var config string
+	isLayer := func(path string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if config == "" && strings.Contains(path, "/blobs/") {
+			config = path // The configuration comes first: it says which layers there are.
+		}
+		return strings.Contains(path, "/blobs/") && path != config
+	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// By what it is asked for as: OCI calls it a layer, Docker a difference.
-		accept := r.Header.Get("Accept")
-		if strings.Contains(r.URL.Path, "/blobs/") && (strings.Contains(accept, "layer") || strings.Contains(accept, "rootfs.diff")) {
+		if isLayer(r.URL.Path) {
 			<-gate
 		}
 		proxy.ServeHTTP(w, r)

@@ -65,6 +65,10 @@ func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container)
 	if len(mounts) == 0 {
 		return nil
 	}
+	// All are looked at before one is made. A step does it: a server that does not answer holds up the look, too.
+	if err := checkHostPaths(mounts); err != nil {
+		return err
+	}
 	if err := s.makeHostPaths(c); err != nil {
 		return err
 	}

@@ -224,6 +224,16 @@ func TestLayerThatIsNoArchiveIsRefusedAndLeavesNothing(t *testing.T) {
 	}
 }
 
+func link(path, target string) file {
+	return file{tar.Header{Name: path, Linkname: target, Typeflag: tar.TypeLink}, ""}
+}
+
+// attributed is a file with an extended attribute.
+func attributed(f file, name, value string) file {
+	f.PAXRecords = map[string]string{"SCHILY.xattr." + name: value}
+	return f
+}
+
 // Overlayfs filters marks of deletions only where it merges directories. So each path below is shown as a
 // container sees it: a mark that is left where nothing merges is listed and cannot be looked at.
 // long: a table.
@@ -287,6 +297,28 @@ func TestADeletionThatHidesNothingIsNotSeen(t *testing.T) {
 				reg("d/new", ""),
 			}},
 			map[string]string{"": "d e kept", "d": "new", "e": ""},
+		},
+		"as the attribute of an empty file": {
+			[][]file{{reg("d/old", "x"), reg("d/kept", "x"), reg("gone", "x")}, {
+				attributed(dir("d", 0o755), "trusted.overlay.opaque", "x"),
+				attributed(reg("d/old", ""), "trusted.overlay.whiteout", "y"),
+				attributed(reg("d/none", ""), "trusted.overlay.whiteout", ""),
+				attributed(reg("gone", ""), "user.overlay.whiteout", "y"),
+			}},
+			map[string]string{"": "d", "d": "kept"},
+		},
+		"as a hard link to another": {
+			[][]file{{reg("one", ""), reg("two", ""), reg("d/three", ""), reg("kept", "")}, {
+				reg(".wh.one", ""), link(".wh.two", ".wh.one"), link("d/.wh.three", ".wh.one"), link("d/.wh..wh..opq", ".wh.one"),
+			}},
+			map[string]string{"": "d kept", "d": ""},
+		},
+		"beside directories of AUFS that files are linked to": {
+			[][]file{{reg("old", "")}, {
+				dir(".wh..wh.plnk", 0o700), reg(".wh..wh.plnk/99.1", "linked"), link("linked", ".wh..wh.plnk/99.1"),
+				reg(".wh..wh.aufs", ""), dir(".wh..wh.orph", 0o700), reg(".wh.old", ""), reg("d/.wh..wh.plnk/1.1", "x"),
+			}},
+			map[string]string{"": "d linked", "d": ""},
 		},
 		"of all that is in the root": {
 			[][]file{{reg("old", ""), reg("d/old", ""), reg("gone/x", "")}, {reg("mid", "")}, {

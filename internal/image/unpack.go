@@ -93,7 +93,7 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 	if got := digester.Digest(); got != diffID {
 		return fmt.Errorf("the archive's digest is %s: %w", got, errdefs.ErrDataLoss)
 	}
-	return gone.write()
+	return gone.write(ctx)
 }
 
 // attributesTooLarge tells extended attributes that the file system does not take from a full disk: setxattr(2)

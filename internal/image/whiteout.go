@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // whiteouts turns an archive's deletions (.wh.NAME, .wh..wh..opq) into overlay's. A deletion applies to the layers
@@ -23,6 +26,9 @@ type whiteouts struct {
 	parents []string
 	pending []whiteout
 	opaque  []string // directories, as whiteout.path
+	// aufs are directories that have the name of a mark. Files may be hard links into them (AUFS' .wh..wh.plnk), so they
+	// stay until all is unpacked.
+	aufs map[string]bool
 
 	merged map[string][]string // what merged has found, by directory
 }
@@ -35,6 +41,7 @@ type whiteout struct {
 // convert is an archive.ConvertWhiteout; path lies below root with its parent directory made and resolved.
 func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error) {
 	dir, base := filepath.Split(path)
+	w.noteAUFS(dir)
 	switch {
 	case base == ".wh..wh..opq":
 		w.opaque = append(w.opaque, filepath.Clean(dir))
@@ -45,14 +52,45 @@ func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error
 	case hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0:
 		// An archive of an overlay's upper directory has overlay's own mark.
 		w.pending = append(w.pending, whiteout{path, hdr.Uid, hdr.Gid})
+	case isMarked(hdr):
+		w.pending = append(w.pending, whiteout{path, hdr.Uid, hdr.Gid})
 	default:
 		return true, nil
 	}
 	return false, nil
 }
 
+func (w *whiteouts) noteAUFS(dir string) {
+	i := strings.Index(dir, "/.wh.")
+	if !strings.HasPrefix(dir, w.root) || i < len(w.root) {
+		return
+	}
+	if w.aufs == nil {
+		w.aufs = map[string]bool{}
+	}
+	w.aufs[dir[:i+1+strings.IndexByte(dir[i+1:], '/')]] = true
+}
+
+// isMarked: overlay has another mark since Linux 6.7, an attribute of an empty file in a directory whose own attribute
+// is "x" (fs/overlayfs/overlayfs.h, ovl_path_is_whiteout). It is in force only where the root of the layer says so,
+// too; elsewhere the mark of the directory alone makes entries that can be listed and not opened.
+func isMarked(hdr *tar.Header) bool {
+	const attribute = "SCHILY.xattr."
+	if hdr.PAXRecords[attribute+opaqueAttribute] == "x" {
+		delete(hdr.PAXRecords, attribute+opaqueAttribute)
+	}
+	_, trusted := hdr.PAXRecords[attribute+"trusted.overlay.whiteout"]
+	_, user := hdr.PAXRecords[attribute+"user.overlay.whiteout"]
+	return (trusted || user) && hdr.Typeflag == tar.TypeReg && hdr.Size == 0
+}
+
 // write makes the marks. The opaque directories come first: what lies in them hides nothing more.
-func (w *whiteouts) write() error {
+func (w *whiteouts) write(ctx context.Context) error {
+	for dir := range w.aufs {
+		if err := tree.Remove(ctx, dir); err != nil {
+			return err
+		}
+	}
 	w.merged = map[string][]string{}
 	for _, dir := range w.opaque {
 		if err := w.hideAllIn(dir); err != nil {

@@ -2,15 +2,19 @@ package image_test
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -277,5 +281,48 @@ func TestDownloadsShareALimit(t *testing.T) {
 	// Configurations are small and not limited: one of each image may be under way besides the one layer.
 	if most.Load() > int64(1+len(refs)) {
 		t.Errorf("%d downloads at once", most.Load())
+	}
+}
+
+func TestADamagedPartOfAManifestIsWrittenAnew(t *testing.T) {
+	h := newHub(t)
+	img := imageOf(t, "a", layerOf(t, reg("a", "")))
+	ref := h.push(t, "app:1", img)
+	root := t.TempDir()
+	open(t, image.Config{Root: root}).Close()
+	store, err := local.NewStore(filepath.Join(root, "content"))
+	must(t, err)
+	digest, err := img.Digest()
+	must(t, err)
+	// What a power cut leaves of a manifest that was being written.
+	w, err := store.Writer(t.Context(), content.WithRef("blob-"+digest.String()))
+	must(t, err)
+	_, err = w.Write(make([]byte, 10))
+	must(t, err)
+	must(t, w.Close())
+	pull(t, open(t, image.Config{Root: root}), ref)
+}
+
+func TestAConnectionThatIsResetOnceIsNoFailure(t *testing.T) {
+	for _, part := range []string{"/manifests/", "/blobs/"} {
+		t.Run(part, func(t *testing.T) {
+			h := newHub(t)
+			ref := h.push(t, "app:1", imageOf(t, "a", layerOf(t, reg("a", ""))))
+			var once sync.Once
+			h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+				reset := false
+				if strings.Contains(r.URL.Path, part) {
+					once.Do(func() { reset = true })
+				}
+				if reset {
+					conn, _, err := w.(http.Hijacker).Hijack()
+					must(t, err)
+					must(t, conn.(*net.TCPConn).SetLinger(0))
+					must(t, conn.Close())
+				}
+				return reset
+			})
+			pull(t, open(t, image.Config{}), ref)
+		})
 	}
 }

@@ -57,6 +57,10 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		return nil
 	}
 	if r.top.raw != nil && desc.Digest == r.top.desc.Digest {
+		// A part of an earlier download may be damaged, and saves nothing.
+		if err := r.store.content.Abort(ctx, b.ingest); err != nil && !errdefs.IsNotFound(err) {
+			return withDiskClass(err)
+		}
 		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, bytes.NewReader(r.top.raw), r.top.desc))
 	}
 	// desc.URLs is not looked at: a manifest must not make the node ask servers that are not the registry.

@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -116,7 +117,7 @@ func isAccident(err error) bool {
 		return status.code == http.StatusInternalServerError || status.code == http.StatusBadGateway ||
 			status.code == http.StatusGatewayTimeout || status.code == http.StatusRequestTimeout
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // once sends a request with the credentials that it turns out to need.

@@ -78,7 +78,7 @@ func mayKnowGet(err error) bool {
 	if errors.As(err, &status) {
 		return !status.busy() && status.code != http.StatusUnauthorized
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return isAccident(err)
 }
 
 // described makes a descriptor of the answer to HEAD, if it is about a manifest that is here.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,23 +29,17 @@ func notStarted(err error) bool {
 // deleteByHand ends and removes a container whose runtime cannot be run. path is its group as far as it is known.
 func deleteByHand(rt protocol.Runtime, id, path string, deadline time.Time) error {
 	state := filepath.Join(rt.Root, id)
-	groups := groupDirs(id, append(statedGroups(state), path))
-	for {
-		left := 0
-		for _, dir := range groups {
-			left += killGroup(dir)
-		}
-		if left == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d processes do not end", left)
-		}
-		time.Sleep(killPause)
+	// Only a group with the container's name is sure to hold nothing else.
+	groups := namedAfter(id, append(statedGroups(state), path))
+	k := &killing{pidfd: -1, own: domain{Groups: groups}}
+	if err := k.run(deadline); err != nil {
+		return err
 	}
-	for _, dir := range groups {
-		if err := removeTree(dir); err != nil {
-			return err
+	for _, mount := range cgroupRoots() {
+		for _, group := range groups {
+			if err := removeGroups(filepath.Join(mount, group)); err != nil {
+				return err
+			}
 		}
 	}
 	return os.RemoveAll(state)
@@ -77,24 +70,6 @@ func statedGroups(dir string) []string {
 	return groups
 }
 
-// groupDirs are the directories of the paths in all hierarchies. Only a group whose name has the container's ID is
-// sure to hold nothing else.
-func groupDirs(id string, paths []string) []string {
-	var dirs []string
-	for _, path := range paths {
-		if !strings.Contains(filepath.Base(path), id) {
-			continue
-		}
-		for _, mount := range cgroupRoots() {
-			dir := filepath.Join(mount, path)
-			if info, err := os.Stat(dir); err == nil && info.IsDir() && !slices.Contains(dirs, dir) {
-				dirs = append(dirs, dir)
-			}
-		}
-	}
-	return dirs
-}
-
 // cgroupRoots are the mount points of all hierarchies.
 func cgroupRoots() []string {
 	b, err := os.ReadFile("/proc/self/mountinfo")
@@ -111,45 +86,8 @@ func cgroupRoots() []string {
 	return roots
 }
 
-// killGroup sends SIGKILL to all processes of a group and those below it, thawed so that they can end, and returns
-// how many there were.
-func killGroup(dir string) int {
-	found := 0
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil //nolint:nilerr // removed meanwhile
-		}
-		_ = os.WriteFile(filepath.Join(path, "cgroup.freeze"), []byte("0"), 0)
-		_ = os.WriteFile(filepath.Join(path, "freezer.state"), []byte("THAWED"), 0)
-		procs, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		for field := range strings.FieldsSeq(string(procs)) {
-			pid, err := strconv.Atoi(field)
-			if err != nil || pid <= 0 {
-				continue
-			}
-			found++
-			killMember(pid, path)
-		}
-		return nil
-	})
-	return found
-}
-
-// killMember kills a process that is still in the group once its pidfd is held: the pid cannot be another's.
-func killMember(pid int, group string) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
-	}
-	defer func() { _ = unix.Close(pidfd) }()
-	procs, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
-	if slices.Contains(strings.Fields(string(procs)), strconv.Itoa(pid)) {
-		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	}
-}
-
-// removeTree removes a group with those below it. One that is gone already is fine: systemd removes scopes.
-func removeTree(dir string) error {
+// removeGroups removes a group with those below it. One that is gone already is fine: systemd removes scopes.
+func removeGroups(dir string) error {
 	var all []string
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {

@@ -67,31 +67,45 @@ func hasOption(options, want string) bool {
 	return false
 }
 
-// cgroupPaths reads /proc/PID/cgroup.
-func cgroupPaths(pid int) (memory, unified string, err error) {
+// membership is a process's group in one hierarchy.
+type membership struct {
+	controllers string // "" is version 2
+	group       string
+}
+
+// memberships reads /proc/PID/cgroup.
+func memberships(pid int) ([]membership, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
+	var list []membership
 	for line := range strings.Lines(string(b)) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		switch {
-		case parts[0] == "0" && parts[1] == "":
-			unified = parts[2]
-		case hasOption(parts[1], "memory"):
-			memory = parts[2]
+		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 {
+			list = append(list, membership{controllers: parts[1], group: parts[2]})
 		}
 	}
-	return memory, unified, nil
+	return list, nil
+}
+
+// cgroupPaths are the groups that matter for memory: that of version 1's controller, and that of version 2.
+func cgroupPaths(pid int) (memory, unified string, err error) {
+	list, err := memberships(pid)
+	for _, m := range list {
+		switch {
+		case m.controllers == "":
+			unified = m.group
+		case hasOption(m.controllers, "memory"):
+			memory = m.group
+		}
+	}
+	return memory, unified, err
 }
 
 // findCgroup looks at where the container's init lives. What cannot be found is
-// left empty: a container without OOM counters is still a container. Own is the
-// container's groups, as far as they are known by name; of a process that may
-// have been moved since it was started no other group is taken.
+// left empty: a container without OOM counters is still a container. own are the
+// container's groups that are known by name. moved says that the process may have
+// been moved since it was started: then no other group than those is taken.
 func findCgroup(pid int, own []string, moved bool) cgroup {
 	var c cgroup
 	memMount, uniMount := cgroupMounts()

@@ -22,9 +22,6 @@ const (
 // admit refuses what would leave too few descriptors for what exists. The caller calls free when all of its own are
 // open, or closed again.
 func (s *supervisor) admit(what string, need int) (free func(), err error) {
-	if n := s.living(); n >= livingExecs && need == execDescriptors {
-		return nil, protocol.Errorf(protocol.CodeResourceExhausted, "%s: %d commands run in this node's containers already", what, n)
-	}
 	promised := int(s.promised.Add(int64(need)))
 	free = func() { s.promised.Add(-int64(need)) }
 	limit, used := openFiles()
@@ -56,23 +53,6 @@ func openFiles() (limit, used int) {
 		return 0, 0
 	}
 	return int(min(r.Cur, 1<<30)), len(names)
-}
-
-// living is how many execs have not ended.
-func (s *supervisor) living() int {
-	s.mu.Lock()
-	execs := make([]*process, 0, len(s.procs))
-	for _, p := range s.procs {
-		execs = append(execs, p)
-	}
-	s.mu.Unlock()
-	n := 0
-	for _, p := range execs {
-		if m := p.snapshot(); m.ExecID != "" && m.Phase != protocol.PhaseExited {
-			n++
-		}
-	}
-	return n
 }
 
 // entrance accepts connections, also when no descriptor is left but the one that it keeps for that.

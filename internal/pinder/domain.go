@@ -27,10 +27,13 @@ func domainOf(pid int, id string) domain {
 	return domain{Groups: ownGroups(pid, id), MountNS: mountNS(pid), PIDNamespace: isFirst(pid)}
 }
 
-// ownGroups are the groups of the process whose name is that of the container, without what is below them.
-func ownGroups(pid int, id string) []string {
+// ownGroups are the groups of the process that have the container's name.
+func ownGroups(pid int, id string) []string { return namedAfter(id, groupsOf(pid)) }
+
+// namedAfter are those of groups that have the container's name, each once, without what is below them.
+func namedAfter(id string, groups []string) []string {
 	var own []string
-	for _, group := range groupsOf(pid) {
+	for _, group := range groups {
 		if g := cutAtName(group, id); g != "" && !slices.Contains(own, g) {
 			own = append(own, g)
 		}
@@ -49,17 +52,15 @@ func cutAtName(group, id string) string {
 	return ""
 }
 
-// groupsOf reads /proc/PID/cgroup: the process's path in each hierarchy.
+// groupsOf are a process's groups in all hierarchies, none if it has ended.
 func groupsOf(pid int) []string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	list, err := memberships(pid)
 	if err != nil {
 		return nil
 	}
 	var groups []string
-	for line := range strings.Lines(string(b)) {
-		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 {
-			groups = append(groups, parts[2])
-		}
+	for _, m := range list {
+		groups = append(groups, m.group)
 	}
 	return groups
 }

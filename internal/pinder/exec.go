@@ -16,11 +16,11 @@ import (
 
 const (
 	// execExpiry is how long a finished exec is remembered for a daemon that never
-	// asked for its end, endedExecs how many are: of more the oldest are forgotten.
-	execExpiry = 10 * time.Minute
-	endedExecs = 1024
-	// livingExecs is how many commands may run in all containers together.
-	livingExecs = 4096
+	// asked for its end. Past maxEndedExecs of them the oldest are forgotten.
+	execExpiry    = 10 * time.Minute
+	maxEndedExecs = 1024
+	// maxLivingExecs is how many commands may run in all containers together.
+	maxLivingExecs = 4096
 )
 
 type execStarted struct {
@@ -41,6 +41,9 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 	m := c.snapshot()
 	if m.Phase != protocol.PhaseRunning {
 		return nil, protocol.Errorf(protocol.CodeFailedPrecondition, "exec %s: container %s is %s", r.ExecID, r.ID, m.Phase)
+	}
+	if n := s.livingExecs(); n >= maxLivingExecs {
+		return nil, protocol.Errorf(protocol.CodeResourceExhausted, "exec %s: container %s: %d commands run in this node's containers already", r.ExecID, r.ID, n)
 	}
 	free, err := s.admit(fmt.Sprintf("exec %s: container %s", r.ExecID, r.ID), execDescriptors)
 	if err != nil {
@@ -171,6 +174,17 @@ func (p *process) afterExec() {
 	p.sup.forgetOldest()
 }
 
+// livingExecs is how many execs have not ended.
+func (s *supervisor) livingExecs() int {
+	n := 0
+	for _, p := range s.all() {
+		if m := p.snapshot(); m.ExecID != "" && m.Phase != protocol.PhaseExited {
+			n++
+		}
+	}
+	return n
+}
+
 // forgetOldest bounds the number of ended execs.
 func (s *supervisor) forgetOldest() {
 	var ended []protocol.Exit
@@ -179,11 +193,11 @@ func (s *supervisor) forgetOldest() {
 			ended = append(ended, *m.Exit)
 		}
 	}
-	if len(ended) <= endedExecs {
+	if len(ended) <= maxEndedExecs {
 		return
 	}
 	slices.SortFunc(ended, func(a, b protocol.Exit) int { return cmp.Compare(a.At, b.At) })
-	for _, e := range ended[:len(ended)-endedExecs] {
+	for _, e := range ended[:len(ended)-maxEndedExecs] {
 		_ = s.forgetExec(protocol.Call{ID: e.ID, ExecID: e.ExecID})
 	}
 }

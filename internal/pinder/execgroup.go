@@ -3,7 +3,6 @@ package pinder
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -120,16 +119,15 @@ func (s *supervisor) killExec(r protocol.Call) error {
 	return nil
 }
 
-// groupIn is the process's group in the version 1 hierarchy of a controller, "" if there is none.
+// groupIn is the process's group in the version 1 hierarchy of a controller, "" if there is no such hierarchy.
 func groupIn(pid int, controller string) string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	list, err := memberships(pid)
 	if err != nil {
 		return ""
 	}
-	for line := range strings.Lines(string(b)) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(parts) == 3 && hasOption(parts[1], controller) {
-			return parts[2]
+	for _, m := range list {
+		if hasOption(m.controllers, controller) {
+			return m.group
 		}
 	}
 	return ""

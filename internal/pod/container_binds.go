@@ -2,11 +2,7 @@ package pod
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -22,14 +18,9 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 	if box.Record().Mappings() == nil {
 		return nil
 	}
-	file := filepath.Join(s.node.Paths.bundle(c.ID), "config.json")
-	data, err := os.ReadFile(file)
+	config, err := s.node.bundleSpec(c.ID)
 	if err != nil {
 		return err
-	}
-	var config specs.Spec
-	if err := json.Unmarshal(data, &config); err != nil {
-		return fmt.Errorf("bundle: %w", err)
 	}
 	var binds []rootfs.Bind
 	var of []*specs.Mount
@@ -47,10 +38,7 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 	for i, m := range of {
 		m.Type, m.Source, m.Options = "bind", paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
 	}
-	if data, err = json.Marshal(&config); err != nil {
-		return err
-	}
-	return os.WriteFile(file, data, 0o600)
+	return s.node.writeBundleSpec(c.ID, config)
 }
 
 // opens reports whether a mount is a device node that the container may open: one that it was given as a device. A

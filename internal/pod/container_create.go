@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -272,16 +271,10 @@ func (s *Containers) writeBundle(_ context.Context, box *Sandbox, c *Container) 
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(config)
-	if err != nil {
+	if err := os.MkdirAll(s.node.Paths.bundle(c.ID), 0o700); err != nil {
 		return err
 	}
-	dir := s.node.Paths.bundle(c.ID)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	// The configuration holds the environment, which may hold secrets.
-	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
+	return s.node.writeBundleSpec(c.ID, config)
 }
 
 func (s *Containers) removeBundle(_ context.Context, _ *Sandbox, c *Container) error {

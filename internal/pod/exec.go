@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
@@ -92,22 +90,6 @@ func (s *Containers) execProcess(c *Container, options spec.ExecOptions) (comman
 	}
 	data, err := json.Marshal(process)
 	return command{json: data, owner: box.Record().hostUser(process.User)}, err
-}
-
-// bundleSpec is a container's configuration as the OCI runtime has it, with what plugins changed.
-func (n *Node) bundleSpec(id string) (*specs.Spec, error) {
-	data, err := os.ReadFile(filepath.Join(n.Paths.bundle(id), "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	var config specs.Spec
-	if err := json.Unmarshal(data, &config); err != nil {
-		return nil, fmt.Errorf("bundle of container %s: %w", id, err)
-	}
-	if config.Process == nil {
-		return nil, fmt.Errorf("bundle of container %s has no process: %w", id, errdefs.ErrFailedPrecondition)
-	}
-	return &config, nil
 }
 
 // wait collects output until the command ends. cut says that some is missing for want of memory.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -95,7 +94,7 @@ func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[stri
 // Bundle is a container's OCI spec, nil when it has none any more. It may hold secrets of the pod's
 // environment, as CRI's verbose status does.
 func (n *Node) Bundle(id string) json.RawMessage {
-	data, err := os.ReadFile(filepath.Join(n.Paths.bundle(id), "config.json"))
+	data, err := os.ReadFile(n.Paths.bundleConfig(id))
 	if err != nil {
 		return nil
 	}

@@ -2,10 +2,7 @@ package pod
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -108,16 +105,11 @@ func (s *Containers) pluginsAdjust(ctx context.Context, box *Sandbox, c *Contain
 	if s.node.Plugins == nil {
 		return nil
 	}
-	file := filepath.Join(s.node.Paths.bundle(c.ID), "config.json")
-	data, err := os.ReadFile(file)
+	config, err := s.node.bundleSpec(c.ID)
 	if err != nil {
 		return err
 	}
-	var config specs.Spec
-	if err := json.Unmarshal(data, &config); err != nil {
-		return fmt.Errorf("bundle: %w", err)
-	}
-	changed, err := s.node.Plugins.Adjust(ctx, box.Record(), c.Record(), &config)
+	changed, err := s.node.Plugins.Adjust(ctx, box.Record(), c.Record(), config)
 	if err != nil || !changed {
 		return err
 	}
@@ -126,10 +118,7 @@ func (s *Containers) pluginsAdjust(ctx context.Context, box *Sandbox, c *Contain
 			return fmt.Errorf("seccomp filter as plugins want it: %w", err)
 		}
 	}
-	if data, err = json.Marshal(&config); err != nil {
-		return err
-	}
-	return os.WriteFile(file, data, 0o600)
+	return s.node.writeBundleSpec(c.ID, config)
 }
 
 // pluginsForget tells plugins that the container goes. It never fails, as pluginsRemove.

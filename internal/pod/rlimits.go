@@ -1,10 +1,6 @@
 package pod
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
-
 	"github.com/pinfold-run/pinfold/internal/supervisor"
 )
 
@@ -31,9 +27,5 @@ func (n *Node) takeRlimits(rec *SandboxRecord, id string) ([]supervisor.Rlimit, 
 		limits = append(limits, supervisor.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
 	}
 	config.Process.Rlimits = nil
-	data, err := json.Marshal(config)
-	if err != nil {
-		return nil, err
-	}
-	return limits, os.WriteFile(filepath.Join(n.Paths.bundle(id), "config.json"), data, 0o600)
+	return limits, n.writeBundleSpec(id, config)
 }

@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -86,11 +85,7 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: binary}))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
+	return s.node.writeBundleSpec(rec.ID, spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: binary}))
 }
 
 // admit closes a directory to all but the node's root and the group of the pod's.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -118,7 +117,7 @@ func (s *Containers) updateBundle(c *Container, to *runtimeapi.LinuxContainerRes
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(s.node.Paths.bundle(c.ID), "config.json")
+		file := s.node.Paths.bundleConfig(c.ID)
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return err

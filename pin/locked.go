@@ -24,20 +24,17 @@ func InLockedMounts(fn func() error) error {
 		return fmt.Errorf("copy the mounts for another user namespace: %w", err)
 	}
 	defer ns.Close() //nolint:errcheck // always nil
-	err = errors.New("the function did not return")
-	onThreadOfItsOwn(func() {
+	return onThreadThatEnds(func() error {
 		// setns(2) refuses a thread that shares its root and working directory.
-		joined := unix.Unshare(unix.CLONE_FS)
-		if joined == nil {
-			joined = ns.WithFD(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNS) })
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = ns.WithFD(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNS) })
 		}
-		if joined != nil {
-			err = fmt.Errorf("enter the copied mounts: %w", joined)
-			return
+		if err != nil {
+			return fmt.Errorf("enter the copied mounts: %w", err)
 		}
-		err = fn()
+		return fn()
 	})
-	return err
 }
 
 // lockedMounts makes a user namespace, to which nothing is mapped, and a mount namespace that it owns.
@@ -54,21 +51,4 @@ func lockedMounts() (*Namespace, error) {
 		return nil, errors.Join(err, e, ns.Close())
 	}
 	return ns, err
-}
-
-// onThreadOfItsOwn runs fn on a thread that ends with it. The main thread is not used: it would not end, and
-// /proc/self shows its mounts.
-func onThreadOfItsOwn(fn func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			onThreadOfItsOwn(fn) // which cannot be given this thread meanwhile
-			runtime.UnlockOSThread()
-			return
-		}
-		fn()
-	}()
-	<-done
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +12,7 @@ import (
 // Share makes a directory for pins a mount point with shared propagation, unless it is one, as ip-netns(8) does with
 // its own at the first "ip netns add": one that did so later would cover the pins that there are by copies of them.
 // It returns the mount's ID, for Unshare, or 0 if the directory was a mount point before. The lock is that of
-// ip-netns, so that two who come at once make one mount.
+// ip-netns, so that two programs that come at once make one mount.
 func Share(dir string) (mount uint64, err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -75,23 +74,6 @@ func mountID(path string) (uint64, error) {
 // way are taken off until the file is free. Nothing else than the file and what is mounted on it is gone afterwards.
 func unlinkCovered(path string) error {
 	return onThreadThatEnds(func() error { return unlinkInCopy(path) })
-}
-
-// onThreadThatEnds runs fn on a thread that ends with it, and with the thread what fn has changed of it. The first
-// thread of the process never ends, and is what /proc/self shows, so it is not used: while it is kept here, another
-// goroutine runs on another thread.
-func onThreadThatEnds(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			done <- onThreadThatEnds(fn)
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- fn() // never unlocked
-	}()
-	return <-done
 }
 
 func unlinkInCopy(path string) error {

@@ -34,7 +34,7 @@ var mayImport = []struct {
 	{"internal/rootfs", []string{"pin"}, "with pin the only one that mounts"},
 	{"internal/spec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
-	{"internal/host", []string{"internal/cgroup", "internal/spec", "internal/selinux"}, "what this node can do, in the words of spec"},
+	{"internal/host", []string{"internal/cgroup", "internal/protocol", "internal/spec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
 	{"internal/image", []string{"internal/regular", "internal/tree"}, "images are the same for every pod: it knows none"},
 	{"internal/network", []string{"internal/regular", "internal/cgroup"}, "plugins run in groups; it gets a pin as a path"},
 	{"internal/pinder", []string{"internal/protocol", "internal/duration", "internal/logwriter"}, "small, static and replaceable: it links nothing of the daemon"},

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/protocol"
 	"github.com/pinfold-run/pinfold/internal/selinux"
 	"github.com/pinfold-run/pinfold/internal/spec"
 )
@@ -87,19 +88,9 @@ func capabilities() (capabilitySet, error) {
 	return set, nil
 }
 
-// rlimits are the resources of getrlimit(2) by the names that OCI gives them.
-var rlimits = map[string]int{
-	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU,
-	"RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS,
-	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE,
-	"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS,
-	"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
-	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
-}
-
 func ceilings() map[string]uint64 {
 	found := map[string]uint64{}
-	for name, resource := range rlimits {
+	for name, resource := range protocol.RlimitResources {
 		var limit unix.Rlimit
 		if err := unix.Prlimit(0, resource, nil, &limit); err == nil {
 			found[name] = limit.Max

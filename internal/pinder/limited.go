@@ -7,8 +7,6 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pinfold-run/pinfold/internal/protocol"
 )
 
@@ -26,15 +24,6 @@ func limitedCommand(rt protocol.Runtime, argv []string) (binary string, args []s
 	return "/proc/self/exe", append([]string{"pinder", Limited, string(limits), rt.Binary}, argv...), nil
 }
 
-var rlimits = map[string]int{
-	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU,
-	"RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS,
-	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE,
-	"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS,
-	"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
-	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
-}
-
 // RunLimited sets the limits and becomes the program. It returns only if that cannot be.
 func RunLimited(args []string) error {
 	if len(args) < 3 {
@@ -45,7 +34,7 @@ func RunLimited(args []string) error {
 		return fmt.Errorf("limited: %w", err)
 	}
 	for _, l := range limits {
-		resource, ok := rlimits[l.Type]
+		resource, ok := protocol.RlimitResources[l.Type]
 		if !ok {
 			return fmt.Errorf("limited: %q is not a resource limit", l.Type)
 		}

@@ -20,13 +20,6 @@ type Runtime struct {
 	Rlimits []Rlimit `json:"rlimits,omitempty"`
 }
 
-// Rlimit is a resource limit by the name of an OCI configuration (RLIMIT_…).
-type Rlimit struct {
-	Type string `json:"type"`
-	Soft uint64 `json:"soft"`
-	Hard uint64 `json:"hard"`
-}
-
 // Owner is a user of the node: host IDs, also where the process has others in its user namespace.
 type Owner struct {
 	UID uint32 `json:"uid"`

@@ -195,13 +195,6 @@ func (c *Config) check() error {
 	if err := c.checkPaths(); err != nil {
 		return err
 	}
-	for name, list := range map[string]string{"cni-bin-dir": c.CNIBinDir, "registry-config-dir": c.RegistryConfigDir} {
-		for _, path := range filepath.SplitList(list) {
-			if !filepath.IsAbs(path) {
-				return fmt.Errorf("--%s must be absolute paths separated by colons, not %q", name, list)
-			}
-		}
-	}
 	if len(c.Socket) > maxSocketPath {
 		return fmt.Errorf("--socket %s is longer than the kernel's limit of %d bytes (unix(7))", c.Socket, maxSocketPath)
 	}
@@ -225,6 +218,9 @@ func (c *Config) checkPaths() error {
 	}
 	for dir := range strings.SplitSeq(c.CNIBinDir, ":") {
 		must = append(must, key{"cni-bin-dir", dir})
+	}
+	for _, dir := range filepath.SplitList(c.RegistryConfigDir) { // none: registries without configuration
+		must = append(must, key{"registry-config-dir", dir})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
 		must = append(must, key{"runtime", c.Runtimes[name]})

@@ -85,7 +85,7 @@ func TestThereAreFewerThanFifteenKeys(t *testing.T) {
 }
 
 func TestAPathThatCannotBeUsedIsRefusedByTheNameOfItsKey(t *testing.T) {
-	for _, key := range []string{"root", "state", "socket", "netns-dir", "cni-conf-dir", "cni-bin-dir", "pinder", "nri-socket", "runtime"} {
+	for _, key := range []string{"root", "state", "socket", "netns-dir", "cni-conf-dir", "cni-bin-dir", "registry-config-dir", "pinder", "nri-socket", "runtime"} {
 		for _, path := range []string{"/a,b", "/a:b", `/a\b`, "/a\"b", "/a\nb", "/a\x00b", "/a\x7fb", "/a\xff"} {
 			if key == "runtime" {
 				path = "x=" + path

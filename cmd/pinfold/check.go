@@ -27,6 +27,9 @@ func check(ctx context.Context, t *tool, args []string) error {
 	if flags.NArg() > 0 {
 		return errors.New("check: it takes no arguments")
 	}
+	if mend.Repair && mend.Remove != "" {
+		return errors.New("check: --repair and --remove are two commands")
+	}
 	n, err := t.connect()
 	if err != nil {
 		return err

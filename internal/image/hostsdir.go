@@ -89,23 +89,12 @@ func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
 // readHostDir reads hosts.toml or, where there is none or an empty one, certificates as Docker lays them out.
 func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
 	file := filepath.Join(dir, "hosts.toml")
-	fi, err := os.Stat(file)
+	data, err := regular.Read(file, maxHostsFile)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(data) == 0:
 		return certificateFiles(dir)
 	case err != nil:
 		return nil, err
-	case !fi.Mode().IsRegular(): // a FIFO would never end
-		return nil, fmt.Errorf("%s is not a regular file", file)
-	case fi.Size() > maxHostsFile:
-		return nil, fmt.Errorf("%s has %d bytes, more than the %d that are read", file, fi.Size(), maxHostsFile)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if len(data) == 0 {
-		return certificateFiles(dir)
 	}
 	configs, unknown, err := parseHostsFile(file, data)
 	if err != nil {

@@ -253,7 +253,7 @@ func TestAResetConnectionDoesNotEndItsPortForward(t *testing.T) {
 	}
 }
 
-// What is logged has the level that was set, whoever logs it: libraries, too.
+// What is logged has the level that was set, also by libraries.
 func TestNoLineBelowTheLogLevelIsLogged(t *testing.T) {
 	n := newNode(t)
 	n.flags = []string{"--log-level", "INFO"}

@@ -15,9 +15,9 @@ import (
 // with every CRI runtime of the field: the usual devices, which also cover what of /proc is masked.
 var notMade = []string{"/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"}
 
-// nobodys are the files that a container sees of an owner or a group that its user namespace does not map. Left out are
+// unmapped are the files that a container sees of an owner or a group that its user namespace does not map. Left out are
 // /proc and /sys: the kernel's own settings, which are the node's.
-func (n *node) nobodys(id string) []string {
+func (n *node) unmapped(id string) []string {
 	n.t.Helper()
 	found := n.inside(id, `find / \( -path /proc -o -path /sys \) -prune -o \( -user 65534 -o -group 65534 \) -print; ls -d /sys/fs/cgroup`)
 	return slices.DeleteFunc(strings.Fields(found), func(path string) bool {
@@ -25,7 +25,7 @@ func (n *node) nobodys(id string) []string {
 	})
 }
 
-// TestEverythingMadeForAUserNamespacePodIsItsOwn looks at all files that a container sees, whoever made them.
+// TestEverythingMadeForAUserNamespacePodIsItsOwn looks at all files that a container sees.
 func TestEverythingMadeForAUserNamespacePodIsItsOwn(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -52,7 +52,7 @@ func TestEverythingMadeForAUserNamespacePodIsItsOwn(t *testing.T) {
 				config.Metadata.Name = "tty"
 			}
 			id := n.runContainerOf(pod, config)
-			if foreign := n.nobodys(id); len(foreign) > 0 {
+			if foreign := n.unmapped(id); len(foreign) > 0 {
 				t.Errorf("pod %v, terminal %t: of no user of the pod's: %s", options, tty, strings.Join(foreign, " "))
 			}
 		}

@@ -64,8 +64,8 @@ func (n *node) loadStreams() string {
 	return image
 }
 
-// TestAProcessMayOpenItsStandardStreamsAgain holds for a container's first process and for commands, whoever they
-// run as: the streams belong to the process's user.
+// TestAProcessMayOpenItsStandardStreamsAgain holds for a container's first process and for commands, as
+// any user: the streams belong to the process's user.
 func TestAProcessMayOpenItsStandardStreamsAgain(t *testing.T) {
 	t.Parallel()
 	n := started(t)

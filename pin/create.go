@@ -126,8 +126,8 @@ func createPlain(m *Mappings, kinds Kind) (*Set, error) {
 	return child.finish(m, kinds)
 }
 
-// createOwned works on a thread that nothing else uses meanwhile, and that ends if it could not be made again what it
-// was.
+// createOwned works on a thread that nothing else uses meanwhile. The thread ends if its credentials could not be
+// restored.
 func createOwned(m *Mappings, kinds Kind) (*Set, error) {
 	type result struct {
 		set *Set

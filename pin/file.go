@@ -78,7 +78,7 @@ func identify(path string) (dev, ino uint64, err error) {
 // Pin keeps the namespace alive under a file name until Unpin or reboot,
 // whatever becomes of the process. The directory of path must exist. If path
 // exists, in whatever form, Pin touches nothing and returns fs.ErrExist: a pin
-// left by somebody dead has to be taken off with Unpin first. On any other
+// left by a dead process has to be taken off with Unpin first. On any other
 // error path is as it was before. A process that is killed inside Pin may leave
 // an empty file: Open calls that ErrNotNamespace, and Unpin removes it.
 //
@@ -122,11 +122,12 @@ func bind(fd int, path string) error {
 	return nil
 }
 
-// maxUnpinRounds bounds Unpin against a path that somebody keeps mounting on.
+// maxUnpinRounds bounds Unpin against a path that another process keeps mounting on.
 const maxUnpinRounds = 1000
 
 // Unpin takes all pins off path, however many lie upon one another or below what
-// others have mounted over the directory, and removes the file. A path that does not exist is a success, so Unpin may be repeated
+// others have mounted over the directory, and removes the file. A path that does
+// not exist is a success, so Unpin may be repeated
 // and may run twice at once. Anything that Pin cannot have made (a mount that
 // is no namespace, a directory, a link, a file with contents) is left alone
 // and gives ErrNotPin.
@@ -137,7 +138,7 @@ func Unpin(path string) error {
 		if done {
 			return nil
 		}
-		// EINVAL: either someone else took the mount off just now, or it is one
+		// EINVAL: either another process took the mount off just now, or it is one
 		// that this mount namespace may not take off.
 		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("unpin %s: %w", path, err)
@@ -160,7 +161,7 @@ func unpinOnce(path string) (bool, error) {
 		return false, err
 	}
 	if namespace {
-		// MNT_DETACH: someone may be opening the pin right now, which must not
+		// MNT_DETACH: a process may be opening the pin right now, which must not
 		// make this fail.
 		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.ENOENT) {

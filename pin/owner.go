@@ -14,7 +14,7 @@ import (
 // pending signals, message queues, locked memory. A namespace of root's takes from root.
 type owner struct{ uid, gid uint32 }
 
-// rootOf is who the mappings make root of the namespace. Validate has seen that ID 0 is mapped.
+// rootOf is the user and group that the mappings make root of the namespace. Validate has seen that ID 0 is mapped.
 func rootOf(m *Mappings) owner {
 	uid, _ := m.HostUID(0)
 	gid, _ := m.HostGID(0)
@@ -51,7 +51,7 @@ func (o owner) become() (c *credentials, err error) {
 		return nil, errors.Join(err, c.restore())
 	}
 	// Away from 0, the effective set is emptied, the permitted one is not (capabilities(7), "Effect of user ID
-	// changes"). Some kernels let no other than privileged threads make user namespaces. One that refuses this call
+	// changes"). Some kernels let only privileged threads make user namespaces; a kernel that refuses this call
 	// will say so at clone3.
 	raised := c.caps
 	for i := range raised {

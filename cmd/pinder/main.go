@@ -108,7 +108,7 @@ func run(o options) error {
 		return nil
 	}
 	if err := settle(o); err != nil {
-		fmt.Fprintln(os.Stderr, "pinder: what its starter set reaches containers:", err)
+		fmt.Fprintln(os.Stderr, "pinder: attributes of the process that started it reach containers:", err)
 	}
 	if err := inherited.Name("pinder"); err != nil {
 		fmt.Fprintln(os.Stderr, "pinder: name of the process:", err)

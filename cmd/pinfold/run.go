@@ -137,8 +137,8 @@ func (o *runOptions) start(ctx context.Context, n *node, pod string, sandbox *ru
 	return created.ContainerId, err
 }
 
-// confined is the security context of the container. In CRI what is left out is not restricted, so that all
-// which restricts is said. (AppArmor is the exception: the node's default profile, if it has one.)
+// confined is the security context of the container. In CRI what is left out is not restricted, so
+// every restriction is named. (AppArmor is the exception: the node's default profile, if it has one.)
 func confined(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.LinuxContainerSecurityContext {
 	return &runtimeapi.LinuxContainerSecurityContext{
 		NamespaceOptions: sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions(),
@@ -151,7 +151,7 @@ func confined(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.LinuxContainerSe
 // withoutUserNS is what an operator can do where no user namespace is to be had.
 const withoutUserNS = "--host-users runs the pod without a user namespace"
 
-// explain adds what lies near: on the node's network not every node can give a pod a user namespace.
+// explain adds the likely reason: not every node can give a pod on the node's network a user namespace.
 func (o *runOptions) explain(err error) error {
 	if o.hostUsers || !o.hostNetwork {
 		return err

@@ -49,7 +49,7 @@ func linesLost(lines int) []byte {
 	return text.Bytes()
 }
 
-// run is told what of the attributes that the starter gave could not be changed.
+// run is told which inherited attributes could not be changed.
 func run(unsettled error, out io.Writer) error {
 	flags := flag.NewFlagSet("pinfoldd", flag.ContinueOnError)
 	showVersion := flags.Bool("version", false, "print the version and exit")
@@ -67,10 +67,10 @@ func run(unsettled error, out io.Writer) error {
 	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: c.LogLevel}))
 	daemon.RouteLibraryLogs(log, out)
 	if unsettled != nil {
-		log.Warn("what the daemon's starter set reaches containers", "error", unsettled)
+		log.Warn("attributes of the process that started the daemon reach containers", "error", unsettled)
 	}
 	for _, restriction := range inherited.Lasting() {
-		log.Warn("what the daemon's starter set reaches containers", "restriction", restriction)
+		log.Warn("attributes of the process that started the daemon reach containers", "restriction", restriction)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

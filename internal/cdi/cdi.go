@@ -98,8 +98,8 @@ func unique(names []string) []string {
 // maxReason bounds what an error tells of refused specifications, in bytes.
 const maxReason = 2000
 
-// refused says which specifications could not be used, and why. Any of them may be the one that has the device: its
-// vendor is known only to those who can read it. Those that name the vendor come first.
+// refused says which specifications could not be used, and why. Any of them may be the one that has the device:
+// only a specification that can be read tells its vendor. Those that name the vendor come first.
 func refused(cache *cdi.Cache, name string) string {
 	vendorName, _, _ := strings.Cut(name, "/")
 	var own, others []string

@@ -196,7 +196,7 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 	err := image.CheckRegistryConfigDirs(c.RegistryConfigDir)
 	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
-		p.node.Log.Warn("no registry is configured by a directory that is not there: pulls go to the registries themselves", "reason", err)
+		p.node.Log.Warn("a directory of registry configuration is missing: what it should configure is pulled from the registries themselves", "reason", err)
 	}
 	p.node.Images, err = image.Open(ctx, image.Config{
 		Root: p.node.Paths.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,

@@ -53,7 +53,7 @@ func claim(c *config.Config, paths pod.Paths, log *slog.Logger) (release func(),
 		return nil, err
 	}
 	return unlockAll, paths.Claim(boot, func(err error) {
-		log.Warn("what is in the state directory cannot be told from another root's until this is mended", "error", err)
+		log.Warn("the state directory does not say which root it belongs to, so a daemon with another root is not kept out", "error", err)
 	})
 }
 
@@ -71,7 +71,7 @@ func lockFiles(c *config.Config) []lockFile {
 	return files
 }
 
-// lock makes sure that one daemon works on what the file stands for. The lock ends with the process: it is a
+// lock makes sure that only one daemon works on what the file stands for. The lock ends with the process: it is a
 // record lock (fcntl_locking(2)), which children do not inherit. One of flock(2) belongs to the open file,
 // and would be held on by a child that a killed daemon had forked and that had not come to its exec(2) yet.
 func lock(path, of string) (unlock func(), err error) {
@@ -91,7 +91,7 @@ func lock(path, of string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// vacant reports who serves on the socket at path, or that there is something else than a socket.
+// vacant returns an error if a program serves on the socket at path, or if something else than a socket is there.
 func vacant(path string) error {
 	if path == "" {
 		return nil

@@ -10,7 +10,7 @@ import (
 )
 
 // RouteLibraryLogs makes libraries write where the daemon's log goes: by themselves they write to standard error, and
-// hang with whatever they hold when nothing reads that. It is called once, before anything else of them.
+// hang, with the locks they hold, when that is not read. It is called once, before the libraries are used.
 func RouteLibraryLogs(log *slog.Logger, to io.Writer) {
 	slog.SetDefault(log) // and with it package log, which net/http uses
 	logrus.SetOutput(to)

@@ -19,7 +19,8 @@ func notFound(ref string) error {
 }
 
 // Hold keeps the image's layers for holder (a container ID) until Release, and returns their directories, the
-// topmost first, and the image. An image without layers has one empty directory. The same holder may hold an image again. Holds live in memory: after a restart they
+// topmost first, and the image. An image without layers has one empty directory. The same holder may hold an image
+// again. Holds live in memory: after a restart they
 // are declared again before Sweep, which is also when an image that was removed meanwhile can be held. ErrNotFound
 // if there is no such image.
 func (s *Store) Hold(imageID, holder string) ([]string, *Image, error) {

@@ -122,7 +122,7 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	first := via[0]
 	downgrade := first.URL.Scheme == "https" && req.URL.Scheme == "http" && !h.either
 	if downgrade && !isByDigest(first) {
-		return errors.New("redirect from TLS to plain HTTP is not followed: what a tag is would be anybody's word")
+		return errors.New("redirect from TLS to plain HTTP is not followed: the answer to a tag could be forged")
 	}
 	if sameServer(req, first) {
 		return nil
@@ -156,7 +156,7 @@ func tooMany(via []*http.Request) error {
 	return nil
 }
 
-// isByDigest: the answer can be checked, whoever gives it.
+// isByDigest reports whether a request names a digest, by which any server's answer can be checked.
 func isByDigest(req *http.Request) bool {
 	_, err := digest.Parse(path.Base(req.URL.Path))
 	return err == nil

@@ -21,7 +21,8 @@ import (
 )
 
 // Load reads an OCI image layout or an archive of "docker save", as a tar that may be compressed, and lists the
-// images in it, of several of one name the one that fits this node. Names come from the archive (RepoTags, annotations) in full form; an image of
+// images in it; of several with one name, the one that fits this node. Names come from the archive (RepoTags,
+// annotations) in full form; an image of
 // an OCI layout is also known as repository@digest. Loads take turns.
 //
 // It returns the images that were loaded, with an error also if others were not. ErrInvalidArgument if the stream

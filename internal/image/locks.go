@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// keyLocks is a set of mutexes by key, each existing only while someone has or wants it. The zero value is ready.
+// keyLocks is a set of mutexes by key, each existing only while it is held or waited for. The zero value is ready.
 type keyLocks struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock

@@ -66,7 +66,7 @@ func wrongPlatform(offered ...string) error {
 		platforms.Format(platforms.DefaultSpec()), list, errdefs.ErrNotFound)}
 }
 
-// parseDocument tells manifest and index by their content: a media type is only said by whoever serves them.
+// parseDocument tells manifest and index by their content: a media type is only what the server says.
 func parseDocument(raw []byte) (*document, error) {
 	var d document
 	if err := json.Unmarshal(raw, &d); err != nil {
@@ -116,7 +116,7 @@ type search struct {
 	tried int
 }
 
-// find returns the image of a manifest, or the best one of an index. It returns an *unfit where there is none.
+// find returns the image of a manifest, or the best one of an index. Where there is no such image, the error is an *unfit.
 //
 // A platform is what an index says of its entries, so that clients can choose. Where there is no choice, it is a remark:
 // a manifest that was asked for by its name is taken whatever platform its configuration has, as it may be data,

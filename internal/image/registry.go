@@ -186,7 +186,7 @@ type localError struct{ err error }
 func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
-// isFinal: asking another server would not help.
+// isFinal reports an error that asking another server would not mend.
 func isFinal(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.As(err, new(*localError))
 }

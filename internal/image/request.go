@@ -54,7 +54,7 @@ func (e *statusError) Error() string {
 	return text
 }
 
-// busy: the same request may be answered later.
+// busy reports whether the same request may be answered later.
 func (e *statusError) busy() bool {
 	return e.code == http.StatusTooManyRequests || e.code == http.StatusServiceUnavailable
 }
@@ -110,7 +110,7 @@ func (h *host) waitPause(ctx context.Context, q request) error {
 	}
 }
 
-// isAccident: the server or the connection failed, in a way that passes at times.
+// isAccident reports a failure of the server or the connection that may be over at the next try.
 func isAccident(err error) bool {
 	var status *statusError
 	if errors.As(err, &status) {
@@ -150,7 +150,7 @@ func (h *host) once(ctx context.Context, q request) (*http.Response, error) {
 	}
 }
 
-// accept passes on an answer that is none of an error.
+// accept returns an answer that is not an error, and makes a statusError of one that is.
 func accept(resp *http.Response) (*http.Response, error) {
 	if resp.StatusCode < 300 {
 		return resp, nil

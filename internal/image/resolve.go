@@ -72,7 +72,7 @@ func (h *host) getManifest(ctx context.Context, q request) (ocispec.Descriptor, 
 	return h.readManifest(resp)
 }
 
-// mayKnowGet: the answer to HEAD says nothing of the answer to GET.
+// mayKnowGet reports an error of HEAD that does not mean that GET fails, too.
 func mayKnowGet(err error) bool {
 	var status *statusError
 	if errors.As(err, &status) {
@@ -94,7 +94,7 @@ func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Desc
 }
 
 func mediaType(resp *http.Response) string {
-	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) //nolint:errcheck // none is none
+	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) //nolint:errcheck // a wrong type counts as none
 	return t
 }
 
@@ -140,7 +140,7 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// contentError: a server has sent what is not the thing that was asked for.
+// contentError says that a server has sent something else than was asked for.
 type contentError struct{ text string }
 
 func (e *contentError) Error() string { return e.text }

@@ -23,7 +23,6 @@ func (s *Store) loadRecords(ctx context.Context) error {
 	}
 	var listed []*Image
 	for _, e := range entries { // by name: a record comes before what says that it was removed once
-
 		r, err := readRecord(s.records(), e.Name())
 		if err == nil && !r.Removed {
 			err = s.missingLayer(r)

@@ -136,7 +136,7 @@ func maskSecret(text, secret string, mark func(from, to int, as byte)) {
 	}
 }
 
-// standsAlone: no letter or digit comes right before or after.
+// standsAlone reports whether no letter or digit comes right before or after.
 func standsAlone(text string, start, end int) bool {
 	before, _ := utf8.DecodeLastRuneInString(text[:start])
 	after, _ := utf8.DecodeRuneInString(text[end:])

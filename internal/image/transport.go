@@ -76,9 +76,9 @@ func (b *stallBody) Close() error {
 	return err
 }
 
-// tokenTransport carries the requests for tokens: their answers have a bound, and what is asked in secret stays so. A
-// server that is busy or broken is an error as the registry's own servers make it, which tells how long to wait; the
-// authorizer would keep the status only.
+// tokenTransport carries the requests for tokens: their answers are bounded, and no token is asked for without TLS
+// where the registry has TLS. A server that is busy or broken is an error as the registry's own servers make it,
+// which tells how long to wait; the authorizer would keep the status only.
 type tokenTransport struct {
 	base   http.RoundTripper
 	secret bool // the registry itself is asked through TLS

@@ -215,7 +215,7 @@ func (w *whiteouts) mergedInto(dir string) ([]string, error) {
 }
 
 // descend returns which of the directories of that name in dirs overlayfs merges: down to the first that is opaque
-// or no directory (a deletion is none).
+// or not a directory, as a deletion.
 func descend(dirs []string, name string) ([]string, error) {
 	var merged []string
 	for _, dir := range dirs {

@@ -1,6 +1,6 @@
 // Package inherited sets the attributes that a process has from its starter, and would pass on to all that it
-// starts: to network plugins, and by way of pinder to containers, for which CRI and the OCI runtimes have no words for
-// most of them. A container's programs are not to run otherwise because the daemon was started by nohup(1), chrt(1)
+// starts: to network plugins, and by way of pinder to containers. For most of them CRI and the OCI runtimes have no
+// word. A container's programs are not to run otherwise because the daemon was started by nohup(1), chrt(1)
 // or a script with a umask of its own.
 //
 // What cannot be given up (no_new_privs, a seccomp filter) is told by Lasting. Resource limits and OOM score are not
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umask is the one that files are made with. Whatever has to have other rights than this leaves gets them explicitly.
+// umask is the one that files are made with. A file that needs other rights than it leaves gets them explicitly.
 const umask = 0o022
 
 // Settle gives this process a service's umask, an empty mask of signals, and no ignored signal. It is called first in

@@ -176,7 +176,7 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 
 func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 	c := call{verb: "DEL", network: list.Name, sandbox: a.SandboxID}
-	// Today's plugins first: those of then may be gone, or have been replaced for a reason.
+	// The plugins that are configured now come first: those of the ADD may be gone, or have been replaced for a reason.
 	dirs := slices.Concat(n.cfg.BinDirs, a.BinDirs)
 	if err := requirePlugins(list, dirs); err != nil {
 		return fmt.Errorf("%s: %w", c, err)

@@ -15,7 +15,7 @@ import (
 // given and what it answered. It is plain data; the caller stores it, as JSON,
 // before Attach and again after Attach and Detach. It needs no directory or
 // file of today to be paid back, except the plugin binaries, which are looked for where
-// they are configured today and then where they were.
+// they are configured today, and then where they were at ADD.
 type Attachment struct {
 	// SandboxID is the CNI container ID.
 	SandboxID string `json:"sandboxID"`

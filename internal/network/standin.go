@@ -42,7 +42,8 @@ func inNetNS(path string, fn func() error) error {
 	go func() {
 		runtime.LockOSThread() // never unlocked: Go ends the thread with the goroutine
 		if unix.Gettid() == unix.Getpid() {
-			// But not the first thread, which /proc/self shows. While it is kept here, another is used.
+			// The first thread does not end, and is what /proc/self shows. While it is kept here, another goroutine gets
+			// another.
 			done <- inNetNS(path, fn)
 			runtime.UnlockOSThread()
 			return

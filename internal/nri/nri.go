@@ -122,7 +122,8 @@ func (p *Plugins) Start() error {
 	if err := p.runtime.Start(); err != nil {
 		return fmt.Errorf("nri: %w", err)
 	}
-	// A plugin has the power of root. Until here the umask has kept others from writing, and so from connecting.
+	// A plugin has the power of root. Until here the umask has kept other users from writing to the socket, and so
+	// from connecting.
 	if err := os.Chmod(p.Socket, 0o600); err != nil {
 		return fmt.Errorf("nri: %w", err)
 	}

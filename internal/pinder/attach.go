@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// attachPipe is the wished capacity of an attacher's pipe, in bytes (the kernel's limit for everybody).
+	// attachPipe is the wished capacity of an attacher's pipe, in bytes.
 	attachPipe = 256 << 10
 	// maxAttachers is how many attachers a container may have.
 	maxAttachers = 128

@@ -27,7 +27,7 @@ func statusOf(out string) string {
 	return st.Status
 }
 
-// pidOf reads the init's pid from the same answer, 0 if there is none.
+// pidOf reads the init's pid from the same answer, 0 if there is no process.
 func pidOf(out string) int {
 	var st struct {
 		Status string `json:"status"`

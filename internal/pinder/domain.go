@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// domain is how a container's processes are told from all others. It is noted while the container's init is
-// held before its program runs: later a process may have been moved anywhere.
+// domain is how a container's processes are told from all others. It is noted while the container's init waits to
+// run its program: later a process may have been moved anywhere.
 type domain struct {
 	// Groups are the container's own groups, as /proc/PID/cgroup names them in any hierarchy.
 	Groups []string `json:"groups,omitempty"`

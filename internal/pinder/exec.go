@@ -202,7 +202,7 @@ func (s *supervisor) forgetOldest() {
 	}
 }
 
-// abandonExec ends and forgets an exec of which its requester has not heard.
+// abandonExec ends and forgets an exec whose answer has not reached the daemon that asked for it.
 func (s *supervisor) abandonExec(r protocol.Call) error {
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil {
@@ -212,7 +212,7 @@ func (s *supervisor) abandonExec(r protocol.Call) error {
 	return nil
 }
 
-// gone says that the process has ended, be it noted already or not.
+// gone says that the process has ended, whether that is noted already or not.
 func (p *process) gone() bool {
 	h := p.get(kindPidfd)
 	return p.hasExited() || h != nil && pidfdExited(h.fd)

@@ -27,7 +27,7 @@ func (e *heldError) Error() string {
 
 // holdBack returns how many bytes of the stream the log may take now, at most, or a heldError. What is held back stays
 // where the container wrote it, and so is not lost with this process: the next one finds it there. Nothing is held back
-// while a client is attached, who is to see every character at once, nor when the container's end of the stream is
+// while a client is attached, which is to see every character at once, nor when the container's end of the stream is
 // closed. The caller holds p.out.
 func (p *process) holdBack(st *stream, fd int) (int, error) {
 	since := st.held

@@ -31,7 +31,7 @@ const (
 	namedTasks = 4 // how many processes an error names
 )
 
-// killing ends all processes of a container, or of an exec.
+// killing is the end of all processes of a container, or of an exec.
 type killing struct {
 	pidfd int          // of the container's init or the exec'd process, -1: none; ours to close
 	root  int          // its pid, 0: none
@@ -195,7 +195,7 @@ func (k *killing) members() ([]task, error) {
 
 // owns says whether a process is one of those that are to end. One that left the container's groups still is, if
 // it is in the container's mount namespace and came from pinder: others, as an operator's nsenter, only visit.
-// One that left both is none of the container's any more.
+// A process that left both no longer belongs to the container.
 func (k *killing) owns(all map[int]task, t task) bool {
 	if t.pid == k.root && k.pidfd >= 0 {
 		return !pidfdExited(k.pidfd)
@@ -227,8 +227,8 @@ func strike(t task) error {
 }
 
 // unfreeze takes a process out of a frozen group of the version 1 freezer, into the hierarchy's root, which cannot
-// be frozen. So it is whoever froze the group or one above it, and no other process is thawed. In version 2 a
-// frozen process takes SIGKILL.
+// be frozen. That helps whichever group above the process is frozen, and thaws no other process. In version 2 a frozen
+// process takes SIGKILL.
 func unfreeze(pid int) {
 	if freezingGroup(pid) == "" {
 		return

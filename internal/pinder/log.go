@@ -24,8 +24,8 @@ func logf(format string, args ...any) {
 	}
 }
 
-// otherLog is where lines go when standard error is not a file: whoever started pinder may have given it a pipe or a
-// terminal that is not read.
+// otherLog is where lines go when standard error is not a file: pinder may have been started with a pipe or a terminal that
+// is not read.
 var otherLog = sync.OnceValue(func() *logwriter.Writer { return logwriter.New(os.Stderr, nil) })
 
 // appendBounded reports whether f is a regular file, and appends the line to it then.

@@ -136,8 +136,8 @@ func (b *Book) dropContainer(id string) {
 }
 
 // MissingError says that the pod or container of that ID, or of an ID that begins so, is not on this node. It is of
-// the class ErrNotFound. To clients, for whom the absence of what they want to be rid of is a success, no other
-// error of that class says so.
+// the class ErrNotFound, and the only error of that class that a client is told as NotFound when it stops or removes
+// something: to the client that is success.
 type MissingError struct {
 	// Kind is "sandbox" or "container".
 	Kind, ID string

@@ -165,7 +165,7 @@ func (c *checker) sandbox(rec *SandboxRecord) {
 		c.readySandbox(name, rec)
 	case Creating, Removing:
 		if !rec.owesNetwork() {
-			c.differ(retried, name, "it is %s, and nobody is at it", rec.State)
+			c.differ(retried, name, "it is %s, and no operation is in progress", rec.State)
 		}
 	case Stopped:
 		for kind, path := range c.Node.NamespacePins(rec) {
@@ -248,7 +248,7 @@ func (c *checker) container(ctr *Container) {
 			c.differ(forPeople, name, "its output is not logged any more: pinfoldd and pinder had been killed at once")
 		}
 	case Creating, Removing:
-		c.differ(retried, name, "it is %s, and nobody is at it", rec.State)
+		c.differ(retried, name, "it is %s, and no operation is in progress", rec.State)
 	case Exited:
 		if c.Debts.isNew(ctr) {
 			return // what it needs no more is being given back

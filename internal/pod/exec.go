@@ -121,9 +121,9 @@ func (s *Containers) wait(ctx context.Context, run *supervisor.Execution, timeou
 	return result, out.cut || errs.cut, nil
 }
 
-// errUnknownEnd is the error of a command whose exit code nobody has: both halves of pinder were killed while
+// errUnknownEnd is the error of a command whose exit code is lost: both halves of pinder were killed while
 // it ran. A probe must not take that for success.
-var errUnknownEnd = fmt.Errorf("the command ended while nobody could learn how: %w", errdefs.ErrUnavailable)
+var errUnknownEnd = fmt.Errorf("the command ended while pinder did not run, and its exit code is lost: %w", errdefs.ErrUnavailable)
 
 func deadline(ctx context.Context, err error, timeout time.Duration) error {
 	if ctx.Err() == context.DeadlineExceeded {

@@ -26,7 +26,7 @@ func (n *Node) current(box *Sandbox, debts *Debts) *SandboxRecord {
 	if reason == "" {
 		return rec
 	}
-	// Whoever holds the order may be taking the pins off: a stop records the state first.
+	// An operation that holds the order may be taking the pins off: a stop records the state first.
 	if now := box.Record(); now.State != Ready {
 		return now
 	}
@@ -75,8 +75,8 @@ func noPin(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, pin.ErrNotNamespace)
 }
 
-// netNSToDetach is the path of the pod's network namespace for the plugins, "" if there is none. They take back what
-// they find in it, so another one that came to lie at the path, the node's perhaps, is not for them. Where the pod's
+// netNSToDetach is the path of the pod's network namespace for the plugins, "" if there is none. They undo what
+// they find in it, so another namespace that came to lie at the path, the node's perhaps, is not for them. Where the pod's
 // own is gone although the node was not rebooted, a new one stands in: some plugins read in it what they had set up
 // on the node.
 func (n *Node) netNSToDetach(rec *SandboxRecord) (string, error) {

@@ -87,7 +87,7 @@ func makeHostDir(in *os.Root, name string) error {
 }
 
 // makeHostPaths makes what the host paths of a container's volumes lack: manifests of the field name directories
-// that nobody has made and rely on the runtime. (With a type, the kubelet has looked already.)
+// that do not exist, and rely on the runtime. (With a type, the kubelet has looked already.)
 func (s *Containers) makeHostPaths(c *Container) error {
 	for i, m := range c.Record().Config.GetMounts() {
 		if m.GetImage() != nil {

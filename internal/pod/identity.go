@@ -28,7 +28,7 @@ type rootIdentity struct {
 	givenUp bool
 }
 
-// readIdentity returns a zero identity where there is none, or none that can be read: a power cut may have torn it.
+// readIdentity returns a zero identity where the file is missing or damaged: a power cut may have torn it.
 func readIdentity(dir string) (rootIdentity, error) {
 	data, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, os.ErrNotExist) {

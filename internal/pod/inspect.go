@@ -31,7 +31,7 @@ func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
 // CgroupParent is the cgroup that a sandbox's containers lie in, in the form of the cgroup driver.
 func (n *Node) CgroupParent(rec *SandboxRecord) string { return n.cgroupParent(rec) }
 
-// NamespaceOwner is to whom a namespace belongs.
+// NamespaceOwner says what a namespace belongs to.
 type NamespaceOwner struct {
 	// UID is the user, by the node's IDs, whose budgets the namespace is charged to.
 	UID uint32 `json:"uid"`

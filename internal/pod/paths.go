@@ -109,7 +109,7 @@ func (p Paths) Make() error {
 	return os.MkdirAll(p.NetNS, 0o755)
 }
 
-// passage is the mode of a directory that may be passed by those who know what is in it.
+// passage is the mode of a directory that all may pass and only root may list.
 const passage = 0o711
 
 // ownDir makes path a directory of root's with a mode.

@@ -110,7 +110,7 @@ func linger(sent <-chan struct{}, received *atomic.Int64) {
 	}
 }
 
-// clientWriter remembers whose fault an error was.
+// clientWriter remembers whether the client failed.
 type clientWriter struct {
 	io.Writer
 	failed bool

@@ -9,7 +9,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
-// checkHostPaths refuses mounts whose host path neither is there nor can be made, and those that ask for a
+// checkHostPaths refuses mounts whose host path neither exists nor can be made, and those that ask for a
 // propagation that the host's mount cannot give: the container would start, and neither side would ever see what
 // the other mounts. A directory that is still to be made will be on the mount of that in which it is made.
 func checkHostPaths(mounts []*runtimeapi.Mount) error {

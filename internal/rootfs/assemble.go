@@ -48,8 +48,8 @@ const contextOption = "context"
 // When it returns, no temporary mount is left.
 func (a *Area) assemble(as assembly) error {
 	if as.o.Upper == "" && len(as.lower.dirs) == 1 {
-		// An overlay without an upper directory wants two lower ones. A bind of the one layer would do for reading, but
-		// whoever has CAP_SYS_ADMIN in the user namespace makes it writable; an overlay never becomes so (EROFS).
+		// An overlay without an upper directory wants two lower ones. A bind of the one layer would do for reading, but a
+		// process with CAP_SYS_ADMIN in the user namespace can make it writable; an overlay never becomes so (EROFS).
 		if err := as.lower.addEmpty(); err != nil {
 			return err
 		}

@@ -169,7 +169,7 @@ func checkProfiles(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityConte
 func checkApparmor(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityContext, profile *runtimeapi.SecurityProfile) {
 	checkProfile(f, apparmorField, profile)
 	kind := profile.GetProfileType()
-	// The kernel takes "unconfined" for no profile at all. Who wants that says it by the profile type.
+	// The kernel takes "unconfined" for no profile at all. The way to ask for that is the profile type.
 	if ref := profile.GetLocalhostRef(); kind == localhost && (ref == "" || ref == unconfined || strings.ContainsAny(ref, "\n\x00")) {
 		f.invalid(apparmorField+".localhost_ref", "%q is not the name of a profile", ref)
 	}

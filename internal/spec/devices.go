@@ -44,8 +44,8 @@ func deviceMounts(c Container) []specs.Mount {
 }
 
 // deviceRules are the device cgroup's: first all is denied, then allowed what every container has, and
-// what it was given. A privileged container may use all; but in a user namespace it could make no node of
-// a device, and what it has not been given is not opened by a node that it finds either.
+// what it was given. A privileged container may use all; but in a user namespace, where it can make no
+// device node, it may not open a device that it was not given through a node that it finds either.
 func deviceRules(c Container) []specs.LinuxDeviceCgroup {
 	if c.privileged() && !c.inUserNS() {
 		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}

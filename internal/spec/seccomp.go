@@ -64,7 +64,7 @@ var knownSyscalls = sync.OnceValue(func() map[string]bool {
 })
 
 // CheckSeccomp refuses a filter that an OCI runtime would not load as it is written, or that filters nothing at
-// all: an empty one runs a container unconfined, and says nothing. Error: ErrInvalidArgument, with the field.
+// all: with an empty one the container runs unconfined, and nothing says so. Error: ErrInvalidArgument, with the field.
 func CheckSeccomp(filter *specs.LinuxSeccomp) error {
 	if filter.DefaultAction == "" {
 		return invalid("defaultAction", "it is missing, and without it nothing is filtered")
@@ -136,7 +136,7 @@ func checkErrno(field string, errno *uint) error {
 	return nil
 }
 
-// checkConditions refuses a condition that is never true for a mistake: its rule would be left out in silence.
+// checkConditions refuses a condition that a mistake makes never true: its rule would be left out in silence.
 func checkConditions(field string, f *seccomp.Filter) error {
 	if f == nil {
 		return nil

@@ -174,8 +174,8 @@ func statusOf(err error) status {
 // maxSize bounds what a client says about its terminal's size, in bytes.
 const maxSize = 1 << 10
 
-// sizes gives the sizes that come on a stream as JSON, one after the other. What is none ends them, and the rest
-// of the stream is ignored, so that it does not stand in the way of the session's others.
+// sizes gives the sizes that come on a stream as JSON, one after the other. Anything else ends them; the rest of the
+// stream is then read and ignored, so that it does not hold up the session's other streams.
 func sizes(from io.Reader) func() (pod.TerminalSize, bool) {
 	bounded := &io.LimitedReader{R: from}
 	decoder := json.NewDecoder(bounded)

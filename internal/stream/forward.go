@@ -160,7 +160,7 @@ func (f *forwarding) connect(port int32, client pod.Forwarded) error {
 	return fmt.Errorf("error forwarding port %d to pod %s: %w", port, f.request.GetPodSandboxId(), err)
 }
 
-// count is of what goes on at once.
+// count counts what goes on at once.
 type count struct{ n atomic.Int64 }
 
 // within runs f unless limit are running.

@@ -101,7 +101,7 @@ func (g *gate) add(w *watchedConn) {
 	}
 }
 
-// known says that w is a stranger no more.
+// known takes w off the list of strangers.
 func (g *gate) known(w *watchedConn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -170,7 +170,7 @@ func readTarget(r io.Reader) (read []byte, path string, err error) {
 // refuse answers, and leaves the client time to read the answer: closing a socket that has unread input
 // takes back what was sent.
 func (g *gate) refuse(w *watchedConn, no refusal) {
-	defer w.Close() //nolint:errcheck // nothing is owed to a stranger
+	defer w.Close() //nolint:errcheck // the answer was sent, or could not be
 	_, err := fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		no.status, http.StatusText(no.status), len(no.text), no.text)
 	if err != nil || w.CloseWrite() != nil {

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// maxInbox is how many bytes of one stream wait for who reads them; the client's connection waits then.
+// maxInbox is how many bytes of one stream may wait to be read. Past it, the client's connection waits.
 const maxInbox = 64 << 10
 
 // inbox is what has come on one stream of a client.

@@ -189,8 +189,8 @@ func within(t *testing.T, what string, is func() bool) {
 }
 
 // More strangers than there is room for, each of which sends what it can of a request without an end, do not keep
-// out who has a token, and their requests are not kept.
-func TestConnectionsWithoutATokenCostNothingAndShutOutNobody(t *testing.T) {
+// out a client with a token, and their requests are not kept.
+func TestConnectionsWithoutATokenCostNothingAndShutOutNoClient(t *testing.T) {
 	for name, request := range map[string]string{
 		"a header without end":  "GET /exec/0123 HTTP/1.1\r\nX: ",
 		"a target without end":  "GET /",

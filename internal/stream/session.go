@@ -37,7 +37,7 @@ func (n execSession) run(ctx context.Context, streams pod.Streams) error {
 	code, err := n.server.containers.Exec(ctx, n.request.GetContainerId(), n.request.GetCmd(), streams)
 	switch {
 	case ctx.Err() != nil:
-		return nil // there is nobody to tell
+		return nil // the client is gone
 	case err == nil && code != 0:
 		return exitError(code)
 	}
@@ -64,7 +64,7 @@ func (n attachSession) serve(w http.ResponseWriter, r *http.Request) { serveComm
 func (n attachSession) run(ctx context.Context, streams pod.Streams) error {
 	err := n.server.containers.Attach(ctx, n.request.GetContainerId(), streams)
 	if ctx.Err() != nil {
-		return nil // there is nobody to tell
+		return nil // the client is gone
 	}
 	return err
 }

@@ -13,7 +13,7 @@ import (
 const (
 	// tokenLife is how long a client may take to connect to the URL it was given.
 	tokenLife = time.Minute
-	// maxTokens bounds the requests that nobody has connected for.
+	// maxTokens bounds the requests that no client has connected for yet.
 	maxTokens = 1000
 	// maxRequests bounds the memory of all requests that wait for their clients or have sessions, in bytes. A
 	// command and its arguments may have megabytes.

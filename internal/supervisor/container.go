@@ -95,8 +95,8 @@ func (c *Client) Signal(ctx context.Context, id string, sig unix.Signal) error {
 	return c.request(ctx, protocol.TypeSignal, protocol.Signal{ID: id, Signal: int(sig)}, nil)
 }
 
-// StopSignal is Signal, but the first in the container's life alone is sent: whoever repeats it, after a lost
-// connection or as another daemon, does not signal again.
+// StopSignal is Signal, but only the first in the container's life is sent: a repetition, after a lost connection or
+// by another daemon, does nothing.
 func (c *Client) StopSignal(ctx context.Context, id string, sig unix.Signal) error {
 	return c.request(ctx, protocol.TypeSignal, protocol.Signal{ID: id, Signal: int(sig), Once: true}, nil)
 }

@@ -95,7 +95,7 @@ func mostHeld() int {
 }
 
 // forgetStale closes duplicates that this round of synchronisation did not
-// bring again: their objects were deleted while nobody could tell us.
+// bring again: their objects were deleted while we were not connected.
 func (c *Client) forgetStale() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

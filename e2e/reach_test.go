@@ -82,7 +82,7 @@ func (n *node) reached(who string) map[string]string {
 }
 
 // reachable are the directories that any user of the node may pass, with the reason: the root of a pod with a user
-// namespace, who is none of the node's, has to reach what the OCI runtime opens as that user.
+// namespace is a user without rights on the node, and has to reach what the OCI runtime opens as that user.
 var reachable = map[string]string{
 	"state":         "the way to the next two",
 	"state/mnt":     "the way to a pod's root file system",
@@ -154,7 +154,7 @@ func TestTheNodesUsersReachNothingThatPodsWrite(t *testing.T) {
 	}
 }
 
-// reachesOnlyItsOwn checks what a user of the node reaches, who is none of the pods or IDs in others.
+// reachesOnlyItsOwn checks what a user of the node reaches: nothing of the pods and containers in others.
 func (n *node) reachesOnlyItsOwn(who string, others []string) {
 	n.t.Helper()
 	found := n.reached(who)

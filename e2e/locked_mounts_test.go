@@ -27,6 +27,13 @@ func eachKindOfPrivilegedPod(t *testing.T, n *node, test func(pod string, userns
 	}
 }
 
+// imageAt is a mount of an image, or of a part of it.
+func imageAt(name, at, sub string) *runtimeapi.Mount {
+	m := imageMount(name, sub)
+	m.ContainerPath = at
+	return m
+}
+
 func privileged(c *runtimeapi.ContainerConfig) *runtimeapi.ContainerConfig {
 	securityContext(c).Privileged = true
 	return c
@@ -61,11 +68,6 @@ func TestDeviceNodesThatAPodInAUserNamespaceFindsOpenNothing(t *testing.T) {
 		n.check(unix.Mknod(n.path(file), unix.S_IFCHR, int(unix.Mkdev(1, 5))))
 		n.check(os.Chmod(n.path(file), 0o666))
 	}
-	image := func(name, at, sub string) *runtimeapi.Mount {
-		m := imageMount(name, sub)
-		m.ContainerPath = at
-		return m
-	}
 	places := []string{"/zero", "/home/zero", "/thin/zero", "/many/zero", "/many-sub/zero", "/thin-sub", "/v/zero", "/v-unmapped/zero", "/v-file", "/tmpfs/zero"}
 	eachKindOfPrivilegedPod(t, n, func(pod string, userns bool) {
 		volume := func(name, at string) *runtimeapi.Mount {
@@ -73,7 +75,7 @@ func TestDeviceNodesThatAPodInAUserNamespaceFindsOpenNothing(t *testing.T) {
 		}
 		for _, readOnly := range []bool{false, true} {
 			config := privileged(sleeper(fmt.Sprint("c", readOnly),
-				image(thinImage, "/thin", ""), image(modelImage, "/many", ""), image(modelImage, "/many-sub", "home"), image(thinImage, "/thin-sub", "zero"),
+				imageAt(thinImage, "/thin", ""), imageAt(modelImage, "/many", ""), imageAt(modelImage, "/many-sub", "home"), imageAt(thinImage, "/thin-sub", "zero"),
 				idmapped(userns, volume("v", "/v")), volume("v", "/v-unmapped"), idmapped(userns, volume("v/zero", "/v-file")), idmapped(userns, volume("tmpfs", "/tmpfs"))))
 			config.Image.Image = modelImage
 			securityContext(config).ReadonlyRootfs = readOnly
@@ -102,9 +104,7 @@ func TestWhatIsMountedReadOnlyIsNotMadeWritableFromInside(t *testing.T) {
 	text := []testimage.File{{Path: "text", Mode: 0o666, Content: "of the image\n"}, {Path: "dir/text", Mode: 0o666, Content: "of the image\n"}}
 	n.load(testimage.Options{Name: thinImage, Files: text, OnlyFiles: true})
 	n.load(testimage.Options{Name: modelImage, Files: append(text, testimage.File{Path: "home/text", Mode: 0o666, Content: "of the image\n"})[:1]})
-	for _, dir := range []string{"volumes/v/sub"} {
-		n.check(os.MkdirAll(n.path(dir), 0o777))
-	}
+	n.check(os.MkdirAll(n.path("volumes/v/sub"), 0o777))
 	n.check(unix.Mount("none", n.path("volumes/v/sub"), "tmpfs", 0, "mode=777"))
 	t.Cleanup(func() { _ = unix.Unmount(n.path("volumes/v/sub"), unix.MNT_DETACH) })
 	n.before = n.hostState()
@@ -115,14 +115,9 @@ func TestWhatIsMountedReadOnlyIsNotMadeWritableFromInside(t *testing.T) {
 	volume := func(name, at string, recursive bool) *runtimeapi.Mount {
 		return &runtimeapi.Mount{HostPath: n.path("volumes", name), ContainerPath: at, Readonly: true, RecursiveReadOnly: recursive}
 	}
-	image := func(name, at, sub string) *runtimeapi.Mount {
-		m := imageMount(name, sub)
-		m.ContainerPath = at
-		return m
-	}
 	eachKindOfPrivilegedPod(t, n, func(pod string, userns bool) {
 		mounts := []*runtimeapi.Mount{
-			image(thinImage, "/thin", ""), image(thinImage, "/thin-sub", "dir"), image(thinImage, "/thin-file", "text"), image(modelImage, "/many", ""),
+			imageAt(thinImage, "/thin", ""), imageAt(thinImage, "/thin-sub", "dir"), imageAt(thinImage, "/thin-file", "text"), imageAt(modelImage, "/many", ""),
 		}
 		files := []string{"/thin/text", "/thin-sub/text", "/thin-file", "/many/text"}
 		if userns { // in the node's user namespace CAP_SYS_ADMIN may change the mounts of the node's files
@@ -142,7 +137,7 @@ func TestWhatIsMountedReadOnlyIsNotMadeWritableFromInside(t *testing.T) {
 			n.says(c, "cat "+strings.Join(files, " ")+" | sort -u | grep -c poison; true", "0")
 		}
 	})
-	c := n.runContainerOf(n.runPodOf(n.podConfig("after")), sleeper("c", image(thinImage, "/thin", "")))
+	c := n.runContainerOf(n.runPodOf(n.podConfig("after")), sleeper("c", imageAt(thinImage, "/thin", "")))
 	n.says(c, "cat /thin/text; stat -c %a /thin/text", "of the image\n666")
 	for _, file := range []string{"volumes/v/text", "volumes/v/sub/text"} {
 		if text, err := os.ReadFile(n.path(file)); err != nil || string(text) != "of the host\n" {

@@ -28,7 +28,7 @@ func check(ctx context.Context, t *tool, args []string) error {
 		return errors.New("check: it takes no arguments")
 	}
 	if mend.Repair && mend.Remove != "" {
-		return errors.New("check: --repair and --remove are two commands")
+		return errors.New("check: --repair and --remove cannot be used together")
 	}
 	n, err := t.connect()
 	if err != nil {

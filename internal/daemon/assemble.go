@@ -180,7 +180,7 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 	}
 	defer set.Close()
 	if set.OwnerErr != nil {
-		log.Warn("pods' user namespaces belong to the daemon's user: what is limited for each user (inotify instances, namespaces), pods take from it",
+		log.Warn("pods' user namespaces belong to the daemon's user, so pods can use up its limits (inotify instances, namespaces and others)",
 			"error", set.OwnerErr)
 	}
 	features, err := rootfs.Probe(root, set.User)

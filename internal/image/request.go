@@ -98,7 +98,7 @@ func (h *host) waitPause(ctx context.Context, q request) error {
 		return nil
 	}
 	if !q.last || pause > maxPause || time.Duration(h.reg.pauses.Add(int64(pause))) > maxPauses {
-		return fmt.Errorf("%s wants to be left alone for %v: %w", h.host, pause.Round(time.Second), ErrRegistryUnavailable)
+		return fmt.Errorf("%s asks for a pause of %v: %w", h.host, pause.Round(time.Second), ErrRegistryUnavailable)
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

@@ -73,7 +73,7 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 	}
 	if err != nil {
 		if err := p.end(time.Now().Add(groupGrace)); err != nil { // a process may have been started
-			logf("%s: failed, and %v", p.describe(), err)
+			logf("%s: not started, and what was started remains: %v", p.describe(), err)
 		}
 		p.removeGroup()
 		p.discard()

@@ -125,7 +125,7 @@ func (s *supervisor) delete(r protocol.Delete) error {
 		err = p.erase(protocol.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
 	}
 	if notStarted(err) {
-		logf("%s: %v: deleting it by hand", p.describe(), err)
+		logf("%s: %v: deleting it without the runtime", p.describe(), err)
 		err = deleteByHand(m.Runtime, m.ID, m.Cgroup.Path, deadline)
 	}
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error 
 		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
 	})
 	if notStarted(err) {
-		logf("container %s: %v: deleting it by hand", r.ID, err)
+		logf("container %s: %v: deleting it without the runtime", r.ID, err)
 		err = deleteByHand(r.Runtime, r.ID, "", deadline)
 	}
 	if err != nil {

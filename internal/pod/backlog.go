@@ -22,7 +22,7 @@ const (
 
 var (
 	errLagging         = fmt.Errorf("the client reads too slowly: it is more than %d MiB behind and was cut off: %w", maxLag>>20, errdefs.ErrResourceExhausted)
-	errLaggingTogether = fmt.Errorf("the client reads too slowly: all clients together are more than %d MiB behind, and it was the furthest: %w",
+	errLaggingTogether = fmt.Errorf("the client reads too slowly: all clients together are more than %d MiB behind, this one the most, and it was cut off: %w",
 		maxLagTogether>>20, errdefs.ErrResourceExhausted)
 )
 

@@ -52,7 +52,7 @@ func archiveLayer(ctx context.Context, upper, location string) error {
 func (a *layerArchive) add(e *tree.Entry) error {
 	name := e.Path()
 	if len(name) >= unix.PathMax {
-		return fmt.Errorf("its path is longer than any program can name it by (%d bytes): %w", unix.PathMax, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("its path is longer than the %d bytes that a program can use: %w", unix.PathMax, errdefs.ErrFailedPrecondition)
 	}
 	header := headerOf(name, &e.Stat)
 	switch e.Stat.Mode & unix.S_IFMT {

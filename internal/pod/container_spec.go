@@ -91,7 +91,7 @@ func (s *Containers) userDatabase(c *Container, name string) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		s.node.Log.Warn("a file of the image cannot be read; users and groups have only numbers", "container", c.ID, "error", err)
+		s.node.Log.Warn("a file of the image cannot be read; users and groups can only be given by number", "container", c.ID, "error", err)
 	}
 	return data, err
 }

@@ -59,7 +59,7 @@ func (s *Containers) ExecSync(ctx context.Context, id string, cmd []string, time
 	defer run.Stderr.Close()
 	result, cut, err := s.wait(ctx, run, timeout)
 	if cut {
-		s.node.Log.Warn("output of ExecSync is left out of its answer: the outputs of all commands use up their memory",
+		s.node.Log.Warn("output of ExecSync is cut: the outputs of all commands together have reached their limit",
 			"container", c.ID, "bytes", len(result.Stdout)+len(result.Stderr), "limit", execOutputsTogether)
 	}
 	return result, err

@@ -166,10 +166,10 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	}
 	unknown := r.eraseRemains()
 	for id, what := range unknown {
-		r.Node.Log.Warn("this has no record here; it is left alone, see pinfold check", "id", id, "found", what)
+		r.Node.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
 	}
 	if len(unknown) > 0 {
-		r.Node.Log.Warn("unused image data is not swept: what has no record may use it")
+		r.Node.Log.Warn("unused image data is not swept: what is alive without a record may use it")
 		return
 	}
 	if err := r.Node.Images.Sweep(ctx); err != nil {

@@ -167,5 +167,5 @@ func checkErrnoName(field, name string, number *uint) error {
 	if name == "" || unix.ErrnoName(errno) == name || secondNames[name] == errno {
 		return nil
 	}
-	return invalid(field, "%q is not the name of the number beside it, which alone counts", name)
+	return invalid(field, "%q is not the name of the error number beside it; only the number counts", name)
 }

@@ -162,7 +162,7 @@ func (s *Server) admit(requested string) (session, refusal) {
 	object := n.object()
 	if s.all >= maxSessions || s.open[object] >= maxObjectSessions {
 		s.tokens.done(n)
-		s.log.Warn("a streaming session is refused: too many are open", "object", object, "sessions", s.all, "with the object", s.open[object])
+		s.log.Warn("a streaming session is refused: too many are open", "object", object, "sessions", s.all, "object_sessions", s.open[object])
 		return nil, refusal{
 			http.StatusServiceUnavailable,
 			fmt.Sprintf("too many sessions are open: %d of %d, %d of %d with %s", s.all, maxSessions, s.open[object], maxObjectSessions, object),

@@ -40,7 +40,7 @@ func (t *tokens) add(s session) (string, error) {
 			len(t.waiting), tokenLife, errdefs.ErrResourceExhausted)
 	}
 	if t.bytes+s.size() > maxRequests {
-		return "", fmt.Errorf("the streaming requests that wait or have sessions have %d bytes, and this one %d; they may have %d: %w",
+		return "", fmt.Errorf("streaming requests that wait or have sessions take %d bytes and this one %d, of %d that they may take: %w",
 			t.bytes, s.size(), maxRequests, errdefs.ErrResourceExhausted)
 	}
 	t.bytes += s.size()

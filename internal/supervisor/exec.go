@@ -87,7 +87,7 @@ func (c *Client) startOrAbandon(ctx context.Context, r *ExecRequest, e *Executio
 		return err
 	case <-ctx.Done():
 		go func() { e.abandon(<-started) }()
-		return fmt.Errorf("exec %s of container %s: its start was not awaited: %w", r.ExecID, r.ID, ctx.Err())
+		return fmt.Errorf("exec %s of container %s: given up before its start was known: %w", r.ExecID, r.ID, ctx.Err())
 	}
 }
 

@@ -36,6 +36,7 @@
 //
 //	Store.loads       one Load at a time
 //	Store.layerLocks[chain], Store.blobLocks[digest]   one layer or blob; the only ones held during I/O on the network
+//	Store.dropLocks[chain]   one deletion of a layer
 //	Store.blobGate    held by Load, which puts blobs into the content store unpinned; read-held to delete one
 //	Store.writing     one change of records at a time; held while a record is flushed
 //	Store.mu          holds, pins, removed images; never held during I/O but the renaming of an unwanted layer

@@ -117,8 +117,14 @@ func (s *Store) pruneLayers(age time.Duration) error {
 }
 
 // dropLayer deletes a layer that nothing refers to. Looking and renaming are one step under mu, so a pull either
-// has pinned the layer before, or finds it gone.
+// has pinned the layer before, or finds it gone. Images that are removed at once may share the layer: who comes second
+// waits until it has been deleted.
 func (s *Store) dropLayer(chain string) error {
+	unlock, err := s.dropLocks.lock(context.Background(), chain)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s.mu.Lock()
 	if !s.swept || s.lostHold || s.referenced()[layerKey(chain)] {
 		s.mu.Unlock()

@@ -1,9 +1,11 @@
 package image_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +71,36 @@ func TestRemovedImageStaysOnDiskForThoseWhoHoldIt(t *testing.T) {
 	equal(t, "layers", inventory(t, root)["layers"], 2)
 	s.Release(img.ID, "c1")
 	expectInventory(t, root, map[string]int{})
+}
+
+func TestImagesThatShareALayerAreRemovedAtOnce(t *testing.T) {
+	h := newHub(t)
+	var files []file
+	for i := range 300 {
+		files = append(files, reg(fmt.Sprint("f", i), ""))
+	}
+	shared := layerOf(t, files...)
+	var refs []string
+	for _, name := range []string{"a", "b", "c", "d"} {
+		refs = append(refs, h.push(t, name+":1", imageOf(t, name, shared, layerOf(t, reg(name, "")))))
+	}
+	root := t.TempDir()
+	s := open(t, image.Config{Root: root})
+	for range 5 {
+		for _, ref := range refs {
+			pull(t, s, ref)
+		}
+		var removals sync.WaitGroup
+		for _, ref := range refs {
+			removals.Go(func() {
+				if err := s.Remove(t.Context(), ref); err != nil {
+					t.Errorf("%s: %v", ref, err)
+				}
+			})
+		}
+		removals.Wait()
+		expectInventory(t, root, map[string]int{})
+	}
 }
 
 func TestHoldsAreDeclaredAgainAfterARestart(t *testing.T) {

@@ -55,7 +55,7 @@ type Store struct {
 	servers servers
 	pulls   *flights
 
-	layerLocks, blobLocks keyLocks
+	layerLocks, blobLocks, dropLocks keyLocks
 	loading
 	blobGate sync.RWMutex // held by Load while an archive's blobs arrive unpinned, read-held to delete one
 

@@ -55,7 +55,7 @@ type Store struct {
 	servers servers
 	pulls   *flights
 
-	layerLocks, blobLocks, dropLocks keyLocks
+	locks
 	loading
 	blobGate sync.RWMutex // held by Load while an archive's blobs arrive unpinned, read-held to delete one
 
@@ -65,6 +65,9 @@ type Store struct {
 	catalog atomic.Pointer[catalog] // replaced under writing and mu, read without
 	state
 }
+
+// locks are held for one layer or blob each.
+type locks struct{ layerLocks, blobLocks, dropLocks keyLocks }
 
 // loading is what loads of archives share.
 type loading struct {

@@ -170,7 +170,11 @@ func tasks() (map[int]task, error) {
 		if err != nil {
 			continue
 		}
-		if t, err := readTask(pid); err == nil {
+		t, err := readTask(pid)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			return nil, err // it has not ended for that
+		}
+		if err == nil {
 			all[pid] = t
 		}
 	}

@@ -45,9 +45,13 @@ type killing struct {
 }
 
 // killingOf is called for a container or an exec that may have ended already.
-func (p *process) killingOf() *killing {
+func (p *process) killingOf() (*killing, error) {
 	m := p.snapshot()
-	k := &killing{pidfd: p.dupPidfd(), root: m.PID, own: m.Domain, kill: m.Cgroup.Kill}
+	pidfd, err := p.dupPidfd()
+	if err != nil {
+		return nil, err
+	}
+	k := &killing{pidfd: pidfd, root: m.PID, own: m.Domain, kill: m.Cgroup.Kill}
 	k.roots = map[int]bool{os.Getpid(): true, os.Getppid(): true}
 	if m.ExecID != "" {
 		k.family = true
@@ -56,7 +60,7 @@ func (p *process) killingOf() *killing {
 			k.own.Groups = []string{groupPath(m.Group)}
 			k.kill = filepath.Join(m.Group, "cgroup.kill")
 		}
-		return k
+		return k, nil
 	}
 	if m.PID != 0 {
 		k.roots[m.PID] = true
@@ -73,27 +77,31 @@ func (p *process) killingOf() *killing {
 			k.roots[o.PID] = true
 		}
 	}
-	return k
+	return k, nil
 }
 
-// dupPidfd is a descriptor of our own, which stays what it is when the process is discarded meanwhile.
-func (p *process) dupPidfd() int {
+// dupPidfd is a descriptor of our own, which stays what it is when the process is discarded meanwhile; -1 if there
+// never was a process, or it is known to have ended.
+func (p *process) dupPidfd() (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.handles[kindPidfd]
 	if h == nil {
-		return -1
+		return -1, nil
 	}
 	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
 	if err != nil {
-		return -1
+		return -1, fmt.Errorf("duplicate its pidfd: %w", err)
 	}
-	return fd
+	return fd, nil
 }
 
 // end kills until nothing of the container or exec is left, or the deadline. The error says what stands in the way.
 func (p *process) end(deadline time.Time) error {
-	k := p.killingOf()
+	k, err := p.killingOf()
+	if err != nil {
+		return err
+	}
 	defer k.close()
 	return k.run(deadline)
 }

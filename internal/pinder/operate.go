@@ -77,7 +77,9 @@ func (s *supervisor) signal(r protocol.Signal) error {
 			return nil
 		}
 	}
-	if err := unix.PidfdSendSignal(h.fd, unix.Signal(r.Signal), nil, 0); err != nil {
+	err = unix.ESRCH // where the descriptor is closed meanwhile
+	_ = h.raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), unix.Signal(r.Signal), nil, 0) })
+	if err != nil {
 		code := protocol.CodeInternal
 		if errors.Is(err, unix.ESRCH) {
 			code = protocol.CodeNotFound

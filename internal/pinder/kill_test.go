@@ -1,0 +1,87 @@
+package pinder
+
+import (
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/protocol"
+)
+
+// sleeper is a container whose init is a child of the test.
+func sleeper(t *testing.T) (s *supervisor, p *process, ended <-chan error) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := pollable(pidfd, kindPidfd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := newState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = &supervisor{dir: t.TempDir(), procs: map[string]*process{}}
+	p = s.wrap("c/a", st, meta{
+		ID: "a", Phase: protocol.PhaseRunning, PID: cmd.Process.Pid, Domain: domain{PIDNamespace: true},
+	})
+	p.set(kindPidfd, h)
+	s.remember(p)
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		h.close()
+		st.close()
+	})
+	return s, p, done
+}
+
+func TestWithoutADescriptorAKillFailsAndASignalIsSent(t *testing.T) {
+	s, p, ended := sleeper(t)
+	withoutDescriptors(t, func() {
+		if err := p.end(time.Now().Add(time.Second)); err == nil {
+			t.Error("a kill that could not be done is said to have been")
+		}
+		if all, err := tasks(); err == nil {
+			t.Errorf("of the node's processes %d are seen without a descriptor", len(all))
+		}
+		if err := s.signal(protocol.Signal{ID: "a", Signal: int(unix.SIGKILL)}); err != nil {
+			t.Errorf("signal: %v", err)
+		}
+	})
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the process was not signalled")
+	}
+	if err := p.end(time.Now().Add(time.Second)); err != nil {
+		t.Errorf("a kill of what has ended: %v", err)
+	}
+}
+
+// withoutDescriptors runs f while this process may open nothing.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	f()
+}

@@ -175,6 +175,43 @@ func TestWhatHasNoRecordRunsOnUntilTheOperatorNamesIt(t *testing.T) {
 	n.says(keptContainer, "echo works", "works")
 }
 
+// A pod whose record is lost, and its containers' records are not, is not ready, and what runs in it goes on until the
+// kubelet has it stopped.
+func TestAPodWithoutItsRecordRunsOnUntilItIsStopped(t *testing.T) {
+	t.Parallel()
+	for name, files := range map[string][]string{"the latest": {"pod.json"}, "all": {"pod.json", "pod.intent"}} {
+		n := started(t)
+		for _, options := range [][]string{nil, {"userns", "shared-pid"}} {
+			pod := n.runPodOf(n.podConfig("lost", options...))
+			container := n.runContainerOf(pod, sleeper("c"))
+			pid := n.pidOf(container)
+			n.kill()
+			for _, file := range files {
+				n.check(os.WriteFile(n.path("root/pods", pod, file), []byte("torn"), 0o600))
+			}
+			for range 2 {
+				n.launch()
+				n.says(container, "echo works", "works")
+				if out, code := n.pinfold("check"); code != 1 || !strings.Contains(out, "could not be read") {
+					t.Errorf("%s %v: check: exit code %d:\n%s", name, options, code, out)
+				}
+				n.kill()
+			}
+			n.launch()
+			status, err := n.runtime.PodSandboxStatus(n.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
+			if err != nil || status.GetStatus().GetState() != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
+				t.Errorf("%s %v: %v %v", name, options, status.GetStatus(), err)
+			}
+			n.endPod(pod)
+			if unix.Kill(pid, 0) == nil {
+				t.Errorf("%s %v: the container runs on after the pod's end", name, options)
+			}
+			n.check(os.RemoveAll(n.path("root/quarantine")))
+			n.expectCheck(0)
+		}
+	}
+}
+
 func TestPodsOfOtherKeysThanTodaysWorkAndLeaveNothing(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -168,6 +168,9 @@ func (c *checker) sandbox(rec *SandboxRecord) {
 			c.differ(retried, name, "it is %s, and no operation is in progress", rec.State)
 		}
 	case Stopped:
+		if rec.Lost {
+			break // see Recovery.runsOn
+		}
 		for kind, path := range c.Node.NamespacePins(rec) {
 			if kind == pin.Net.String() && rec.owesNetwork() {
 				continue // kept for the plugins

@@ -40,6 +40,8 @@ type SandboxRecord struct {
 	Network *network.Attachment `json:"network,omitempty"`
 	// Reason says why a sandbox that ought to be ready is not.
 	Reason string `json:"reason,omitempty"`
+	// Lost says that the record was missing or could not be read, and that this one stands in for it.
+	Lost bool `json:"lost,omitempty"`
 	// Timeline is how RunPodSandbox spent its time.
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	// Init is PID 1 of a pod that shares its PID namespace; zero otherwise.

@@ -64,9 +64,14 @@ func (r *Recovery) loadSandbox(id string) {
 	if err == nil && rec.ID != id {
 		err = fmt.Errorf("it names the sandbox %q", rec.ID)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		rec = r.quarantine(id, err)
 		entry.SameBoot = true
+	case entry.FromIntent && entry.SameBoot && r.alive(id) != "":
+		// It had been made: what is alive comes after the intent and the first record.
+		rec.State, rec.Lost = Stopped, true
+		rec.Reason = "its record could not be read; what was recorded before it was made stands in"
 	}
 	if !entry.SameBoot {
 		rec.Pins = nil // they went with that boot
@@ -108,7 +113,7 @@ func (r *Recovery) quarantine(id string, cause error) *SandboxRecord {
 	reason := fmt.Sprintf("its record could not be read (%v); it was moved to %s", cause, where)
 	r.Node.Log.Error("sandbox record unreadable", "sandbox", id, "reason", reason)
 	rec := &SandboxRecord{
-		ID: id, State: Stopped, Created: time.Now(), Handler: r.Node.Handlers.Default(), Reason: reason,
+		ID: id, State: Stopped, Created: time.Now(), Handler: r.Node.Handlers.Default(), Reason: reason, Lost: true,
 		Config: SandboxConfig{&runtimeapi.PodSandboxConfig{
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "unreadable-" + id, Namespace: "pinfold", Uid: id},
 		}},
@@ -247,9 +252,24 @@ func (r *Recovery) reconcileSandbox(box *Sandbox) {
 			}
 		}
 	}
-	if box.Record().State != Ready {
+	switch {
+	case box.Record().State == Ready:
+	case r.runsOn(box):
+		r.Node.Log.Warn("the record of a pod is lost, and the pod is not; it is left alone until it is stopped", "sandbox", box.ID)
+	default:
 		r.Debts.add(box)
 	}
+}
+
+// runsOn reports whether something of a pod is alive of which the record is lost: that is no permission to end it.
+func (r *Recovery) runsOn(box *Sandbox) bool {
+	if rec := box.Record(); !rec.Lost || rec.State != Stopped {
+		return false
+	}
+	return r.alive(box.ID) != "" || slices.ContainsFunc(r.Book.ContainersOf(box.ID), func(c *Container) bool {
+		state := c.Record().State
+		return state == Created || state == Running
+	})
 }
 
 // Pay settles what one object owes; it is what Debts calls.

@@ -93,6 +93,6 @@ func (s *socket) again(server *grpc.Server) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = server.Serve(l) }()
+	go func() { _ = server.Serve(&boundedListener{Listener: l, log: s.log}) }()
 	return nil
 }

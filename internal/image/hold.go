@@ -117,7 +117,7 @@ func (s *Store) pruneLayers(age time.Duration) error {
 }
 
 // dropLayer deletes a layer that nothing refers to. Looking and renaming are one step under mu, so a pull either
-// has pinned the layer before, or finds it gone. Images that are removed at once may share the layer: who comes second
+// has pinned the layer before, or finds it gone. Images that are removed at once may share the layer: the second removal
 // waits until it has been deleted.
 func (s *Store) dropLayer(chain string) error {
 	unlock, err := s.dropLocks.lock(context.Background(), chain)

@@ -29,7 +29,7 @@ shift $((OPTIND - 1))
 cpus=${PINFOLD_VM_CPUS:-2} memory=${PINFOLD_VM_MEMORY:-4G} boot_limit=${PINFOLD_VM_BOOT_TIMEOUT:-240}
 run='' processes=()
 
-# Only what this script started is ended. The reader of the output ends when nobody has that open any more.
+# Only what this script started is ended. The reader of the output ends when no process has that open any more.
 clean_up() {
 	local pid
 	exec 3>&-

@@ -102,7 +102,7 @@ func codeOf(err error) codes.Code {
 }
 
 // translateErrors is the interceptor that every unary call passes. A panic in one request is that
-// request's error and nobody else's.
+// request's error and no other's.
 func translateErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -46,7 +46,7 @@ func filesystemUsage(mountpoint string, bytes, inodes uint64) *runtimeapi.Filesy
 }
 
 // layersUsage adds up what was last seen of the writable layers. Containers that do not run have none, or one
-// that nobody has written to.
+// that was not written to.
 func (i *Images) layersUsage(ctx context.Context) (bytes, inodes uint64) {
 	containers := running(i.Book, i.Node.Paths)
 	i.Stats.Expect(ctx, containers)

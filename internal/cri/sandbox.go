@@ -132,7 +132,7 @@ func sandboxStatus(rec *pod.SandboxRecord) *runtimeapi.PodSandboxStatus {
 	return status
 }
 
-// visible reports whether an object is listed: one that is being removed is gone for everybody else,
+// visible reports whether an object is listed: one that is being removed is gone for all other calls,
 // even while a debt keeps its record.
 func visible(s pod.State) bool { return s != pod.Removing && s != pod.Creating }
 

@@ -155,7 +155,7 @@ func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 }
 
 // passable reports the first directory on the way to path that others may not pass: the root of a pod
-// with a user namespace is nobody in particular on the host, and has to reach its root file system.
+// with a user namespace is a user without rights on the host, and has to reach its root file system.
 func passable(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)

@@ -210,7 +210,7 @@ func hexOf(id string) string {
 	return id
 }
 
-// reap deletes a removed image that nobody holds. Before Sweep the holds are not known and nothing is done.
+// reap deletes a removed image that has no holder. Before Sweep the holds are not known and nothing is done.
 func (s *Store) reap(id string) error {
 	s.writing.Lock()
 	s.mu.Lock()

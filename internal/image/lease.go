@@ -7,7 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// lease is the pins of one pull or load: layers and blobs that must stay while it runs, whoever removes what.
+// lease is the pins of one pull or load: layers and blobs that must stay while it runs, whatever is removed meanwhile.
 // Pin first, then look whether the thing is there.
 type lease struct {
 	store  *Store

@@ -13,7 +13,7 @@
 // # Plugin processes
 //
 // Each plugin process is started directly inside a cgroup2 group named after
-// its sandbox, so that whoever comes later can end everything an interrupted
+// its sandbox, so that a later call can end everything an interrupted
 // plugin left running, children included, without trusting a pid. Where the
 // host has no cgroup2, process groups have to do, and what outlives this
 // process cannot be found again.

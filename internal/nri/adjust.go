@@ -242,7 +242,7 @@ func resources(l *specs.Linux) *specs.LinuxResources {
 }
 
 // adjustResources refuses the classes of resources (block I/O, RDT) that need the node's own tables of
-// classes, which Pinfold has not: left out, a container would run without them and nobody would know.
+// classes, which Pinfold has not: left out, a container would run without them, and nothing would say so.
 func adjustResources(l *specs.Linux, r *api.LinuxResources) error {
 	if r == nil {
 		return nil

@@ -12,7 +12,7 @@
 // longer: never while a container is mounted or started, and never while updates that plugins asked for are
 // made, because Synchronize may wait for those of its own.
 //
-// An object's stop and removal are told once, whoever caused them, and only of objects whose creation was
+// An object's stop and removal are told once, whatever caused them, and only of objects whose creation was
 // told or that were in a Synchronize. This book is in memory: after a restart plugins connect again and get
 // the truth.
 //

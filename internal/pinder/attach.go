@@ -63,7 +63,7 @@ func (s *supervisor) attach(r protocol.Attach) (*descriptors, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever continues the work of a dead supervisor holds the lock, so nothing is seen twice.
+	// A supervisor that continues the work of a dead one holds the lock, so nothing is seen twice.
 	if err := p.lockOp(deadlineIn(0)); err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func attachEnds() (from, to int, err error) {
 	return fds[0], fds[1], nil
 }
 
-// giveStdin adds what writes to the container's standard input, if anybody still may.
+// giveStdin adds what writes to the container's standard input, if that is still allowed.
 func (p *process) giveStdin(r *protocol.Attach, d *descriptors) error {
 	kind := kindStdin
 	if p.get(kindTTY) != nil {
@@ -174,7 +174,7 @@ func (p *process) giveStdin(r *protocol.Attach, d *descriptors) error {
 	}
 	d.add(kindStdin, fd)
 	if kind == kindStdin && r.StdinOnce {
-		// The caller holds op, so nobody else has taken it meanwhile.
+		// The caller holds op, so it was not taken meanwhile.
 		p.set(kindStdin, nil)
 		if err := p.keep(); err != nil {
 			logf("%v", err) // its end is then not seen before the container's

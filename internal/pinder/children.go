@@ -11,8 +11,8 @@ import (
 
 // children decides which of our exited children may be reaped by the way.
 //
-// Children that somebody claimed are reaped by the claimant, after their exit
-// is recorded. A child that nobody claimed may be one that a runtime call under
+// Children that were claimed are reaped by the claimant, after their exit
+// is recorded. A child that is not claimed may be one that a runtime call under
 // way is about to report: it stays a zombie until every call that was under way
 // when it was first seen has ended. So a pid in a runtime's pid file is always
 // that of an unreaped child, which cannot have been reused.
@@ -82,7 +82,7 @@ func (c *children) reported(pid int) {
 	c.poke()
 }
 
-// mayReap says whether a zombie is nobody's. It must be called with c.mu held.
+// mayReap says whether a zombie is claimed by nothing. It must be called with c.mu held.
 func (c *children) mayReap(pid int) bool {
 	if c.claimed[pid] {
 		return false
@@ -101,7 +101,7 @@ func (c *children) mayReap(pid int) bool {
 	return true
 }
 
-// loop reaps what is nobody's, for ever. A zombie that has to stay hides those
+// loop reaps what is not claimed, for ever. A zombie that has to stay hides those
 // behind it (waitid gives the first) until its turn ends; that delays only
 // these, because every claimed child is waited for by its own pidfd.
 func (c *children) loop(reapOrphan func(pid int) error) {

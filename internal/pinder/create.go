@@ -90,7 +90,7 @@ func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
 	}
 	if s.reaper.gone() {
 		// What was done stands: the supervisor that follows this one undoes it if it was not complete, and the
-		// repeated request gets it if it was. The lock is kept so that nobody meets it in between.
+		// repeated request gets it if it was. The lock is kept so that no other request meets it in between.
 		return nil, err
 	}
 	undone := make(chan struct{})
@@ -113,7 +113,7 @@ func (p *process) created() *protocol.Created {
 	return &protocol.Created{PID: m.PID, StartTime: m.StartTime, Cgroup: m.Cgroup.Path}
 }
 
-// existing waits for whoever has the ID. Nil and nil mean that it is gone.
+// existing waits for the operation that has the ID. Nil and nil mean that it is gone.
 func (s *supervisor) existing(r *protocol.Create, deadline time.Time) (*protocol.Created, error) {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {

@@ -20,7 +20,7 @@
 // The kernel keeps them: a container's zombie is reaped only after its exit
 // record is written. The supervisor looks at it with WNOWAIT, or asks the
 // reaper to, and at last asks the pidfd itself (PIDFD_GET_INFO with
-// PIDFD_INFO_EXIT, Linux 6.15), which works whoever the parent was. Before
+// PIDFD_INFO_EXIT, Linux 6.15), which works whatever process the parent was. Before
 // Linux 6.15 that last way is missing, and the exit is reported as unknown when
 // the container's parent died without an heir: its children go to the machine's
 // init, which reaps them. That happens when the reaper dies after it has become

@@ -47,7 +47,7 @@ func (p *process) makeGroup(c *meta, execID string) []string {
 	}
 	p.sup.sweepGroups(c.ID, parent)
 	dir := filepath.Join(parent, groupPrefix+execID)
-	// Noted before it is made, so that whoever comes after us finds it.
+	// Noted before it is made, so that a next supervisor finds it.
 	err := p.update(func(m *meta) { m.Group = dir })
 	if err == nil {
 		err = os.Mkdir(dir, 0o755)

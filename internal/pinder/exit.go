@@ -90,7 +90,7 @@ func (p *process) drainBounded() {
 // shared memory, exit record, daemon, and only then the zombie goes.
 func (p *process) finish(exit *protocol.Exit) {
 	if err := p.update(func(m *meta) {
-		// Whoever repeats an interrupted start is told that it had happened.
+		// A repetition of an interrupted start is told that it had happened.
 		m.Started = m.Started || m.Phase == protocol.PhaseStarting
 		m.Exit, m.Phase = exit, protocol.PhaseExited
 	}); err != nil {
@@ -100,7 +100,7 @@ func (p *process) finish(exit *protocol.Exit) {
 }
 
 // announce is the part of finish that may be repeated by a later supervisor.
-// Until the record was tried, nobody is told of the exit, in lists neither.
+// Until the record was tried, the exit is told to no daemon, not in lists either.
 func (p *process) announce(exit *protocol.Exit) {
 	if !p.snapshot().Recorded {
 		p.record(exit)
@@ -118,7 +118,7 @@ func (p *process) release() {
 	m := p.snapshot()
 	if h := p.get(kindPidfd); h != nil {
 		if _, _, err := reap(unix.P_PIDFD, h.fd); errors.Is(err, unix.ECHILD) {
-			// ECHILD again when it was nobody's: fine. The start time guards against
+			// ECHILD again when it was not claimed: fine. The start time guards against
 			// a pid that was reaped elsewhere and used again by a child of the reaper's.
 			if st, err := startTime(m.PID); err == nil && st == m.StartTime {
 				_ = p.sup.reaper.reap(m.PID)

@@ -154,7 +154,7 @@ func (p *process) logSize() int64 {
 	return 0
 }
 
-// settle brings an intent or a commit to idle, whoever began it. Writing is a
+// settle brings an intent or a commit to idle, also one that a dead supervisor began. Writing is a
 // function of the private pipe and the cursor alone, so doing it a second time
 // puts the same bytes in the same place. The caller holds p.out.
 func (p *process) settle() error {

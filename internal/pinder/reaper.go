@@ -203,7 +203,7 @@ func (r *reaper) reportOrphan() {
 }
 
 // watch counts ticks, not time: after a pause of the whole machine or cgroup
-// only one tick is due, and nobody is called hung for it.
+// only one tick is due, and no supervisor is called hung for it.
 func (r *reaper) watch() {
 	if r.missed.Add(1) > maxMissed {
 		logf("supervisor %d does not answer: killing it", r.pid)

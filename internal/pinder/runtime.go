@@ -61,7 +61,7 @@ func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string
 	logPath := filepath.Join(s.callsDir(), strconv.Itoa(os.Getpid())+"."+strconv.FormatUint(number, 10)+".log")
 	defer func() { _ = os.Remove(logPath) }()
 
-	if p != nil { // for whoever comes after us, see awaitStrays
+	if p != nil { // for a next supervisor, see awaitStrays
 		if err := p.update(func(m *meta) { m.Deadline = c.deadline.UnixNano() }); err != nil {
 			return "", err
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 // strays are runtime calls that an earlier supervisor began and did not live to
-// see the end of. They go on, whoever their parent is now, and nothing may be
+// see the end of. They go on, whatever process is their parent now, and nothing may be
 // done to their container before they have ended.
 //
 // They are recognised by their --log option, which names a file in this state
@@ -24,7 +24,7 @@ import (
 type strays struct {
 	mu   sync.Mutex
 	byID map[string][]*handle
-	// files are those that nobody needs when the call has ended.
+	// files are those that are not needed when the call has ended.
 	files map[*handle][]string
 }
 

@@ -25,7 +25,7 @@ func (s *Containers) CheckAttach(id string) error {
 // as is the furthest when all together are more than maxLagTogether behind.
 //
 // Several clients may write to standard input at once. With stdin_once the first that asks for it has it alone,
-// and it ends when that client's does; later ones get output only. A terminal stays open for everybody.
+// and it ends when that client's does; later ones get output only. A terminal stays open for all clients.
 //
 // Pinder's end does not end the session: it goes on with the next one, of which only what came out in
 // between is missing.
@@ -63,7 +63,7 @@ func (s *Containers) Attach(ctx context.Context, id string, client Streams) erro
 	return n.serve(ctx, files, client)
 }
 
-// feed copies a client's input to a container, or to nobody, until it ends. The returned channel is closed then.
+// feed copies a client's input to a container, or drops it, until it ends. The returned channel is closed then.
 func feed(ctx context.Context, to *os.File, from io.Reader) <-chan struct{} {
 	fed := make(chan struct{})
 	if to != nil {

@@ -109,5 +109,5 @@ func exitStatus(e supervisor.Exit) ExitStatus {
 	return status
 }
 
-// unknownExit is what CRI's clients show for an exit code that nobody knows.
+// unknownExit is what CRI's clients show for an exit code that is not known.
 const unknownExit = 255

@@ -146,7 +146,7 @@ func (s *Containers) Ended(exit supervisor.Exit) {
 // finish records how a container ended. The first word stands.
 func (s *Containers) finish(c *Container, at time.Time, status ExitStatus) {
 	if began := c.starting.Load(); began != 0 && status.Reason != startError && c.Record().State == Created {
-		// It ended before its start was recorded; nobody shall see it stop that was not seen to start.
+		// It ended before its start was recorded; no client shall see it stop that was not seen to start.
 		s.node.noteContainer(c, func(r *ContainerRecord) {
 			if r.State == Created {
 				r.State, r.Times.Started = Running, time.Unix(0, began)
@@ -174,7 +174,7 @@ func (s *Containers) finish(c *Container, at time.Time, status ExitStatus) {
 	close(c.ended)
 }
 
-// finishLost records the end of a container that nobody saw: by the supervisor's exit file if there is
+// finishLost records the end of a container that was not seen: by the supervisor's exit file if there is
 // one.
 func (s *Containers) finishLost(c *Container, otherwise string) {
 	exit, found, err := supervisor.ReadExit(s.node.Paths.exit(c.Sandbox, c.ID))

@@ -46,7 +46,7 @@ const (
 //
 // CRI's request for events names neither the client nor a position, so a client that comes back cannot say
 // what it has seen. Therefore a new stream begins where the first of those ended that ended a short while ago:
-// whoever comes back misses nothing, and may see again what it has seen. The start of the daemon counts as the
+// a client that comes back misses nothing, and may see again what it has seen. The start of the daemon counts as the
 // end of all streams of the run before.
 type Events struct {
 	book *Book

@@ -88,7 +88,7 @@ func (s *Sandboxes) pluginsRun(ctx context.Context, box *Sandbox) error {
 	return s.node.askPod(ctx, PodRun, box.Record())
 }
 
-// pluginsRemove tells plugins that the pod goes. It never fails: nobody outside keeps a pod.
+// pluginsRemove tells plugins that the pod goes. It never fails: no plugin keeps a pod.
 func (s *Sandboxes) pluginsRemove(ctx context.Context, box *Sandbox) error {
 	s.node.tellPod(ctx, PodStopped, box.Record())
 	s.node.tellPod(ctx, PodRemoved, box.Record())

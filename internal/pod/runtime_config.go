@@ -35,7 +35,7 @@ func (s *Sandboxes) SetPodCIDRs(list string) error {
 	return s.node.Records.Put(nodeKey, &rec)
 }
 
-// podCIDRs are the node's ranges; none where nobody said any.
+// podCIDRs are the node's ranges; none where none were given.
 func (n *Node) podCIDRs() []netip.Prefix {
 	var rec nodeRecord
 	_, err := n.Records.Get(nodeKey, &rec)

@@ -62,7 +62,7 @@ func (s *Containers) in(rpc, id string, states ...State) (*Container, error) {
 //
 // When ctx ends, the client is gone. The command is then treated as by a login session that is cut off: its
 // terminal hangs up; without one, its standard input ends and its next output is a SIGPIPE. One that does
-// neither read nor write goes on: whoever asked for it may have meant just that.
+// neither read nor write goes on: its client may have meant just that.
 func (s *Containers) Exec(ctx context.Context, id string, cmd []string, client Streams) (int, error) {
 	c, err := s.in("Exec", id, Running)
 	if err != nil {
@@ -134,7 +134,7 @@ func follow(next func() (TerminalSize, bool), set func(TerminalSize) error) {
 	}
 }
 
-// relay are outputs and who gets them. An output that nobody wants is read all the same.
+// relay are outputs and their receivers. An output that is not wanted is read all the same.
 type relay []struct {
 	from *os.File
 	to   io.Writer

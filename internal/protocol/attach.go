@@ -20,7 +20,7 @@ type Attach struct {
 }
 
 // Attached answers Attach. Streams names the descriptors passed with it, in order: "stdin" (of a terminal
-// its master), "stdout", "stderr". One that has ended, or was given to somebody else, is missing.
+// its master), "stdout", "stderr". One that has ended, or was given to another client, is missing.
 type Attached struct {
 	Streams []string `json:"streams,omitempty"`
 }

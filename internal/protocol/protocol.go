@@ -46,7 +46,7 @@ const (
 // Capabilities of this release, announced in Hello.
 var Capabilities = []string{"exec", "exec-group", "attach", "adopt", "update", "checkpoint", "restore", "upgrade", "shutdown"}
 
-// Message is one frame. FDs are owned by whoever holds the message.
+// Message is one frame. FDs are owned by the holder of the message.
 type Message struct {
 	ID    uint64          `json:"id,omitempty"`
 	Type  string          `json:"type"`

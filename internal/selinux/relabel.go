@@ -18,7 +18,7 @@ import (
 // attribute is where a file system keeps a file's label (selinux(8)). Root may set it without SELinux too.
 const attribute = "security.selinux"
 
-// system are the directories of a node whose files would no longer be of use to anybody else if they had a
+// system are the directories of a node whose files would no longer be of use to other programs if they had a
 // container's label, and those that hold such.
 var system = []string{
 	"/", "/bin", "/boot", "/dev", "/etc", "/etc/passwd", "/etc/pki", "/etc/shadow", "/home", "/lib", "/lib64", "/media", "/mnt",

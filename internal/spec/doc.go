@@ -16,7 +16,7 @@
 // # What is not in the configuration
 //
 // Sysctls: they belong to the pod's namespaces, which exist before its first container and outlive each
-// of them. Whoever makes the namespaces writes what [Sysctls] lists, once. CDI devices: the caller
+// of them. The maker of the namespaces writes what [Sysctls] lists, once. CDI devices: the caller
 // injects them into the built configuration ([Features.CDI] says that it will).
 //
 // # Errors

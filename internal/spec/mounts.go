@@ -30,7 +30,7 @@ func mounts(h Host, c Container) ([]specs.Mount, error) {
 }
 
 // replaces reports whether a container's own mount takes the place of a default one: at the same
-// destination, and beneath /dev, /proc and /sys, where whoever brings the directory brings what is in it.
+// destination, and beneath /dev, /proc and /sys, where the mount that brings the directory brings what is in it.
 func replaces(own, def string) bool {
 	switch own {
 	case def:

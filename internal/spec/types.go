@@ -85,7 +85,7 @@ type Sandbox struct {
 	// CgroupParent is as CRI gives it; "" means the configuration's, and DefaultCgroupParent if that is
 	// empty too.
 	CgroupParent string
-	// SELinuxLevel was chosen for the pod when it was made, see SELinuxLevel; "" if nobody did.
+	// SELinuxLevel was chosen for the pod when it was made, see SELinuxLevel; "" if none was.
 	SELinuxLevel string
 }
 

@@ -40,10 +40,10 @@ type layers struct {
 
 type layer struct {
 	dir string
-	// asked is when somebody wanted to know last.
+	// asked is when it was asked for last.
 	asked time.Time
 	seen  *Layer
-	// due is when to look again; busy while somebody does.
+	// due is when to look again; busy while a goroutine does.
 	due  time.Time
 	busy bool
 	// first is closed when seen is set, or when the look failed.
@@ -114,7 +114,7 @@ func (l *layers) awake() {
 	}
 }
 
-// keep takes containers in, and forgets layers that nobody asked for since then.
+// keep takes containers in, and forgets layers that were not asked for since then.
 func (l *layers) keep(containers []Container, since time.Time) {
 	l.expect(containers)
 	l.mu.Lock()

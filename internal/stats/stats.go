@@ -1,6 +1,6 @@
 // Package stats reads what containers and pods use: from cgroup files of version 2, version 1 and
 // the hybrid of both, from the pod's network namespace, from /proc, and, in the background, from the
-// writable layers. It asks no other process, so a container that is stuck delays nobody's numbers.
+// writable layers. It asks no other process, so a container that is stuck delays no other's numbers.
 //
 // It knows nothing of pods: a Reader gets processes, paths and pins, and returns values. What the
 // kernel does not have is nil, never an error of the whole; a group that is gone is ErrGone. Fields

@@ -62,7 +62,7 @@ type MemoryStat struct {
 // HugeStat is memory in transparent huge pages, by what it holds; cgroup v1 knows the first only.
 type HugeStat struct{ Anonymous, Shared, File uint64 }
 
-// WorkingSet is what cannot be taken away without work: all but file pages that nobody used lately.
+// WorkingSet is what cannot be taken away without work: all but file pages that were not used lately.
 func (m *Memory) WorkingSet() *uint64 {
 	if m.Usage == nil {
 		return nil

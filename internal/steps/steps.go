@@ -1,7 +1,7 @@
 // Package steps runs an operation that is written down as a list of named, reversible steps.
 //
 // An operation is a value. The list of its steps is what runs it, what rolls it back when a step
-// fails, what cleans up after a crash (Undo on a list that somebody else began), and what names the
+// fails, what cleans up after a crash (Undo on a list that another process began), and what names the
 // place in error texts, logs, timelines and answers to "what is this pod waiting for". The package
 // knows nothing of pods.
 //
@@ -113,7 +113,7 @@ func (e *Engine) Run(ctx context.Context, op Operation) error {
 	return nil
 }
 
-// Undo undoes every step of the operation in reverse, whoever began it. It is how a crashed creation
+// Undo undoes every step of the operation in reverse, also if another process began it. It is how a crashed creation
 // is cleaned up and how an object is removed. Steps that fail do not stop the others, but keep the
 // Owner step in place; the error joins all of theirs, and the call can be repeated.
 func (e *Engine) Undo(ctx context.Context, op Operation) error {

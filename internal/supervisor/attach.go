@@ -18,13 +18,13 @@ type AttachRequest struct {
 	// AttachID names the session, also when it is asked for again.
 	AttachID       string
 	Stdin          bool
-	StdinOnce      bool // nobody else shall have standard input, now or later; a terminal is for all
+	StdinOnce      bool // no other client shall have standard input, now or later; a terminal is for all
 	Stdout, Stderr bool
 }
 
 // Attachment is a session's descriptors. They are the caller's to use and close.
 type Attachment struct {
-	// Stdin writes to the container's standard input or terminal; nil without Stdin, or when somebody had
+	// Stdin writes to the container's standard input or terminal; nil without Stdin, or when another client had
 	// it with StdinOnce.
 	Stdin *os.File
 	// Stdout and Stderr read what the container writes from now on; a terminal's output is Stdout. They end

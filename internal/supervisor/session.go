@@ -182,7 +182,7 @@ func (s *session) ask(ctx context.Context, typ string, body any, fds []int) (pro
 func (c *Client) run() {
 	defer close(c.ended)
 	backoff := minBackoff
-	silent := time.Now() // since when nobody says hello
+	silent := time.Now() // since when no hello has come
 	for c.ctx.Err() == nil && !c.closing.Load() {
 		s, err := c.establish()
 		if err != nil {
@@ -219,7 +219,7 @@ func (c *Client) run() {
 	}
 }
 
-// establish connects, starting pinder if nobody listens, and exchanges
+// establish connects, starting pinder if no process listens, and exchanges
 // descriptors. On error the session, if any, is the caller's to close.
 func (c *Client) establish() (*session, error) {
 	s, err := dial(filepath.Join(c.o.State, "pinder.sock"))

@@ -333,7 +333,9 @@ func attributes(fd int, request uintptr, x *fsxattr) error {
 	return nil
 }
 
-// turn keeps large removals from taking a disk's whole time: after one slice there is one at a time, with pauses.
+// turn keeps large removals from taking a disk's whole time: after one slice there is one at a time, with pauses, and
+// each gives way to those that wait. A process of another pod may keep a directory of the tree open and fill it faster
+// than it is emptied: that removal does not end, and must not hold up others.
 type turn struct {
 	steps int
 	since time.Time
@@ -357,13 +359,12 @@ func (t *turn) take(ctx context.Context) error {
 	if t.steps++; t.steps%stepsPerLook != 0 || time.Since(t.since) < slice {
 		return nil
 	}
-	if !t.alone {
-		select {
-		case large <- struct{}{}:
-			t.alone = true
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	t.end()
+	select {
+	case large <- struct{}{}: // in the order of coming
+		t.alone = true
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -379,5 +380,6 @@ func (t *turn) take(ctx context.Context) error {
 func (t *turn) end() {
 	if t.alone {
 		<-large
+		t.alone = false
 	}
 }

@@ -212,6 +212,37 @@ func TestATreeIsRemovedWhereNothingCanBeMoved(t *testing.T) {
 	}
 }
 
+// A tree that is filled all the while takes its turn for ever.
+func TestARemovalThatDoesNotEndHoldsUpNoOther(t *testing.T) {
+	step := func(turn *turn) {
+		turn.steps, turn.since = stepsPerLook-1, time.Time{} // a slice is over
+		must(t, turn.take(t.Context()))
+	}
+	endless := newTurn()
+	defer endless.end()
+	step(endless)
+	other := make(chan struct{})
+	go func() {
+		defer close(other)
+		turn := newTurn()
+		defer turn.end()
+		for range 3 {
+			step(turn)
+		}
+	}()
+	for until := time.Now().Add(30 * time.Second); ; {
+		select {
+		case <-other:
+			return
+		default:
+		}
+		if time.Now().After(until) {
+			t.Fatal("the other removal has not had its turn")
+		}
+		step(endless)
+	}
+}
+
 func TestErrorsAreShortHoweverLongThePath(t *testing.T) {
 	if text := Short(strings.Repeat("/directory", 24_000)); len(text) > 2*maxText || !strings.HasPrefix(text, "/directory/") {
 		t.Errorf("%d bytes: %s", len(text), text)

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -202,17 +203,17 @@ func measure(ctx context.Context, dir string) *Layer {
 		At: time.Now(), Size: file.Blocks * uint64(file.Bsize), //nolint:unconvert // the type differs between architectures
 		FreeInodes: file.Ffree, TotalInodes: file.Files,
 	}
-	linked := map[uint64]bool{}
+	// Each name of a file counts for its part: to remember the files that were seen takes memory, as much as containers
+	// want.
+	var bytes, inodes float64
 	count := func(st *unix.Stat_t) {
-		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			if linked[st.Ino] {
-				return
-			}
-			linked[st.Ino] = true
+		names := 1.0
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			names = max(1, float64(st.Nlink))
 		}
-		l.Inodes++
 		const blockSize = 512 // of st_blocks, whatever the file system's is: stat(2)
-		l.Bytes += uint64(st.Blocks) * blockSize
+		inodes += 1 / names
+		bytes += float64(st.Blocks) * blockSize / names
 	}
 	var top unix.Stat_t
 	if err := unix.Lstat(dir, &top); err != nil {
@@ -226,5 +227,6 @@ func measure(ctx context.Context, dir string) *Layer {
 	if err != nil {
 		return nil
 	}
+	l.Bytes, l.Inodes = uint64(math.Round(bytes)), uint64(math.Round(inodes))
 	return l
 }

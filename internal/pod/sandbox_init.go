@@ -11,6 +11,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -56,15 +57,18 @@ func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
 func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	dir := s.node.Paths.bundle(rec.ID)
 	root := filepath.Join(dir, "rootfs")
+	// The pod's root passes to its root file system, and no other user of the node at any time: see rootfs.Area.Admit.
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := rec.admit(dir); err != nil {
+		return err
+	}
 	// The mount points are made here: the pod's root has no right to make them in a directory of the host's.
 	for _, point := range []string{"proc", "dev"} {
 		if err := os.MkdirAll(filepath.Join(root, point), 0o755); err != nil {
 			return err
 		}
-	}
-	// The pod's root passes to its root file system, and no other user of the node: see rootfs.Area.Admit.
-	if err := rec.admit(dir); err != nil {
-		return err
 	}
 	if err := os.WriteFile(filepath.Join(root, "pinder"), nil, 0o755); err != nil {
 		return err
@@ -151,5 +155,6 @@ func (s *Sandboxes) endInit(ctx context.Context, box *Sandbox) error {
 	if err := s.node.Pinder.Delete(ctx, s.node.deletion(rec, rec.ID)); err != nil {
 		return err
 	}
-	return os.RemoveAll(s.node.Paths.bundle(rec.ID))
+	// Its root is one that a container with CAP_SYS_ADMIN may have made writable, and filled.
+	return tree.Remove(ctx, s.node.Paths.bundle(rec.ID))
 }

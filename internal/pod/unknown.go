@@ -140,7 +140,7 @@ func (r *Recovery) erase(ctx context.Context, id string) error {
 	for _, step := range []func(context.Context, string) error{
 		r.deleteContainer,
 		func(_ context.Context, id string) error { return r.Node.Mounts.Unmount(id) },
-		func(_ context.Context, id string) error { return os.RemoveAll(r.Node.Paths.bundle(id)) },
+		func(ctx context.Context, id string) error { return tree.Remove(ctx, r.Node.Paths.bundle(id)) },
 		r.detach,
 		func(ctx context.Context, id string) error {
 			box := newSandbox(&SandboxRecord{ID: id})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,14 +13,15 @@ import (
 // Share makes a directory for pins a mount point with shared propagation, unless it is one, as ip-netns(8) does with
 // its own at the first "ip netns add": one that did so later would cover the pins that there are by copies of them.
 // It returns the mount's ID, for Unshare, or 0 if the directory was a mount point before. The lock is that of
-// ip-netns, so that two programs that come at once make one mount.
+// ip-netns, so that two programs that come at once make one mount. It is waited for a moment only: every user who may
+// read the directory can hold it.
 func Share(dir string) (mount uint64, err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("share %s: %w", dir, err)
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing to be done about it
-	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
+	if err := lockForMoment(fd); err != nil {
 		return 0, fmt.Errorf("share %s: lock: %w", dir, err)
 	}
 	err = unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
@@ -38,6 +40,23 @@ func Share(dir string) (mount uint64, err error) {
 		return 0, errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
 	}
 	return mountID(dir)
+}
+
+// lockPatience is how long another's lock is respected.
+const lockPatience = 2 * time.Second
+
+// lockForMoment takes the lock of a file, and goes without it if another has it for long.
+func lockForMoment(fd int) error {
+	for until := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(until) {
+			continue
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil
+		}
+		return err
+	}
 }
 
 // Unshare takes off what Share made, if it is still the mount at dir and there is nothing in the directory.

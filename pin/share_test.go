@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,6 +62,35 @@ func TestShareMakesOneSharedMountHoweverOftenItIsAsked(t *testing.T) {
 	}
 	if err := errors.Join(os.Remove(filepath.Join(dir, "of-others")), Unshare(dir, mount)); err != nil || len(mountsAt(t, dir)) != 0 {
 		t.Errorf("%v, %q", err, mountsAt(t, dir))
+	}
+}
+
+// Any user of the node may open the directory, and lock it.
+func TestShareDoesNotWaitForALockThatIsKept(t *testing.T) {
+	requireRoot(t)
+	dir := t.TempDir()
+	unmountAll(t, dir)
+	kept, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	if err := unix.Flock(int(kept.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	shared := make(chan error, 1)
+	go func() {
+		mount, err := Share(dir)
+		shared <- errors.Join(err, Unshare(dir, mount))
+	}()
+	select {
+	case err := <-shared:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		_ = unix.Flock(int(kept.Fd()), unix.LOCK_UN)
+		t.Error("it waits for as long as another wants", <-shared)
 	}
 }
 

@@ -102,6 +102,19 @@ func openPath(path string, flags uint64) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// openSource opens what is to be mounted elsewhere, whatever it is. Where the kernel mounts a file system on demand
+// (autofs), O_PATH alone would find the place before that, empty: only for a directory the kernel goes further.
+func openSource(path string) (*os.File, error) {
+	f, err := openPath(path, unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOTDIR) {
+		f, err = openPath(path, 0)
+	}
+	if err != nil {
+		return nil, classify(err)
+	}
+	return f, nil
+}
+
 // openInRoot opens a path below a directory as openPath does, but as a process would whose root the directory is:
 // absolute links start there, and ".." never leads above it.
 func openInRoot(root, path string) (*os.File, error) {

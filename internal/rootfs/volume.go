@@ -88,9 +88,9 @@ func (a *Area) idmapVolume(id string, n int, v Volume) (string, error) {
 		return "", err
 	}
 	defer done()
-	source, err := openPath(v.Source, 0)
+	source, err := openSource(v.Source)
 	if err != nil {
-		return "", classify(err)
+		return "", err
 	}
 	defer func() { _ = source.Close() }()
 	parts, err := v.parts(source)

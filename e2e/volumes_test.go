@@ -477,6 +477,35 @@ func TestReadOnlyIsRecursiveOnlyWhereAskedFor(t *testing.T) {
 	})
 }
 
+// As on a node whose /usr or root is read-only: manifests mount it without a word about that.
+func TestAMountOfTheNodeKeepsItsRestrictionsAndCanBeAVolumeOfAnyPod(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	dir := n.path("volumes/system")
+	n.check(os.Mkdir(dir, 0o755))
+	n.check(unix.Mount("none", dir, "tmpfs", 0, "mode=777"))
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	n.write("volumes/system/text", "of the node\n")
+	n.check(unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, ""))
+	n.check(unix.Mount("", dir, "", unix.MS_SHARED, ""))
+	n.before = n.hostState()
+	eachKindOfPod(t, n, func(pod string, userns bool) {
+		var mounts []*runtimeapi.Mount
+		for i, propagation := range []runtimeapi.MountPropagation{0, runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER} {
+			mounts = append(mounts,
+				&runtimeapi.Mount{HostPath: dir, ContainerPath: fmt.Sprint("/plain", i), Propagation: propagation},
+				&runtimeapi.Mount{HostPath: dir, ContainerPath: fmt.Sprint("/only", i), Propagation: propagation, Readonly: true},
+				idmapped(userns, &runtimeapi.Mount{HostPath: dir, ContainerPath: fmt.Sprint("/mapped", i), Propagation: propagation}))
+		}
+		mounts = append(mounts, &runtimeapi.Mount{HostPath: dir + "/text", ContainerPath: "/file"})
+		c := n.runContainerOf(pod, sleeper("c", mounts...))
+		n.says(c, "cat /plain?/text /only?/text /mapped?/text /file | uniq -c | tr -s ' '", "7 of the node")
+		n.refuses(c, "echo x >>/plain0/text", "Read-only file system")
+		n.refuses(c, "echo x >>/mapped1/text", "Read-only file system")
+		n.refuses(c, "echo x >>/file", "Read-only file system")
+	})
+}
+
 func TestMountOptionsAreApplied(t *testing.T) {
 	n := started(t)
 	n.check(os.Mkdir(n.path("volumes/v"), 0o755))

@@ -27,7 +27,7 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 	for i := range config.Mounts {
 		m := &config.Mounts[i]
 		if slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") || m.Type == "bind" {
-			binds = append(binds, rootfs.Bind{Source: m.Source, Options: m.Options, Device: c.Record().opens(m)})
+			binds = append(binds, rootfs.Bind{Source: m.Source, Options: m.Options, Opens: c.Record().opens(m)})
 			of = append(of, m)
 		}
 	}
@@ -41,14 +41,14 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 	return s.node.writeBundleSpec(c.ID, config)
 }
 
-// opens reports whether a mount is a device node that the container may open: one that it was given as a device. A
-// volume may hold nodes that another pod made, so of volumes only the nodes of the node's own /dev count.
-func (r *ContainerRecord) opens(m *specs.Mount) bool {
+// opens says which device nodes a mount may bring: as a device that was given, by the node's agents, any. A volume may
+// hold nodes that another pod made, so of volumes only the nodes of the node's own /dev count. It is asked of the node
+// that is mounted: what lies at a path may be exchanged meanwhile.
+func (r *ContainerRecord) opens(m *specs.Mount) func(*unix.Stat_t) bool {
 	for _, volume := range r.Config.GetMounts() {
 		if path.Clean(volume.GetContainerPath()) == path.Clean(m.Destination) {
-			return isNodesDevice(m.Source)
+			return isOfNodesDev
 		}
 	}
-	var st unix.Stat_t
-	return unix.Stat(m.Source, &st) == nil && isDevice(&st)
+	return func(*unix.Stat_t) bool { return true }
 }

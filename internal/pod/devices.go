@@ -30,11 +30,7 @@ func hostDevices(c spec.Container) ([]spec.Device, error) {
 		all = append(all, found...)
 	}
 	if spec.AllowsMountedDevices(c) {
-		mounted, err := mountedDevices(c)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, mounted...)
+		all = append(all, mountedDevices(c)...)
 	}
 	if !spec.WantsHostDevices(c) {
 		return all, nil
@@ -44,34 +40,26 @@ func hostDevices(c spec.Container) ([]spec.Device, error) {
 }
 
 // mountedDevices are the device nodes of the node's own /dev that are sources of the container's mounts.
-func mountedDevices(c spec.Container) ([]spec.Device, error) {
+func mountedDevices(c spec.Container) []spec.Device {
 	var list []spec.Device
 	for _, m := range c.Mounts {
-		if !isNodesDevice(m.Source) {
-			continue
-		}
-		d, ok, err := device(m.Source)
+		st, err := lstat(m.Source)
 		if err != nil {
-			return nil, err
+			continue // gone; the mount will say so
 		}
-		if ok {
+		if d, ok := deviceOf(m.Source, st); ok && isOfNodesDev(st) {
 			d.Path = ""
 			list = append(list, d)
 		}
 	}
-	return list, nil
+	return list
 }
 
-// isNodesDevice reports whether path is a device node on the file system of the node's /dev. Elsewhere, in a volume,
-// another pod may have made it.
-func isNodesDevice(path string) bool {
-	var st, dev unix.Stat_t
-	return unix.Stat(path, &st) == nil && isDevice(&st) && unix.Stat("/dev", &dev) == nil && st.Dev == dev.Dev
-}
-
-func isDevice(st *unix.Stat_t) bool {
-	kind := st.Mode & unix.S_IFMT
-	return kind == unix.S_IFCHR || kind == unix.S_IFBLK
+// isOfNodesDev reports whether a device node is on the file system of the node's /dev. Elsewhere, in a volume, another
+// pod may have made it.
+func isOfNodesDev(node *unix.Stat_t) bool {
+	dev, err := lstat("/dev")
+	return err == nil && node.Dev == dev.Dev
 }
 
 // privateDev are the parts of /dev that a container always has of its own.
@@ -111,17 +99,31 @@ func devicesBelow(host, inside, access string) ([]spec.Device, error) {
 }
 
 func device(path string) (spec.Device, bool, error) {
+	st, err := lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return spec.Device{}, false, nil
+	}
+	if err != nil {
+		return spec.Device{}, false, err
+	}
+	d, ok := deviceOf(path, st)
+	return d, ok, nil
+}
+
+func lstat(path string) (*unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return spec.Device{}, false, nil
-		}
-		return spec.Device{}, false, &os.PathError{Op: "lstat", Path: path, Err: err}
+		return nil, &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
+	return &st, nil
+}
+
+// deviceOf is false for what is no device.
+func deviceOf(path string, st *unix.Stat_t) (spec.Device, bool) {
 	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
 	return spec.Device{
 		HostPath: path, Type: kind,
 		Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
 		FileMode: os.FileMode(st.Mode & 0o777), UID: st.Uid, GID: st.Gid,
-	}, kind != "", nil
+	}, kind != ""
 }

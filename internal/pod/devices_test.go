@@ -1,6 +1,8 @@
 package pod
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -15,5 +17,17 @@ func TestADeviceWithoutAPathInTheContainerHasTheHosts(t *testing.T) {
 		if err != nil || len(found) != 1 || found[0].Path != want {
 			t.Errorf("%q: %+v %v", inside, found, err)
 		}
+	}
+}
+
+// A container may write to the directory of another's volume, and exchange what is in it at any time.
+func TestOnlyTheNodesOwnDeviceNodesCountAmongVolumesAndNoLinkToThem(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/dev/null", link); err != nil {
+		t.Fatal(err)
+	}
+	c := spec.Container{Mounts: []spec.Mount{{Source: "/dev/zero"}, {Source: link}, {Source: "/dev"}, {Source: link + "-missing"}}}
+	if found := mountedDevices(c); len(found) != 1 || found[0].Minor != 5 || found[0].Path != "" {
+		t.Errorf("%+v", found)
 	}
 }

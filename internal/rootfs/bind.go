@@ -20,8 +20,8 @@ type Bind struct {
 	Source string
 	// Options are those of the OCI configuration.
 	Options []string
-	// Device says that Source is a device node that the container was given, and may be opened.
-	Device bool
+	// Opens says of a device node, which Source turned out to be, whether the container may open it. nil: none.
+	Opens func(node *unix.Stat_t) bool
 }
 
 // LockBinds mounts the sources at <area>/<id>/bind/<n>, n counted from 0, with the restrictions that the options
@@ -97,9 +97,9 @@ func cloneAt(path string) (*os.File, error) {
 
 // bind mounts one source with its restrictions, which are not locked yet.
 func (a *Area) bind(id string, n int, b Bind) (string, error) {
-	source, err := openPath(b.Source, 0)
+	source, err := openSource(b.Source)
 	if err != nil {
-		return "", classify(err)
+		return "", err
 	}
 	defer func() { _ = source.Close() }()
 	st, err := stat(source)
@@ -112,6 +112,9 @@ func (a *Area) bind(id string, n int, b Bind) (string, error) {
 	}
 	defer func() { _ = tree.Close() }()
 	alone, all := b.attributes()
+	if isDevice(st) && b.Opens != nil && b.Opens(st) {
+		all.Attr_set &^= unix.MOUNT_ATTR_NODEV
+	}
 	all.Propagation = b.propagation()
 	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &alone); err != nil {
 		return "", os.NewSyscallError("mount_setattr", err)
@@ -147,6 +150,7 @@ var accessTimes = map[string]uint64{
 
 // attributes are what the options say of the mount alone, and of all that is mounted below it as well.
 func (b Bind) attributes() (alone, all unix.MountAttr) {
+	all.Attr_set = unix.MOUNT_ATTR_NODEV
 	for _, option := range b.Options {
 		to := &alone
 		word := option
@@ -159,17 +163,20 @@ func (b Bind) attributes() (alone, all unix.MountAttr) {
 			to.Attr_clr |= unix.MOUNT_ATTR__ATIME
 		}
 	}
-	if !b.Device {
-		all.Attr_set |= unix.MOUNT_ATTR_NODEV
-	}
 	return alone, all
 }
 
 // LockedFor reports whether an option of a bind is done with when it has been locked: the runtime cannot set it, or
-// its contrary, any more. The restrictions themselves it may set again.
+// its contrary, any more. "rw" is one: a mount that is read-only on the host stays so. The restrictions themselves it
+// may set again.
 func LockedFor(option string) bool {
 	_, times := accessTimes[option]
-	return times || slices.Contains([]string{"nodiratime", "diratime", "suid", "dev", "exec", "norelatime", "nostrictatime", "atime"}, option)
+	return times || slices.Contains([]string{"rw", "nodiratime", "diratime", "suid", "dev", "exec", "norelatime", "nostrictatime", "atime"}, option)
+}
+
+func isDevice(st *unix.Stat_t) bool {
+	kind := st.Mode & unix.S_IFMT
+	return kind == unix.S_IFCHR || kind == unix.S_IFBLK
 }
 
 func knownAttribute(word string) bool {

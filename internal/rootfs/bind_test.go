@@ -85,7 +85,7 @@ func TestLockedBindsOfFilesAndDevicesWork(t *testing.T) {
 	must(t, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	binds := []Bind{
 		{Source: filepath.Join(dir, "file"), Options: []string{"bind", "ro"}},
-		{Source: filepath.Join(dir, "null"), Options: []string{"bind", "nosuid"}, Device: true},
+		{Source: filepath.Join(dir, "null"), Options: []string{"bind", "nosuid"}, Opens: func(st *unix.Stat_t) bool { return st.Rdev == unix.Mkdev(1, 3) }},
 		{Source: filepath.Join(dir, "null"), Options: []string{"bind"}},
 	}
 	paths, err := a.LockBinds("c1", binds)
@@ -98,6 +98,25 @@ func TestLockedBindsOfFilesAndDevicesWork(t *testing.T) {
 	}
 	if err := os.WriteFile(paths[2], []byte("x"), 0); !errors.Is(err, unix.EACCES) {
 		t.Errorf("a device node that lies in a volume: %v", err)
+	}
+}
+
+// As automounted volumes do: debugfs mounts tracefs when someone comes.
+func TestWhatIsMountedOnDemandIsMountedForABind(t *testing.T) {
+	a, dir := newArea(t), passableTempDir(t)
+	if err := unix.Mount("none", dir, "debugfs", 0, ""); err != nil {
+		t.Skipf("no debugfs: %v", err)
+	}
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	source := filepath.Join(dir, "tracing")
+	if _, err := os.Lstat(source); err != nil {
+		t.Skipf("no tracefs in debugfs: %v", err)
+	}
+	path := lockOne(t, a, "c1", Bind{Source: source, Options: []string{"rbind"}})
+	found, err := readMounts(func(m mountEntry) bool { return m.point == path })
+	must(t, err)
+	if len(found) != 1 || found[0].fstype != "tracefs" {
+		t.Errorf("mounted: %+v", found)
 	}
 }
 

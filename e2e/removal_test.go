@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,13 +23,15 @@ var shapes = map[string]string{
 }
 
 // deepen makes a chain of directories in a container's root file system, as a program in it could: no path names its end.
-func (n *node) deepen(root string) {
+func (n *node) deepen(root string) { n.deepenBy(root, "d", 24_000) }
+
+func (n *node) deepenBy(root, name string, levels int) {
 	n.t.Helper()
 	at, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	for level := 0; level < 24_000 && err == nil; level++ {
-		if err = unix.Mkdirat(at, "d", 0o755); err == nil {
+	for level := 0; level < levels && err == nil; level++ {
+		if err = unix.Mkdirat(at, name, 0o755); err == nil {
 			var next int
-			if next, err = unix.Openat(at, "d", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			if next, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
 				n.check(unix.Close(at))
 				at = next
 			}
@@ -34,6 +39,50 @@ func (n *node) deepen(root string) {
 	}
 	n.check(err)
 	n.check(unix.Close(at))
+}
+
+// groupsOf are the directories of a container's groups in all hierarchies.
+func (n *node) groupsOf(container string) (dirs []string) {
+	n.t.Helper()
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", n.pidOf(container)))
+	n.check(err)
+	for line := range strings.Lines(string(groups)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		hierarchy := strings.TrimPrefix(parts[1], "name=")
+		if hierarchy == "" && !cgroupV2() {
+			hierarchy = "unified"
+		}
+		if dir := filepath.Join("/sys/fs/cgroup", hierarchy, parts[2]); strings.Contains(dir, container) && exists(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// A privileged container makes groups of processes in its own.
+func TestGroupsOfAnyDepthThatAContainerMadeAreRemovedWithIt(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	config := n.podConfig("p")
+	config.Linux.SecurityContext.Privileged = true
+	c := n.runContainerOf(n.runPodOf(config), privileged(sleeper("c")))
+	dirs := n.groupsOf(c)
+	if len(dirs) == 0 {
+		t.Fatal("the container has no group of its own")
+	}
+	for _, dir := range dirs {
+		n.deepenBy(dir, strings.Repeat("g", 250), 20)
+	}
+	if _, err := n.runtime.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: c}); err != nil {
+		t.Errorf("remove: %.300s", messageOf(err))
+	}
+	for _, dir := range dirs {
+		if exists(dir) {
+			t.Errorf("%s is left", dir)
+			// find(1) goes down by descriptors.
+			_ = exec.Command("find", dir, "-mindepth", "1", "-type", "d", "-delete").Run()
+		}
+	}
 }
 
 func TestWhateverAContainerMadeIsRemovedWithIt(t *testing.T) {

@@ -1,19 +1,19 @@
 package pinder
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // An OCI runtime that made containers may be gone when they have to end: its package was removed, or exchanged for
@@ -35,12 +35,8 @@ func deleteByHand(rt protocol.Runtime, id, path string, deadline time.Time) erro
 	if err := k.run(deadline); err != nil {
 		return err
 	}
-	for _, mount := range cgroupRoots() {
-		for _, group := range groups {
-			if err := removeGroups(filepath.Join(mount, group)); err != nil {
-				return err
-			}
-		}
+	if err := removeNamed(groups); err != nil {
+		return err
 	}
 	return os.RemoveAll(state)
 }
@@ -86,19 +82,35 @@ func cgroupRoots() []string {
 	return roots
 }
 
+// removeNamed removes groups named after a container from all hierarchies, with all groups below them, of any depth: a
+// container that may write to its groups makes some that no path names.
+func removeNamed(groups []string) error {
+	for _, mount := range cgroupRoots() {
+		for _, group := range groups {
+			if err := removeGroups(filepath.Join(mount, group)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // removeGroups removes a group with those below it. One that is gone already is fine: systemd removes scopes.
 func removeGroups(dir string) error {
-	var all []string
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			all = append(all, path)
-		}
-		return nil
-	})
-	for _, path := range slices.Backward(all) {
-		if err := unix.Rmdir(path); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("remove group %s: %w", path, err)
-		}
+	err := (&tree.Walk{
+		Visit: func(*tree.Entry) error { return nil },
+		Left: func(e *tree.Entry) error {
+			if err := e.Remove(); err != nil && !errors.Is(err, unix.ENOENT) {
+				return e.Wrap(err)
+			}
+			return nil
+		},
+	}).Run(context.Background(), dir)
+	if err == nil {
+		err = unix.Rmdir(dir)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove group %s: %w", dir, err)
 	}
 	return nil
 }

@@ -157,7 +157,11 @@ func (p *process) erase(runtime protocol.Runtime, deadline time.Time) error {
 	if stuck == nil && m.PID != 0 && p.awaitExit(deadline) && remove("delete") == nil {
 		return nil
 	}
-	if err := remove("delete", "--force"); err != nil || stuck == nil {
+	err := remove("delete", "--force")
+	if err != nil && stuck == nil && removeNamed(namedAfter(m.ID, m.Domain.Groups)) == nil {
+		err = remove("delete", "--force")
+	}
+	if err != nil || stuck == nil {
 		return errors.Join(err, stuck)
 	}
 	return p.end(time.Now())

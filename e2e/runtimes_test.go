@@ -25,8 +25,8 @@ var alsoWithCrun = map[string]string{
 	"streams":     "^Test(AProcessMayOpenItsStandardStreams.*|StandardInputThatIsNotWanted.*|NoDescriptorOfAContainer.*|NoStandardStreamOfARuntimes.*)$",
 	"security": "^Test(PIDNamespaces.*|TheOtherNamespaces.*|APodOfItsOwnUserNamespace.*|Capabilities.*|UsersAndGroups.*|" +
 		"AContainerIsFencedIn.*|PinfoldRunConfines.*|APodsNamespaces.*|ResourceLimitsHold.*|ASeccompProfile.*|TheUserFilesOf.*|AnImageWhoseUserFiles.*|DevicesAre.*|IdmappedVolumes.*|ReadOnlyIsRecursive.*|VolumesThatAnImageDeclares.*|AMountOfTheRequest.*)$",
-	"mounts":    "^Test(DeviceNodesThat.*|WhatIsMountedReadOnly.*|OtherRestrictions.*|TheProgramOfAPods.*|NewMountsOfTheNode.*|AFileSystemThatCannot.*|AFileIsMounted.*|AVolumesMissing.*)$",
-	"walls":     "^Test(TheNodesUsersReach.*|ContainersInherit.*|WhateverAContainerMade.*)$",
+	"mounts":    "^Test(DeviceNodesThat.*|WhatIsMountedReadOnly.*|OtherRestrictions.*|TheProgramOfAPods.*|NewMountsOfTheNode.*|AFileSystemThatCannot.*|AFileIsMounted.*|AVolumesMissing.*|AMountOfTheNode.*)$",
+	"walls":     "^Test(TheNodesUsersReach.*|ContainersInherit.*|WhateverAContainerMade.*|GroupsOfAnyDepth.*)$",
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",
 }
 

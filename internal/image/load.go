@@ -197,7 +197,8 @@ func (a archiveSource) bring(ctx context.Context, desc ocispec.Descriptor) error
 }
 
 // refRecorder notes the names under which content is written. What an OCI layout has under a digest of another
-// algorithm than the importer's own is stored under that digest.
+// algorithm than the importer's own is stored under that digest. Under its own it has to read each blob, also one that is
+// here already, to learn its digest.
 type refRecorder struct {
 	content.Store
 	mu   sync.Mutex
@@ -215,7 +216,8 @@ func (r *refRecorder) Writer(ctx context.Context, opts ...content.WriterOpt) (co
 	r.refs[o.Ref] = true
 	r.mu.Unlock()
 	if algorithm, hex, ok := strings.Cut(strings.TrimPrefix(o.Ref, archiveIngest+"blobs/"), "/"); ok {
-		if d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex); validDigest(d) == nil {
+		d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+		if validDigest(d) == nil && d.Algorithm() != digest.Canonical {
 			opts = append(opts, content.WithDescriptor(ocispec.Descriptor{Digest: d, Size: o.Desc.Size}))
 		}
 	}

@@ -228,3 +228,60 @@ func TestLoadEndsWithItsContextAndItsReader(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// The tools of the field write the same image in many ways.
+//
+// long: a table.
+func TestAnArchiveIsLoadedWhateverToolHasWrittenIt(t *testing.T) {
+	layer, other := archiveOf(t, reg("a", "")), archiveOf(t, reg("b", ""))
+	hex := func(data []byte) string { return digest.FromBytes(data).Encoded() }
+	raw, err := marshal(configOf(runtime.GOARCH, digest.FromBytes(layer), digest.FromBytes(other), digest.FromBytes(layer)))
+	must(t, err)
+	config := string(raw)
+	manifest := func(config string, layers ...string) file {
+		data, err := marshal([]map[string]any{{"Config": config, "RepoTags": []string{"app:1"}, "Layers": layers}})
+		must(t, err)
+		return reg("manifest.json", string(data))
+	}
+	blob := "blobs/sha256/"
+	for name, files := range map[string][]file{
+		"docker save, with links for equal layers": {
+			dir("1", 0o755), reg("1/VERSION", "1.0"), reg("1/json", "{}"), reg("1/layer.tar", string(layer)),
+			reg("2/layer.tar", string(other)), symlink("3/layer.tar", "../1/layer.tar"), reg("c.json", config),
+			manifest("c.json", "1/layer.tar", "2/layer.tar", "3/layer.tar"), reg("repositories", `{"app":{"1":"3"}}`),
+		},
+		"podman save": {
+			reg(hex(layer)+".tar", string(layer)), reg(hex(other)+".tar", string(other)), symlink("x/layer.tar", "../"+hex(layer)+".tar"),
+			reg(hex(raw)+".json", config), manifest(hex(raw)+".json", hex(layer)+".tar", hex(other)+".tar", hex(layer)+".tar"),
+		},
+		"ko": {
+			reg("sha256:"+hex(raw), config), reg(hex(layer)+".tar.gz", string(zipped(t, layer))), reg(hex(other)+".tar.gz", string(zipped(t, other))),
+			manifest("sha256:"+hex(raw), hex(layer)+".tar.gz", hex(other)+".tar.gz", hex(layer)+".tar.gz"),
+		},
+		"Nix": {
+			dir(".", 0o755), manifest("c.json", "1/layer.tar", "2/layer.tar", "1/layer.tar"), dir("./1", 0o755),
+			reg("./1/layer.tar", string(layer)), reg("./2/layer.tar", string(other)), reg("./c.json", config),
+		},
+		"Bazel, with files twice": {
+			reg("c.json", config), reg("1.tar", string(layer)), reg("2.tar", string(other)), reg("1.tar", string(layer)),
+			manifest("c.json", "1.tar", "2.tar", "1.tar"),
+		},
+		"with the names of an OCI layout and nothing else of it": {
+			reg(blob+hex(raw), config), reg(blob+hex(layer), string(layer)), reg(blob+hex(other), string(other)),
+			manifest(blob+hex(raw), blob+hex(layer), blob+hex(other), blob+hex(layer)),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, image.Config{})
+			for range 2 { // the second finds everything there
+				_, err := s.Load(t.Context(), bytes.NewReader(archiveOf(t, files...)))
+				must(t, err)
+				img, ok := s.Resolve("app:1")
+				if !ok {
+					t.Fatal("it has no name")
+				}
+				equal(t, "layers", len(img.Chain), 3)
+			}
+		})
+	}
+}

@@ -61,7 +61,9 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		if err := r.store.content.Abort(ctx, b.ingest); err != nil && !errdefs.IsNotFound(err) {
 			return withDiskClass(err)
 		}
-		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, bytes.NewReader(r.top.raw), r.top.desc))
+		raw := bytes.NewReader(r.top.raw)
+		r.top.raw = nil
+		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, raw, r.top.desc))
 	}
 	// desc.URLs is not looked at: a manifest must not make the node ask servers that are not the registry.
 	err = r.each(ctx, func(h *host) bool { return h.pull }, func(h *host, t turn) error { return r.download(ctx, h, t, b) })

@@ -21,6 +21,8 @@ const (
 	// maxDocument bounds manifests and indexes, maxConfiguration configurations. They are read into memory.
 	maxDocument      = 4 << 20
 	maxConfiguration = 32 << 20
+	// maxDocuments bounds those that are being read for all pulls and loads. Parsed, they take several times as much.
+	maxDocuments = 48 << 20
 	// maxLayers is OVL_MAX_STACK of the kernel's overlayfs.
 	maxLayers = 500
 	// maxNesting is how deep an index may lie in indexes.
@@ -86,20 +88,28 @@ func parseDocument(raw []byte) (*document, error) {
 	return &d, nil
 }
 
-// document reads a blob of at most limit bytes whole.
-func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+// document reads a blob of at most limit bytes whole. All that are being read have maxDocuments bytes together.
+func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit int64, parse func(raw []byte) error) error {
 	if err := validDigest(desc.Digest); err != nil {
-		return nil, refuse("%v", err)
+		return refuse("%v", err)
 	}
 	if desc.Size < 0 || desc.Size > limit {
-		return nil, refuse("%s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, limit)
+		return refuse("%s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, limit)
 	}
 	a.lease.blob(desc.Digest)
 	desc.Data = nil // only what the digest vouches for
 	if err := a.source.bring(ctx, desc); err != nil {
-		return nil, err
+		return err
 	}
-	return content.ReadBlob(ctx, a.store.content, desc)
+	if err := a.store.documents.Acquire(ctx, desc.Size); err != nil {
+		return err
+	}
+	defer a.store.documents.Release(desc.Size)
+	raw, err := content.ReadBlob(ctx, a.store.content, desc)
+	if err != nil {
+		return err
+	}
+	return parse(raw)
 }
 
 // found is the image that a manifest or an index stands for on this node.
@@ -125,11 +135,11 @@ func (s *search) find(ctx context.Context, desc ocispec.Descriptor, depth int, a
 	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
 		desc.MediaType = ocispec.MediaTypeImageManifest // what is asked for under /manifests/
 	}
-	raw, err := s.document(ctx, desc, maxDocument)
-	if err != nil {
-		return nil, err
-	}
-	d, err := parseDocument(raw)
+	var d *document
+	err := s.document(ctx, desc, maxDocument, func(raw []byte) (err error) {
+		d, err = parseDocument(raw)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -216,24 +226,27 @@ func (a *assembly) configuration(ctx context.Context, d *document) (ocispec.Imag
 			return ocispec.Image{}, err
 		}
 	}
-	raw, err := a.document(ctx, *d.Config, maxConfiguration)
-	if err != nil {
-		return ocispec.Image{}, err
-	}
-	cfg, err := parseConfiguration(raw)
+	var cfg ocispec.Image
+	var unreadable error
+	err := a.document(ctx, *d.Config, maxConfiguration, func(raw []byte) error {
+		cfg, unreadable = parseConfiguration(raw)
+		return nil
+	})
 	switch {
-	case isDoubtful && (err != nil || cfg.RootFS.Type != "layers"):
-		return cfg, notImage("its configuration is of type %q and says nothing of layers", mt)
 	case err != nil:
-		return cfg, refuse("configuration is not readable: %v", err)
+		return ocispec.Image{}, err
+	case isDoubtful && (unreadable != nil || cfg.RootFS.Type != "layers"):
+		return cfg, notImage("its configuration is of type %q and says nothing of layers", mt)
+	case unreadable != nil:
+		return cfg, refuse("configuration is not readable: %v", unreadable)
 	case len(cfg.RootFS.DiffIDs) != len(d.Layers):
 		return cfg, refuse("manifest has %d layers, configuration %d", len(d.Layers), len(cfg.RootFS.DiffIDs))
 	}
 	return cfg, nil
 }
 
-// parseConfiguration reads what a container needs. Remarks about how the image was made (history, author, time) are
-// kept where they are readable, and short enough to stay in memory as long as the image does.
+// parseConfiguration reads what a container needs. Remarks about the image (history, author, time, labels) are kept where
+// they are readable, and short enough to stay in memory as long as the image does.
 func parseConfiguration(raw []byte) (ocispec.Image, error) {
 	var cfg ocispec.Image
 	err := json.Unmarshal(raw, &cfg)
@@ -252,7 +265,7 @@ func parseConfiguration(raw []byte) (ocispec.Image, error) {
 		err = json.Unmarshal(raw, &cfg)
 	}
 	if len(raw) > maxDocument {
-		cfg.History = nil
+		cfg.History, cfg.Config.Labels = nil, nil
 	}
 	return cfg, err
 }

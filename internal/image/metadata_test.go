@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"path"
@@ -14,11 +15,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 )
@@ -301,6 +304,48 @@ func TestALayerIsUnpackedHoweverItIsCompressed(t *testing.T) {
 			}
 			equal(t, "files", len(names(t, trees(t, s, img.ID)[0])), want)
 		})
+	}
+}
+
+func TestConfigurationsThatAreReadAtOnceAreBoundedInMemory(t *testing.T) {
+	b := blobs{}
+	layer := archiveOf(t, reg("here", ""))
+	c := configOf(runtime.GOARCH, digest.FromBytes(layer))
+	c["config"] = map[string]any{"Labels": map[string]string{"a": strings.Repeat("x", 30<<20)}}
+	ref := b.serve(t, b.manifest(t, b.addJSON(t, ocispec.MediaTypeImageConfig, c), b.add(ocispec.MediaTypeImageLayer, layer)))
+	s := open(t, image.Config{})
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse >> 20
+	}
+	runtime.GC()
+	before, peak := heap(), uint64(0)
+	var pulls errgroup.Group
+	for i := range 12 {
+		pulls.Go(func() error {
+			_, err := s.Pull(t.Context(), fmt.Sprint(ref, "-", i), nil)
+			return err
+		})
+	}
+	done := make(chan error, 1)
+	go func() { done <- pulls.Wait() }()
+	for running := true; running; {
+		select {
+		case err := <-done:
+			must(t, err)
+			running = false
+		case <-time.After(5 * time.Millisecond):
+			peak = max(peak, heap())
+		}
+	}
+	t.Logf("%d MiB before, %d at most", before, peak)
+	if peak > before+400 {
+		t.Errorf("the heap has grown from %d to %d MiB", before, peak)
+	}
+	runtime.GC()
+	if now := heap(); now > before+20 {
+		t.Errorf("%d MiB are kept", now-before)
 	}
 }
 

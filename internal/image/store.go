@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 )
 
 // Defaults of Config.
@@ -69,8 +70,10 @@ type Store struct {
 // locks are held for one layer or blob each.
 type locks struct{ layerLocks, blobLocks, dropLocks keyLocks }
 
-// loading is what loads of archives share.
+// loading is what loads of archives share, and pulls with them.
 type loading struct {
+	documents *semaphore.Weighted // bytes of those that are being read
+
 	loads  keyLocks     // one Load at a time, under the key "": archives share names of ingests
 	spools atomic.Int32 // archives being received
 }
@@ -109,7 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, layers: newLayers(filepath.Join(cfg.Root, "layers")),
-		pulls: newFlights(),
+		pulls: newFlights(), loading: loading{documents: semaphore.NewWeighted(maxDocuments)},
 		state: state{
 			removed: map[string]*Image{}, holds: map[string]map[string]bool{}, pins: map[string]int{},
 		},

@@ -299,13 +299,14 @@ func (k *killing) hindrance(t task) string {
 		return "is held by its debugger, process " + statusLine(t.pid, "TracerPid:")
 	case 'T':
 		return "is stopped"
-	case 'Z':
-		return "has ended but for other threads"
 	}
 	if t.pid == k.root {
 		if others := sharers(t.pid); others != "" {
 			return "waits for others of its PID namespace: " + others
 		}
+	}
+	if t.state == 'Z' {
+		return "has ended but for other threads"
 	}
 	return "is " + statusLine(t.pid, "State:")
 }
@@ -339,6 +340,9 @@ func sharers(pid int) string {
 		text := fmt.Sprintf("process %d (%s)", other, statusLine(other, "State:"))
 		if t.dead() {
 			text += fmt.Sprintf(" of parent %d", t.parent)
+			if tracer := statusLine(other, "TracerPid:"); tracer != "0" {
+				text += ", held by its debugger, process " + tracer
+			}
 		}
 		if found = append(found, text); len(found) == namedTasks {
 			break

@@ -1,7 +1,13 @@
 package pinder
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +71,54 @@ func TestWithoutADescriptorAKillFailsAndASignalIsSent(t *testing.T) {
 	}
 	if err := p.end(time.Now().Add(time.Second)); err != nil {
 		t.Errorf("a kill of what has ended: %v", err)
+	}
+}
+
+func TestWhatHoldsUpTheEndOfAPIDNamespaceIsNamed(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 1000 & wait")
+	own := []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID, UidMappings: own,
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first, second := cmd.Process.Pid, 0
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	await := func(what string, done func() bool) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("timed out waiting for %s", what)
+			}
+		}
+	}
+	await("a child of PID 1", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", first, first))
+		second, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+		return second != 0
+	})
+	runtime.LockOSThread() // which is the debugger
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(second); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_, _ = unix.Wait4(second, nil, unix.WALL, nil) // the debugger lets go of it
+	}()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	await("its end", func() bool { t, err := readTask(second); return err == nil && t.dead() })
+	got := (&killing{root: first}).hindrance(task{pid: first})
+	want := fmt.Sprintf("process %d (Z (zombie)) of parent %d, held by its debugger, process %d", second, first, unix.Gettid())
+	if !strings.Contains(got, want) {
+		t.Errorf("PID 1 %s; it waits for %s", got, want)
 	}
 }
 

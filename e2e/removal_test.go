@@ -22,8 +22,12 @@ var shapes = map[string]string{
 	"immutable": `mkdir -p /i/j; echo x > /i/j/f; chattr +i /i/j/f /i/j /i 2>/dev/null; chattr +a /home 2>/dev/null; echo made`,
 }
 
-// deepen makes a chain of directories in a container's root file system, as a program in it could: no path names its end.
-func (n *node) deepen(root string) { n.deepenBy(root, "d", 24_000) }
+// fewDescriptors is a limit of open files that trees are deeper than.
+const fewDescriptors = 1024
+
+// deepen makes a chain of directories in a container's root file system, as a program in it could: no path names its
+// end, and the daemon has fewer descriptors than it has levels.
+func (n *node) deepen(root string) { n.deepenBy(root, "d", 4*fewDescriptors) }
 
 func (n *node) deepenBy(root, name string, levels int) {
 	n.t.Helper()
@@ -87,7 +91,10 @@ func TestGroupsOfAnyDepthThatAContainerMadeAreRemovedWithIt(t *testing.T) {
 
 func TestWhateverAContainerMadeIsRemovedWithIt(t *testing.T) {
 	t.Parallel()
-	n := started(t)
+	n := newNode(t)
+	n.limitedTo(fewDescriptors, fewDescriptors)
+	n.launch()
+	n.loadImage()
 	for _, options := range [][]string{nil, {"userns"}} {
 		config := n.podConfig("p"+strings.Join(options, ""), options...)
 		config.Linux.SecurityContext.Privileged = true

@@ -5,7 +5,6 @@ package cgroup
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -93,32 +92,12 @@ func (h *Hierarchies) Mounts() []string {
 func (h *Hierarchies) Remove(rel string) error {
 	var failed []error
 	for _, mount := range h.Mounts() {
-		if err := removeTree(filepath.Join(mount, rel)); err != nil {
-			failed = append(failed, err)
+		dir := filepath.Join(mount, rel)
+		if err := tree.RemoveDirectories(dir); err != nil && !errors.Is(err, unix.ENOTDIR) {
+			failed = append(failed, fmt.Errorf("cgroup: remove %s: %w", dir, err))
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// removeTree removes dir bottom-up. rmdir of a group takes its control files along. A container that may write to its
-// groups makes them of any depth.
-func removeTree(dir string) error {
-	err := (&tree.Walk{
-		Visit: func(*tree.Entry) error { return nil },
-		Left: func(e *tree.Entry) error {
-			if err := e.Remove(); err != nil && !errors.Is(err, unix.ENOENT) {
-				return e.Wrap(err)
-			}
-			return nil
-		},
-	}).Run(context.Background(), dir)
-	if err == nil {
-		err = unix.Rmdir(dir)
-	}
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
-		return fmt.Errorf("cgroup: remove %s: %w", dir, err)
-	}
-	return nil
 }
 
 // Controls reports whether a controller can limit groups on this host.

@@ -1,7 +1,6 @@
 package pinder
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/protocol"
 	"github.com/pinfold-run/pinfold/internal/tree"
@@ -87,30 +84,11 @@ func cgroupRoots() []string {
 func removeNamed(groups []string) error {
 	for _, mount := range cgroupRoots() {
 		for _, group := range groups {
-			if err := removeGroups(filepath.Join(mount, group)); err != nil {
-				return err
+			// One that is gone already is fine: systemd removes scopes.
+			if err := tree.RemoveDirectories(filepath.Join(mount, group)); err != nil {
+				return fmt.Errorf("remove group %s: %w", group, err)
 			}
 		}
-	}
-	return nil
-}
-
-// removeGroups removes a group with those below it. One that is gone already is fine: systemd removes scopes.
-func removeGroups(dir string) error {
-	err := (&tree.Walk{
-		Visit: func(*tree.Entry) error { return nil },
-		Left: func(e *tree.Entry) error {
-			if err := e.Remove(); err != nil && !errors.Is(err, unix.ENOENT) {
-				return e.Wrap(err)
-			}
-			return nil
-		},
-	}).Run(context.Background(), dir)
-	if err == nil {
-		err = unix.Rmdir(dir)
-	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove group %s: %w", dir, err)
 	}
 	return nil
 }

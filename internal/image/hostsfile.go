@@ -164,10 +164,10 @@ func (f *hostsFile) take(root *server, s setting) error {
 	switch key := strings.ToLower(s.path[0]); {
 	case key == "server" && len(s.path) == 1:
 		text, ok := s.value.(string)
-		if !ok || text == "" {
+		if !ok {
 			return f.wrong(s.line, "server must be a string, the registry's address")
 		}
-		root.address, root.line = text, s.line
+		root.address, root.line = text, s.line // "" is as good as none
 		return nil
 	case key != "host":
 		return f.set(root, s.path, s)

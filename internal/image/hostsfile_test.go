@@ -83,6 +83,7 @@ func TestEveryKeyOfAHostsFileIsHonoured(t *testing.T) {
 	files := map[string]string{"ca.pem": ca, "cert.pem": string(cert), "key.pem": string(key), "both.pem": string(cert) + string(key)}
 	for name, c := range map[string]struct{ text, fails string }{
 		"server":                   {`server = "http://HUB"`, ""},
+		"empty server":             {"server = \"\"\n[host.\"http://HUB\"]", ""},
 		"server without scheme":    {"server = \"SECURE\"\nca = \"ca.pem\"", ""},
 		"server untrusted":         {`server = "https://SECURE"`, "certificate"},
 		"skip_verify":              {"server = \"https://SECURE\"\nskip_verify = true", ""},
@@ -175,7 +176,6 @@ func TestAWrongValueInAHostsFileIsRefusedByFileAndLine(t *testing.T) {
 		"skip_verify as a string":  {2, "[host.\"http://HUB\"]\nskip_verify = \"true\""},
 		"override_path as number":  {1, "override_path = 1"},
 		"server as a list":         {1, "server = [\"http://HUB\"]"},
-		"empty server":             {1, "server = \"\""},
 		"server of another scheme": {1, "server = \"ftp://HUB\""},
 		"server without host":      {1, "server = \"https:///v2\""},
 		"server with a user":       {1, "server = \"http://user:" + password + "@HUB\""},

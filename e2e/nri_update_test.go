@@ -114,6 +114,13 @@ func TestNRIPluginsAreShownWhatIs(t *testing.T) {
 	if got := p.shownPod("run", pod).GetLinux().GetCgroupParent(); got == "" {
 		t.Error("the cgroup parent of a pod that asked for none is not shown")
 	}
+	own := n.runPodOf(n.podConfig("own", "userns"))
+	of := n.runContainerOf(own, sleeper("c"))
+	for _, m := range p.shownContainer("started", of).GetMounts() {
+		if m.GetDestination() == "/etc/hosts" && m.GetSource() != n.path("root/pods", own, "files/hosts") {
+			t.Errorf("in a user namespace plugins see %s as the source of %s", m.GetSource(), m.GetDestination())
+		}
+	}
 	n.endPod(pod)
 	for event, want := range map[string]bool{"run": true, "remove": false} {
 		shown := p.shownPod(event, pod)

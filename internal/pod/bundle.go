@@ -38,3 +38,42 @@ func (n *Node) writeBundleSpec(id string, config *specs.Spec) error {
 	// It has the environment, which may hold secrets.
 	return os.WriteFile(n.Paths.bundleConfig(id), data, 0o600)
 }
+
+// boundSources is the file that says what lies behind the locked mounts which a bundle's configuration names as
+// sources, by their paths.
+func (p Paths) boundSources(id string) string { return filepath.Join(p.bundle(id), "sources.json") }
+
+func (n *Node) writeBoundSources(id string, sources map[string]string) error {
+	data, err := json.Marshal(sources)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.Paths.boundSources(id), data, 0o600)
+}
+
+// Bundle is a container's OCI spec, nil when it has none any more. Its mounts have the sources that were asked for,
+// not those that stand in for them. It may hold secrets of the pod's environment, as CRI's verbose status does.
+func (n *Node) Bundle(id string) json.RawMessage {
+	data, err := os.ReadFile(n.Paths.bundleConfig(id))
+	if err != nil {
+		return nil
+	}
+	var sources map[string]string
+	known, err := os.ReadFile(n.Paths.boundSources(id))
+	if err != nil || json.Unmarshal(known, &sources) != nil {
+		return data
+	}
+	var config specs.Spec
+	if json.Unmarshal(data, &config) != nil {
+		return data
+	}
+	for i, m := range config.Mounts {
+		if source, ok := sources[m.Source]; ok {
+			config.Mounts[i].Source = source
+		}
+	}
+	if shown, err := json.Marshal(&config); err == nil {
+		return shown
+	}
+	return data
+}

@@ -35,8 +35,13 @@ func (s *Containers) lockBinds(_ context.Context, box *Sandbox, c *Container) er
 	if err != nil {
 		return err
 	}
+	sources := map[string]string{}
 	for i, m := range of {
+		sources[paths[i]] = m.Source
 		m.Type, m.Source, m.Options = "bind", paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
+	}
+	if err := s.node.writeBoundSources(c.ID, sources); err != nil {
+		return err
 	}
 	return s.node.writeBundleSpec(c.ID, config)
 }

@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -89,16 +88,6 @@ func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[stri
 		paths[kind] = path
 	}
 	return paths
-}
-
-// Bundle is a container's OCI spec, nil when it has none any more. It may hold secrets of the pod's
-// environment, as CRI's verbose status does.
-func (n *Node) Bundle(id string) json.RawMessage {
-	data, err := os.ReadFile(n.Paths.bundleConfig(id))
-	if err != nil {
-		return nil
-	}
-	return data
 }
 
 // pinderPatience is how long pinder may take to answer before the node is called not ready: one that is short of

@@ -370,6 +370,20 @@ func (n *crashNode) logFrom(mark int) string { return n.log.String()[mark:] }
 
 func (n *crashNode) logMark() int { return len(n.log.String()) }
 
+// settledLogMark is the end of the log when all that was logged so far is in it: the daemon writes its log behind the
+// back of its requests, in order and at once.
+func (n *crashNode) settledLogMark() int {
+	n.t.Helper()
+	last, since := -1, time.Now()
+	_ = n.until("the log to be written", func() bool {
+		if now := n.logMark(); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > slow(100*time.Millisecond)
+	})
+	return last
+}
+
 // within bounds an action that has no context of its own.
 func within(limit time.Duration, what string, done <-chan error) error {
 	select {

@@ -126,7 +126,7 @@ func (n *crashNode) observe(op operation) []point {
 			n.t.Fatalf("%s: prepare: %v", op.name, err)
 		}
 	}
-	mark, calls := n.logMark(), len(n.calls())
+	mark, calls := n.settledLogMark(), len(n.calls())
 	if op.fails != "" {
 		n.order(op.fails, "error told to")
 	}
@@ -139,11 +139,10 @@ func (n *crashNode) observe(op operation) []point {
 		}
 	}
 	// What goes on behind an operation's back belongs to it; it is over when the host is clean again.
-	end := n.logMark()
 	if op.name == "exit" || op.name == "stop" {
 		_ = n.until("the settling", func() bool { return strings.Contains(n.logFrom(mark), `step="undo rootfs"`) })
-		end = n.logMark()
 	}
+	end := n.settledLogMark()
 	log, seen := n.log.String()[mark:end], n.calls()[calls:]
 	if strings.HasPrefix(op.name, "run pod") || strings.HasPrefix(op.name, "create") {
 		// Their checks go on to create and start; only what the request itself did counts.

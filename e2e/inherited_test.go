@@ -19,15 +19,30 @@ func (n *node) attributesByPod() map[string]string {
 		kind := strings.Join(options, "+")
 		pod := n.runPodOf(n.podConfig("p"+strings.Join(options, ""), options...))
 		c := n.runContainerOf(pod, sleeper("c"))
-		found[kind] = n.inside(c, attributes)
+		found[kind] = n.attributes(c, strings.Contains(kind, "shared-pid"))
 		user := sleeper("user")
 		user.Tty = true
 		securityContext(user).RunAsUsername = "user"
 		// Names, addresses and DNS of the pod are for all its users.
 		id := n.runContainerOf(pod, user)
 		n.says(id, "id -u; for f in hosts hostname resolv.conf; do cat /etc/$f >/dev/null || echo $f; done", "1000")
-		found[kind+", with a terminal"] = n.inside(id, attributes)
+		found[kind+", with a terminal"] = n.attributes(id, strings.Contains(kind, "shared-pid"))
 	}
+	return found
+}
+
+// attributes waits for PID 1 of a pod that shares its PID namespace, which blocks the signals that it then waits for.
+// It may not have come so far.
+func (n *node) attributes(container string, sharedPID bool) (found string) {
+	n.t.Helper()
+	unblocked := 2
+	if sharedPID {
+		unblocked = 1
+	}
+	_ = n.until("the first process to be ready", func() bool {
+		found = n.inside(container, attributes)
+		return strings.Count(found, "SigBlk:\t0000000000000000") == unblocked
+	})
 	return found
 }
 

@@ -181,8 +181,11 @@ func TestDaemonKilledDuringSTATUSIsCleanedUpByTheNext(t *testing.T) {
 	h := newHost(t)
 	h.fake()
 	h.order("STATUS", "fork-hang")
-	// The process that a dead daemon left behind, at the place where it would be.
-	old := start(h.cfg, discard(), mustCgroups(t, h), usualPace)
+	// The process that a dead daemon left behind, at the place where it would be. A dead one does not look again, and
+	// so does not end the plugins of the next.
+	once := usualPace
+	once.poll = time.Hour
+	old := start(h.cfg, discard(), mustCgroups(t, h), once)
 	eventually(t, "the plugin hangs", h.forked)
 	pids := h.alive("children")
 	h.order("STATUS", "")

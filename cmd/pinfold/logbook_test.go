@@ -68,7 +68,7 @@ func TestRemovingALogLeavesWhatPinfoldRunDidNotMake(t *testing.T) {
 	if err := removeLog(linked); err != nil || !gone(linked) || gone(filepath.Join(target, "precious")) {
 		t.Errorf("directory gone: %t, target of the link gone: %t: %v", gone(linked), gone(filepath.Join(target, "precious")), err)
 	}
-	// A directory at the log's name with something in it is none of ours.
+	// Pinfold makes no directory at the log's name. One that is not empty has to stay.
 	odd := makeDir(t)
 	if err := os.MkdirAll(filepath.Join(odd, containerLog, "deep"), 0o700); err != nil {
 		t.Fatal(err)

@@ -157,8 +157,8 @@ func checkConditions(field string, f *seccomp.Filter) error {
 // secondNames are those of error numbers that have two.
 var secondNames = map[string]unix.Errno{"EOPNOTSUPP": unix.EOPNOTSUPP, "EWOULDBLOCK": unix.EWOULDBLOCK, "EDEADLOCK": unix.EDEADLOCK}
 
-// checkErrnoName refuses a name (as profiles of the containers project have) that says otherwise than the number, for
-// which OCI runtimes take EPERM where there is none.
+// checkErrnoName refuses an errno's name (profiles of the containers project have names) that does not agree with the
+// number. OCI runtimes use the number, and EPERM without one.
 func checkErrnoName(field, name string, number *uint) error {
 	errno := unix.EPERM
 	if number != nil && *number <= maxErrno {

@@ -22,7 +22,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
 	"github.com/pinfold-run/pinfold/internal/pinder"
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // Exit codes besides 0.
@@ -104,7 +104,7 @@ func run(o options) error {
 		pinder.RunInit()
 		return nil
 	case "version":
-		fmt.Printf("pinder protocol %d\n", protocol.Version)
+		fmt.Printf("pinder protocol %d\n", wire.Version)
 		return nil
 	}
 	if err := settle(o); err != nil {

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // What the pods of this command have in common. A kubelet's pod may bear the same: these identify nothing.
@@ -143,8 +143,8 @@ func confined(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.LinuxContainerSe
 	return &runtimeapi.LinuxContainerSecurityContext{
 		NamespaceOptions: sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions(),
 		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
-		MaskedPaths:      spec.DefaultMaskedPaths(),
-		ReadonlyPaths:    spec.DefaultReadonlyPaths(),
+		MaskedPaths:      ocispec.DefaultMaskedPaths(),
+		ReadonlyPaths:    ocispec.DefaultReadonlyPaths(),
 	}
 }
 

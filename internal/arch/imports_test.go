@@ -19,7 +19,7 @@ var mayImport = []struct {
 	reason  string
 }{
 	{"pin", nil, "public: of use without the rest, so it imports none of it"},
-	{"internal/protocol", nil, "the words that daemon and pinder share; either side links it"},
+	{"internal/pinder/wire", nil, "the words that daemon and pinder share; either side links it"},
 	{"internal/logwriter", nil, "how either side's log is written"},
 	{"internal/inherited", nil, "attributes of processes, set at the start of either side"},
 	{"internal/duration", nil, "arithmetic with numbers that come from outside"},
@@ -27,35 +27,35 @@ var mayImport = []struct {
 	{"internal/steps", nil, "an engine of steps that knows nothing of pods"},
 	{"internal/record", nil, "durable files that know nothing of what they hold"},
 	{"internal/regular", nil, "how a file that other programs or people have written is read"},
-	{"internal/cgroup", []string{"internal/tree"}, "paths of groups, nothing else"},
+	{"internal/kernel/cgroup", []string{"internal/tree"}, "paths of groups, nothing else"},
 	{"internal/handler", nil, "what an OCI runtime can do, asked of its binary"},
 	{"internal/config", nil, "keys, flags and defaults"},
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
 	{"internal/rootfs", []string{"pin"}, "with pin the only one that mounts"},
-	{"internal/spec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
+	{"internal/ocispec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
-	{"internal/host", []string{"internal/cgroup", "internal/protocol", "internal/spec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
+	{"internal/host", []string{"internal/kernel/cgroup", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
 	{"internal/image", []string{"internal/regular", "internal/tree"}, "images are the same for every pod: it knows none"},
-	{"internal/network", []string{"internal/regular", "internal/cgroup"}, "plugins run in groups; it gets a pin as a path"},
-	{"internal/pinder", []string{"internal/protocol", "internal/duration", "internal/logwriter", "internal/tree"}, "small, static and replaceable: it links nothing of the daemon"},
-	{"internal/supervisor", []string{"internal/protocol", "internal/duration"}, "the daemon's end of the same protocol"},
+	{"internal/network", []string{"internal/regular", "internal/kernel/cgroup"}, "plugins run in groups; it gets a pin as a path"},
+	{"internal/pinder", []string{"internal/pinder/wire", "internal/duration", "internal/logwriter", "internal/tree"}, "small, static and replaceable: it links nothing of the daemon"},
+	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{
-		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/cgroup", "internal/handler", "internal/host", "internal/rootfs",
-		"internal/spec", "internal/image", "internal/network", "internal/supervisor",
+		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/kernel/cgroup", "internal/handler", "internal/host", "internal/rootfs",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client",
 	}, "the heart: it puts all of the above together"},
 	{"internal/stream", []string{"internal/pod"}, "sessions of clients: the protocols on one side, pod on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
-	{"internal/stats", []string{"pin", "internal/tree", "internal/cgroup"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/spec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup"}, "files of the kernel; it gets processes, paths and pins"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"internal/image", "internal/steps"}, "what pinfold asks of the daemon beyond CRI: both ends"},
 	{"internal/daemon", []string{
-		"pin", "internal/steps", "internal/record", "internal/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
-		"internal/spec", "internal/image", "internal/network", "internal/supervisor", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
+		"pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
-	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/protocol"}, "the same as internal/pinder"},
-	{"cmd/pinfold", []string{"internal/regular", "internal/admin", "internal/config", "internal/spec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
+	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/wire"}, "the same as internal/pinder"},
+	{"cmd/pinfold", []string{"internal/regular", "internal/admin", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},
@@ -74,17 +74,17 @@ var outside = []struct {
 	{"google.golang.org/grpc", []string{"internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
 	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
 	{"github.com/containerd/containerd", []string{"internal/image"}, "containerd's libraries serve images, nothing else"},
-	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/spec", "internal/pod"}, "an image's configuration becomes a container's"},
+	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/ocispec", "internal/pod"}, "an image's configuration becomes a container's"},
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
-	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/spec", "internal/pod", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
+	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/google/go-containerregistry", nil, "a registry for tests only"},
 }
 
 // standardOnly may import nothing but the standard library, golang.org/x/sys and
 // what mayImport grants: pin for its users' sake, the others to stay small.
-var standardOnly = []string{"pin", "internal/duration", "internal/protocol", "internal/inherited", "internal/logwriter", "internal/tree", "internal/pinder", "cmd/pinder", "internal/testimage"}
+var standardOnly = []string{"pin", "internal/duration", "internal/pinder/wire", "internal/inherited", "internal/logwriter", "internal/tree", "internal/pinder", "cmd/pinder", "internal/testimage"}
 
 func importOrder(files []source) []string {
 	var wrong []string
@@ -173,7 +173,7 @@ func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
 	if wrong := strangers("fmt\ngolang.org/x/sys/unix\n" + modulePath + "/internal/pod\nexample.com/x\n"); len(wrong) != 2 {
 		t.Fatalf("the rule cannot fail: in its bad example it finds %q", wrong)
 	}
-	for _, dir := range []string{"./cmd/pinder", "./internal/inherited", "./internal/logwriter", "./internal/pinder", "./internal/protocol", "./pin"} {
+	for _, dir := range []string{"./cmd/pinder", "./internal/inherited", "./internal/logwriter", "./internal/pinder", "./internal/pinder/wire", "./pin"} {
 		cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", dir)
 		cmd.Dir = root
 		var stderr strings.Builder
@@ -191,7 +191,7 @@ func TestPinderLinksOnlyTheStandardLibrary(t *testing.T) {
 
 // strangers are the listed packages that pinder may not link.
 func strangers(list string) []string {
-	ours := []string{"cmd/pinder", "internal/duration", "internal/inherited", "internal/logwriter", "internal/pinder", "internal/protocol", "internal/tree", "pin"}
+	ours := []string{"cmd/pinder", "internal/duration", "internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/wire", "internal/tree", "pin"}
 	var wrong []string
 	for pkg := range strings.FieldsSeq(list) {
 		first, _, _ := strings.Cut(pkg, "/")

@@ -26,7 +26,7 @@ var mountCalls = []string{
 var starters = map[string]string{
 	"internal/network":           "CNI plugins, each in a group of its attachment",
 	"internal/pinder":            "the OCI runtime",
-	"internal/supervisor":        "pinder",
+	"internal/pinder/client":     "pinder",
 	"internal/apparmor":          "apparmor_parser, which loads the default profile at start",
 	"internal/handler":           "the OCI runtime's own account of its features",
 	"internal/network/cniplugin": "children that a plugin leaves behind, on purpose; tests only",
@@ -78,24 +78,24 @@ func startsElsewhere(files []source) []string {
 	return wrong
 }
 
-// pure finds in internal/spec what reaches outside of it: packages that read,
+// pure finds in internal/ocispec what reaches outside of it: packages that read,
 // write, connect or start, and any function of os, unix or pin that is more than
 // a type, a constant or arithmetic.
 func pure(files []source) []string {
 	harmless := regexp.MustCompile(`^(FileMode|Mode[A-Z]?\w*|Err\w+|[A-Z][A-Z0-9_]+|Mkdev|Major|Minor|Signal\w*|Mappings|MappingError|IDMap|Kind|User|Net|IPC|UTS|PID)$`)
 	var wrong []string
 	for _, f := range files {
-		if f.dir != "internal/spec" || f.test {
+		if f.dir != "internal/ocispec" || f.test {
 			continue
 		}
 		for _, full := range []string{"os/exec", "os/user", "net", "net/http", "io/ioutil"} {
 			if _, ok := f.imports()[full]; ok {
-				wrong = append(wrong, fmt.Sprintf("%s: internal/spec is pure functions; it may not import %s", f.path, full))
+				wrong = append(wrong, fmt.Sprintf("%s: internal/ocispec is pure functions; it may not import %s", f.path, full))
 			}
 		}
 		for _, use := range uses(f, []string{"os", "syscall", "golang.org/x/sys/unix", modulePath + "/pin"}) {
 			if !harmless.MatchString(use.Sel.Name) {
-				wrong = append(wrong, fmt.Sprintf("%s: internal/spec is pure functions; it may not use %s", f.at(use), use.Sel.Name))
+				wrong = append(wrong, fmt.Sprintf("%s: internal/ocispec is pure functions; it may not use %s", f.at(use), use.Sel.Name))
 			}
 		}
 	}
@@ -142,9 +142,9 @@ func TestOnlyNetworkRunsPlugins(t *testing.T) {
 
 func TestSpecHasNoSideEffects(t *testing.T) {
 	enforce(t, pure, map[string]string{
-		"internal/spec/a.go": `package spec; import "os"; var mode os.FileMode; var read = os.ReadFile`,
-		"internal/spec/b.go": `package spec; import _ "net"`,
-		"internal/spec/c.go": `package spec; import "golang.org/x/sys/unix"; const c = unix.CAP_CHOWN; var stat = unix.Stat`,
+		"internal/ocispec/a.go": `package ocispec; import "os"; var mode os.FileMode; var read = os.ReadFile`,
+		"internal/ocispec/b.go": `package ocispec; import _ "net"`,
+		"internal/ocispec/c.go": `package ocispec; import "golang.org/x/sys/unix"; const c = unix.CAP_CHOWN; var stat = unix.Stat`,
 	}, "may not use ReadFile", "may not import net", "may not use Stat")
 }
 

@@ -10,8 +10,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/duration"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // CreateContainer makes a container in a ready pod. See pod.Containers.Create.
@@ -176,7 +176,7 @@ func stopSignal(rec *pod.ContainerRecord) runtimeapi.Signal {
 	if asked := rec.Config.GetStopSignal(); asked != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		return asked
 	}
-	return spec.CRISignal(unix.Signal(rec.StopSignal))
+	return ocispec.CRISignal(unix.Signal(rec.StopSignal))
 }
 
 // nanoseconds is CRI's form of a time: 0 for what has not happened.

@@ -17,8 +17,8 @@ import (
 	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
-	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -55,7 +55,7 @@ var names = []struct {
 }{
 	// A kubelet looks at the message of a pull alone only if the code is Unknown.
 	{image.ErrRegistryUnavailable, crierrors.ErrRegistryUnavailable, codes.Unknown},
-	{spec.ErrRecursiveReadOnly, crierrors.ErrRROUnsupported, codes.OK},
+	{ocispec.ErrRecursiveReadOnly, crierrors.ErrRROUnsupported, codes.OK},
 	{pod.ErrImageVolume, crierrors.ErrImageVolumeMountFailed, codes.OK},
 }
 

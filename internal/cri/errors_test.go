@@ -14,8 +14,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
-	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -69,7 +69,7 @@ func TestCRIsNamesOfErrorsBeginTheMessage(t *testing.T) {
 	}{
 		// The kubelet strips the code from what it compares only if that is Unknown.
 		{fmt.Errorf("look up at x: connection refused: %w", image.ErrRegistryUnavailable), "RegistryUnavailable: ", codes.Unknown},
-		{fmt.Errorf("mounts[0].recursive_read_only: %w", spec.ErrRecursiveReadOnly), "RROUnsupported: ", codes.FailedPrecondition},
+		{fmt.Errorf("mounts[0].recursive_read_only: %w", ocispec.ErrRecursiveReadOnly), "RROUnsupported: ", codes.FailedPrecondition},
 		{fmt.Errorf("%w 0: %w", pod.ErrImageVolume, errdefs.ErrNotFound), "ImageVolumeMountFailed: ", codes.NotFound},
 		{fmt.Errorf("%w 0: no class", pod.ErrImageVolume), "ImageVolumeMountFailed: ", codes.Internal},
 		{fmt.Errorf("daemon ends: %w", errdefs.ErrUnavailable), "", codes.Unavailable},

@@ -15,18 +15,18 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/admin"
 	"github.com/pinfold-run/pinfold/internal/apparmor"
-	"github.com/pinfold-run/pinfold/internal/cgroup"
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/host"
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/nri"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/record"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/steps"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -240,7 +240,7 @@ func (p *parts) recover(ctx context.Context) error {
 	connect, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var err error
-	p.node.Pinder, err = supervisor.Connect(connect, supervisor.Options{
+	p.node.Pinder, err = client.Connect(connect, client.Options{
 		Binary: p.node.Paths.Pinder, State: p.node.Paths.State, Log: p.node.Log, OnExit: p.ended,
 	})
 	if err != nil {
@@ -256,7 +256,7 @@ func (p *parts) recover(ctx context.Context) error {
 }
 
 // ended takes the exit of a container, or of the PID 1 of a pod.
-func (p *parts) ended(exit supervisor.Exit) {
+func (p *parts) ended(exit client.Exit) {
 	p.containers.Ended(exit)
 	p.sandboxes.InitEnded(exit)
 }

@@ -11,31 +11,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/cgroup"
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/selinux"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // Probe describes this node. systemd says that the cgroup driver is systemd's.
-func Probe(h *cgroup.Hierarchies, systemd bool) (spec.Host, error) {
+func Probe(h *cgroup.Hierarchies, systemd bool) (ocispec.Host, error) {
 	name, err := os.Hostname()
 	if err != nil {
-		return spec.Host{}, fmt.Errorf("host: %w", err)
+		return ocispec.Host{}, fmt.Errorf("host: %w", err)
 	}
 	caps, err := capabilities()
 	if err != nil {
-		return spec.Host{}, err
+		return ocispec.Host{}, err
 	}
 	labels, labelled := selinux.Enabled()
-	found := spec.Host{
+	found := ocispec.Host{
 		Hostname:       name,
 		Capabilities:   caps.names(),
 		CgroupV2:       h.Pure(),
 		SystemdCgroup:  systemd,
 		AppArmor:       readTrim("/sys/module/apparmor/parameters/enabled") == "Y",
 		SELinux:        labelled,
-		SELinuxLabels:  spec.SELinuxDefaults(labels),
+		SELinuxLabels:  ocispec.SELinuxDefaults(labels),
 		Seccomp:        exists("/proc/sys/kernel/seccomp/actions_avail"),
 		OOMScoreAdjMin: -1000,
 		HugepageSizes:  hugepageSizes(h),
@@ -59,7 +59,7 @@ func (c capabilitySet) has(n int) bool { return c&(1<<n) != 0 }
 
 func (c capabilitySet) names() []string {
 	var names []string
-	for n, name := range spec.CapabilityNames() {
+	for n, name := range ocispec.CapabilityNames() {
 		if c.has(n) {
 			names = append(names, name)
 		}
@@ -90,7 +90,7 @@ func capabilities() (capabilitySet, error) {
 
 func ceilings() map[string]uint64 {
 	found := map[string]uint64{}
-	for name, resource := range protocol.RlimitResources {
+	for name, resource := range wire.RlimitResources {
 		var limit unix.Rlimit
 		if err := unix.Prlimit(0, resource, nil, &limit); err == nil {
 			found[name] = limit.Max

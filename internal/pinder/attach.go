@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -58,7 +58,7 @@ func (d *descriptors) add(name string, fd int) {
 }
 
 // attach makes the pipes of one more attacher. What is logged after the answer goes to it, too.
-func (s *supervisor) attach(r protocol.Attach) (*descriptors, error) {
+func (s *supervisor) attach(r wire.Attach) (*descriptors, error) {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return nil, err
@@ -70,10 +70,10 @@ func (s *supervisor) attach(r protocol.Attach) (*descriptors, error) {
 	defer p.unlockOp()
 	m := p.snapshot()
 	switch {
-	case m.Phase != protocol.PhaseCreated && m.Phase != protocol.PhaseRunning:
-		return nil, protocol.Errorf(protocol.CodeFailedPrecondition, "attach: container %s is %s", r.ID, m.Phase)
+	case m.Phase != wire.PhaseCreated && m.Phase != wire.PhaseRunning:
+		return nil, wire.Errorf(wire.CodeFailedPrecondition, "attach: container %s is %s", r.ID, m.Phase)
 	case m.LogLost:
-		return nil, protocol.Errorf(protocol.CodeUnavailable,
+		return nil, wire.Errorf(wire.CodeUnavailable,
 			"attach: container %s: its streams were lost when pinder and pinfoldd were killed together", r.ID)
 	}
 	d := &descriptors{}
@@ -88,16 +88,16 @@ func (s *supervisor) attach(r protocol.Attach) (*descriptors, error) {
 	return d, nil
 }
 
-func (p *process) addAttacher(r *protocol.Attach, d *descriptors) error {
+func (p *process) addAttacher(r *wire.Attach, d *descriptors) error {
 	p.out.Lock()
 	defer p.out.Unlock()
 	p.sweepAttachers()
 	switch {
 	case slices.Contains(p.attached.cut, r.AttachID):
-		return protocol.Errorf(protocol.CodeDeadlineExceeded,
+		return wire.Errorf(wire.CodeDeadlineExceeded,
 			"attach: container %s: pinfoldd did not read its output in time, and was cut off", r.ID)
 	case len(p.attached.list) >= maxAttachers:
-		return protocol.Errorf(protocol.CodeUnavailable, "attach: container %s has %d attachers, the most that it may have", r.ID, maxAttachers)
+		return wire.Errorf(wire.CodeUnavailable, "attach: container %s has %d attachers, the most that it may have", r.ID, maxAttachers)
 	}
 	p.mu.Lock()
 	streams := p.streams
@@ -111,13 +111,13 @@ func (p *process) addAttacher(r *protocol.Attach, d *descriptors) error {
 		from, to, err := attachEnds()
 		if err != nil {
 			closeAttacher(a)
-			return protocol.Errorf(protocol.CodeInternal, "attach: container %s: %v", r.ID, err)
+			return wire.Errorf(wire.CodeInternal, "attach: container %s: %v", r.ID, err)
 		}
 		if a.ends[st.index], err = pollable(to, "attacher"); err != nil {
 			_ = unix.Close(to)
 			_ = unix.Close(from)
 			closeAttacher(a)
-			return protocol.Errorf(protocol.CodeInternal, "attach: container %s: %v", r.ID, err)
+			return wire.Errorf(wire.CodeInternal, "attach: container %s: %v", r.ID, err)
 		}
 		d.add(streamNames[st.index], from)
 	}
@@ -159,7 +159,7 @@ func attachEnds() (from, to int, err error) {
 }
 
 // giveStdin adds what writes to the container's standard input, if that is still allowed.
-func (p *process) giveStdin(r *protocol.Attach, d *descriptors) error {
+func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 	kind := kindStdin
 	if p.get(kindTTY) != nil {
 		kind = kindTTY
@@ -170,7 +170,7 @@ func (p *process) giveStdin(r *protocol.Attach, d *descriptors) error {
 	}
 	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
 	if err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "attach: container %s: stdin: %v", r.ID, err)
+		return wire.Errorf(wire.CodeInternal, "attach: container %s: stdin: %v", r.ID, err)
 	}
 	d.add(kindStdin, fd)
 	if kind == kindStdin && r.StdinOnce {

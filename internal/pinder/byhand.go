@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -24,7 +24,7 @@ func notStarted(err error) bool {
 }
 
 // deleteByHand ends and removes a container whose runtime cannot be run. path is its group as far as it is known.
-func deleteByHand(rt protocol.Runtime, id, path string, deadline time.Time) error {
+func deleteByHand(rt wire.Runtime, id, path string, deadline time.Time) error {
 	state := filepath.Join(rt.Root, id)
 	// Only a group with the container's name is sure to hold nothing else.
 	groups := namedAfter(id, append(statedGroups(state), path))

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // undoGrace is how long a failed create waits for its own undoing.
@@ -19,17 +19,17 @@ const undoGrace = 5 * time.Second
 
 func checkID(what, id string) error {
 	if id == "" || len(id) > 128 {
-		return protocol.Errorf(protocol.CodeInvalidArgument, "%s %q: 1 to 128 characters are allowed", what, id)
+		return wire.Errorf(wire.CodeInvalidArgument, "%s %q: 1 to 128 characters are allowed", what, id)
 	}
 	for _, c := range id {
 		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.", c) || id[0] == '.' {
-			return protocol.Errorf(protocol.CodeInvalidArgument, "%s %q: only letters, digits, '-', '_' and, not first, '.' are allowed", what, id)
+			return wire.Errorf(wire.CodeInvalidArgument, "%s %q: only letters, digits, '-', '_' and, not first, '.' are allowed", what, id)
 		}
 	}
 	return nil
 }
 
-func checkCreate(r *protocol.Create) error {
+func checkCreate(r *wire.Create) error {
 	if err := checkID("container", r.ID); err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func checkCreate(r *protocol.Create) error {
 		{"exit file", r.ExitFile, true},
 	} {
 		if !filepath.IsAbs(f.path) && (f.path != "" || !f.optional) {
-			return protocol.Errorf(protocol.CodeInvalidArgument, "container %s: %s %q is not absolute", r.ID, f.name, f.path)
+			return wire.Errorf(wire.CodeInvalidArgument, "container %s: %s %q is not absolute", r.ID, f.name, f.path)
 		}
 	}
 	return nil
@@ -53,7 +53,7 @@ func checkCreate(r *protocol.Create) error {
 
 // create makes a container up to the runtime's "create". A repeat of the same
 // request gets the first one's result.
-func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
+func (s *supervisor) create(r wire.Create) (*wire.Created, error) {
 	if err := checkCreate(&r); err != nil {
 		return nil, err
 	}
@@ -66,11 +66,11 @@ func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
 		defer free()
 	}
 	p, err := s.newProcess(meta{
-		ID: r.ID, Phase: protocol.PhaseCreating, Runtime: r.Runtime, Bundle: r.Bundle,
+		ID: r.ID, Phase: wire.PhaseCreating, Runtime: r.Runtime, Bundle: r.Bundle,
 		TTY: r.TTY, LogDir: r.LogDir, LogPath: r.LogPath, ExitFile: r.ExitFile,
 	})
 	if err != nil {
-		return nil, protocol.Errorf(protocol.CodeInternal, "create: container %s: %v", r.ID, err)
+		return nil, wire.Errorf(wire.CodeInternal, "create: container %s: %v", r.ID, err)
 	}
 	for !s.remember(p) {
 		if created, err := s.existing(&r, deadline); created != nil || err != nil {
@@ -108,13 +108,13 @@ func (s *supervisor) create(r protocol.Create) (*protocol.Created, error) {
 	return nil, err
 }
 
-func (p *process) created() *protocol.Created {
+func (p *process) created() *wire.Created {
 	m := p.snapshot()
-	return &protocol.Created{PID: m.PID, StartTime: m.StartTime, Cgroup: m.Cgroup.Path}
+	return &wire.Created{PID: m.PID, StartTime: m.StartTime, Cgroup: m.Cgroup.Path}
 }
 
 // existing waits for the operation that has the ID. Nil and nil mean that it is gone.
-func (s *supervisor) existing(r *protocol.Create, deadline time.Time) (*protocol.Created, error) {
+func (s *supervisor) existing(r *wire.Create, deadline time.Time) (*wire.Created, error) {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return nil, nil //nolint:nilerr,nilnil // gone
@@ -125,12 +125,12 @@ func (s *supervisor) existing(r *protocol.Create, deadline time.Time) (*protocol
 	defer p.unlockOp()
 	m := p.snapshot()
 	switch {
-	case m.Phase == protocol.PhaseDeleted:
+	case m.Phase == wire.PhaseDeleted:
 		return nil, nil //nolint:nilnil // gone
 	case m.Bundle == r.Bundle && m.PID != 0:
 		return p.created(), nil
 	}
-	return nil, protocol.Errorf(protocol.CodeAlreadyExists, "create: container %s: exists with bundle %s", r.ID, m.Bundle)
+	return nil, wire.Errorf(wire.CodeAlreadyExists, "create: container %s: exists with bundle %s", r.ID, m.Bundle)
 }
 
 // undoCreate removes what a failed creation left. The caller holds p's op lock.
@@ -142,9 +142,9 @@ func (s *supervisor) undoCreate(p *process) {
 }
 
 // createIn prepares the streams, calls the runtime, and begins to watch.
-func (p *process) createIn(r *protocol.Create, deadline time.Time) error {
+func (p *process) createIn(r *wire.Create, deadline time.Time) error {
 	fail := func(step string, err error) error {
-		return protocol.Errorf(codeOf(err), "%s: container %s: %v", step, r.ID, err)
+		return wire.Errorf(codeOf(err), "%s: container %s: %v", step, r.ID, err)
 	}
 	child, err := p.prepareStreams(r)
 	defer child.close()
@@ -181,14 +181,14 @@ func (p *process) createIn(r *protocol.Create, deadline time.Time) error {
 // clearRemains removes a container of this ID that no supervisor knows any more:
 // a create that went on after everything that knew of it was killed. Nothing has
 // run in it; if something has, it is not ours to remove.
-func (p *process) clearRemains(r *protocol.Create, deadline time.Time) error {
+func (p *process) clearRemains(r *wire.Create, deadline time.Time) error {
 	p.sup.strays.await(r.ID, deadline)
 	if _, err := os.Lstat(filepath.Join(r.Runtime.Root, r.ID)); err != nil {
 		return nil //nolint:nilerr // there is none, or the runtime will say so
 	}
 	out, err := p.sup.runRuntime(nil, r.Runtime, call{step: "state", args: []string{"state", r.ID}, deadline: deadline})
 	if status := statusOf(out); err == nil && status != "created" && status != "stopped" {
-		return protocol.Errorf(protocol.CodeAlreadyExists, "create: container %s: is known to the runtime, and %s", r.ID, status)
+		return wire.Errorf(wire.CodeAlreadyExists, "create: container %s: is known to the runtime, and %s", r.ID, status)
 	}
 	_, err = p.sup.runRuntime(nil, r.Runtime, call{
 		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
@@ -201,7 +201,7 @@ func (p *process) clearRemains(r *protocol.Create, deadline time.Time) error {
 
 // launch calls the runtime and claims the process that it leaves. Until the
 // claim stands, no exited child is reaped by the way.
-func (p *process) launch(rt protocol.Runtime, c call, console *consoleSocket) error {
+func (p *process) launch(rt wire.Runtime, c call, console *consoleSocket) error {
 	n := p.sup.kids.beginCall()
 	defer p.sup.kids.endCall(n)
 	defer func() { removePidFile(p.pidFile()) }()
@@ -259,7 +259,7 @@ func (p *process) adoptMaster(fd int) error {
 }
 
 // prepareStreams makes everything that is to exist before the runtime is called.
-func (p *process) prepareStreams(r *protocol.Create) (childEnds, error) {
+func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
 	if r.LogPath != "" {
 		fd, _, err := openLog(r.LogDir, r.LogPath)
 		if err != nil {
@@ -333,9 +333,9 @@ func (p *process) identify(pid int) error {
 		return fmt.Errorf("process %d: %w", pid, err)
 	}
 	m := p.snapshot()
-	phase := protocol.PhaseRunning
+	phase := wire.PhaseRunning
 	if m.ExecID == "" {
-		phase = protocol.PhaseCreated
+		phase = wire.PhaseCreated
 		m.Domain = domainOf(pid, m.ID)
 		m.Cgroup = findCgroup(pid, m.Domain.Groups, m.Started)
 		p.openEvents(&m.Cgroup)

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // upgradeGrace is how long an upgrade waits for operations under way.
@@ -40,10 +40,10 @@ func pidOf(out string) int {
 }
 
 // missing answers an offer: those keys that a daemon holds and pinder does not.
-func (s *supervisor) missing(r protocol.Keys) (protocol.Keys, error) {
+func (s *supervisor) missing(r wire.Keys) (wire.Keys, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lost := protocol.Keys{Keys: []string{}}
+	lost := wire.Keys{Keys: []string{}}
 	for _, key := range r.Keys {
 		if s.procs[key] == nil {
 			lost.Keys = append(lost.Keys, key)
@@ -53,64 +53,64 @@ func (s *supervisor) missing(r protocol.Keys) (protocol.Keys, error) {
 }
 
 // giveBack restores one object from the daemon's duplicates.
-func (s *supervisor) giveBack(m protocol.Message) error {
-	var k protocol.Keep
+func (s *supervisor) giveBack(m wire.Message) error {
+	var k wire.Keep
 	if err := m.Decode(&k); err != nil {
 		closeAll(m.FDs)
 		return err
 	}
 	if len(m.FDs) < len(k.Kinds) {
 		closeAll(m.FDs)
-		return protocol.Errorf(protocol.CodeResourceExhausted, "restore %s: %d of %d descriptors came", k.Key, len(m.FDs), len(k.Kinds))
+		return wire.Errorf(wire.CodeResourceExhausted, "restore %s: %d of %d descriptors came", k.Key, len(m.FDs), len(k.Kinds))
 	}
 	p, err := s.restore(k.Key, k.Kinds, m.FDs)
 	if err != nil {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "restore %s: %v", k.Key, err)
+		return wire.Errorf(wire.CodeFailedPrecondition, "restore %s: %v", k.Key, err)
 	}
 	if err := p.keep(); err != nil {
-		return protocol.Errorf(protocol.CodeUnavailable, "restore %s: %v", k.Key, err)
+		return wire.Errorf(wire.CodeUnavailable, "restore %s: %v", k.Key, err)
 	}
 	return nil
 }
 
 // adopt watches a container of which all descriptors are lost. Its output can
 // no longer be logged; its exit code is known where the pidfd tells it.
-func (s *supervisor) adopt(r protocol.Adopt) (*protocol.Created, error) {
-	if err := checkCreate(&protocol.Create{
+func (s *supervisor) adopt(r wire.Adopt) (*wire.Created, error) {
+	if err := checkCreate(&wire.Create{
 		ID: r.ID, Bundle: r.Bundle, Runtime: r.Runtime, LogPath: r.LogPath, ExitFile: r.ExitFile,
 	}); err != nil {
 		return nil, err
 	}
-	fail := func(code protocol.Code, err error) (*protocol.Created, error) {
-		return nil, protocol.Errorf(code, "adopt: container %s: %v", r.ID, err)
+	fail := func(code wire.Code, err error) (*wire.Created, error) {
+		return nil, wire.Errorf(code, "adopt: container %s: %v", r.ID, err)
 	}
 	h, err := openVerified(r.PID, r.StartTime)
 	if err != nil {
-		return fail(protocol.CodeNotFound, err)
+		return fail(wire.CodeNotFound, err)
 	}
 	p, err := s.newProcess(meta{
 		ID: r.ID, Runtime: r.Runtime, Bundle: r.Bundle, TTY: r.TTY, ExitFile: r.ExitFile,
-		Phase: protocol.PhaseRunning, Started: true, LogLost: true,
+		Phase: wire.PhaseRunning, Started: true, LogLost: true,
 	})
 	if err != nil {
 		h.close()
-		return fail(protocol.CodeInternal, err)
+		return fail(wire.CodeInternal, err)
 	}
 	p.set(kindPidfd, h)
 	if !s.remember(p) {
 		h.close()
 		p.state.close()
-		return fail(protocol.CodeAlreadyExists, fmt.Errorf("is known"))
+		return fail(wire.CodeAlreadyExists, fmt.Errorf("is known"))
 	}
 	defer p.unlockOp()
 	s.kids.claim(r.PID)
 	if err := p.identify(r.PID); err != nil {
 		s.kids.unclaim(r.PID)
 		p.discard()
-		return fail(protocol.CodeNotFound, err)
+		return fail(wire.CodeNotFound, err)
 	}
-	if err := p.setPhase(protocol.PhaseRunning); err != nil {
-		return fail(protocol.CodeInternal, err)
+	if err := p.setPhase(wire.PhaseRunning); err != nil {
+		return fail(wire.CodeInternal, err)
 	}
 	go p.watch()
 	return p.created(), nil
@@ -140,12 +140,12 @@ func openVerified(pid int, start uint64) (*handle, error) {
 
 // upgrade replaces the reaper and then this process by another binary, in
 // place. Runtime calls under way are undone or resumed as after a kill.
-func (s *supervisor) upgrade(r protocol.Upgrade) error {
+func (s *supervisor) upgrade(r wire.Upgrade) error {
 	if !filepath.IsAbs(r.Path) {
-		return protocol.Errorf(protocol.CodeInvalidArgument, "upgrade: path %q is not absolute", r.Path)
+		return wire.Errorf(wire.CodeInvalidArgument, "upgrade: path %q is not absolute", r.Path)
 	}
 	if err := s.tryBinary(r.Path); err != nil {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "upgrade: %s: %v", r.Path, err)
+		return wire.Errorf(wire.CodeFailedPrecondition, "upgrade: %s: %v", r.Path, err)
 	}
 	deadline := time.Now().Add(upgradeGrace)
 	for _, p := range s.all() { // let operations end that can
@@ -154,19 +154,19 @@ func (s *supervisor) upgrade(r protocol.Upgrade) error {
 		}
 	}
 	if _, err := s.reaper.ask(linkMsg{op: opExec, text: r.Path}); err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "upgrade: reaper: %v", err)
+		return wire.Errorf(wire.CodeInternal, "upgrade: reaper: %v", err)
 	}
 	logf("reaper is upgraded; supervisor follows")
 	syscall.ForkLock.Lock() // as in become
 	defer syscall.ForkLock.Unlock()
 	for _, fd := range []int{fdLink, fdListen, fdLock} {
 		if err := keepOnExec(fd, true); err != nil {
-			return protocol.Errorf(protocol.CodeInternal, "upgrade: %v", err)
+			return wire.Errorf(wire.CodeInternal, "upgrade: %v", err)
 		}
 	}
 	// The daemon sees the connection end and the new image's hello.
 	err := syscall.Exec(r.Path, []string{"pinder", "supervise", "--state", s.dir}, syscall.Environ())
-	return protocol.Errorf(protocol.CodeInternal, "upgrade: supervisor: %v", err)
+	return wire.Errorf(wire.CodeInternal, "upgrade: supervisor: %v", err)
 }
 
 // tryBinary runs "PATH version": a binary that cannot even do that must not

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -27,7 +27,7 @@ func (s *supervisor) admit(what string, need int) (free func(), err error) {
 	limit, used := openFiles()
 	if limit > 0 && used+promised+spareDescriptors > limit {
 		free()
-		return nil, protocol.Errorf(protocol.CodeResourceExhausted,
+		return nil, wire.Errorf(wire.CodeResourceExhausted,
 			"%s: pinder has %d of its %d file descriptors in use and needs the rest for what exists (raise LimitNOFILE of the service, or the hard limit of open files)",
 			what, used, limit)
 	}

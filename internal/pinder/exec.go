@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -24,13 +24,13 @@ const (
 )
 
 type execStarted struct {
-	protocol.ExecStarted
+	wire.ExecStarted
 	fds []int
 }
 
 // exec starts a further process in a container. Its streams go to the daemon,
 // which reads them itself; pinder keeps none of them.
-func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
+func (s *supervisor) exec(r wire.Exec) (*execStarted, error) {
 	if err := checkID("exec", r.ExecID); err != nil {
 		return nil, err
 	}
@@ -39,11 +39,11 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 		return nil, err
 	}
 	m := c.snapshot()
-	if m.Phase != protocol.PhaseRunning {
-		return nil, protocol.Errorf(protocol.CodeFailedPrecondition, "exec %s: container %s is %s", r.ExecID, r.ID, m.Phase)
+	if m.Phase != wire.PhaseRunning {
+		return nil, wire.Errorf(wire.CodeFailedPrecondition, "exec %s: container %s is %s", r.ExecID, r.ID, m.Phase)
 	}
 	if n := s.livingExecs(); n >= maxLivingExecs {
-		return nil, protocol.Errorf(protocol.CodeResourceExhausted, "exec %s: container %s: %d commands run in this node's containers already", r.ExecID, r.ID, n)
+		return nil, wire.Errorf(wire.CodeResourceExhausted, "exec %s: container %s: %d commands run in this node's containers already", r.ExecID, r.ID, n)
 	}
 	free, err := s.admit(fmt.Sprintf("exec %s: container %s", r.ExecID, r.ID), execDescriptors)
 	if err != nil {
@@ -51,15 +51,15 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 	}
 	defer free()
 	p, err := s.newProcess(meta{
-		ID: r.ID, ExecID: r.ExecID, Phase: protocol.PhaseCreating, Runtime: m.Runtime, TTY: r.TTY, Transient: r.Group,
+		ID: r.ID, ExecID: r.ExecID, Phase: wire.PhaseCreating, Runtime: m.Runtime, TTY: r.TTY, Transient: r.Group,
 	})
 	if err != nil {
-		return nil, protocol.Errorf(protocol.CodeInternal, "exec %s: container %s: %v", r.ExecID, r.ID, err)
+		return nil, wire.Errorf(wire.CodeInternal, "exec %s: container %s: %v", r.ExecID, r.ID, err)
 	}
 	defer p.unlockOp()
 	if !s.remember(p) {
 		p.state.close()
-		return nil, protocol.Errorf(protocol.CodeAlreadyExists, "exec %s of container %s: exists", r.ExecID, r.ID)
+		return nil, wire.Errorf(wire.CodeAlreadyExists, "exec %s of container %s: exists", r.ExecID, r.ID)
 	}
 	var group []string
 	if r.Group {
@@ -83,7 +83,7 @@ func (s *supervisor) exec(r protocol.Exec) (*execStarted, error) {
 	return started, nil
 }
 
-func (p *process) execIn(r *protocol.Exec, group []string) (*execStarted, error) {
+func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 	spec := p.processFile()
 	if err := os.WriteFile(spec, r.Process, 0o600); err != nil {
 		return nil, wrapCall("exec", p, err)
@@ -148,7 +148,7 @@ func (p *process) processFile() string {
 func (p *process) watchExec() {
 	p.watch()
 	p.removeGroup()
-	if p.snapshot().Phase == protocol.PhaseExited {
+	if p.snapshot().Phase == wire.PhaseExited {
 		p.afterExec()
 	}
 }
@@ -164,8 +164,8 @@ func (p *process) afterExec() {
 			delete(p.handles, kind)
 		}
 	}
-	if m.Phase == protocol.PhaseExited && p.expiry == nil {
-		p.expiry = time.AfterFunc(execExpiry, func() { _ = p.sup.forgetExec(protocol.Call{ID: m.ID, ExecID: m.ExecID}) })
+	if m.Phase == wire.PhaseExited && p.expiry == nil {
+		p.expiry = time.AfterFunc(execExpiry, func() { _ = p.sup.forgetExec(wire.Call{ID: m.ID, ExecID: m.ExecID}) })
 	}
 	p.mu.Unlock()
 	if err := p.keep(); err != nil {
@@ -178,7 +178,7 @@ func (p *process) afterExec() {
 func (s *supervisor) livingExecs() int {
 	n := 0
 	for _, p := range s.all() {
-		if m := p.snapshot(); m.ExecID != "" && m.Phase != protocol.PhaseExited {
+		if m := p.snapshot(); m.ExecID != "" && m.Phase != wire.PhaseExited {
 			n++
 		}
 	}
@@ -187,23 +187,23 @@ func (s *supervisor) livingExecs() int {
 
 // forgetOldest bounds the number of ended execs.
 func (s *supervisor) forgetOldest() {
-	var ended []protocol.Exit
+	var ended []wire.Exit
 	for _, p := range s.all() {
-		if m := p.snapshot(); m.ExecID != "" && m.Phase == protocol.PhaseExited && m.Exit != nil {
+		if m := p.snapshot(); m.ExecID != "" && m.Phase == wire.PhaseExited && m.Exit != nil {
 			ended = append(ended, *m.Exit)
 		}
 	}
 	if len(ended) <= maxEndedExecs {
 		return
 	}
-	slices.SortFunc(ended, func(a, b protocol.Exit) int { return cmp.Compare(a.At, b.At) })
+	slices.SortFunc(ended, func(a, b wire.Exit) int { return cmp.Compare(a.At, b.At) })
 	for _, e := range ended[:len(ended)-maxEndedExecs] {
-		_ = s.forgetExec(protocol.Call{ID: e.ID, ExecID: e.ExecID})
+		_ = s.forgetExec(wire.Call{ID: e.ID, ExecID: e.ExecID})
 	}
 }
 
 // abandonExec ends and forgets an exec whose answer has not reached the daemon that asked for it.
-func (s *supervisor) abandonExec(r protocol.Call) error {
+func (s *supervisor) abandonExec(r wire.Call) error {
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil {
 		return err
@@ -219,21 +219,21 @@ func (p *process) gone() bool {
 }
 
 // forgetExec drops a finished exec. An unknown one is no error; a living one is.
-func (s *supervisor) forgetExec(r protocol.Call) error {
+func (s *supervisor) forgetExec(r wire.Call) error {
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil || r.ExecID == "" {
 		return nil //nolint:nilerr // already forgotten
 	}
 	if !p.gone() {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "forget: %s has not ended", p.describe())
+		return wire.Errorf(wire.CodeFailedPrecondition, "forget: %s has not ended", p.describe())
 	}
 	// The last thing that watch does, after which it needs p no more.
 	if !p.awaitExit(time.Now().Add(drainTimeout)) {
-		return protocol.Errorf(protocol.CodeDeadlineExceeded, "forget: %s is being recorded", p.describe())
+		return wire.Errorf(wire.CodeDeadlineExceeded, "forget: %s is being recorded", p.describe())
 	}
 	p.op <- struct{}{}
 	defer p.unlockOp()
-	if p.snapshot().Phase != protocol.PhaseDeleted {
+	if p.snapshot().Phase != wire.PhaseDeleted {
 		p.discard()
 	}
 	return nil
@@ -258,5 +258,5 @@ func (p *process) endExec(deadline time.Time) {
 		return
 	}
 	m := p.snapshot()
-	_ = p.sup.forgetExec(protocol.Call{ID: m.ID, ExecID: m.ExecID})
+	_ = p.sup.forgetExec(wire.Call{ID: m.ID, ExecID: m.ExecID})
 }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // An exec may have a cgroup of its own below the container's, so that all it started can be ended, however
@@ -100,13 +100,13 @@ func (s *supervisor) sweepGroups(id, parent string) {
 }
 
 // killExec ends an exec with all that is in its group, and waits until they are dead.
-func (s *supervisor) killExec(r protocol.Call) error {
+func (s *supervisor) killExec(r wire.Call) error {
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil {
 		return err
 	}
 	if r.ExecID == "" {
-		return protocol.Errorf(protocol.CodeInvalidArgument, "kill exec: container %s: no exec is named", r.ID)
+		return wire.Errorf(wire.CodeInvalidArgument, "kill exec: container %s: no exec is named", r.ID)
 	}
 	if err := p.awaitCreation(); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (s *supervisor) killExec(r protocol.Call) error {
 	err = p.end(time.Now().Add(groupGrace))
 	p.removeGroup()
 	if err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "kill exec: %s: %v", p.describe(), err)
+		return wire.Errorf(wire.CodeInternal, "kill exec: %s: %v", p.describe(), err)
 	}
 	return nil
 }

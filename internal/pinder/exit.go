@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -33,7 +33,7 @@ func (p *process) watch() {
 	}
 	ws, known := p.status(h.fd)
 	at := time.Now()
-	exit := &protocol.Exit{At: at.UnixNano(), Unknown: !known}
+	exit := &wire.Exit{At: at.UnixNano(), Unknown: !known}
 	m := p.snapshot()
 	exit.ID, exit.ExecID = m.ID, m.ExecID
 	oomKilled := p.oomKilled()
@@ -88,11 +88,11 @@ func (p *process) drainBounded() {
 
 // finish makes an exit known, in the order that no death of ours can lose it:
 // shared memory, exit record, daemon, and only then the zombie goes.
-func (p *process) finish(exit *protocol.Exit) {
+func (p *process) finish(exit *wire.Exit) {
 	if err := p.update(func(m *meta) {
 		// A repetition of an interrupted start is told that it had happened.
-		m.Started = m.Started || m.Phase == protocol.PhaseStarting
-		m.Exit, m.Phase = exit, protocol.PhaseExited
+		m.Started = m.Started || m.Phase == wire.PhaseStarting
+		m.Exit, m.Phase = exit, wire.PhaseExited
 	}); err != nil {
 		logf("%s: %v", p.describe(), err)
 	}
@@ -101,14 +101,14 @@ func (p *process) finish(exit *protocol.Exit) {
 
 // announce is the part of finish that may be repeated by a later supervisor.
 // Until the record was tried, the exit is told to no daemon, not in lists either.
-func (p *process) announce(exit *protocol.Exit) {
+func (p *process) announce(exit *wire.Exit) {
 	if !p.snapshot().Recorded {
 		p.record(exit)
 	}
 	p.mu.Lock()
 	p.told = true
 	p.mu.Unlock()
-	p.sup.broadcast(protocol.TypeExit, exit, nil)
+	p.sup.broadcast(wire.TypeExit, exit, nil)
 	p.release()
 	close(p.exited)
 }
@@ -130,7 +130,7 @@ func (p *process) release() {
 
 // record writes the exit record. A failure is retried while this supervisor
 // lives; the next one writes it as well, if it is not marked as written.
-func (p *process) record(exit *protocol.Exit) {
+func (p *process) record(exit *wire.Exit) {
 	path := p.snapshot().ExitFile
 	if path == "" {
 		return
@@ -142,14 +142,14 @@ func (p *process) record(exit *protocol.Exit) {
 	}
 	logf("%s: exit record: %v", p.describe(), err)
 	time.AfterFunc(recordRetry, func() {
-		if p.snapshot().Phase == protocol.PhaseExited {
+		if p.snapshot().Phase == wire.PhaseExited {
 			p.record(exit)
 		}
 	})
 }
 
 // writeExit puts the record at path by rename, so that it is whole or absent.
-func writeExit(path string, exit *protocol.Exit) error {
+func writeExit(path string, exit *wire.Exit) error {
 	b, err := json.Marshal(exit)
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)

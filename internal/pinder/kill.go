@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // A process is killed by a signal, and it may still not end: a frozen one of a version 1 freezer does not take it
@@ -73,7 +73,7 @@ func (p *process) killingOf() (*killing, error) {
 		switch {
 		case o.ID != m.ID:
 			k.foreign = append(k.foreign, o.Domain.Groups...)
-		case o.ExecID != "" && o.PID != 0 && o.Phase != protocol.PhaseExited:
+		case o.ExecID != "" && o.PID != 0 && o.Phase != wire.PhaseExited:
 			k.roots[o.PID] = true
 		}
 	}
@@ -352,13 +352,13 @@ func sharers(pid int) string {
 }
 
 // killAll ends every process of the container. It is answered when they have ended, or with what stands in the way.
-func (s *supervisor) killAll(r protocol.Call) error {
+func (s *supervisor) killAll(r wire.Call) error {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
 	if err := p.end(deadlineIn(r.TimeoutMillis)); err != nil {
-		return protocol.Errorf(protocol.CodeDeadlineExceeded, "kill: %s: %v", p.describe(), err)
+		return wire.Errorf(wire.CodeDeadlineExceeded, "kill: %s: %v", p.describe(), err)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // sleeper is a container whose init is a child of the test.
@@ -39,7 +39,7 @@ func sleeper(t *testing.T) (s *supervisor, p *process, ended <-chan error) {
 	}
 	s = &supervisor{dir: t.TempDir(), procs: map[string]*process{}}
 	p = s.wrap("c/a", st, meta{
-		ID: "a", Phase: protocol.PhaseRunning, PID: cmd.Process.Pid, Domain: domain{PIDNamespace: true},
+		ID: "a", Phase: wire.PhaseRunning, PID: cmd.Process.Pid, Domain: domain{PIDNamespace: true},
 	})
 	p.set(kindPidfd, h)
 	s.remember(p)
@@ -60,7 +60,7 @@ func TestWithoutADescriptorAKillFailsAndASignalIsSent(t *testing.T) {
 		if all, err := tasks(); err == nil {
 			t.Errorf("of the node's processes %d are seen without a descriptor", len(all))
 		}
-		if err := s.signal(protocol.Signal{ID: "a", Signal: int(unix.SIGKILL)}); err != nil {
+		if err := s.signal(wire.Signal{ID: "a", Signal: int(unix.SIGKILL)}); err != nil {
 			t.Errorf("signal: %v", err)
 		}
 	})

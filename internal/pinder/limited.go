@@ -7,7 +7,7 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // Limited is the command of pinder by which it gives an OCI runtime resource limits: "pinder limited LIMITS BINARY
@@ -16,7 +16,7 @@ import (
 const Limited = "limited"
 
 // limitedCommand is the command that runs the runtime with its limits.
-func limitedCommand(rt protocol.Runtime, argv []string) (binary string, args []string, err error) {
+func limitedCommand(rt wire.Runtime, argv []string) (binary string, args []string, err error) {
 	limits, err := json.Marshal(rt.Rlimits)
 	if err != nil {
 		return "", nil, err
@@ -29,12 +29,12 @@ func RunLimited(args []string) error {
 	if len(args) < 3 {
 		return errors.New("limited: limits, a program and its arguments are needed")
 	}
-	var limits []protocol.Rlimit
+	var limits []wire.Rlimit
 	if err := json.Unmarshal([]byte(args[0]), &limits); err != nil {
 		return fmt.Errorf("limited: %w", err)
 	}
 	for _, l := range limits {
-		resource, ok := protocol.RlimitResources[l.Type]
+		resource, ok := wire.RlimitResources[l.Type]
 		if !ok {
 			return fmt.Errorf("limited: %q is not a resource limit", l.Type)
 		}

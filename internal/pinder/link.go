@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // linkOp is what a message between reaper and supervisor asks or says. The
@@ -55,13 +55,13 @@ type linkMsg struct {
 // goroutine; send may be called from any.
 type link struct {
 	fd     int
-	socket *protocol.Socket
+	socket *wire.Socket
 	buf    []byte
 }
 
 // newLink takes ownership of fd.
 func newLink(fd int) (*link, error) {
-	s, err := protocol.NewSocket(fd, "link", linkFDs)
+	s, err := wire.NewSocket(fd, "link", linkFDs)
 	if err != nil {
 		return nil, err
 	}

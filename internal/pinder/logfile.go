@@ -8,18 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // errLogPlace says that something else than a log is where a log should be.
 var errLogPlace = errors.New("cannot be a container's log")
 
 // codeOf is the class of an error of openLog.
-func codeOf(err error) protocol.Code {
+func codeOf(err error) wire.Code {
 	if errors.Is(err, errLogPlace) {
-		return protocol.CodeFailedPrecondition
+		return wire.CodeFailedPrecondition
 	}
-	return protocol.CodeInternal
+	return wire.CodeInternal
 }
 
 // openLog opens the log at path for writing at offsets, and says whether the file is new. It never waits: what is

@@ -4,7 +4,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // A container's own counter tells whether it was killed for want of memory, as long as its group is there.
@@ -97,7 +97,7 @@ func (s *supervisor) livingBelow(parent string) (living []*process, sum uint64) 
 func (p *process) noteOthers(others uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.meta.Phase == protocol.PhaseDeleted || p.meta.Cgroup.Others == others {
+	if p.meta.Phase == wire.PhaseDeleted || p.meta.Cgroup.Others == others {
 		return
 	}
 	p.meta.Cgroup.Others = others

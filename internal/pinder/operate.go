@@ -7,11 +7,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // start runs the container's process. Starting a started one is no error.
-func (s *supervisor) start(r protocol.Call) error {
+func (s *supervisor) start(r wire.Call) error {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return err
@@ -23,40 +23,40 @@ func (s *supervisor) start(r protocol.Call) error {
 	defer p.unlockOp()
 	m := p.snapshot()
 	switch m.Phase {
-	case protocol.PhaseRunning:
+	case wire.PhaseRunning:
 		return nil
-	case protocol.PhaseCreated:
+	case wire.PhaseCreated:
 	default:
 		if m.Started {
 			return nil // a repeat, and the container has ended since
 		}
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "start: container %s is %s", r.ID, m.Phase)
+		return wire.Errorf(wire.CodeFailedPrecondition, "start: container %s is %s", r.ID, m.Phase)
 	}
-	if err := p.setPhase(protocol.PhaseStarting); err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "start: container %s: %v", r.ID, err)
+	if err := p.setPhase(wire.PhaseStarting); err != nil {
+		return wire.Errorf(wire.CodeInternal, "start: container %s: %v", r.ID, err)
 	}
 	_, err = s.runRuntime(p, m.Runtime, call{step: "start", args: []string{"start", r.ID}, deadline: deadline})
 	if err != nil {
-		_ = p.setPhase(protocol.PhaseCreated)
+		_ = p.setPhase(wire.PhaseCreated)
 		return wrapCall("start", p, err)
 	}
-	return p.setPhase(protocol.PhaseRunning)
+	return p.setPhase(wire.PhaseRunning)
 }
 
 // setPhase changes the phase of a process that has not exited.
 func (p *process) setPhase(phase string) error {
 	return p.update(func(m *meta) {
-		if phase == protocol.PhaseRunning {
+		if phase == wire.PhaseRunning {
 			m.Started = true
 		}
-		if m.Phase != protocol.PhaseExited {
+		if m.Phase != wire.PhaseExited {
 			m.Phase = phase
 		}
 	})
 }
 
 // signal sends a signal through the pidfd.
-func (s *supervisor) signal(r protocol.Signal) error {
+func (s *supervisor) signal(r wire.Signal) error {
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil {
 		return err
@@ -66,12 +66,12 @@ func (s *supervisor) signal(r protocol.Signal) error {
 	}
 	h := p.get(kindPidfd)
 	if h == nil || p.hasExited() {
-		return protocol.Errorf(protocol.CodeNotFound, "signal: %s has no process", p.describe())
+		return wire.Errorf(wire.CodeNotFound, "signal: %s has no process", p.describe())
 	}
 	if r.Once {
 		first := false
 		if err := p.update(func(m *meta) { first, m.Stopped = !m.Stopped, true }); err != nil {
-			return protocol.Errorf(protocol.CodeInternal, "signal: %s: %v", p.describe(), err)
+			return wire.Errorf(wire.CodeInternal, "signal: %s: %v", p.describe(), err)
 		}
 		if !first {
 			return nil
@@ -80,18 +80,18 @@ func (s *supervisor) signal(r protocol.Signal) error {
 	err = unix.ESRCH // where the descriptor is closed meanwhile
 	_ = h.raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), unix.Signal(r.Signal), nil, 0) })
 	if err != nil {
-		code := protocol.CodeInternal
+		code := wire.CodeInternal
 		if errors.Is(err, unix.ESRCH) {
-			code = protocol.CodeNotFound
+			code = wire.CodeNotFound
 		}
-		return protocol.Errorf(code, "signal %d: %s: %v", r.Signal, p.describe(), err)
+		return wire.Errorf(code, "signal %d: %s: %v", r.Signal, p.describe(), err)
 	}
 	return nil
 }
 
 // awaitCreation waits for a process that is being made: it is to be signalled then, too.
 func (p *process) awaitCreation() error {
-	if p.snapshot().Phase != protocol.PhaseCreating {
+	if p.snapshot().Phase != wire.PhaseCreating {
 		return nil
 	}
 	if err := p.lockOp(deadlineIn(0)); err != nil {
@@ -103,7 +103,7 @@ func (p *process) awaitCreation() error {
 
 // delete ends a container and all that is known of it. For an unknown one the
 // runtime is asked all the same.
-func (s *supervisor) delete(r protocol.Delete) error {
+func (s *supervisor) delete(r wire.Delete) error {
 	if err := checkID("container", r.ID); err != nil {
 		return err
 	}
@@ -117,14 +117,14 @@ func (s *supervisor) delete(r protocol.Delete) error {
 	}
 	defer p.unlockOp()
 	m := p.snapshot()
-	if m.Phase == protocol.PhaseDeleted {
+	if m.Phase == wire.PhaseDeleted {
 		return nil
 	}
 	s.strays.await(r.ID, deadline)
 	err = p.erase(m.Runtime, deadline)
 	if notStarted(err) && r.Runtime.Binary != m.Runtime.Binary {
 		// The daemon knows where the runtime is now.
-		err = p.erase(protocol.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
+		err = p.erase(wire.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
 	}
 	if notStarted(err) {
 		logf("%s: %v: deleting it without the runtime", p.describe(), err)
@@ -134,7 +134,7 @@ func (s *supervisor) delete(r protocol.Delete) error {
 		return wrapCall("delete", p, err)
 	}
 	if m.PID != 0 && !p.awaitExit(deadline) {
-		return protocol.Errorf(protocol.CodeDeadlineExceeded,
+		return wire.Errorf(wire.CodeDeadlineExceeded,
 			"delete: container %s: its process %d has not ended", r.ID, m.PID)
 	}
 	for _, e := range s.execsOf(r.ID) {
@@ -147,7 +147,7 @@ func (s *supervisor) delete(r protocol.Delete) error {
 // erase has the runtime delete the container. Its processes are ended here first: a runtime kills less than we
 // do, and "runc delete --force" sleeps 100 ms before it looks whether what it has killed is gone, also when nothing
 // was left to kill.
-func (p *process) erase(runtime protocol.Runtime, deadline time.Time) error {
+func (p *process) erase(runtime wire.Runtime, deadline time.Time) error {
 	m := p.snapshot()
 	remove := func(args ...string) error {
 		_, err := p.sup.runRuntime(nil, runtime, call{step: "delete", args: append(args, m.ID), deadline: deadline})
@@ -174,7 +174,7 @@ func sooner(a, b time.Time) time.Time {
 	return b
 }
 
-func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error {
+func (s *supervisor) deleteUnknown(r wire.Delete, deadline time.Time) error {
 	if r.Runtime.Root == "" {
 		return nil
 	}
@@ -189,14 +189,14 @@ func (s *supervisor) deleteUnknown(r protocol.Delete, deadline time.Time) error 
 		err = deleteByHand(r.Runtime, r.ID, "", deadline)
 	}
 	if err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "runtime delete: container %s: %v", r.ID, errors.Join(err, stuck))
+		return wire.Errorf(wire.CodeInternal, "runtime delete: container %s: %v", r.ID, errors.Join(err, stuck))
 	}
 	return nil
 }
 
 // endUnknown kills the processes of a container that only the runtime knows, if they are in groups of its name: the
 // pid is the runtime's word.
-func (s *supervisor) endUnknown(r protocol.Delete, deadline time.Time) error {
+func (s *supervisor) endUnknown(r wire.Delete, deadline time.Time) error {
 	out, err := s.runRuntime(nil, r.Runtime, call{step: "state", args: []string{"state", r.ID}, deadline: deadline})
 	pid := pidOf(out)
 	if err != nil || pid <= 1 {
@@ -229,10 +229,10 @@ func (p *process) awaitExit(deadline time.Time) bool {
 // shutdown ends pinder when nothing depends on it.
 func (s *supervisor) shutdown() error {
 	if n := len(s.all()); n > 0 {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "shutdown: %d containers and execs depend on pinder", n)
+		return wire.Errorf(wire.CodeFailedPrecondition, "shutdown: %d containers and execs depend on pinder", n)
 	}
 	if _, err := s.reaper.ask(linkMsg{op: opQuit}); err != nil {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "shutdown: %v", err)
+		return wire.Errorf(wire.CodeFailedPrecondition, "shutdown: %v", err)
 	}
 	time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) }) // after the answer
 	return nil

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // Kinds of descriptors of a process. Their names are part of the contract with
@@ -127,7 +127,7 @@ func (p *process) lockOp(deadline time.Time) error {
 	case p.op <- struct{}{}:
 		return nil
 	case <-timer.C:
-		return protocol.Errorf(protocol.CodeDeadlineExceeded,
+		return wire.Errorf(wire.CodeDeadlineExceeded,
 			"%s: another operation on it has not ended", p.describe())
 	}
 }
@@ -202,7 +202,7 @@ func closeAll(fds []int) {
 func (p *process) keep() error {
 	p.keeping.Lock()
 	defer p.keeping.Unlock()
-	if p.snapshot().Phase == protocol.PhaseDeleted {
+	if p.snapshot().Phase == wire.PhaseDeleted {
 		return nil // dropped already
 	}
 	kinds, fds, err := p.duplicates()
@@ -213,7 +213,7 @@ func (p *process) keep() error {
 		closeAll(fds)
 		return fmt.Errorf("hand descriptors of %s to the reaper: %w", p.describe(), err)
 	}
-	p.sup.broadcast(protocol.TypeKeep, protocol.Keep{Key: p.key, Kinds: kinds}, fds)
+	p.sup.broadcast(wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds}, fds)
 	return nil
 }
 
@@ -221,7 +221,7 @@ func (p *process) keep() error {
 // closed. The caller holds op or is the only one to know p.
 func (p *process) discard() {
 	p.mu.Lock()
-	p.meta.Phase = protocol.PhaseDeleted
+	p.meta.Phase = wire.PhaseDeleted
 	if p.expiry != nil {
 		p.expiry.Stop()
 	}
@@ -234,7 +234,7 @@ func (p *process) discard() {
 	if err := p.sup.reaper.drop(p.key); err != nil {
 		logf("drop %s: %v", p.key, err)
 	}
-	p.sup.broadcast(protocol.TypeDrop, protocol.Keys{Keys: []string{p.key}}, nil)
+	p.sup.broadcast(wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
 	p.keeping.Unlock()
 	p.out.Lock()
 	defer p.out.Unlock()
@@ -254,18 +254,18 @@ func (p *process) discard() {
 }
 
 // container returns the process as it crosses the socket.
-func (p *process) container() protocol.Container {
+func (p *process) container() wire.Container {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := &p.meta
-	c := protocol.Container{
+	c := wire.Container{
 		ID: m.ID, ExecID: m.ExecID, Phase: m.Phase, PID: m.PID, StartTime: m.StartTime,
 		Cgroup: m.Cgroup.Path, LogLost: m.LogLost, Exit: m.Exit, Transient: m.Transient,
 	}
 	if m.Exit != nil && !p.told {
-		c.Phase, c.Exit = protocol.PhaseRunning, nil
+		c.Phase, c.Exit = wire.PhaseRunning, nil
 	}
-	if m.Phase != protocol.PhaseDeleted {
+	if m.Phase != wire.PhaseDeleted {
 		c.LostBytes = p.state.cur.current.load().lostBytes
 	}
 	return c

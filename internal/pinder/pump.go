@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // chunkSize is the most that one log write takes from a stream. It is also the
@@ -294,5 +294,5 @@ func (p *process) drain() {
 }
 
 func (p *process) hasExited() bool {
-	return p.snapshot().Phase == protocol.PhaseExited
+	return p.snapshot().Phase == wire.PhaseExited
 }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // logged is a process with one stream, without a supervisor or a runtime.
@@ -26,7 +26,7 @@ func newLogged(t *testing.T) *logged {
 		t.Fatal(err)
 	}
 	s := &supervisor{dir: t.TempDir()}
-	p := s.wrap("c/a", st, meta{ID: "a", Phase: protocol.PhaseRunning})
+	p := s.wrap("c/a", st, meta{ID: "a", Phase: wire.PhaseRunning})
 	if err := p.privatePipe(); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // recall collects what the reaper gives back.
@@ -84,7 +84,7 @@ func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, e
 		return nil, err
 	}
 	m, err := state.loadMeta()
-	if err == nil && (keyOf(m.ID, m.ExecID) != key || m.Phase == protocol.PhaseDeleted) {
+	if err == nil && (keyOf(m.ID, m.ExecID) != key || m.Phase == wire.PhaseDeleted) {
 		err = fmt.Errorf("state is of %s, %s", keyOf(m.ID, m.ExecID), m.Phase)
 	}
 	if err != nil {
@@ -143,7 +143,7 @@ func makeHandles(kinds []string, fds []int) (map[string]*handle, error) {
 func (p *process) resume() {
 	defer p.unlockOp()
 	m := p.snapshot()
-	if m.Phase == protocol.PhaseCreating {
+	if m.Phase == wire.PhaseCreating {
 		p.undoCreation(&m)
 		return
 	}
@@ -151,13 +151,13 @@ func (p *process) resume() {
 		logf("%s: continue its log: %v", p.describe(), err)
 	}
 	p.startStreams()
-	if m.Phase == protocol.PhaseExited {
+	if m.Phase == wire.PhaseExited {
 		p.resumeExited(&m)
 		return
 	}
 	if err := p.reopen(&m); err != nil {
 		logf("%s: %v", p.describe(), err)
-		p.finish(&protocol.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()})
+		p.finish(&wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()})
 		return
 	}
 	if m.ExecID != "" {
@@ -165,7 +165,7 @@ func (p *process) resume() {
 	} else {
 		go p.watch()
 	}
-	if m.Phase == protocol.PhaseStarting {
+	if m.Phase == wire.PhaseStarting {
 		p.resolveStart(&m)
 	}
 }
@@ -195,7 +195,7 @@ func (p *process) reopen(m *meta) error {
 func (p *process) resumeExited(m *meta) {
 	exit := m.Exit
 	if exit == nil { // no supervisor leaves that
-		exit = &protocol.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()}
+		exit = &wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()}
 	}
 	p.announce(exit)
 	if m.ExecID != "" {
@@ -244,9 +244,9 @@ func (p *process) resolveStart(m *meta) {
 	out, err := p.sup.runRuntime(nil, m.Runtime, call{
 		step: "state", args: []string{"state", m.ID}, deadline: time.Now().Add(30 * time.Second),
 	})
-	phase := protocol.PhaseRunning
+	phase := wire.PhaseRunning
 	if err == nil && statusOf(out) == "created" {
-		phase = protocol.PhaseCreated
+		phase = wire.PhaseCreated
 	}
 	if err := p.setPhase(phase); err != nil {
 		logf("%s: %v", p.describe(), err)

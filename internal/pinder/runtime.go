@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/duration"
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -55,7 +55,7 @@ func (e *callError) Error() string { return e.text }
 
 // runRuntime runs c, for p if it changes p's phase, and waits for its end or deadline. It returns what
 // the runtime printed on a scratch standard output, at most 64 KiB.
-func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string, error) {
+func (s *supervisor) runRuntime(p *process, rt wire.Runtime, c call) (string, error) {
 	number := s.kids.beginCall()
 	defer s.kids.endCall(number)
 	logPath := filepath.Join(s.callsDir(), strconv.Itoa(os.Getpid())+"."+strconv.FormatUint(number, 10)+".log")
@@ -92,7 +92,7 @@ func (s *supervisor) runRuntime(p *process, rt protocol.Runtime, c call) (string
 	return "", &callError{text: runtimeReason(rt, logPath, printed, c, ws)}
 }
 
-func forkRuntime(rt protocol.Runtime, logPath string, output int, c call) (pid, pidfd int, err error) {
+func forkRuntime(rt wire.Runtime, logPath string, output int, c call) (pid, pidfd int, err error) {
 	nothing, err := ended()
 	if err != nil {
 		return 0, 0, err
@@ -245,7 +245,7 @@ func readEnd(path string) ([]byte, error) {
 
 // runtimeReason finds the best words for a failure: the last error of the JSON
 // log, else the last line printed.
-func runtimeReason(rt protocol.Runtime, logPath, printed string, c call, ws waitStatus) string {
+func runtimeReason(rt wire.Runtime, logPath, printed string, c call, ws waitStatus) string {
 	reason := ""
 	if b, err := readEnd(logPath); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -288,10 +288,10 @@ func readAvailable(fd int) string {
 
 // wrapCall puts step and object before the cause.
 func wrapCall(step string, p *process, err error) error {
-	code := protocol.CodeInternal
+	code := wire.CodeInternal
 	var ce *callError
 	if errors.As(err, &ce) && ce.timeout {
-		code = protocol.CodeDeadlineExceeded
+		code = wire.CodeDeadlineExceeded
 	}
-	return protocol.Errorf(code, "runtime %s: %s: %v", step, p.describe(), err)
+	return wire.Errorf(code, "runtime %s: %s: %v", step, p.describe(), err)
 }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -25,7 +25,7 @@ const (
 // session is one connection of a daemon (or of an operator's command).
 type session struct {
 	sup   *supervisor
-	conn  *protocol.Conn
+	conn  *wire.Conn
 	queue chan *outgoing // messages own duplicates of their descriptors
 	done  chan struct{}
 	room  chan struct{} // full while syncing objects' duplicates wait
@@ -38,7 +38,7 @@ type session struct {
 
 // outgoing is a message on its way.
 type outgoing struct {
-	protocol.Message
+	wire.Message
 	room bool   // gives its place in session.room back
 	lost func() // called, in a goroutine of its own, when it does not reach the daemon; may be nil
 }
@@ -58,7 +58,7 @@ func (n *session) giveRoom(o *outgoing) {
 	}
 }
 
-func newSession(s *supervisor, c *protocol.Conn) *session {
+func newSession(s *supervisor, c *wire.Conn) *session {
 	return &session{
 		sup: s, conn: c, queue: make(chan *outgoing, queueSize),
 		done: make(chan struct{}), room: make(chan struct{}, syncing),
@@ -76,13 +76,13 @@ func (n *session) run() {
 	n.sup.sessions[n] = struct{}{}
 	n.sup.mu.Unlock()
 	go n.write()
-	n.send(0, protocol.TypeHello, protocol.Hello{
-		Version: protocol.Version, Capabilities: protocol.Capabilities,
+	n.send(0, wire.TypeHello, wire.Hello{
+		Version: wire.Version, Capabilities: wire.Capabilities,
 		Reaper: os.Getppid(), Supervisor: os.Getpid(),
 	}, nil)
 	_ = n.conn.SetDeadline(time.Now().Add(helloTimeout))
 	m, err := n.conn.Read()
-	if err != nil || m.Type != protocol.TypeHello {
+	if err != nil || m.Type != wire.TypeHello {
 		logf("connection refused: no hello (%v)", err)
 		return
 	}
@@ -140,7 +140,7 @@ func (n *session) write() {
 // send queues a message and takes ownership of fds. It never blocks: a full
 // queue ends the connection.
 func (n *session) send(id uint64, typ string, body any, fds []int) {
-	m, err := protocol.New(id, typ, body)
+	m, err := wire.New(id, typ, body)
 	if err != nil {
 		logf("%v", err)
 		closeAll(fds)
@@ -201,38 +201,38 @@ func dupAll(fds []int) ([]int, error) {
 // reply answers a request.
 func (n *session) reply(id uint64, body any, fds []int, err error) {
 	if err == nil {
-		n.send(id, protocol.TypeReply, body, fds)
+		n.send(id, wire.TypeReply, body, fds)
 		return
 	}
 	closeAll(fds)
-	var pe *protocol.Error
+	var pe *wire.Error
 	if !errors.As(err, &pe) {
-		pe = &protocol.Error{Code: protocol.CodeInternal, Text: err.Error()}
+		pe = &wire.Error{Code: wire.CodeInternal, Text: err.Error()}
 	}
-	if pe.Code == protocol.CodeInternal && n.sup.reaper.gone() {
+	if pe.Code == wire.CodeInternal && n.sup.reaper.gone() {
 		// That is why, most likely. This image is about to be replaced (takeOver): the daemon loses the
 		// connection, and asks again.
 		return
 	}
-	n.enqueue(&outgoing{Message: protocol.Message{ID: id, Type: protocol.TypeReply, Error: pe}})
+	n.enqueue(&outgoing{Message: wire.Message{ID: id, Type: wire.TypeReply, Error: pe}})
 }
 
 // handle answers one request, in a goroutine of its own.
-func (n *session) handle(m protocol.Message) {
+func (n *session) handle(m wire.Message) {
 	if m.ID == 0 {
 		closeAll(m.FDs) // an event: this release knows none from the daemon
 		return
 	}
-	if m.Type == protocol.TypeRestore {
+	if m.Type == wire.TypeRestore {
 		n.reply(m.ID, nil, nil, n.sup.giveBack(m))
 		return
 	}
 	closeAll(m.FDs)
-	if m.Type == protocol.TypeSync {
+	if m.Type == wire.TypeSync {
 		n.sync(m.ID)
 		return
 	}
-	if m.Type == protocol.TypeExec {
+	if m.Type == wire.TypeExec {
 		n.exec(m)
 		return
 	}
@@ -242,13 +242,13 @@ func (n *session) handle(m protocol.Message) {
 
 // exec answers a request for an exec. One whose answer does not reach the daemon is ended: its streams have no
 // other end.
-func (n *session) exec(m protocol.Message) {
+func (n *session) exec(m wire.Message) {
 	started, err := decoded(m, n.sup.exec)
 	if err != nil {
 		n.reply(m.ID, nil, nil, err)
 		return
 	}
-	reply, err := protocol.New(m.ID, protocol.TypeReply, started.ExecStarted)
+	reply, err := wire.New(m.ID, wire.TypeReply, started.ExecStarted)
 	if err != nil {
 		closeAll(started.fds)
 		n.reply(m.ID, nil, nil, err)
@@ -264,7 +264,7 @@ func (n *session) sync(id uint64) {
 	n.sup.mu.Lock()
 	n.synced = true
 	n.sup.mu.Unlock()
-	list := protocol.List{Containers: []protocol.Container{}}
+	list := wire.List{Containers: []wire.Container{}}
 	for _, p := range n.sup.all() {
 		// Wait for room: this is many messages for one request.
 		select {
@@ -278,7 +278,7 @@ func (n *session) sync(id uint64) {
 			n.reply(id, nil, nil, err)
 			return
 		}
-		m, err := protocol.New(0, protocol.TypeKeep, protocol.Keep{Key: p.key, Kinds: kinds})
+		m, err := wire.New(0, wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds})
 		if err != nil {
 			<-n.room
 			closeAll(fds)
@@ -288,9 +288,9 @@ func (n *session) sync(id uint64) {
 		m.FDs = fds
 		n.enqueue(&outgoing{Message: m, room: true})
 		c := p.container()
-		if c.Phase == protocol.PhaseDeleted {
+		if c.Phase == wire.PhaseDeleted {
 			// Its drop may have been sent before our keep.
-			n.send(0, protocol.TypeDrop, protocol.Keys{Keys: []string{p.key}}, nil)
+			n.send(0, wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
 			continue
 		}
 		list.Containers = append(list.Containers, c)
@@ -300,56 +300,56 @@ func (n *session) sync(id uint64) {
 
 // dispatch runs a request; an unknown one is an error that the daemon can tell
 // from all others.
-func (s *supervisor) dispatch(m protocol.Message) (body any, fds []int, err error) {
+func (s *supervisor) dispatch(m wire.Message) (body any, fds []int, err error) {
 	switch m.Type {
-	case protocol.TypePing:
+	case wire.TypePing:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return nil, nil, nil
-	case protocol.TypeCreate:
+	case wire.TypeCreate:
 		body, err = decoded(m, s.create)
-	case protocol.TypeStart:
+	case wire.TypeStart:
 		_, err = decoded(m, noResult(s.start))
-	case protocol.TypeSignal:
+	case wire.TypeSignal:
 		_, err = decoded(m, noResult(s.signal))
-	case protocol.TypeKillAll:
+	case wire.TypeKillAll:
 		_, err = decoded(m, noResult(s.killAll))
-	case protocol.TypeDelete:
+	case wire.TypeDelete:
 		_, err = decoded(m, noResult(s.delete))
-	case protocol.TypeKillExec:
+	case wire.TypeKillExec:
 		_, err = decoded(m, noResult(s.killExec))
-	case protocol.TypeAttach:
+	case wire.TypeAttach:
 		var d *descriptors
 		if d, err = decoded(m, s.attach); err == nil {
-			return protocol.Attached{Streams: d.names}, d.fds, nil
+			return wire.Attached{Streams: d.names}, d.fds, nil
 		}
-	case protocol.TypeForget:
+	case wire.TypeForget:
 		_, err = decoded(m, noResult(s.forgetExec))
-	case protocol.TypeReopenLog:
+	case wire.TypeReopenLog:
 		_, err = decoded(m, noResult(s.reopenLog))
-	case protocol.TypeUpdate:
+	case wire.TypeUpdate:
 		_, err = decoded(m, noResult(s.updateResources))
-	case protocol.TypeCheckpoint:
+	case wire.TypeCheckpoint:
 		_, err = decoded(m, noResult(s.checkpoint))
-	case protocol.TypeResize:
+	case wire.TypeResize:
 		_, err = decoded(m, noResult(s.resize))
-	case protocol.TypeList:
+	case wire.TypeList:
 		body = s.list()
-	case protocol.TypeOffer:
+	case wire.TypeOffer:
 		body, err = decoded(m, s.missing)
-	case protocol.TypeAdopt:
+	case wire.TypeAdopt:
 		body, err = decoded(m, s.adopt)
-	case protocol.TypeUpgrade:
+	case wire.TypeUpgrade:
 		_, err = decoded(m, noResult(s.upgrade))
-	case protocol.TypeShutdown:
+	case wire.TypeShutdown:
 		err = s.shutdown()
 	default:
-		err = protocol.Errorf(protocol.CodeUnknownRequest, "request %q is unknown to this pinder", m.Type)
+		err = wire.Errorf(wire.CodeUnknownRequest, "request %q is unknown to this pinder", m.Type)
 	}
 	return body, nil, err
 }
 
-func decoded[Req, Res any](m protocol.Message, f func(Req) (Res, error)) (Res, error) {
+func decoded[Req, Res any](m wire.Message, f func(Req) (Res, error)) (Res, error) {
 	var req Req
 	if err := m.Decode(&req); err != nil {
 		var none Res
@@ -363,8 +363,8 @@ func noResult[Req any](f func(Req) error) func(Req) (struct{}, error) {
 }
 
 // list leaves out execs: only the daemon that started one asks for it, by its name.
-func (s *supervisor) list() protocol.List {
-	l := protocol.List{Containers: []protocol.Container{}}
+func (s *supervisor) list() wire.List {
+	l := wire.List{Containers: []wire.Container{}}
 	for _, p := range s.all() {
 		if c := p.container(); c.ExecID == "" {
 			l.Containers = append(l.Containers, c)

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -171,17 +171,17 @@ func (st *sharedState) loadMeta() (meta, error) {
 //
 // wide: it is the whole of one record, in one place
 type meta struct {
-	ID      string           `json:"id"`
-	ExecID  string           `json:"execID,omitempty"`
-	Phase   string           `json:"phase"`
-	Runtime protocol.Runtime `json:"runtime"`
-	Bundle  string           `json:"bundle,omitempty"`
-	TTY     bool             `json:"tty,omitempty"`
-	Started bool             `json:"started,omitempty"` // the runtime's "start" succeeded
-	LogDir  string           `json:"logDir,omitempty"`
-	Stopped bool             `json:"stopped,omitempty"` // a signal with Once was sent
-	LogPath string           `json:"logPath,omitempty"`
-	LogLost bool             `json:"logLost,omitempty"`
+	ID      string       `json:"id"`
+	ExecID  string       `json:"execID,omitempty"`
+	Phase   string       `json:"phase"`
+	Runtime wire.Runtime `json:"runtime"`
+	Bundle  string       `json:"bundle,omitempty"`
+	TTY     bool         `json:"tty,omitempty"`
+	Started bool         `json:"started,omitempty"` // the runtime's "start" succeeded
+	LogDir  string       `json:"logDir,omitempty"`
+	Stopped bool         `json:"stopped,omitempty"` // a signal with Once was sent
+	LogPath string       `json:"logPath,omitempty"`
+	LogLost bool         `json:"logLost,omitempty"`
 
 	PID       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"startTime,omitempty"`
@@ -195,7 +195,7 @@ type meta struct {
 	// Transient: of no use without the daemon that asked for it.
 	Transient bool `json:"transient,omitempty"`
 
-	Exit     *protocol.Exit `json:"exit,omitempty"`
-	ExitFile string         `json:"exitFile,omitempty"`
-	Recorded bool           `json:"recorded,omitempty"` // ExitFile is written
+	Exit     *wire.Exit `json:"exit,omitempty"`
+	ExitFile string     `json:"exitFile,omitempty"`
+	Recorded bool       `json:"recorded,omitempty"` // ExitFile is written
 }

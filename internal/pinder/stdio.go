@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // childEnds are the descriptors for the runtime, ours to close after the call.
@@ -30,7 +30,7 @@ func (c *childEnds) close() {
 // pipes makes the pipes of a process without a terminal, for owner if that is given: a process may open only its own
 // again (/dev/stdout). ours[kind] is set for each but a standard input that is not wanted, which is at its end from
 // the start. Everything is closed on error.
-func pipes(stdin bool, owner *protocol.Owner) (child childEnds, ours map[string]int, err error) {
+func pipes(stdin bool, owner *wire.Owner) (child childEnds, ours map[string]int, err error) {
 	ours = map[string]int{}
 	defer func() {
 		if err != nil {
@@ -93,18 +93,18 @@ func (p *process) privatePipe() error {
 
 // reopenLog continues in a new file at the log's path, at a record boundary. On
 // error the old file stays in use and no new file exists.
-func (s *supervisor) reopenLog(r protocol.Call) error {
+func (s *supervisor) reopenLog(r wire.Call) error {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
 	m := p.snapshot()
 	if m.LogPath == "" {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "reopen log: container %s has no log", r.ID)
+		return wire.Errorf(wire.CodeFailedPrecondition, "reopen log: container %s has no log", r.ID)
 	}
 	fd, created, err := openLog(m.LogDir, m.LogPath)
 	if err != nil {
-		return protocol.Errorf(codeOf(err), "reopen log: container %s: %v", r.ID, err)
+		return wire.Errorf(codeOf(err), "reopen log: container %s: %v", r.ID, err)
 	}
 	p.out.Lock()
 	defer p.out.Unlock()
@@ -114,7 +114,7 @@ func (s *supervisor) reopenLog(r protocol.Call) error {
 		if created {
 			_ = os.Remove(m.LogPath)
 		}
-		return protocol.Errorf(protocol.CodeInternal, "reopen log: container %s: %v", r.ID, err)
+		return wire.Errorf(wire.CodeInternal, "reopen log: container %s: %v", r.ID, err)
 	}
 	p.set(kindLog, &handle{fd: fd})
 	// Nothing is written to the new file before the duplicates are of it.
@@ -170,7 +170,7 @@ func (c *consoleSocket) receive() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("console: receive terminal: %w", err)
 	}
-	fds := protocol.Rights(oob[:oobn])
+	fds := wire.Rights(oob[:oobn])
 	if len(fds) == 0 {
 		return -1, errors.New("console: the runtime sent no terminal")
 	}
@@ -179,17 +179,17 @@ func (c *consoleSocket) receive() (int, error) {
 }
 
 // resize sets the terminal size of a container.
-func (s *supervisor) resize(r protocol.Resize) error {
+func (s *supervisor) resize(r wire.Resize) error {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
 	h := p.get(kindTTY)
 	if h == nil {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
+		return wire.Errorf(wire.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
 	}
 	if err := unix.IoctlSetWinsize(h.fd, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "resize: container %s: %v", r.ID, err)
+		return wire.Errorf(wire.CodeInternal, "resize: container %s: %v", r.ID, err)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // supervisor is the inner process.
@@ -127,7 +127,7 @@ func (s *supervisor) becomeReaper() error {
 	for _, p := range s.all() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.meta.Phase == protocol.PhaseDeleted {
+		if p.meta.Phase == wire.PhaseDeleted {
 			continue
 		}
 		o := entry{Key: p.key}
@@ -161,9 +161,9 @@ func (s *supervisor) lookup(id, execID string) (*process, error) {
 		return p, nil
 	}
 	if execID != "" {
-		return nil, protocol.Errorf(protocol.CodeNotFound, "exec %s of container %s: not found", execID, id)
+		return nil, wire.Errorf(wire.CodeNotFound, "exec %s of container %s: not found", execID, id)
 	}
-	return nil, protocol.Errorf(protocol.CodeNotFound, "container %s: not found", id)
+	return nil, wire.Errorf(wire.CodeNotFound, "container %s: not found", id)
 }
 
 // remember puts p into the table unless its key is taken.
@@ -206,7 +206,7 @@ func (s *supervisor) accept() error {
 			door.failed(aerr)
 			continue
 		}
-		conn, err := protocol.NewConn(fd)
+		conn, err := wire.NewConn(fd)
 		if err != nil {
 			logf("%v", err)
 			continue

@@ -3,28 +3,28 @@ package pinder
 import (
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/protocol"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // updateResources runs the runtime's "update" on a container that has a process.
-func (s *supervisor) updateResources(r protocol.Update) error {
+func (s *supervisor) updateResources(r wire.Update) error {
 	input, err := unix.MemfdCreate("resources", unix.MFD_CLOEXEC)
 	if err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "update: container %s: memfd_create: %v", r.ID, err)
+		return wire.Errorf(wire.CodeInternal, "update: container %s: memfd_create: %v", r.ID, err)
 	}
 	defer func() { _ = unix.Close(input) }()
 	// By pwrite, which leaves the offset at the beginning for the reader.
 	if _, err := unix.Pwrite(input, r.Resources, 0); err != nil {
-		return protocol.Errorf(protocol.CodeInternal, "update: container %s: %v", r.ID, err)
+		return wire.Errorf(wire.CodeInternal, "update: container %s: %v", r.ID, err)
 	}
-	return s.onContainer(protocol.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, call{
+	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, call{
 		step: "update", args: []string{"update", "--resources", "-", r.ID}, stdin: input,
 	})
 }
 
 // checkpoint runs the runtime's "checkpoint". What the container is connected to stays: its streams are pinder's.
-func (s *supervisor) checkpoint(r protocol.Checkpoint) error {
-	return s.onContainer(protocol.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, call{
+func (s *supervisor) checkpoint(r wire.Checkpoint) error {
+	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, call{
 		step: "checkpoint",
 		args: []string{"checkpoint", "--leave-running", "--image-path", r.ImageDir, "--work-path", r.WorkDir, r.ID},
 	})
@@ -32,7 +32,7 @@ func (s *supervisor) checkpoint(r protocol.Checkpoint) error {
 
 // onContainer runs the runtime on a container that was created and has not ended, with no other operation on
 // it at the same time.
-func (s *supervisor) onContainer(r protocol.Call, c call) error {
+func (s *supervisor) onContainer(r wire.Call, c call) error {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return err
@@ -43,8 +43,8 @@ func (s *supervisor) onContainer(r protocol.Call, c call) error {
 	}
 	defer p.unlockOp()
 	m := p.snapshot()
-	if m.Phase != protocol.PhaseCreated && m.Phase != protocol.PhaseRunning {
-		return protocol.Errorf(protocol.CodeFailedPrecondition, "%s: container %s is %s", c.step, r.ID, m.Phase)
+	if m.Phase != wire.PhaseCreated && m.Phase != wire.PhaseRunning {
+		return wire.Errorf(wire.CodeFailedPrecondition, "%s: container %s is %s", c.step, r.ID, m.Phase)
 	}
 	if _, err := s.runRuntime(nil, m.Runtime, c); err != nil {
 		return wrapCall(c.step, p, err)

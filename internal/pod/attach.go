@@ -10,7 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 )
 
 // CheckAttach says what speaks against attaching to the container now.
@@ -29,7 +29,7 @@ func (s *Containers) CheckAttach(id string) error {
 //
 // Pinder's end does not end the session: it goes on with the next one, of which only what came out in
 // between is missing.
-func (s *Containers) Attach(ctx context.Context, id string, client Streams) error {
+func (s *Containers) Attach(ctx context.Context, id string, user Streams) error {
 	c, err := s.in("Attach", id, Running, Created)
 	if err != nil {
 		return err
@@ -41,10 +41,10 @@ func (s *Containers) Attach(ctx context.Context, id string, client Streams) erro
 	defer cancelReading()
 	n := &attached{
 		node: s.node, container: c,
-		request: supervisor.AttachRequest{
+		request: client.AttachRequest{
 			ID: c.ID, AttachID: newID(),
-			Stdin: client.In != nil && config.GetStdin(), StdinOnce: config.GetStdinOnce(),
-			Stdout: client.Out != nil, Stderr: client.Err != nil,
+			Stdin: user.In != nil && config.GetStdin(), StdinOnce: config.GetStdinOnce(),
+			Stdout: user.Out != nil, Stderr: user.Err != nil,
 		},
 		out: newBacklog(&s.lag, cancelReading), errs: newBacklog(&s.lag, cancelReading), reading: reading,
 	}
@@ -52,15 +52,15 @@ func (s *Containers) Attach(ctx context.Context, id string, client Streams) erro
 	if err != nil {
 		return fmt.Errorf("attach to container %s: %w", c.ID, err)
 	}
-	go follow(client.Resize, func(size TerminalSize) error {
+	go follow(user.Resize, func(size TerminalSize) error {
 		return s.node.Pinder.Resize(ctx, c.ID, "", size.Width, size.Height)
 	})
-	fed := feed(ctx, files.Stdin, client.In)
-	if client.Out == nil && client.Err == nil {
+	fed := feed(ctx, files.Stdin, user.In)
+	if user.Out == nil && user.Err == nil {
 		files.CloseOutputs()
 		return n.inputOnly(ctx, fed)
 	}
-	return n.serve(ctx, files, client)
+	return n.serve(ctx, files, user)
 }
 
 // feed copies a client's input to a container, or drops it, until it ends. The returned channel is closed then.
@@ -91,7 +91,7 @@ func feed(ctx context.Context, to *os.File, from io.Reader) <-chan struct{} {
 type attached struct {
 	node      *Node
 	container *Container
-	request   supervisor.AttachRequest
+	request   client.AttachRequest
 	out, errs *backlog
 	reading   context.Context //nolint:containedctx // ends before the session's when the client is cut off
 }
@@ -106,12 +106,12 @@ func (n *attached) inputOnly(ctx context.Context, fed <-chan struct{}) error {
 }
 
 // serve delivers output until its end.
-func (n *attached) serve(ctx context.Context, files *supervisor.Attachment, client Streams) error {
+func (n *attached) serve(ctx context.Context, files *client.Attachment, user Streams) error {
 	context.AfterFunc(ctx, n.out.drop)
 	context.AfterFunc(ctx, n.errs.drop)
 	var writers sync.WaitGroup
-	writers.Go(func() { n.out.writeTo(client.Out) })
-	writers.Go(func() { n.errs.writeTo(client.Err) })
+	writers.Go(func() { n.out.writeTo(user.Out) })
+	writers.Go(func() { n.errs.writeTo(user.Err) })
 	if err := n.receive(ctx, files); err != nil {
 		// A client that was cut off is not waited for either.
 		n.out.drop()
@@ -125,7 +125,7 @@ func (n *attached) serve(ctx context.Context, files *supervisor.Attachment, clie
 }
 
 // receive reads output, of one pinder after the other.
-func (n *attached) receive(ctx context.Context, files *supervisor.Attachment) error {
+func (n *attached) receive(ctx context.Context, files *client.Attachment) error {
 	n.request.Stdin = false // the client has it, whatever becomes of pinder
 	for {
 		if err := n.read(n.reading, files); err != nil {
@@ -151,7 +151,7 @@ func (n *attached) receive(ctx context.Context, files *supervisor.Attachment) er
 }
 
 // read reads both outputs to their end.
-func (n *attached) read(ctx context.Context, files *supervisor.Attachment) error {
+func (n *attached) read(ctx context.Context, files *client.Attachment) error {
 	defer context.AfterFunc(ctx, files.CloseOutputs)()
 	defer files.CloseOutputs()
 	var both sync.WaitGroup

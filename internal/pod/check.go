@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -133,7 +133,7 @@ func (r *Recovery) recorded(id string) bool {
 type checker struct {
 	*Recovery
 	sight
-	known  map[string]supervisor.ContainerState
+	known  map[string]client.ContainerState
 	failed []error
 }
 

@@ -14,8 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/steps"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -66,7 +66,7 @@ func (s *Containers) checkpoint(ctx context.Context, c *Container, location stri
 				return errors.Join(tree.Remove(ctx, dir), os.MkdirAll(images, 0o700))
 			}},
 			{Name: "runtime checkpoint", Do: func(ctx context.Context) error {
-				return s.node.Pinder.Checkpoint(ctx, supervisor.CheckpointRequest{ID: c.ID, ImageDir: images, WorkDir: dir, Timeout: timeout})
+				return s.node.Pinder.Checkpoint(ctx, client.CheckpointRequest{ID: c.ID, ImageDir: images, WorkDir: dir, Timeout: timeout})
 			}},
 			{Name: "description", Do: func(ctx context.Context) error { return s.describe(ctx, box, c, dir) }},
 			{Name: "archive", Do: func(context.Context) error { return archiveDir(dir, location) }},

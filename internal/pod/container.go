@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 )
 
 // Container is one container in memory.
@@ -93,7 +93,7 @@ func (n *Node) noteContainer(c *Container, change func(*ContainerRecord)) bool {
 }
 
 // exitStatus translates pinder's word into CRI's.
-func exitStatus(e supervisor.Exit) ExitStatus {
+func exitStatus(e client.Exit) ExitStatus {
 	status := ExitStatus{Code: e.Code, Reason: "Completed"}
 	switch {
 	case e.Unknown:

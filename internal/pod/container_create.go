@@ -13,10 +13,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -59,13 +59,13 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 	if err != nil {
 		return "", err
 	}
-	if err := spec.ValidateContainer(host, boxRec.Config.PodSandboxConfig, config); err != nil {
+	if err := ocispec.ValidateContainer(host, boxRec.Config.PodSandboxConfig, config); err != nil {
 		return "", err
 	}
 	if now == nil {
 		now = boxRec.Config.PodSandboxConfig
 	}
-	if err := spec.ValidatePrivilege(now, config); err != nil {
+	if err := ocispec.ValidatePrivilege(now, config); err != nil {
 		return "", err
 	}
 	rec := &ContainerRecord{
@@ -161,7 +161,7 @@ func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) erro
 	if err != nil {
 		return err
 	}
-	signal, err := spec.StopSignal(rec.Config.ContainerConfig, img.Config.Config)
+	signal, err := ocispec.StopSignal(rec.Config.ContainerConfig, img.Config.Config)
 	if err != nil {
 		s.node.Log.Warn("stop signal unknown; SIGTERM stands in", "container", c.ID, "image", rec.ImageName(), "error", err)
 	}
@@ -348,16 +348,16 @@ func commandMissing(err error) error {
 	return err
 }
 
-func (s *Containers) runtimeRequest(box *Sandbox, c *Container) supervisor.CreateRequest {
+func (s *Containers) runtimeRequest(box *Sandbox, c *Container) client.CreateRequest {
 	rec := c.Record()
 	m := s.node.means(box.Record())
-	return supervisor.CreateRequest{
+	return client.CreateRequest{
 		ID:            c.ID,
 		Bundle:        s.node.Paths.bundle(c.ID),
 		Runtime:       m.Runtime,
 		RuntimeRoot:   m.RuntimeRoot,
 		SystemdCgroup: m.SystemdCgroup,
-		Stdio: supervisor.Stdio{
+		Stdio: client.Stdio{
 			TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(),
 			LogDir: box.Record().Config.GetLogDirectory(), LogPath: rec.LogPath,
 		},

@@ -9,8 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/steps"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
 )
 
 // Start runs the process of a created container. Starting a running one is fine.
@@ -120,7 +120,7 @@ const (
 )
 
 // Ended takes an exit that pinder reports; it may be reported more than once. It returns at once.
-func (s *Containers) Ended(exit supervisor.Exit) {
+func (s *Containers) Ended(exit client.Exit) {
 	if exit.ExecID != "" {
 		return
 	}
@@ -177,7 +177,7 @@ func (s *Containers) finish(c *Container, at time.Time, status ExitStatus) {
 // finishLost records the end of a container that was not seen: by the supervisor's exit file if there is
 // one.
 func (s *Containers) finishLost(c *Container, otherwise string) {
-	exit, found, err := supervisor.ReadExit(s.node.Paths.exit(c.Sandbox, c.ID))
+	exit, found, err := client.ReadExit(s.node.Paths.exit(c.Sandbox, c.ID))
 	if found && err == nil {
 		s.finish(c, exit.At, exitStatus(exit))
 		return

@@ -8,7 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // ImageNames are what people and registries call a container's image. They are those of the moment of creation:
@@ -24,7 +24,7 @@ type ImageNames struct {
 // namesOf prefers the tag that was asked for to others of the image, and the digest in that tag's repository
 // to those in others.
 func namesOf(asked *runtimeapi.ImageSpec, img *image.Image) ImageNames {
-	wanted := spec.ImageName(asked)
+	wanted := ocispec.ImageName(asked)
 	full, err := image.NormalizeReference(wanted)
 	if err != nil {
 		full = wanted
@@ -60,7 +60,7 @@ func repository(ref string) string {
 }
 
 // ImageName is the image as the user knows it: the name asked for, whatever other names the image has.
-func (r *ContainerRecord) ImageName() string { return spec.ImageName(r.Config.GetImage()) }
+func (r *ContainerRecord) ImageName() string { return ocispec.ImageName(r.Config.GetImage()) }
 
 // ImageTag is a tag of the image, or the nearest to it that is known.
 func (r *ContainerRecord) ImageTag() string {

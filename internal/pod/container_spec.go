@@ -7,18 +7,18 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // specContainer is the container as package spec wants to see it. The root file system is mounted.
-func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, error) {
+func (s *Containers) specContainer(box *Sandbox, c *Container) (ocispec.Container, error) {
 	rec := c.Record()
 	img, ok := s.node.Images.Resolve(rec.Image)
 	if !ok {
-		return spec.Container{}, fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
+		return ocispec.Container{}, fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
 	}
 	root := s.node.Mounts.RootPath(c.ID)
-	sc := spec.Container{
+	sc := ocispec.Container{
 		ID:      c.ID,
 		Sandbox: s.node.forSpec(box.Record()),
 		Config:  rec.Config.ContainerConfig,
@@ -27,16 +27,16 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (spec.Container, 
 		Volumes: rec.Volumes,
 	}
 	for i, m := range rec.Mounts {
-		sc.Mounts = append(sc.Mounts, spec.Mount{Index: i, Source: m.Source})
+		sc.Mounts = append(sc.Mounts, ocispec.Mount{Index: i, Source: m.Source})
 	}
 	sc.Passwd, sc.PasswdErr = s.userDatabase(c, "etc/passwd")
 	sc.Group, sc.GroupErr = s.userDatabase(c, "etc/group")
 	var err error
 	if sc.SeccompProfile, err = readSeccompProfile(rec.Config.ContainerConfig); err != nil {
-		return spec.Container{}, err
+		return ocispec.Container{}, err
 	}
 	if sc.Devices, err = hostDevices(sc); err != nil {
-		return spec.Container{}, err
+		return ocispec.Container{}, err
 	}
 	target, err := s.pidTarget(rec)
 	sc.TargetPID = target.pidNamespace()
@@ -52,7 +52,7 @@ func (s *Containers) buildSpec(box *Sandbox, c *Container) (*specs.Spec, error) 
 	if err != nil {
 		return nil, err
 	}
-	built, err := spec.Build(host, sc)
+	built, err := ocispec.Build(host, sc)
 	if err != nil {
 		return nil, err
 	}
@@ -67,10 +67,10 @@ func (s *Containers) buildSpec(box *Sandbox, c *Container) (*specs.Spec, error) 
 }
 
 // hostFor is the node as the sandbox's runtime handler can use it.
-func (n *Node) hostFor(rec *SandboxRecord) (spec.Host, error) {
+func (n *Node) hostFor(rec *SandboxRecord) (ocispec.Host, error) {
 	runtime, err := n.runtimeOf(context.Background(), rec)
 	if err != nil {
-		return spec.Host{}, err
+		return ocispec.Host{}, err
 	}
 	h := n.Host
 	h.SystemdCgroup = n.SystemdCgroup(rec)

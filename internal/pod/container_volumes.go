@@ -12,8 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -104,7 +104,7 @@ func (s *Containers) placeVolumes(box *Sandbox, c *Container) error {
 	}
 	uid, gid := box.Record().rootOwner()
 	var places []string
-	for _, path := range spec.ImageVolumes(img.Config.Config, rec.Config.ContainerConfig) {
+	for _, path := range ocispec.ImageVolumes(img.Config.Config, rec.Config.ContainerConfig) {
 		place, err := s.node.Mounts.MakePlace(c.ID, path, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)})
 		if err != nil {
 			return fmt.Errorf("volume of the image: %w", err)
@@ -144,7 +144,7 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 	}
 	volume := rootfs.Volume{
 		Source:    source,
-		Mappings:  pin.Mappings{UIDs: spec.IDMaps(m.GetUidMappings()), GIDs: spec.IDMaps(m.GetGidMappings())},
+		Mappings:  pin.Mappings{UIDs: ocispec.IDMaps(m.GetUidMappings()), GIDs: ocispec.IDMaps(m.GetGidMappings())},
 		Recursive: true,
 		Slave:     m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
 		Hidden: func(point string, why error) {

@@ -12,13 +12,13 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // hostDevices resolves the devices that a container asks for; a directory stands for all devices below it, and
 // one without a path in the container has that of the host there.
-func hostDevices(c spec.Container) ([]spec.Device, error) {
-	var all []spec.Device
+func hostDevices(c ocispec.Container) ([]ocispec.Device, error) {
+	var all []ocispec.Device
 	for _, d := range c.Config.GetDevices() {
 		found, err := devicesBelow(d.GetHostPath(), cmp.Or(d.GetContainerPath(), d.GetHostPath()), d.GetPermissions())
 		if err != nil {
@@ -29,10 +29,10 @@ func hostDevices(c spec.Container) ([]spec.Device, error) {
 		}
 		all = append(all, found...)
 	}
-	if spec.AllowsMountedDevices(c) {
+	if ocispec.AllowsMountedDevices(c) {
 		all = append(all, mountedDevices(c)...)
 	}
-	if !spec.WantsHostDevices(c) {
+	if !ocispec.WantsHostDevices(c) {
 		return all, nil
 	}
 	host, err := devicesBelow("/dev", "/dev", "rwm")
@@ -40,8 +40,8 @@ func hostDevices(c spec.Container) ([]spec.Device, error) {
 }
 
 // mountedDevices are the device nodes of the node's own /dev that are sources of the container's mounts.
-func mountedDevices(c spec.Container) []spec.Device {
-	var list []spec.Device
+func mountedDevices(c ocispec.Container) []ocispec.Device {
+	var list []ocispec.Device
 	for _, m := range c.Mounts {
 		st, err := lstat(m.Source)
 		if err != nil {
@@ -67,12 +67,12 @@ var privateDev = map[string]bool{
 	"/dev/pts": true, "/dev/shm": true, "/dev/mqueue": true, "/dev/console": true, "/dev/ptmx": true, "/dev/fd": true,
 }
 
-func devicesBelow(host, inside, access string) ([]spec.Device, error) {
+func devicesBelow(host, inside, access string) ([]ocispec.Device, error) {
 	real, err := filepath.EvalSymlinks(host)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
 	}
-	var found []spec.Device
+	var found []ocispec.Device
 	err = filepath.WalkDir(real, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // went away meanwhile
@@ -98,13 +98,13 @@ func devicesBelow(host, inside, access string) ([]spec.Device, error) {
 	return found, err
 }
 
-func device(path string) (spec.Device, bool, error) {
+func device(path string) (ocispec.Device, bool, error) {
 	st, err := lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return spec.Device{}, false, nil
+		return ocispec.Device{}, false, nil
 	}
 	if err != nil {
-		return spec.Device{}, false, err
+		return ocispec.Device{}, false, err
 	}
 	d, ok := deviceOf(path, st)
 	return d, ok, nil
@@ -119,9 +119,9 @@ func lstat(path string) (*unix.Stat_t, error) {
 }
 
 // deviceOf is false for what is no device.
-func deviceOf(path string, st *unix.Stat_t) (spec.Device, bool) {
+func deviceOf(path string, st *unix.Stat_t) (ocispec.Device, bool) {
 	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
-	return spec.Device{
+	return ocispec.Device{
 		HostPath: path, Type: kind,
 		Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
 		FileMode: os.FileMode(st.Mode & 0o777), UID: st.Uid, GID: st.Gid,

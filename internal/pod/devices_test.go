@@ -7,12 +7,12 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 func TestADeviceWithoutAPathInTheContainerHasTheHosts(t *testing.T) {
 	for inside, want := range map[string]string{"": "/dev/null", "/dev/other": "/dev/other"} {
-		c := spec.Container{Config: &runtimeapi.ContainerConfig{Devices: []*runtimeapi.Device{{HostPath: "/dev/null", ContainerPath: inside}}}}
+		c := ocispec.Container{Config: &runtimeapi.ContainerConfig{Devices: []*runtimeapi.Device{{HostPath: "/dev/null", ContainerPath: inside}}}}
 		found, err := hostDevices(c)
 		if err != nil || len(found) != 1 || found[0].Path != want {
 			t.Errorf("%q: %+v %v", inside, found, err)
@@ -26,7 +26,7 @@ func TestOnlyTheNodesOwnDeviceNodesCountAmongVolumesAndNoLinkToThem(t *testing.T
 	if err := os.Symlink("/dev/null", link); err != nil {
 		t.Fatal(err)
 	}
-	c := spec.Container{Mounts: []spec.Mount{{Source: "/dev/zero"}, {Source: link}, {Source: "/dev"}, {Source: link + "-missing"}}}
+	c := ocispec.Container{Mounts: []ocispec.Mount{{Source: "/dev/zero"}, {Source: link}, {Source: "/dev"}, {Source: link + "-missing"}}}
 	if found := mountedDevices(c); len(found) != 1 || found[0].Minor != 5 || found[0].Path != "" {
 		t.Errorf("%+v", found)
 	}

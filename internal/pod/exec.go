@@ -12,8 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 )
 
 // ExecResult is what a command run by ExecSync left.
@@ -45,11 +45,11 @@ func (s *Containers) ExecSync(ctx context.Context, id string, cmd []string, time
 	if err != nil {
 		return ExecResult{}, err
 	}
-	process, err := s.execProcess(c, spec.ExecOptions{Cmd: cmd})
+	process, err := s.execProcess(c, ocispec.ExecOptions{Cmd: cmd})
 	if err != nil {
 		return ExecResult{}, err
 	}
-	run, err := s.node.Pinder.Exec(ctx, supervisor.ExecRequest{
+	run, err := s.node.Pinder.Exec(ctx, client.ExecRequest{
 		ID: c.ID, ExecID: newID(), Process: process.json, Owner: process.owner, Group: true, Timeout: runtimeTimeout,
 	})
 	if err != nil {
@@ -67,12 +67,12 @@ func (s *Containers) ExecSync(ctx context.Context, id string, cmd []string, time
 
 // command is what pinder has to know of a command to run it in a container.
 type command struct {
-	json  []byte            // the OCI process
-	owner *supervisor.Owner // of its streams
+	json  []byte        // the OCI process
+	owner *client.Owner // of its streams
 }
 
 // execProcess makes a command's OCI process.
-func (s *Containers) execProcess(c *Container, options spec.ExecOptions) (command, error) {
+func (s *Containers) execProcess(c *Container, options ocispec.ExecOptions) (command, error) {
 	if len(options.Cmd) == 0 {
 		return command{}, fmt.Errorf("exec in container %s: cmd is empty: %w", c.ID, errdefs.ErrInvalidArgument)
 	}
@@ -80,7 +80,7 @@ func (s *Containers) execProcess(c *Container, options spec.ExecOptions) (comman
 	if err != nil {
 		return command{}, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
-	process, err := spec.Exec(base, options)
+	process, err := ocispec.Exec(base, options)
 	if err != nil {
 		return command{}, err
 	}
@@ -93,7 +93,7 @@ func (s *Containers) execProcess(c *Container, options spec.ExecOptions) (comman
 }
 
 // wait collects output until the command ends. cut says that some is missing for want of memory.
-func (s *Containers) wait(ctx context.Context, run *supervisor.Execution, timeout time.Duration) (result ExecResult, cut bool, err error) {
+func (s *Containers) wait(ctx context.Context, run *client.Execution, timeout time.Duration) (result ExecResult, cut bool, err error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)

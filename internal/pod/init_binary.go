@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/selinux"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // initBinary is what pods that share their PID namespace run as PID 1: a copy of pinder, alone in a directory. Its
@@ -73,7 +73,7 @@ func (b *initBinary) dir(n *Node) (string, error) {
 	}
 	// Whatever the umask: the pod's mapped root has to be able to run it.
 	err = os.Chmod(path, 0o755)
-	if label := spec.SELinuxSharedLabel(n.Host); label != "" {
+	if label := ocispec.SELinuxSharedLabel(n.Host); label != "" {
 		err = errors.Join(err, selinux.SetLabel(dir, label), selinux.SetLabel(path, label))
 	}
 	b.copied = err == nil

@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/handler"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -57,7 +57,7 @@ func (n *Node) runtimeOf(ctx context.Context, rec *SandboxRecord) (handler.Handl
 
 // deletion is the request that ends and removes a container of the sandbox, or its PID 1. It needs nothing but the
 // record; where the runtime's binary is not any more, that of the handler as it is configured now may do.
-func (n *Node) deletion(rec *SandboxRecord, id string) supervisor.DeleteRequest {
+func (n *Node) deletion(rec *SandboxRecord, id string) client.DeleteRequest {
 	m := n.means(rec)
 	if _, err := os.Stat(m.Runtime); err != nil {
 		path, ok := n.Handlers.Path(rec.Handler)
@@ -67,7 +67,7 @@ func (n *Node) deletion(rec *SandboxRecord, id string) supervisor.DeleteRequest 
 			n.Log.Warn("the OCI runtime is gone; pinder removes what it made without it", "object", id, "handler", rec.Handler, "binary", m.Runtime)
 		}
 	}
-	return supervisor.DeleteRequest{
+	return client.DeleteRequest{
 		ID: id, Runtime: m.Runtime, RuntimeRoot: m.RuntimeRoot, SystemdCgroup: m.SystemdCgroup, Timeout: runtimeTimeout,
 	}
 }

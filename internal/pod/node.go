@@ -5,15 +5,15 @@ import (
 	"encoding/hex"
 	"log/slog"
 
-	"github.com/pinfold-run/pinfold/internal/cgroup"
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/record"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
 )
 
 // Node is what the life cycles stand on: one of each part, made by the daemon at start and closed by
@@ -25,7 +25,7 @@ type Node struct {
 	Engine   *steps.Engine
 	Network  *network.Network
 	Images   *image.Store
-	Pinder   *supervisor.Client
+	Pinder   *client.Client
 	Mounts   *rootfs.Area
 	Handlers *handler.Set
 	Cgroups  *cgroup.Hierarchies
@@ -33,7 +33,7 @@ type Node struct {
 	// Plugins see and adjust pods and containers; nil if there are none.
 	Plugins Plugins
 	// Host is what probing found; see package host.
-	Host spec.Host
+	Host ocispec.Host
 	// UserNamespaces is why pods cannot have user namespaces here; nil if they can.
 	UserNamespaces error
 }

@@ -7,7 +7,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // Plugins are third parties that see what happens to pods and containers, and may refuse or adjust
@@ -114,7 +114,7 @@ func (s *Containers) pluginsAdjust(ctx context.Context, box *Sandbox, c *Contain
 		return err
 	}
 	if config.Linux.Seccomp != nil {
-		if err := spec.CheckSeccomp(config.Linux.Seccomp); err != nil {
+		if err := ocispec.CheckSeccomp(config.Linux.Seccomp); err != nil {
 			return fmt.Errorf("seccomp filter as plugins want it: %w", err)
 		}
 	}

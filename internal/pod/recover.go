@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/network"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -30,7 +30,7 @@ type Recovery struct {
 	// rebooted are the containers that ran when the node went down; set by Load.
 	rebooted []*Container
 	// known are the containers that pinder has; set by Reconcile, Repair and Check.
-	known atomic.Pointer[map[string]supervisor.ContainerState]
+	known atomic.Pointer[map[string]client.ContainerState]
 }
 
 // Load reads all records into the book. It needs nothing but the records, so that exits which the
@@ -159,7 +159,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	} else {
 		r.setKnown(known)
 	}
-	alive := map[string]supervisor.ContainerState{}
+	alive := map[string]client.ContainerState{}
 	for _, c := range known {
 		alive[c.ID] = c
 	}
@@ -182,7 +182,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	}
 }
 
-func (r *Recovery) reconcileContainer(ctx context.Context, c *Container, alive map[string]supervisor.ContainerState) {
+func (r *Recovery) reconcileContainer(ctx context.Context, c *Container, alive map[string]client.ContainerState) {
 	rec := c.Record()
 	if err := r.Node.holdImages(rec); err != nil {
 		r.Node.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
@@ -206,7 +206,7 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *Container, alive m
 }
 
 // judge believes the supervisor about a container that a record has as created or running.
-func (r *Recovery) judge(c *Container, state supervisor.ContainerState, known bool) {
+func (r *Recovery) judge(c *Container, state client.ContainerState, known bool) {
 	switch {
 	case !known:
 		r.Containers.finishLost(c, "the container ended while neither pinfoldd nor pinder ran")
@@ -232,7 +232,7 @@ func (r *Recovery) adopt(ctx context.Context, c *Container) bool {
 	if err != nil {
 		return false
 	}
-	_, err = r.Node.Pinder.Adopt(ctx, supervisor.AdoptRequest{
+	_, err = r.Node.Pinder.Adopt(ctx, client.AdoptRequest{
 		CreateRequest: r.Containers.runtimeRequest(box, c), PID: rec.Process.PID, StartTime: rec.Process.StartTime,
 	})
 	if err != nil {

@@ -1,7 +1,7 @@
 package pod
 
 import (
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 )
 
 // takeRlimits moves the resource limits out of a bundle's configuration where the OCI runtime could not set them, and
@@ -10,7 +10,7 @@ import (
 // runc sets the limits of a container from outside of the container's user namespace, which needs CAP_SYS_RESOURCE there
 // (check_prlimit_permission in kernel/sys.c), and the node's root has that only in namespaces that belong to root, or
 // by a capability that some nodes withhold from it. crun sets them from within.
-func (n *Node) takeRlimits(rec *SandboxRecord, id string) ([]supervisor.Rlimit, error) {
+func (n *Node) takeRlimits(rec *SandboxRecord, id string) ([]client.Rlimit, error) {
 	host, err := n.hostFor(rec)
 	if err != nil {
 		return nil, err
@@ -22,9 +22,9 @@ func (n *Node) takeRlimits(rec *SandboxRecord, id string) ([]supervisor.Rlimit, 
 	if err != nil {
 		return nil, err
 	}
-	var limits []supervisor.Rlimit
+	var limits []client.Rlimit
 	for _, l := range config.Process.Rlimits {
-		limits = append(limits, supervisor.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
+		limits = append(limits, client.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
 	}
 	config.Process.Rlimits = nil
 	return limits, n.writeBundleSpec(id, config)

@@ -7,7 +7,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -92,7 +92,7 @@ func (r *SandboxRecord) SharesPID() bool {
 
 // Mappings are the pod's ID mappings, nil for a pod in the node's user namespace.
 func (r *SandboxRecord) Mappings() *pin.Mappings {
-	maps, own := spec.PodMappings(r.Config.PodSandboxConfig)
+	maps, own := ocispec.PodMappings(r.Config.PodSandboxConfig)
 	if !own {
 		return nil
 	}
@@ -131,17 +131,17 @@ func (r *SandboxRecord) rootOwner() (uid, gid int) {
 }
 
 // forSpec is the sandbox as package spec wants to see it.
-func (n *Node) forSpec(r *SandboxRecord) spec.Sandbox {
+func (n *Node) forSpec(r *SandboxRecord) ocispec.Sandbox {
 	path := func(kind pin.Kind) string {
 		if r.kinds()&kind == 0 {
 			return ""
 		}
 		return n.pinPath(r, kind)
 	}
-	s := spec.Sandbox{
+	s := ocispec.Sandbox{
 		ID:     r.ID,
 		Config: r.Config.PodSandboxConfig,
-		Namespaces: spec.NamespacePaths{
+		Namespaces: ocispec.NamespacePaths{
 			User: path(pin.User), Net: path(pin.Net), IPC: path(pin.IPC), UTS: path(pin.UTS),
 		},
 		Files:        n.files(r),

@@ -8,7 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -152,7 +152,7 @@ func (n *Node) cgroupParent(r *SandboxRecord) string {
 	if n.SystemdCgroup(r) {
 		h := n.Host
 		h.SystemdCgroup = true
-		return spec.DefaultCgroupParent(h) // systemd removes scopes and empty slices by itself
+		return ocispec.DefaultCgroupParent(h) // systemd removes scopes and empty slices by itself
 	}
 	return ownGroup + r.ID
 }

@@ -12,15 +12,15 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/regular"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // files are the host paths of what a sandbox lends to its containers.
-func (n *Node) files(r *SandboxRecord) spec.Files {
+func (n *Node) files(r *SandboxRecord) ocispec.Files {
 	dir := n.Paths.files(r.ID)
-	f := spec.Files{
+	f := ocispec.Files{
 		Hostname:   filepath.Join(dir, "hostname"),
 		Hosts:      filepath.Join(dir, "hosts"),
 		ResolvConf: filepath.Join(dir, "resolv.conf"),

@@ -9,8 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -34,12 +34,12 @@ func (s *Sandboxes) startInit(ctx context.Context, box *Sandbox) error {
 		return err
 	}
 	m := s.node.means(rec)
-	created, err := s.node.Pinder.Create(ctx, supervisor.CreateRequest{
+	created, err := s.node.Pinder.Create(ctx, client.CreateRequest{
 		Rlimits: limits,
 		ID:      rec.ID, Bundle: s.node.Paths.bundle(rec.ID),
 		Runtime: runtime.Path, RuntimeRoot: m.RuntimeRoot,
 		SystemdCgroup: m.SystemdCgroup, Timeout: runtimeTimeout,
-		Stdio: supervisor.Stdio{Owner: rec.hostUser(specs.User{})},
+		Stdio: client.Stdio{Owner: rec.hostUser(specs.User{})},
 	})
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 	if err != nil {
 		return err
 	}
-	return s.node.writeBundleSpec(rec.ID, spec.Init(host, s.node.forSpec(rec), spec.InitFiles{Rootfs: root, Pinder: binary}))
+	return s.node.writeBundleSpec(rec.ID, ocispec.Init(host, s.node.forSpec(rec), ocispec.InitFiles{Rootfs: root, Pinder: binary}))
 }
 
 // admit closes a directory to all but the node's root and the group of the pod's.
@@ -125,7 +125,7 @@ func (s *Sandboxes) pinPID(box *Sandbox, process Process) error {
 // InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has
 // ended, and with it all processes in the pod's PID namespace, is not ready any more: no process can join that
 // namespace (pid_namespaces(7)). What it holds is given back as at the next start of the daemon.
-func (s *Sandboxes) InitEnded(exit supervisor.Exit) {
+func (s *Sandboxes) InitEnded(exit client.Exit) {
 	box, err := s.book.Sandbox(exit.ID)
 	if err != nil || box.ID != exit.ID || exit.ExecID != "" {
 		return

@@ -14,8 +14,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/internal/spec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
@@ -47,7 +47,7 @@ func identity(m *runtimeapi.PodSandboxMetadata) string {
 // for a pod that is ready returns it. When ctx ends first, the work goes on, and a repeated request
 // finds it. handler "" is the default one.
 func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (string, error) {
-	if err := spec.ValidateSandbox(s.node.Host, config); err != nil {
+	if err := ocispec.ValidateSandbox(s.node.Host, config); err != nil {
 		return "", err
 	}
 	runtime, err := s.node.Handlers.Find(ctx, handler)

@@ -9,13 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
 // applySysctls writes the pod's kernel settings from inside the namespaces that have them.
 func (s *Sandboxes) applySysctls(_ context.Context, box *Sandbox) error {
-	settings := spec.Sysctls(box.Record().Config.PodSandboxConfig)
+	settings := ocispec.Sysctls(box.Record().Config.PodSandboxConfig)
 	// The kernel asks for different writers: for net.* one with power over the network namespace, which
 	// the node's root has; for the settings of an IPC namespace, its root, by effective uid alone
 	// (ipc/ipc_sysctl.c, ipc_permissions).
@@ -26,8 +26,8 @@ func (s *Sandboxes) applySysctls(_ context.Context, box *Sandbox) error {
 	return s.applyIn(box, pin.IPC, uid, settings)
 }
 
-func (s *Sandboxes) applyIn(box *Sandbox, kind pin.Kind, uid int, settings []spec.Sysctl) error {
-	settings = slices.DeleteFunc(slices.Clone(settings), func(c spec.Sysctl) bool { return c.Kind != kind })
+func (s *Sandboxes) applyIn(box *Sandbox, kind pin.Kind, uid int, settings []ocispec.Sysctl) error {
+	settings = slices.DeleteFunc(slices.Clone(settings), func(c ocispec.Sysctl) bool { return c.Kind != kind })
 	if len(settings) == 0 {
 		return nil
 	}

@@ -6,19 +6,19 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/regular"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // readSeccompProfile reads and checks the seccomp profile that a container names; nil if it names none.
 func readSeccompProfile(config *runtimeapi.ContainerConfig) ([]byte, error) {
-	file := spec.SeccompFile(config)
+	file := ocispec.SeccompFile(config)
 	if file == "" {
 		return nil, nil
 	}
-	data, err := regular.Read(file, spec.MaxSeccompProfile)
+	data, err := regular.Read(file, ocispec.MaxSeccompProfile)
 	if err == nil {
-		err = spec.CheckSeccompProfile(data)
+		err = ocispec.CheckSeccompProfile(data)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile %q: %w: %w", file, err, errdefs.ErrInvalidArgument)

@@ -3,18 +3,18 @@ package pod
 import (
 	"sync"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/selinux"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 // selinuxLabels are those of a container's processes and files, or of what belongs to the pod as such where c is
 // nil; "" on a node without SELinux.
 func (n *Node) selinuxLabels(r *SandboxRecord, c *ContainerRecord) (process, mount string) {
-	s := spec.Sandbox{ID: r.ID, Config: r.Config.PodSandboxConfig, SELinuxLevel: r.SELinuxLevel}
+	s := ocispec.Sandbox{ID: r.ID, Config: r.Config.PodSandboxConfig, SELinuxLevel: r.SELinuxLevel}
 	if c == nil {
-		return spec.SELinuxLabels(n.Host, s, nil)
+		return ocispec.SELinuxLabels(n.Host, s, nil)
 	}
-	return spec.SELinuxLabels(n.Host, s, c.Config.ContainerConfig)
+	return ocispec.SELinuxLabels(n.Host, s, c.Config.ContainerConfig)
 }
 
 // labelFiles gives files of the pod's own its label, each alone. Without SELinux it does nothing.
@@ -89,13 +89,13 @@ func (l *levels) choose(selinux bool, book *Book, rec *SandboxRecord) (done func
 	}
 	level := rec.Config.GetLinux().GetSecurityContext().GetSelinuxOptions().GetLevel()
 	for n := 0; level == "" && n < maxLevelTries; n++ {
-		if try := spec.SELinuxLevel(rec.ID, n); !used[try] {
+		if try := ocispec.SELinuxLevel(rec.ID, n); !used[try] {
 			level = try
 		}
 	}
 	if level == "" {
 		// Half a million pairs are in use: two pods share one rather than that a pod does not start.
-		level = spec.SELinuxLevel(rec.ID, 0)
+		level = ocispec.SELinuxLevel(rec.ID, 0)
 	}
 	rec.SELinuxLevel = level
 	if l.chosen == nil {

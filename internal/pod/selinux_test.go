@@ -10,8 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/selinux"
-	"github.com/pinfold-run/pinfold/internal/spec"
 )
 
 func withLevel(id, level string) *SandboxRecord {
@@ -25,17 +25,17 @@ func TestNoTwoPodsGetOneLevel(t *testing.T) {
 	var l levels
 	book := NewBook()
 	// Whoever is in the book, from before a restart too, keeps a level, and so does whoever is on the way there.
-	given, old := withLevel("given", spec.SELinuxLevel("new", 0)), withLevel("old", "")
-	old.SELinuxLevel = spec.SELinuxLevel("new", 1)
+	given, old := withLevel("given", ocispec.SELinuxLevel("new", 0)), withLevel("old", "")
+	old.SELinuxLevel = ocispec.SELinuxLevel("new", 1)
 	book.addSandbox(newSandbox(old))
 	l.choose(true, book, given)
 	failed := withLevel("new", "")
 	gone := l.choose(true, book, failed)
-	if failed.SELinuxLevel != spec.SELinuxLevel("new", 2) {
+	if failed.SELinuxLevel != ocispec.SELinuxLevel("new", 2) {
 		t.Errorf("the level %s with %s and %s in use", failed.SELinuxLevel, given.SELinuxLevel, old.SELinuxLevel)
 	}
 	gone()
-	if given.SELinuxLevel != spec.SELinuxLevel("new", 0) {
+	if given.SELinuxLevel != ocispec.SELinuxLevel("new", 0) {
 		t.Errorf("the given level became %s", given.SELinuxLevel)
 	}
 	again := withLevel("new", "")
@@ -77,7 +77,7 @@ func TestVolumesAreRelabelledOnlyWhereAskedForAndNeverTheSystem(t *testing.T) {
 		return &ContainerRecord{Config: ContainerConfig{&runtimeapi.ContainerConfig{Mounts: mounts}}}
 	}
 	pod := withLevel("p", "s0:c7,c8")
-	n := &Node{Host: spec.Host{SELinux: true}}
+	n := &Node{Host: ocispec.Host{SELinux: true}}
 	refused := []*runtimeapi.Mount{mount("/etc", true), mount(filepath.Join(dir, "etc"), true), mount(dir+"/etc/../usr", true)}
 	for _, m := range refused {
 		err := n.relabelVolumes(pod, record(mount(filepath.Join(dir, "first"), true), m))
@@ -113,7 +113,7 @@ func TestThePodsFilesGetThePodsLabel(t *testing.T) {
 	if err := (&Node{}).labelFiles(pod, file); err != nil || selinux.Label(file) != "" {
 		t.Errorf("without SELinux: %v, label %q", err, selinux.Label(file))
 	}
-	n := &Node{Host: spec.Host{SELinux: true}}
+	n := &Node{Host: ocispec.Host{SELinux: true}}
 	if err := n.labelFiles(pod, file); err != nil || selinux.Label(file) != "system_u:object_r:container_file_t:s0:c7,c8" {
 		t.Errorf("%v, label %q", err, selinux.Label(file))
 	}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 )
 
 // Streams are a client's ends of a session. Those that it does not want are nil.
@@ -38,7 +38,7 @@ func (s *Containers) CheckExec(id string, cmd []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.execProcess(c, spec.ExecOptions{Cmd: cmd})
+	_, err = s.execProcess(c, ocispec.ExecOptions{Cmd: cmd})
 	return err
 }
 
@@ -63,44 +63,44 @@ func (s *Containers) in(rpc, id string, states ...State) (*Container, error) {
 // When ctx ends, the client is gone. The command is then treated as by a login session that is cut off: its
 // terminal hangs up; without one, its standard input ends and its next output is a SIGPIPE. One that does
 // neither read nor write goes on: its client may have meant just that.
-func (s *Containers) Exec(ctx context.Context, id string, cmd []string, client Streams) (int, error) {
+func (s *Containers) Exec(ctx context.Context, id string, cmd []string, user Streams) (int, error) {
 	c, err := s.in("Exec", id, Running)
 	if err != nil {
 		return 0, err
 	}
-	process, err := s.execProcess(c, spec.ExecOptions{Cmd: cmd, TTY: client.TTY})
+	process, err := s.execProcess(c, ocispec.ExecOptions{Cmd: cmd, TTY: user.TTY})
 	if err != nil {
 		return 0, err
 	}
-	run, err := s.node.Pinder.Exec(ctx, supervisor.ExecRequest{
-		ID: c.ID, ExecID: newID(), Process: process.json, TTY: client.TTY, Stdin: client.In != nil, Owner: process.owner,
+	run, err := s.node.Pinder.Exec(ctx, client.ExecRequest{
+		ID: c.ID, ExecID: newID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner,
 		Timeout: runtimeTimeout,
 	})
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
-	return converse(ctx, run, client, func(size TerminalSize) error {
+	return converse(ctx, run, user, func(size TerminalSize) error {
 		return s.node.Pinder.Resize(ctx, run.ID, run.ExecID, size.Width, size.Height)
 	})
 }
 
 // converse connects a started command with its client until both are done.
-func converse(ctx context.Context, run *supervisor.Execution, client Streams, resize func(TerminalSize) error) (int, error) {
+func converse(ctx context.Context, run *client.Execution, user Streams, resize func(TerminalSize) error) (int, error) {
 	input := run.Stdin
-	outputs := relay{{run.Stdout, client.Out}, {run.Stderr, client.Err}}
-	if client.TTY {
-		input, outputs = run.TTY, relay{{run.TTY, client.Out}}
+	outputs := relay{{run.Stdout, user.Out}, {run.Stderr, user.Err}}
+	if user.TTY {
+		input, outputs = run.TTY, relay{{run.TTY, user.Out}}
 	}
 	defer outputs.close()
-	go follow(client.Resize, resize)
-	if client.In != nil {
+	go follow(user.Resize, resize)
+	if user.In != nil {
 		go func() {
-			_, _ = io.Copy(input, client.In)
-			if !client.TTY {
+			_, _ = io.Copy(input, user.In)
+			if !user.TTY {
 				_ = input.Close()
 			}
 			// What the command does not want must not stand in the way of the session's other streams.
-			_, _ = io.Copy(io.Discard, client.In)
+			_, _ = io.Copy(io.Discard, user.In)
 		}()
 	}
 	copied := outputs.start()

@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/network"
-	"github.com/pinfold-run/pinfold/internal/supervisor"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -58,8 +58,8 @@ func (r *Recovery) unrecorded() map[string]bool {
 	return ids
 }
 
-func (r *Recovery) setKnown(list []supervisor.ContainerState) {
-	known := map[string]supervisor.ContainerState{}
+func (r *Recovery) setKnown(list []client.ContainerState) {
+	known := map[string]client.ContainerState{}
 	for _, c := range list {
 		known[c.ID] = c
 	}

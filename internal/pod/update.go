@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/spec"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -93,7 +93,7 @@ func checkUpdate(rec *ContainerRecord, to *runtimeapi.LinuxContainerResources) e
 }
 
 func (s *Containers) runtimeUpdate(ctx context.Context, c *Container, to *runtimeapi.LinuxContainerResources) error {
-	resources, err := spec.Resources(s.node.Host, to)
+	resources, err := ocispec.Resources(s.node.Host, to)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (s *Containers) runtimeUpdate(ctx context.Context, c *Container, to *runtim
 // the container has. A bundle that cannot be written is no reason to fail an update that was made.
 func (s *Containers) updateBundle(c *Container, to *runtimeapi.LinuxContainerResources) {
 	err := func() error {
-		resources, err := spec.Resources(s.node.Host, to)
+		resources, err := ocispec.Resources(s.node.Host, to)
 		if err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (s *Sandboxes) UpdateResources(ctx context.Context, id string, overhead, re
 		return err
 	}
 	for _, given := range []*runtimeapi.LinuxContainerResources{overhead, resources} {
-		if _, err := spec.Resources(s.node.Host, given); err != nil {
+		if _, err := ocispec.Resources(s.node.Host, given); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/pin"
 )
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // watching is a Reader that runs in the background.

@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // ErrGone means that the process or the cgroup asked about exists no more.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // recordedID is the container of the recorded files in testdata: a group with limits, whose first

@@ -1,0 +1,107 @@
+package ocispec
+
+import (
+	"cmp"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// version is the oldest revision of the OCI runtime specification that has every field used here, so
+// that runtimes older than the newest revision are not put off.
+const version = "1.1.0"
+
+// Build returns the whole OCI configuration of a container. It validates the configuration again, so
+// an unchecked one is refused rather than built. The caller owns the result. Errors: ErrInvalidArgument
+// (the request, or the image it names), ErrFailedPrecondition (this node, or a Container that does not
+// have what its configuration needs).
+func Build(h Host, c Container) (*specs.Spec, error) {
+	if err := ValidateContainer(h, c.Sandbox.Config, c.Config); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(c.Rootfs) {
+		return nil, lacking("rootfs", "%q is not an absolute path", c.Rootfs)
+	}
+	process, err := process(h, c)
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := namespaces(h, c)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := mounts(h, c)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := containerResources(h, c)
+	if err != nil {
+		return nil, err
+	}
+	s := &specs.Spec{
+		Version:     version,
+		Process:     process,
+		Root:        &specs.Root{Path: c.Rootfs, Readonly: c.securityContext().GetReadonlyRootfs()},
+		Mounts:      mounts,
+		Annotations: annotations(h, c),
+		Linux: &specs.Linux{
+			Resources:         resources,
+			CgroupsPath:       CgroupsPath(h, c.Sandbox, c.ID),
+			Namespaces:        namespaces,
+			Devices:           deviceNodes(c),
+			RootfsPropagation: rootfsPropagation(c),
+		},
+	}
+	addMappings(h, s, c.Sandbox)
+	if c.Sandbox.Namespaces.UTS != "" {
+		// Set again by the OCI runtime in the joined namespace at each start; the pod's name does not change.
+		s.Hostname = hostname(h, c.Sandbox)
+	}
+	if err := confine(h, c, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func addMappings(h Host, s *specs.Spec, sandbox Sandbox) {
+	if h.Features.JoinedMappings && sandbox.Namespaces.User != "" {
+		s.Linux.UIDMappings = ociMappings(sandbox.UserNS.UIDs)
+		s.Linux.GIDMappings = ociMappings(sandbox.UserNS.GIDs)
+	}
+}
+
+// annotations are what OCI hooks and sandboxing runtimes of the field look for; nothing is ever read
+// back out of them.
+func annotations(h Host, c Container) map[string]string {
+	all := podAnnotations(h, c.Sandbox, "container")
+	all["io.kubernetes.cri.container-name"] = c.Config.GetMetadata().GetName()
+	all["io.kubernetes.cri.image-name"] = ImageName(c.Config.GetImage())
+	return all
+}
+
+// ImageName is an image as the user knows it: a kubelet asks for the ID that it has found for a name.
+func ImageName(asked *runtimeapi.ImageSpec) string {
+	return cmp.Or(asked.GetUserSpecifiedImage(), asked.GetImage())
+}
+
+func podAnnotations(h Host, s Sandbox, kind string) map[string]string {
+	meta := s.Config.GetMetadata()
+	all := map[string]string{
+		"io.kubernetes.cri.container-type":    kind,
+		"io.kubernetes.cri.sandbox-id":        s.ID,
+		"io.kubernetes.cri.sandbox-name":      meta.GetName(),
+		"io.kubernetes.cri.sandbox-namespace": meta.GetNamespace(),
+		"io.kubernetes.cri.sandbox-uid":       meta.GetUid(),
+	}
+	if h.SystemdCgroup {
+		// crun would put the processes into a group below the scope, whose limits are the scope's.
+		all["run.oci.systemd.subgroup"] = ""
+	}
+	return all
+}
+
+// hostname is the pod's own name or, without one, the node's, which a new UTS namespace has from birth.
+func hostname(h Host, s Sandbox) string {
+	return cmp.Or(s.Hostname, s.Config.GetHostname(), h.Hostname)
+}

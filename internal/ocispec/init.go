@@ -1,0 +1,79 @@
+package ocispec
+
+import (
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// InitFiles are the host paths of what the PID 1 of a pod is made of.
+type InitFiles struct {
+	// Rootfs is a directory with two empty directories, "dev" and "proc", and an empty file, "pinder":
+	// mount points, which a pod's own root could not make in it. It may be passed, and they may be read,
+	// by everybody.
+	Rootfs string
+	// Pinder is the supervisor's binary.
+	Pinder string
+}
+
+// Init returns the OCI configuration of the PID 1 of a pod whose containers share a PID namespace:
+// "pinder init" under the sandbox's own ID, in the pod's namespaces and a new PID namespace that its
+// containers join. It has no capabilities and sees nothing but its own binary: a container that may trace
+// processes of its pod gains nothing by tracing this one.
+func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
+	c := Container{ID: s.ID, Sandbox: s}
+	oom := max(0, h.OOMScoreAdjMin)
+	spec := &specs.Spec{
+		Version: version,
+		Process: &specs.Process{
+			Args:            []string{"/pinder", "init"},
+			Cwd:             "/",
+			Capabilities:    &specs.LinuxCapabilities{},
+			Rlimits:         rlimits(h),
+			NoNewPrivileges: true,
+			OOMScoreAdj:     &oom,
+		},
+		Root: &specs.Root{Path: files.Rootfs, Readonly: true},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "mode=755", "size=64k"}},
+			{Destination: "/pinder", Type: "bind", Source: files.Pinder, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev"}},
+		},
+		Annotations: podAnnotations(h, s, "sandbox"),
+		Linux: &specs.Linux{
+			Resources:     &specs.LinuxResources{Devices: deviceRules(c)},
+			CgroupsPath:   CgroupsPath(h, s, s.ID),
+			Namespaces:    initNamespaces(h, s),
+			MaskedPaths:   DefaultMaskedPaths(),
+			ReadonlyPaths: DefaultReadonlyPaths(),
+		},
+	}
+	addMappings(h, spec, s)
+	spec.Process.SelinuxLabel, spec.Linux.MountLabel = SELinuxLabels(h, s, nil)
+	if h.AppArmor {
+		spec.Process.ApparmorProfile = h.AppArmorProfile
+	}
+	if h.Seccomp {
+		// The one error is that of reading the kernel's version, which cannot fail.
+		spec.Linux.Seccomp, _ = seccomp.GetDefaultProfile(spec)
+	}
+	return spec
+}
+
+func initNamespaces(h Host, s Sandbox) []specs.LinuxNamespace {
+	list := []specs.LinuxNamespace{}
+	for _, ns := range []specs.LinuxNamespace{
+		{Type: specs.UserNamespace, Path: s.Namespaces.User},
+		{Type: specs.NetworkNamespace, Path: s.Namespaces.Net},
+		{Type: specs.IPCNamespace, Path: s.Namespaces.IPC},
+		{Type: specs.UTSNamespace, Path: s.Namespaces.UTS},
+	} {
+		if ns.Path != "" {
+			list = append(list, ns)
+		}
+	}
+	list = append(list, specs.LinuxNamespace{Type: specs.PIDNamespace}, specs.LinuxNamespace{Type: specs.MountNamespace})
+	if h.CgroupV2 {
+		list = append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	return list
+}

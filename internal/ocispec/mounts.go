@@ -1,0 +1,184 @@
+package ocispec
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ttyGroup is the group of terminals by convention (devpts gid=, wall(1)).
+const ttyGroup = 5
+
+// mounts returns all mounts of a container in the order in which they have to be made: a mount before
+// those beneath it, the defaults before the container's own.
+func mounts(h Host, c Container) ([]specs.Mount, error) {
+	own, err := ownMounts(c)
+	if err != nil {
+		return nil, err
+	}
+	all := defaultMounts(h, c)
+	for _, m := range own {
+		all = slices.DeleteFunc(all, func(d specs.Mount) bool { return replaces(m.Destination, d.Destination) })
+	}
+	all = append(all, own...)
+	all = append(all, deviceMounts(c)...)
+	slices.SortStableFunc(all, func(x, y specs.Mount) int { return depth(x.Destination) - depth(y.Destination) })
+	return append(volumeMounts(c), all...), nil
+}
+
+// replaces reports whether a container's own mount takes the place of a default one: at the same
+// destination, and beneath /dev, /proc and /sys, where the mount that brings the directory brings what is in it.
+func replaces(own, def string) bool {
+	switch own {
+	case def:
+		return true
+	case "/dev", "/proc", "/sys":
+		return strings.HasPrefix(def, own+"/")
+	}
+	return false
+}
+
+func depth(destination string) int { return strings.Count(destination, "/") }
+
+func defaultMounts(h Host, c Container) []specs.Mount {
+	list := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: devptsOptions(c)},
+		// Belongs to the user namespace that owns the IPC namespace; validation refuses the pod whose is another.
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		sysfs(h, c),
+		{
+			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", "relatime", writable(c.privileged())},
+		},
+		shm(c),
+	}
+	files := c.Sandbox.Files
+	for _, file := range []struct{ destination, source string }{
+		{"/etc/hostname", files.Hostname},
+		{"/etc/hosts", files.Hosts},
+		{"/etc/resolv.conf", files.ResolvConf},
+	} {
+		if file.source == "" {
+			continue
+		}
+		list = append(list, specs.Mount{
+			Destination: file.destination, Type: "bind", Source: file.source,
+			Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", writable(!c.securityContext().GetReadonlyRootfs())},
+		})
+	}
+	return list
+}
+
+func writable(yes bool) string {
+	if yes {
+		return "rw"
+	}
+	return "ro"
+}
+
+func devptsOptions(c Container) []string {
+	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	// The kernel refuses the mount if the group has no mapping.
+	if _, mapped := c.Sandbox.UserNS.HostGID(ttyGroup); mapped || !c.inUserNS() {
+		options = append(options, "gid=5")
+	}
+	return options
+}
+
+// sysfs can be mounted only by the owner of the network namespace (Linux 7dc5dbc879bd). A pod in a user
+// namespace of its own on the node's network is not, and gets the node's, which there is read-only.
+func sysfs(h Host, c Container) specs.Mount {
+	if c.inUserNS() && c.Sandbox.Namespaces.Net == "" {
+		options := []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"}
+		if h.Features.RecursiveReadOnly {
+			options[len(options)-1] = "rro"
+		}
+		return specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: options}
+	}
+	return specs.Mount{
+		Destination: "/sys", Type: "sysfs", Source: "sysfs",
+		Options: []string{"nosuid", "noexec", "nodev", writable(c.privileged())},
+	}
+}
+
+func shm(c Container) specs.Mount {
+	source := c.Sandbox.Files.Shm
+	if source == "" && podNamespaces(c.Sandbox.Config).GetIpc() == runtimeapi.NamespaceMode_NODE {
+		source = "/dev/shm"
+	}
+	if source == "" {
+		return specs.Mount{
+			Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"},
+		}
+	}
+	return specs.Mount{
+		Destination: "/dev/shm", Type: "bind", Source: source,
+		Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "rw"},
+	}
+}
+
+func ownMounts(c Container) ([]specs.Mount, error) {
+	sources := make(map[int]string, len(c.Mounts))
+	for _, m := range c.Mounts {
+		sources[m.Index] = m.Source
+	}
+	var list []specs.Mount
+	for i, m := range c.Config.GetMounts() {
+		source := sources[i]
+		if !path.IsAbs(source) {
+			return nil, lacking(mountField(i), "the host side of %q was not found: %q is not an absolute path", m.GetContainerPath(), source)
+		}
+		list = append(list, specs.Mount{
+			Destination: path.Clean(m.GetContainerPath()),
+			Type:        "bind",
+			Source:      source,
+			Options:     mountOptions(m),
+		})
+	}
+	return list, nil
+}
+
+func mountOptions(m *runtimeapi.Mount) []string {
+	options := []string{"rbind", propagation(m.GetPropagation())}
+	switch {
+	case m.GetRecursiveReadOnly():
+		options = append(options, "rro")
+	case m.GetReadonly() || m.GetImage() != nil:
+		options = append(options, "ro")
+	default:
+		options = append(options, "rw")
+	}
+	return append(options, m.GetMountOptions()...)
+}
+
+func propagation(p runtimeapi.MountPropagation) string {
+	switch p {
+	case runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		return "rshared"
+	case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
+		return "rslave"
+	default:
+		return "rprivate"
+	}
+}
+
+// rootfsPropagation is the least that lets every mount propagate as it asks: a mount cannot receive or
+// send through a parent that does not. "" leaves the OCI runtime's default, a slave.
+func rootfsPropagation(c Container) string {
+	root := ""
+	for _, m := range c.Config.GetMounts() {
+		switch m.GetPropagation() {
+		case runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+			return "rshared"
+		case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
+			root = "rslave"
+		}
+	}
+	return root
+}

@@ -1,0 +1,146 @@
+package ocispec
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+const (
+	sysctlField = "linux.sysctls"
+	// maxPingGroup is the highest gid that the kernel takes in ping_group_range (GID_T_MAX).
+	maxPingGroup = 1<<31 - 1
+	portStart    = "net.ipv4.ip_unprivileged_port_start"
+	pingGroups   = "net.ipv4.ping_group_range"
+)
+
+// Sysctl is a kernel parameter of a namespace of the pod.
+type Sysctl struct {
+	// Name is with dots.
+	Name, Value string
+	// Kind is the namespace that has it, pin.Net or pin.IPC.
+	Kind pin.Kind
+}
+
+// Path is the file under /proc/sys, seen by a process in the namespace.
+func (s Sysctl) Path() string { return "/proc/sys/" + strings.ReplaceAll(s.Name, ".", "/") }
+
+// Sysctls returns what has to be written into the pod's namespaces when they are made, ordered by name.
+// Beside what the configuration asks for, a pod with a network of its own lets any of its users bind
+// any port and send ICMP echo: neither concerns the node then.
+//
+// The values are for a writer in the node's user namespace: of all these files the kernel takes group
+// IDs in one, ping_group_range, as the writer's, and there the pod's were translated. The files of a
+// network namespace take CAP_NET_ADMIN in its owner (net_ctl_permissions in the kernel's
+// net/sysctl_net.c); those of an IPC namespace take no capability, but only the effective uid of the
+// pod's root (ipc_permissions and mq_permissions in its ipc/).
+func Sysctls(config *runtimeapi.PodSandboxConfig) []Sysctl {
+	set := map[string]string{}
+	if podNamespaces(config).GetNetwork() != runtimeapi.NamespaceMode_NODE {
+		set[portStart] = "0"
+		if all := allPingGroups(config); all != "" {
+			set[pingGroups] = all
+		}
+	}
+	for given, value := range config.GetLinux().GetSysctls() {
+		name := sysctlName(given)
+		if name == pingGroups {
+			if translated, ok := hostPingGroups(config, value); ok {
+				value = translated
+			}
+		}
+		set[name] = value
+	}
+	var list []Sysctl
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if kind, ok := sysctlKind(name); ok {
+			list = append(list, Sysctl{Name: name, Value: set[name], Kind: kind})
+		}
+	}
+	return list
+}
+
+// allPingGroups covers all groups of the pod, as the node numbers them; other groups in between are
+// no matter, for none of their processes is in the pod's network. "" if they are beyond what the kernel
+// takes.
+func allPingGroups(config *runtimeapi.PodSandboxConfig) string {
+	podMaps, own := PodMappings(config)
+	if !own {
+		return fmt.Sprintf("0 %d", maxPingGroup)
+	}
+	first, last := uint64(maxID), uint64(0)
+	for _, line := range podMaps.GIDs {
+		first = min(first, uint64(line.HostID))
+		last = max(last, uint64(line.HostID)+uint64(line.Length)-1)
+	}
+	if first > maxPingGroup {
+		return ""
+	}
+	return fmt.Sprintf("%d %d", first, min(last, maxPingGroup))
+}
+
+// hostPingGroups translates a range of the pod's groups; false if it is none or not mapped. The empty
+// range, "1 0", is the same everywhere.
+func hostPingGroups(config *runtimeapi.PodSandboxConfig, value string) (string, bool) {
+	ends := strings.Fields(value)
+	if len(ends) != 2 {
+		return "", false
+	}
+	first, ok := parseID(ends[0])
+	last, ok2 := parseID(ends[1])
+	podMaps, own := PodMappings(config)
+	if !ok || !ok2 || !own || first > last {
+		return value, ok && ok2
+	}
+	first, ok = podMaps.HostGID(first)
+	last, ok2 = podMaps.HostGID(last)
+	return fmt.Sprintf("%d %d", first, last), ok && ok2
+}
+
+// sysctlName turns the form with slashes (sysctl(8)) into the one with dots.
+func sysctlName(name string) string { return strings.ReplaceAll(name, "/", ".") }
+
+// sysctlKind returns the namespace that a sysctl belongs to, false if it is the whole node's.
+func sysctlKind(name string) (pin.Kind, bool) {
+	switch {
+	case strings.HasPrefix(name, "net."):
+		return pin.Net, true
+	case strings.HasPrefix(name, "kernel.shm"), strings.HasPrefix(name, "kernel.msg"),
+		name == "kernel.sem", strings.HasPrefix(name, "fs.mqueue."):
+		return pin.IPC, true
+	}
+	return 0, false
+}
+
+func checkSysctls(f *faults, config *runtimeapi.PodSandboxConfig) {
+	const node = runtimeapi.NamespaceMode_NODE
+	options := podNamespaces(config)
+	for _, given := range slices.Sorted(maps.Keys(config.GetLinux().GetSysctls())) {
+		name := sysctlName(given)
+		kind, namespaced := sysctlKind(name)
+		switch {
+		case strings.Contains(name, "..") || strings.HasSuffix(name, ".") || strings.ContainsAny(name, "\x00\n"):
+			f.invalid(sysctlField, "%q is not the name of a sysctl", given)
+		case !namespaced:
+			f.invalid(sysctlField, "%q is not a sysctl of a namespace, but of the node", given)
+		case kind == pin.Net && options.GetNetwork() == node:
+			f.invalid(sysctlField, "%q belongs to the network namespace, and the pod uses the node's", given)
+		case kind == pin.IPC && options.GetIpc() == node:
+			f.invalid(sysctlField, "%q belongs to the IPC namespace, and the pod uses the node's", given)
+		case name == pingGroups:
+			if value := config.GetLinux().GetSysctls()[given]; !isPingGroups(config, value) {
+				f.invalid(sysctlField, "%q: %q is not a range of the pod's group IDs", given, value)
+			}
+		}
+	}
+}
+
+func isPingGroups(config *runtimeapi.PodSandboxConfig, value string) bool {
+	_, ok := hostPingGroups(config, value)
+	return ok
+}

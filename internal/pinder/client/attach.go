@@ -1,0 +1,106 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+)
+
+// AttachRequest names a container and what is wanted of its streams.
+type AttachRequest struct {
+	ID string
+	// AttachID names the session, also when it is asked for again.
+	AttachID       string
+	Stdin          bool
+	StdinOnce      bool // no other client shall have standard input, now or later; a terminal is for all
+	Stdout, Stderr bool
+}
+
+// Attachment is a session's descriptors. They are the caller's to use and close.
+type Attachment struct {
+	// Stdin writes to the container's standard input or terminal; nil without Stdin, or when another client had
+	// it with StdinOnce.
+	Stdin *os.File
+	// Stdout and Stderr read what the container writes from now on; a terminal's output is Stdout. They end
+	// with the container's output, and with pinder's supervisor: then Attach again, which tells. They have
+	// to be read without delay. Nil for one that is not wanted or has ended.
+	Stdout, Stderr *os.File
+}
+
+// Ended says that there is no output to come.
+func (a *Attachment) Ended() bool { return a.Stdout == nil && a.Stderr == nil }
+
+// CloseOutputs closes what reads. It may be called more than once, and while others read.
+func (a *Attachment) CloseOutputs() {
+	for _, f := range []*os.File{a.Stdout, a.Stderr} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// Attach connects to a container's streams. ErrNotFound if pinder does not know the container,
+// ErrFailedPrecondition if it does not run, context.DeadlineExceeded if pinder had to cut the session off
+// because its output was not read.
+func (c *Client) Attach(ctx context.Context, r AttachRequest) (*Attachment, error) {
+	for {
+		s, err := c.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.ask(ctx, wire.TypeAttach, wire.Attach(r), nil)
+		if errors.Is(err, errLost) {
+			c.awaitChange(ctx, s)
+			continue
+		}
+		if err != nil {
+			closeAll(m.FDs)
+			return nil, err
+		}
+		return newAttachment(&m)
+	}
+}
+
+func newAttachment(m *wire.Message) (*Attachment, error) {
+	var got wire.Attached
+	if err := m.Decode(&got); err != nil || len(got.Streams) != len(m.FDs) {
+		closeAll(m.FDs)
+		return nil, fmt.Errorf("attach: answer with %d descriptors for %v: %w", len(m.FDs), got.Streams, errdefs.ErrInternal)
+	}
+	a := &Attachment{}
+	for i, name := range got.Streams {
+		// Else the file could not be closed while it is used.
+		_ = unix.SetNonblock(m.FDs[i], true)
+		f := os.NewFile(uintptr(m.FDs[i]), name)
+		switch name {
+		case "stdin":
+			a.Stdin = f
+		case "stdout":
+			a.Stdout = f
+		case "stderr":
+			a.Stderr = f
+		default: // of a later release
+			_ = f.Close()
+		}
+	}
+	return a, nil
+}
+
+// KillAll ends the process and, if it was started with Group, all that it started, however it is related to
+// it. It returns when they are dead. With a pinder or runtime that knows no groups only the process is killed.
+func (e *Execution) KillAll(ctx context.Context) error {
+	err := e.client.request(ctx, wire.TypeKillExec, wire.Call{ID: e.ID, ExecID: e.ExecID}, nil)
+	switch {
+	case errors.Is(err, errdefs.ErrNotImplemented):
+		return e.Kill(ctx)
+	case errors.Is(err, errdefs.ErrNotFound):
+		return nil
+	}
+	return err
+}

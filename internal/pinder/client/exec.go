@@ -1,0 +1,305 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/duration"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+)
+
+// ExecRequest describes a further process in a running container.
+type ExecRequest struct {
+	ID     string
+	ExecID string // unique in the container
+	// Process is the OCI process as JSON. Its "terminal" must agree with TTY.
+	Process []byte
+	TTY     bool
+	Stdin   bool          // without it, standard input is a pipe at its end
+	Owner   *Owner        // of the streams, as in Stdio
+	Timeout time.Duration // of the start, not of the process; as in CreateRequest
+	// Group makes KillAll end what the process starts, too, where the host and the runtime can.
+	Group bool
+}
+
+// Execution is a running exec. Its files are the caller's to read and close;
+// only those that apply are set. Its process outlives pinder's processes, and
+// Wait works across them.
+type Execution struct {
+	ID, ExecID string
+	PID        int
+	Stdin      *os.File // write end; nil without Stdin or with TTY
+	Stdout     *os.File // read end; nil with TTY
+	Stderr     *os.File
+	TTY        *os.File // the terminal's master; nil without TTY
+
+	client *Client
+	once   sync.Once
+	done   chan struct{}
+	exit   Exit // valid once done is closed
+}
+
+// Exec starts a process. ErrNotFound if the container is unknown,
+// ErrFailedPrecondition if it does not run, ErrUnavailable if pinder was
+// replaced meanwhile: then the process does not run, or is being killed.
+func (c *Client) Exec(ctx context.Context, r ExecRequest) (*Execution, error) {
+	e := &Execution{ID: r.ID, ExecID: r.ExecID, client: c, done: make(chan struct{})}
+	key := r.ID + "/" + r.ExecID
+	c.mu.Lock()
+	if c.execs[key] != nil {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("exec %s of container %s: %w", r.ExecID, r.ID, errdefs.ErrAlreadyExists)
+	}
+	c.execs[key] = e // before the request: the exit may come before the answer
+	c.mu.Unlock()
+	if err := c.startOrAbandon(ctx, &r, e); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// startOrAbandon waits for the start, which goes on when the caller gives up: only when its answer is here, it is
+// known what there is to kill.
+func (c *Client) startOrAbandon(ctx context.Context, r *ExecRequest, e *Execution) error {
+	started := make(chan error, 1)
+	go func() {
+		limit := duration.Of(millis(ctx, r.Timeout), time.Millisecond)
+		if limit == 0 {
+			limit = unlimitedStart
+		}
+		// Beyond the runtime's time, pinder needs some to end the runtime.
+		answer, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+startGrace)
+		defer cancel()
+		started <- c.startExec(ctx, answer, r, e)
+	}()
+	select {
+	case err := <-started:
+		if err != nil {
+			e.abandon(err)
+		}
+		return err
+	case <-ctx.Done():
+		go func() { e.abandon(<-started) }()
+		return fmt.Errorf("exec %s of container %s: given up before its start was known: %w", r.ExecID, r.ID, ctx.Err())
+	}
+}
+
+const (
+	// unlimitedStart is pinder's limit of a start for which none was given.
+	unlimitedStart = 2 * time.Minute
+	startGrace     = 20 * time.Second
+)
+
+// abandon ends what was started, or may have been: failed is why that is not known, nil if it was.
+func (e *Execution) abandon(failed error) {
+	unknown := errors.Is(failed, errdefs.ErrUnavailable) || errors.Is(failed, context.DeadlineExceeded) || errors.Is(failed, context.Canceled)
+	if failed != nil && !unknown {
+		e.client.dropExec(e.ID + "/" + e.ExecID)
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.client.ctx, time.Minute)
+	defer cancel()
+	if err := e.End(ctx); err != nil {
+		e.client.o.Log.Warn("end an abandoned exec", "container", e.ID, "exec", e.ExecID, "error", err)
+	}
+}
+
+// End kills the process with all that it started, and forgets it: its end is of no interest any more. It closes the
+// streams.
+func (e *Execution) End(ctx context.Context) error {
+	e.client.mu.Lock()
+	for _, f := range []*os.File{e.Stdin, e.Stdout, e.Stderr, e.TTY} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+	e.client.mu.Unlock()
+	defer e.client.dropExec(e.ID + "/" + e.ExecID)
+	if err := e.KillAll(ctx); err != nil {
+		return err
+	}
+	e.client.forgetExec(e.ID, e.ExecID)
+	return nil
+}
+
+// endForeign ends an exec that another daemon asked for, which is gone: nothing can come of it. One of a session
+// goes on; it is forgotten when it has ended.
+func (c *Client) endForeign(ct *wire.Container) {
+	c.mu.Lock()
+	ours := c.execs[ct.ID+"/"+ct.ExecID] != nil
+	c.mu.Unlock()
+	switch {
+	case ours:
+	case ct.Exit != nil:
+		go c.forgetExec(ct.ID, ct.ExecID) // what it has left running was its own wish
+	case ct.Transient:
+		e := &Execution{ID: ct.ID, ExecID: ct.ExecID, client: c}
+		go e.abandon(nil)
+	}
+}
+
+// startExec asks for the start, if ctx has not ended, and waits for the answer as long as the other.
+func (c *Client) startExec(ctx, answer context.Context, r *ExecRequest, e *Execution) error {
+	s, err := c.current(ctx)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("exec %s of container %s: not begun: %w", r.ExecID, r.ID, err)
+	}
+	m, err := s.ask(answer, wire.TypeExec, wire.Exec{
+		ID: r.ID, ExecID: r.ExecID, Process: r.Process, TTY: r.TTY, Stdin: r.Stdin, Group: r.Group, Owner: r.Owner,
+		TimeoutMillis: millis(ctx, r.Timeout),
+	}, nil)
+	if errors.Is(err, errLost) {
+		return fmt.Errorf("exec %s of container %s: %w: %w", r.ExecID, r.ID, errdefs.ErrUnavailable, err)
+	}
+	if err != nil {
+		closeAll(m.FDs)
+		return err
+	}
+	var started wire.ExecStarted
+	if err := m.Decode(&started); err != nil || len(started.Streams) != len(m.FDs) {
+		closeAll(m.FDs)
+		return fmt.Errorf("exec %s of container %s: answer with %d descriptors for %v: %w", r.ExecID, r.ID, len(m.FDs), started.Streams, errdefs.ErrInternal)
+	}
+	return e.take(&started, m.FDs)
+}
+
+// take makes files of the passed descriptors, which it owns.
+func (e *Execution) take(started *wire.ExecStarted, fds []int) error {
+	e.client.mu.Lock()
+	defer e.client.mu.Unlock()
+	e.PID = started.PID
+	for i, name := range started.Streams {
+		if err := unix.SetNonblock(fds[i], true); err != nil {
+			closeAll(fds[i:])
+			return fmt.Errorf("exec %s of container %s: %w", e.ExecID, e.ID, err)
+		}
+		f := os.NewFile(uintptr(fds[i]), name)
+		switch name {
+		case "stdin":
+			e.Stdin = f
+		case "stdout":
+			e.Stdout = f
+		case "stderr":
+			e.Stderr = f
+		case "tty":
+			e.TTY = f
+		default:
+			_ = f.Close()
+		}
+	}
+	return nil
+}
+
+// Wait waits for the process's end. The streams may still hold its output, and
+// may be held open by its children.
+func (e *Execution) Wait(ctx context.Context) (Exit, error) {
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return Exit{}, fmt.Errorf("wait for exec %s of container %s: %w", e.ExecID, e.ID, ctx.Err())
+	}
+	e.client.dropExec(e.ID + "/" + e.ExecID)
+	go e.client.forgetExec(e.ID, e.ExecID)
+	return e.exit, nil
+}
+
+// Kill sends SIGKILL to the process, not to its children. An ended one is no error.
+func (e *Execution) Kill(ctx context.Context) error {
+	err := e.client.request(ctx, wire.TypeSignal, wire.Signal{
+		ID: e.ID, ExecID: e.ExecID, Signal: int(unix.SIGKILL),
+	}, nil)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func (e *Execution) finish(x Exit) {
+	e.once.Do(func() {
+		e.exit = x
+		close(e.done)
+	})
+}
+
+func (c *Client) dropExec(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.execs, key)
+}
+
+func (c *Client) forgetExec(id, execID string) {
+	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+	defer cancel()
+	if err := c.request(ctx, wire.TypeForget, wire.Call{ID: id, ExecID: execID}, nil); err != nil {
+		c.o.Log.Debug("forget exec", "container", id, "exec", execID, "error", err)
+	}
+}
+
+// exit handles one exit that pinder told of.
+func (c *Client) exit(p wire.Exit) {
+	x := exitOf(p)
+	if x.ExecID == "" {
+		if c.o.OnExit != nil {
+			go c.o.OnExit(x)
+		}
+		return
+	}
+	c.mu.Lock()
+	e := c.execs[x.ID+"/"+x.ExecID]
+	c.mu.Unlock()
+	if e != nil {
+		e.finish(x)
+		return
+	}
+	go c.forgetExec(x.ID, x.ExecID) // another daemon's; nothing asks for it any more
+}
+
+// endLostExecs ends the waits for execs that a new pinder does not know, which
+// happens only if pinder and our duplicates were lost together.
+func (c *Client) endLostExecs(known map[string]bool) {
+	c.mu.Lock()
+	var lost []*Execution
+	for key, e := range c.execs {
+		if !known[key] && e.PID != 0 {
+			lost = append(lost, e)
+		}
+	}
+	c.mu.Unlock()
+	for _, e := range lost {
+		e.finish(Exit{ID: e.ID, ExecID: e.ExecID, Unknown: true, At: time.Now()})
+	}
+}
+
+func (c *Client) resizeExec(id, execID string, w, h uint16) error {
+	c.mu.Lock()
+	e := c.execs[id+"/"+execID]
+	c.mu.Unlock()
+	if e == nil || e.TTY == nil {
+		return fmt.Errorf("resize: exec %s of container %s has no terminal here: %w", execID, id, errdefs.ErrNotFound)
+	}
+	raw, err := e.TTY.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("resize: exec %s of container %s: %w", execID, id, err)
+	}
+	var rerr error
+	err = raw.Control(func(fd uintptr) {
+		rerr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: h, Col: w})
+	})
+	if err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return fmt.Errorf("resize: exec %s of container %s: %w", execID, id, err)
+	}
+	return nil
+}

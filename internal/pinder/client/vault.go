@@ -1,0 +1,193 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+)
+
+// duplicates are the daemon's copies of one object's descriptors. They are only
+// held and given back, never used.
+type duplicates struct {
+	kinds []string
+	fds   []int
+	round int // of synchronisation, in which they came
+}
+
+func (d duplicates) close() { closeAll(d.fds) }
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// event handles a message that answers no request.
+func (c *Client) event(m wire.Message) {
+	switch m.Type {
+	case wire.TypeKeep:
+		var k wire.Keep
+		if m.Decode(&k) != nil || len(k.Kinds) != len(m.FDs) {
+			closeAll(m.FDs)
+			c.o.Log.Warn("no descriptors are left to hold duplicates of an object's; pinder has its own", "object", k.Key,
+				"needed", len(k.Kinds), "came", len(m.FDs))
+			return
+		}
+		c.hold(k.Key, duplicates{kinds: k.Kinds, fds: m.FDs})
+	case wire.TypeDrop:
+		closeAll(m.FDs)
+		var k wire.Keys
+		if m.Decode(&k) == nil {
+			for _, key := range k.Keys {
+				c.hold(key, duplicates{})
+			}
+		}
+	case wire.TypeExit:
+		closeAll(m.FDs)
+		var e wire.Exit
+		if m.Decode(&e) == nil {
+			c.exit(e)
+		}
+	default: // of a later release
+		closeAll(m.FDs)
+	}
+}
+
+// hold replaces what is held under key; empty duplicates drop it.
+func (c *Client) hold(key string, d duplicates) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vault[key].close()
+	delete(c.vault, key)
+	if len(d.fds) == 0 {
+		return
+	}
+	if most := mostHeld(); c.held()+len(d.fds) > most {
+		d.close()
+		c.o.Log.Warn("no room for duplicates of an object's descriptors; pinder has its own", "object", key, "most", most)
+		return
+	}
+	d.round = c.round
+	c.vault[key] = d
+}
+
+// held is how many descriptors are held. The caller holds c.mu.
+func (c *Client) held() int {
+	n := 0
+	for _, d := range c.vault {
+		n += len(d.fds)
+	}
+	return n
+}
+
+// mostHeld is half of what this process may open: the other half is for its work, which goes before.
+func mostHeld() int {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+		return 512
+	}
+	return int(min(r.Cur, 1<<30)) / 2
+}
+
+// forgetStale closes duplicates that this round of synchronisation did not
+// bring again: their objects were deleted while we were not connected.
+func (c *Client) forgetStale() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, d := range c.vault {
+		if d.round != c.round {
+			d.close()
+			delete(c.vault, key)
+		}
+	}
+}
+
+// exchange gives a pinder back what it lost, takes duplicates of what it has,
+// and learns of all exits.
+func (c *Client) exchange(s *session) error {
+	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
+	defer cancel()
+	if err := c.giveBack(ctx, s); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.round++
+	c.mu.Unlock()
+	m, err := s.ask(ctx, wire.TypeSync, nil, nil)
+	if err != nil {
+		return err
+	}
+	closeAll(m.FDs)
+	c.forgetStale()
+	var list wire.List
+	if err := m.Decode(&list); err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for i := range list.Containers {
+		ct := &list.Containers[i]
+		if ct.ExecID != "" {
+			known[ct.ID+"/"+ct.ExecID] = true
+			c.endForeign(ct)
+		}
+		if ct.Exit != nil {
+			c.exit(*ct.Exit)
+		}
+	}
+	c.endLostExecs(known)
+	return nil
+}
+
+// giveBack restores objects that we hold and pinder does not know. An old
+// pinder that cannot is left alone.
+func (c *Client) giveBack(ctx context.Context, s *session) error {
+	if !slices.Contains(s.hello.Capabilities, "restore") {
+		return nil
+	}
+	c.mu.Lock()
+	offer := wire.Keys{Keys: []string{}}
+	for key := range c.vault {
+		offer.Keys = append(offer.Keys, key)
+	}
+	c.mu.Unlock()
+	m, err := s.ask(ctx, wire.TypeOffer, offer, nil)
+	if err != nil {
+		return err
+	}
+	closeAll(m.FDs)
+	var want wire.Keys
+	if err := m.Decode(&want); err != nil {
+		return err
+	}
+	for _, key := range want.Keys {
+		c.mu.Lock()
+		d := c.vault[key]
+		delete(c.vault, key)
+		c.mu.Unlock()
+		if len(d.fds) == 0 {
+			continue
+		}
+		_, err := s.ask(ctx, wire.TypeRestore, wire.Keep{Key: key, Kinds: d.kinds}, d.fds)
+		switch {
+		case errors.Is(err, errdefs.ErrResourceExhausted):
+			c.hold(key, d)
+			c.o.Log.Warn("pinder has no descriptors left to take back an object", "object", key, "error", err)
+		case errors.Is(err, errLost) || errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil:
+			// This pinder is ending itself; for the next one.
+			c.hold(key, d)
+			return errLost
+		case err != nil: // deleted meanwhile, or of a layout it does not know
+			d.close()
+			c.o.Log.Info("pinder does not take back an object", "object", key, "error", err)
+		default:
+			c.hold(key, d) // until pinder's sync brings it again: it may be killed before that
+			c.o.Log.Info("gave an object back to pinder", "object", key)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+)
+
+const (
+	pingEvery = 3 * time.Second
+	// maxMissed pings without an answer, counted in our own ticks so that a pause
+	// of the whole machine is not held against pinder.
+	maxMissed = 4
+	// silenceLimit is how long pinder may accept connections without a word
+	// before its reaper is killed: by then its own watch has replaced a hung
+	// supervisor several times over.
+	silenceLimit = 45 * time.Second
+)
+
+// watchdog pings until the session ends, and kills a supervisor that is hung;
+// the reaper starts another, which gets all descriptors back.
+func (c *Client) watchdog(s *session) {
+	ticker := time.NewTicker(pingEvery)
+	defer ticker.Stop()
+	answered := make(chan struct{}, 1)
+	missed := 0
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	for {
+		select {
+		case <-s.lost:
+			return
+		case <-answered:
+			missed = 0
+			continue
+		case <-ticker.C:
+		}
+		if missed++; missed > maxMissed && s.inner >= 0 {
+			c.o.Log.Warn("pinder's supervisor does not answer: killing it", "pid", s.hello.Supervisor)
+			_ = unix.PidfdSendSignal(s.inner, unix.SIGKILL, nil, 0)
+			continue
+		}
+		go func() {
+			if _, err := s.ask(ctx, wire.TypePing, nil, nil); err == nil {
+				select {
+				case answered <- struct{}{}:
+				default:
+				}
+			}
+		}()
+	}
+}
+
+// replaceSilent ends a reaper whose socket accepts connections that nobody
+// answers: it and its supervisor are both hung. The kernel names the process
+// behind the socket (SO_PEERPIDFD); where it does not, nothing is killed.
+func (c *Client) replaceSilent(s *session, since *time.Time) {
+	if s == nil || s.reaper < 0 || s.answers {
+		*since = time.Now()
+		return
+	}
+	if time.Since(*since) < c.o.silence {
+		return
+	}
+	c.o.Log.Warn("pinder is silent: killing its reaper", "for", time.Since(*since).Round(time.Second))
+	_ = unix.PidfdSendSignal(s.reaper, unix.SIGKILL, nil, 0)
+	*since = time.Now()
+}

@@ -1,7 +1,0 @@
-//go:build nextprotocol
-
-package protocol
-
-// Version is that of a release to come: what the tests of upgrade and downgrade
-// are built with.
-const Version = 2

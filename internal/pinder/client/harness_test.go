@@ -59,7 +59,7 @@ func prepare(dir string) error {
 		pinderBinary = given // as for tests of one release against another
 		return prepareRuntime(dir)
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", pinderBinary, "../../cmd/pinder")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", pinderBinary, "../../../cmd/pinder")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build pinder: %w\n%s", err, out)
@@ -71,7 +71,7 @@ func prepareRuntime(dir string) error {
 	if runcBinary = os.Getenv("PINFOLD_RUNC"); runcBinary == "" {
 		var err error
 		if runcBinary, err = exec.LookPath("runc"); err != nil {
-			runcBinary, _ = filepath.Abs("../../build/tools/runc")
+			runcBinary, _ = filepath.Abs("../../../build/tools/runc")
 		}
 	}
 	if _, err := os.Stat(runcBinary); err != nil {

@@ -1,43 +1,41 @@
 package ocispec
 
 import (
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/moby/sys/signal"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-const (
-	// The C libraries keep the first two real-time signals for themselves (signal(7)).
-	realTimeMin = 34
-	realTimeMax = 64
-)
+// highest is the number of the last real-time signal.
+const highest = 64
 
-// synonyms are the signals that have two names.
-var synonyms = map[string]string{"SIGCLD": "SIGCHLD", "SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO"}
+// synonyms are CRI's second names of signals that have two.
+var synonyms = []string{"SIGNAL_SIGCLD", "SIGNAL_SIGIOT", "SIGNAL_SIGPOLL"}
 
 // StopSignal returns the signal that a stop begins with: the container's, or else the image's, or else
 // SIGTERM. Where the image names one that does not exist it is SIGTERM too, with ErrInvalidArgument: reason to
 // warn, not to refuse a container that is of use otherwise.
 func StopSignal(config *runtimeapi.ContainerConfig, image ocispec.ImageConfig) (unix.Signal, error) {
 	if given := config.GetStopSignal(); given != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
-		signal, ok := criSignal(given)
+		number, ok := criSignal(given)
 		if !ok {
 			return unix.SIGTERM, invalid("stop_signal", "%d is not a signal", given)
 		}
-		return signal, nil
+		return number, nil
 	}
 	if image.StopSignal == "" {
 		return unix.SIGTERM, nil
 	}
-	signal, ok := parseSignal(image.StopSignal)
+	number, ok := parseSignal(image.StopSignal)
 	if !ok {
 		return unix.SIGTERM, invalid("image stop signal", "%q is not a signal", image.StopSignal)
 	}
-	return signal, nil
+	return number, nil
 }
 
 // criSignal goes by the names of CRI's values: the numbers are CRI's own.
@@ -48,35 +46,10 @@ func criSignal(s runtimeapi.Signal) (unix.Signal, bool) {
 	return parseSignal(name)
 }
 
-// parseSignal takes a number or a name, with or without SIG, real-time signals as RTMIN+n and RTMAX-n.
+// parseSignal takes a number or a name, with or without SIG. The library takes every number but 0.
 func parseSignal(s string) (unix.Signal, bool) {
-	if n, err := strconv.Atoi(s); err == nil {
-		return unix.Signal(n), n > 0 && n <= realTimeMax
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if other, ok := synonyms[name]; ok {
-		name = other
-	}
-	for prefix, base := range map[string]int{"SIGRTMIN": realTimeMin, "SIGRTMAX": realTimeMax} {
-		offset, ok := strings.CutPrefix(name, prefix)
-		if !ok {
-			continue
-		}
-		n := base
-		if offset != "" {
-			distance, err := strconv.Atoi(offset)
-			if err != nil {
-				return 0, false
-			}
-			n += distance
-		}
-		return unix.Signal(n), n >= realTimeMin && n <= realTimeMax
-	}
-	signal := unix.SignalNum(name)
-	return signal, signal != 0
+	number, err := signal.ParseSignal(s)
+	return number, err == nil && number > 0 && number <= highest
 }
 
 // criSignals are CRI's values for the kernel's numbers.
@@ -84,7 +57,7 @@ var criSignals = sync.OnceValue(func() map[unix.Signal]runtimeapi.Signal {
 	all := map[unix.Signal]runtimeapi.Signal{}
 	for value, name := range runtimeapi.Signal_name {
 		number, ok := criSignal(runtimeapi.Signal(value))
-		if _, other := synonyms[strings.TrimPrefix(name, "SIGNAL_")]; ok && !other {
+		if ok && !slices.Contains(synonyms, name) {
 			all[number] = runtimeapi.Signal(value)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 // alone: when that dies, the daemon sees the pipes end and asks the next one.
 type attacher struct {
 	id   string
-	ends [len(streamNames)]*handle // write ends; nil: not wanted, or ended
+	ends [len(streamNames)]*descriptor.Handle // write ends; nil: not wanted, or ended
 }
 
 // attachers are those of one process, guarded by process.out.
@@ -82,7 +84,7 @@ func (s *supervisor) attach(r wire.Attach) (*descriptors, error) {
 		err = p.giveStdin(&r, d)
 	}
 	if err != nil {
-		closeAll(d.fds)
+		descriptor.CloseAll(d.fds)
 		return nil, err
 	}
 	return d, nil
@@ -113,7 +115,7 @@ func (p *process) addAttacher(r *wire.Attach, d *descriptors) error {
 			closeAttacher(a)
 			return wire.Errorf(wire.CodeInternal, "attach: container %s: %v", r.ID, err)
 		}
-		if a.ends[st.index], err = pollable(to, "attacher"); err != nil {
+		if a.ends[st.index], err = descriptor.Pollable(to, "attacher"); err != nil {
 			_ = unix.Close(to)
 			_ = unix.Close(from)
 			closeAttacher(a)
@@ -132,8 +134,8 @@ func (p *process) addAttacher(r *wire.Attach, d *descriptors) error {
 
 // watchAttacher closes an attacher's pipe soon after its reader is gone, also when the container says nothing any
 // more: writing would tell, and there may be nothing to write.
-func (p *process) watchAttacher(h *handle) {
-	if h.raw.Write(func(fd uintptr) bool { return readerGone(int(fd)) }) != nil {
+func (p *process) watchAttacher(h *descriptor.Handle) {
+	if h.Raw.Write(func(fd uintptr) bool { return readerGone(int(fd)) }) != nil {
 		return // closed here
 	}
 	p.out.Lock()
@@ -168,7 +170,7 @@ func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 	if h == nil {
 		return nil
 	}
-	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+	fd, err := descriptor.Duplicate(h.FD)
 	if err != nil {
 		return wire.Errorf(wire.CodeInternal, "attach: container %s: stdin: %v", r.ID, err)
 	}
@@ -177,7 +179,7 @@ func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 		// The caller holds op, so it was not taken meanwhile.
 		p.set(kindStdin, nil)
 		if err := p.keep(); err != nil {
-			logf("%v", err) // its end is then not seen before the container's
+			ownlog.Printf("%v", err) // its end is then not seen before the container's
 		}
 	}
 	return nil
@@ -193,12 +195,12 @@ func (p *process) duplicate(stream int, data []byte) {
 		if h == nil {
 			return false
 		}
-		err := p.attached.write(h.fd, data)
+		err := p.attached.write(h.FD, data)
 		if err == nil {
 			return false
 		}
 		if errors.Is(err, unix.EAGAIN) {
-			logf("%s: an attacher does not read and is cut off", p.describe())
+			ownlog.Printf("%s: an attacher does not read and is cut off", p.describe())
 			p.attached.cut = append(p.attached.cut, a.id)
 			p.attached.cut = p.attached.cut[max(0, len(p.attached.cut)-maxAttachers):]
 		}
@@ -247,8 +249,8 @@ func (p *process) sweepAttachers() {
 			if h == nil {
 				continue
 			}
-			if readerGone(h.fd) {
-				h.close()
+			if readerGone(h.FD) {
+				h.Close()
 				a.ends[i] = nil
 				continue
 			}
@@ -263,7 +265,7 @@ func (p *process) endStream(st *stream) {
 	st.ended = true
 	for _, a := range p.attached.list {
 		if h := a.ends[st.index]; h != nil {
-			h.close()
+			h.Close()
 			a.ends[st.index] = nil
 		}
 	}
@@ -280,7 +282,7 @@ func (p *process) detachAll() {
 func closeAttacher(a *attacher) {
 	for i, h := range a.ends {
 		if h != nil {
-			h.close()
+			h.Close()
 		}
 		a.ends[i] = nil
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
 // children decides which of our exited children may be reaped by the way.
@@ -118,7 +120,7 @@ func (c *children) loop(reapOrphan func(pid int) error) {
 		c.mu.Unlock()
 		if due {
 			if err := reapOrphan(orphan); err != nil && !errors.Is(err, unix.ECHILD) {
-				logf("reap orphan %d: %v", orphan, err)
+				ownlog.Printf("reap orphan %d: %v", orphan, err)
 			}
 		}
 		select {

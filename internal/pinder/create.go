@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // undoGrace is how long a failed create waits for its own undoing.
@@ -136,7 +138,7 @@ func (s *supervisor) existing(r *wire.Create, deadline time.Time) (*wire.Created
 // undoCreate removes what a failed creation left. The caller holds p's op lock.
 func (s *supervisor) undoCreate(p *process) {
 	if err := p.erase(p.snapshot().Runtime, time.Now().Add(30*time.Second)); err != nil {
-		logf("undo create: container %s: %v", p.snapshot().ID, err)
+		ownlog.Printf("undo create: container %s: %v", p.snapshot().ID, err)
 	}
 	p.discard()
 }
@@ -167,7 +169,7 @@ func (p *process) createIn(r *wire.Create, deadline time.Time) error {
 		defer console.close()
 		c.args = append(c.args, "--console-socket", console.path)
 	} else if h := p.get(kindStderr); h != nil {
-		c.errors = h.fd
+		c.errors = h.FD
 	}
 	c.args = append(c.args, r.ID)
 	if err := p.launch(r.Runtime, c, console); err != nil {
@@ -249,7 +251,7 @@ func (p *process) readPidFile() (int, error) {
 }
 
 func (p *process) adoptMaster(fd int) error {
-	h, err := pollable(fd, kindTTY)
+	h, err := descriptor.Pollable(fd, kindTTY)
 	if err != nil {
 		_ = unix.Close(fd)
 		return err
@@ -265,7 +267,7 @@ func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
 		if err != nil {
 			return childEnds{}, err
 		}
-		p.set(kindLog, &handle{fd: fd})
+		p.set(kindLog, &descriptor.Handle{FD: fd})
 	}
 	if err := p.privatePipe(); err != nil {
 		return childEnds{}, err
@@ -278,9 +280,9 @@ func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
 		return child, err
 	}
 	for kind, fd := range ours {
-		h := &handle{fd: fd}
+		h := &descriptor.Handle{FD: fd}
 		if kind != kindStdin {
-			if h, err = pollable(fd, kind); err != nil {
+			if h, err = descriptor.Pollable(fd, kind); err != nil {
 				return child, err
 			}
 		}
@@ -316,7 +318,7 @@ func (p *process) claim() error {
 	if err != nil {
 		return fmt.Errorf("process %d: pidfd: %w", pid, err)
 	}
-	h, err := pollable(pidfd, kindPidfd)
+	h, err := descriptor.Pollable(pidfd, kindPidfd)
 	if err != nil {
 		_ = unix.Close(pidfd)
 		return err
@@ -366,5 +368,5 @@ func (p *process) openEvents(c *cgroup) {
 		_ = unix.Close(fd)
 		return
 	}
-	p.set(kindEvents, &handle{fd: fd})
+	p.set(kindEvents, &descriptor.Handle{FD: fd})
 }

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // upgradeGrace is how long an upgrade waits for operations under way.
@@ -56,11 +58,11 @@ func (s *supervisor) missing(r wire.Keys) (wire.Keys, error) {
 func (s *supervisor) giveBack(m wire.Message) error {
 	var k wire.Keep
 	if err := m.Decode(&k); err != nil {
-		closeAll(m.FDs)
+		descriptor.CloseAll(m.FDs)
 		return err
 	}
 	if len(m.FDs) < len(k.Kinds) {
-		closeAll(m.FDs)
+		descriptor.CloseAll(m.FDs)
 		return wire.Errorf(wire.CodeResourceExhausted, "restore %s: %d of %d descriptors came", k.Key, len(m.FDs), len(k.Kinds))
 	}
 	p, err := s.restore(k.Key, k.Kinds, m.FDs)
@@ -93,12 +95,12 @@ func (s *supervisor) adopt(r wire.Adopt) (*wire.Created, error) {
 		Phase: wire.PhaseRunning, Started: true, LogLost: true,
 	})
 	if err != nil {
-		h.close()
+		h.Close()
 		return fail(wire.CodeInternal, err)
 	}
 	p.set(kindPidfd, h)
 	if !s.remember(p) {
-		h.close()
+		h.Close()
 		p.state.close()
 		return fail(wire.CodeAlreadyExists, fmt.Errorf("is known"))
 	}
@@ -117,7 +119,7 @@ func (s *supervisor) adopt(r wire.Adopt) (*wire.Created, error) {
 }
 
 // openVerified opens a pidfd and checks that it is of the process meant.
-func openVerified(pid int, start uint64) (*handle, error) {
+func openVerified(pid int, start uint64) (*descriptor.Handle, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
@@ -131,7 +133,7 @@ func openVerified(pid int, start uint64) (*handle, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	h, err := pollable(fd, kindPidfd)
+	h, err := descriptor.Pollable(fd, kindPidfd)
 	if err != nil {
 		_ = unix.Close(fd)
 	}
@@ -156,7 +158,7 @@ func (s *supervisor) upgrade(r wire.Upgrade) error {
 	if _, err := s.reaper.ask(linkMsg{op: opExec, text: r.Path}); err != nil {
 		return wire.Errorf(wire.CodeInternal, "upgrade: reaper: %v", err)
 	}
-	logf("reaper is upgraded; supervisor follows")
+	ownlog.Printf("reaper is upgraded; supervisor follows")
 	syscall.ForkLock.Lock() // as in become
 	defer syscall.ForkLock.Unlock()
 	for _, fd := range []int{fdLink, fdListen, fdLock} {

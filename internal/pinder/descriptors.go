@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
 const (
@@ -93,7 +94,7 @@ func (e *entrance) accept(listener int) (int, error) {
 func (e *entrance) failed(err error) {
 	if time.Since(e.told) > time.Minute {
 		e.told = time.Now()
-		logf("accept: %v", err)
+		ownlog.Printf("accept: %v", err)
 	}
 	time.Sleep(time.Second)
 }

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 const (
@@ -73,7 +75,7 @@ func (s *supervisor) exec(r wire.Exec) (*execStarted, error) {
 	}
 	if err != nil {
 		if err := p.end(time.Now().Add(groupGrace)); err != nil { // a process may have been started
-			logf("%s: not started, and what was started remains: %v", p.describe(), err)
+			ownlog.Printf("%s: not started, and what was started remains: %v", p.describe(), err)
 		}
 		p.removeGroup()
 		p.discard()
@@ -120,11 +122,11 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 	}
 	c.args = append(c.args, r.ID)
 	if err := p.launch(p.snapshot().Runtime, c, console); err != nil {
-		closeAll(out.fds)
+		descriptor.CloseAll(out.fds)
 		return nil, err
 	}
 	if h := p.get(kindTTY); h != nil {
-		fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+		fd, err := descriptor.Duplicate(h.FD)
 		if err != nil {
 			return nil, wrapCall("exec", p, err)
 		}
@@ -133,7 +135,7 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 		// its SIGHUP.
 		p.set(kindTTY, nil)
 		if err := p.keep(); err != nil {
-			logf("%v", err)
+			ownlog.Printf("%v", err)
 		}
 	}
 	out.PID = p.snapshot().PID
@@ -160,7 +162,7 @@ func (p *process) afterExec() {
 	m := p.meta
 	for kind, h := range p.handles {
 		if kind != kindState {
-			h.close()
+			h.Close()
 			delete(p.handles, kind)
 		}
 	}
@@ -169,7 +171,7 @@ func (p *process) afterExec() {
 	}
 	p.mu.Unlock()
 	if err := p.keep(); err != nil {
-		logf("%v", err)
+		ownlog.Printf("%v", err)
 	}
 	p.sup.forgetOldest()
 }
@@ -215,7 +217,7 @@ func (s *supervisor) abandonExec(r wire.Call) error {
 // gone says that the process has ended, whether that is noted already or not.
 func (p *process) gone() bool {
 	h := p.get(kindPidfd)
-	return p.hasExited() || h != nil && pidfdExited(h.fd)
+	return p.hasExited() || h != nil && pidfdExited(h.FD)
 }
 
 // forgetExec drops a finished exec. An unknown one is no error; a living one is.
@@ -254,7 +256,7 @@ func (p *process) endExec(deadline time.Time) {
 	err := p.end(deadline)
 	p.removeGroup()
 	if !p.awaitExit(deadline) {
-		logf("%s: killed, but has not ended: %v", p.describe(), err)
+		ownlog.Printf("%s: killed, but has not ended: %v", p.describe(), err)
 		return
 	}
 	m := p.snapshot()

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
 // An exec may have a cgroup of its own below the container's, so that all it started can be ended, however
@@ -53,7 +54,7 @@ func (p *process) makeGroup(c *meta, execID string) []string {
 		err = os.Mkdir(dir, 0o755)
 	}
 	if err != nil {
-		logf("%s: no group of its own: %v", p.describe(), err)
+		ownlog.Printf("%s: no group of its own: %v", p.describe(), err)
 		_ = p.update(func(m *meta) { m.Group = "" })
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
 const (
@@ -28,10 +29,10 @@ func (p *process) watch() {
 	if h == nil {
 		return
 	}
-	if h.raw.Read(func(uintptr) bool { return pidfdExited(h.fd) }) != nil {
+	if h.Raw.Read(func(uintptr) bool { return pidfdExited(h.FD) }) != nil {
 		return // closed: discarded
 	}
-	ws, known := p.status(h.fd)
+	ws, known := p.status(h.FD)
 	at := time.Now()
 	exit := &wire.Exit{At: at.UnixNano(), Unknown: !known}
 	m := p.snapshot()
@@ -82,7 +83,7 @@ func (p *process) drainBounded() {
 	select {
 	case <-done:
 	case <-timer.C:
-		logf("%s: its log cannot be written; its exit is recorded first", p.describe())
+		ownlog.Printf("%s: its log cannot be written; its exit is recorded first", p.describe())
 	}
 }
 
@@ -94,7 +95,7 @@ func (p *process) finish(exit *wire.Exit) {
 		m.Started = m.Started || m.Phase == wire.PhaseStarting
 		m.Exit, m.Phase = exit, wire.PhaseExited
 	}); err != nil {
-		logf("%s: %v", p.describe(), err)
+		ownlog.Printf("%s: %v", p.describe(), err)
 	}
 	p.announce(exit)
 }
@@ -117,7 +118,7 @@ func (p *process) announce(exit *wire.Exit) {
 func (p *process) release() {
 	m := p.snapshot()
 	if h := p.get(kindPidfd); h != nil {
-		if _, _, err := reap(unix.P_PIDFD, h.fd); errors.Is(err, unix.ECHILD) {
+		if _, _, err := reap(unix.P_PIDFD, h.FD); errors.Is(err, unix.ECHILD) {
 			// ECHILD again when it was not claimed: fine. The start time guards against
 			// a pid that was reaped elsewhere and used again by a child of the reaper's.
 			if st, err := startTime(m.PID); err == nil && st == m.StartTime {
@@ -140,7 +141,7 @@ func (p *process) record(exit *wire.Exit) {
 		_ = p.update(func(m *meta) { m.Recorded = true })
 		return
 	}
-	logf("%s: exit record: %v", p.describe(), err)
+	ownlog.Printf("%s: exit record: %v", p.describe(), err)
 	time.AfterFunc(recordRetry, func() {
 		if p.snapshot().Phase == wire.PhaseExited {
 			p.record(exit)

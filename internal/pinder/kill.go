@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // A process is killed by a signal, and it may still not end: a frozen one of a version 1 freezer does not take it
@@ -89,7 +90,7 @@ func (p *process) dupPidfd() (int, error) {
 	if h == nil {
 		return -1, nil
 	}
-	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+	fd, err := descriptor.Duplicate(h.FD)
 	if err != nil {
 		return -1, fmt.Errorf("duplicate its pidfd: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // sleeper is a container whose init is a child of the test.
@@ -29,7 +30,7 @@ func sleeper(t *testing.T) (s *supervisor, p *process, ended <-chan error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := pollable(pidfd, kindPidfd)
+	h, err := descriptor.Pollable(pidfd, kindPidfd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func sleeper(t *testing.T) (s *supervisor, p *process, ended <-chan error) {
 	s.remember(p)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		h.close()
+		h.Close()
 		st.close()
 	})
 	return s, p, done

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // linkOp is what a message between reaper and supervisor asks or says. The
@@ -79,7 +80,7 @@ func (l *link) recv() (linkMsg, error) {
 	}
 	m, ok := decodeLink(l.buf[:got.N])
 	if !ok {
-		closeAll(got.FDs)
+		descriptor.CloseAll(got.FDs)
 		return linkMsg{}, io.EOF
 	}
 	m.fds, m.truncated = got.FDs, got.Truncated

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
 // A container's own counter tells whether it was killed for want of memory, as long as its group is there.
@@ -49,7 +50,7 @@ func (p *process) ownOOMKills() (uint64, error) {
 	if h == nil {
 		return 0, errNoCounter
 	}
-	return oomKills(h.fd)
+	return oomKills(h.FD)
 }
 
 // reckonOOM compares a parent's sum with the counters of the containers below it that live, and notes the
@@ -102,6 +103,6 @@ func (p *process) noteOthers(others uint64) {
 	}
 	p.meta.Cgroup.Others = others
 	if err := p.state.saveMeta(&p.meta); err != nil {
-		logf("container %s: %v", p.meta.ID, err)
+		ownlog.Printf("container %s: %v", p.meta.ID, err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // slice is a parent group made of files, with containers below it.
@@ -54,7 +56,7 @@ func (s *slice) vanish(p *process) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p.set(kindEvents, &handle{fd: fd})
+	p.set(kindEvents, &descriptor.Handle{FD: fd})
 }
 
 func TestAnOOMKillIsFoundThoughTheContainersGroupIsGone(t *testing.T) {

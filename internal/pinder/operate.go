@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
 // start runs the container's process. Starting a started one is no error.
@@ -78,7 +79,7 @@ func (s *supervisor) signal(r wire.Signal) error {
 		}
 	}
 	err = unix.ESRCH // where the descriptor is closed meanwhile
-	_ = h.raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), unix.Signal(r.Signal), nil, 0) })
+	_ = h.Raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), unix.Signal(r.Signal), nil, 0) })
 	if err != nil {
 		code := wire.CodeInternal
 		if errors.Is(err, unix.ESRCH) {
@@ -127,7 +128,7 @@ func (s *supervisor) delete(r wire.Delete) error {
 		err = p.erase(wire.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
 	}
 	if notStarted(err) {
-		logf("%s: %v: deleting it without the runtime", p.describe(), err)
+		ownlog.Printf("%s: %v: deleting it without the runtime", p.describe(), err)
 		err = deleteByHand(m.Runtime, m.ID, m.Cgroup.Path, deadline)
 	}
 	if err != nil {
@@ -185,7 +186,7 @@ func (s *supervisor) deleteUnknown(r wire.Delete, deadline time.Time) error {
 		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
 	})
 	if notStarted(err) {
-		logf("container %s: %v: deleting it without the runtime", r.ID, err)
+		ownlog.Printf("container %s: %v: deleting it without the runtime", r.ID, err)
 		err = deleteByHand(r.Runtime, r.ID, "", deadline)
 	}
 	if err != nil {

@@ -2,14 +2,13 @@ package pinder
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 func TestOOMCountersOfBothCgroupVersions(t *testing.T) {
@@ -56,16 +55,16 @@ func TestPeekLeavesTheZombieAndReapTakesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := pollable(fd, "pidfd")
+	h, err := descriptor.Pollable(fd, "pidfd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.close()
+	defer h.Close()
 	start, err := startTime(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.raw.Read(func(uintptr) bool { return pidfdExited(fd) }); err != nil {
+	if err := h.Raw.Read(func(uintptr) bool { return pidfdExited(fd) }); err != nil {
 		t.Fatal(err)
 	}
 	want := waitStatus{cldExited, 9}
@@ -102,7 +101,7 @@ func TestPidfdIsOpenedOnlyOnTheProcessMeant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.close()
+	h.Close()
 }
 
 func TestIDsAreChecked(t *testing.T) {
@@ -133,21 +132,5 @@ func TestKillFileIsNeverThatOfOthers(t *testing.T) {
 	}
 	if !ownCgroupOf("/kubepods/pod1/c") {
 		t.Error("a container's cgroup is not accepted")
-	}
-}
-
-func TestOwnLogStaysBelowItsLimit(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "log")
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for i := range 100 {
-		appendBounded(f, fmt.Sprintf("line %d\n", i), 100)
-	}
-	content, err := os.ReadFile(name)
-	if err != nil || len(content) > 100 || !strings.HasSuffix(string(content), "line 98\nline 99\n") {
-		t.Fatalf("%d bytes, %q, %v", len(content), content, err)
 	}
 }

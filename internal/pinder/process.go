@@ -2,14 +2,12 @@ package pinder
 
 import (
 	"fmt"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // Kinds of descriptors of a process. Their names are part of the contract with
@@ -27,39 +25,10 @@ const (
 	kindEvents   = "events" // the cgroup's OOM counters
 )
 
-// handle is one descriptor; file is set for those that are waited on, and then
-// owns fd.
-type handle struct {
-	fd   int
-	file *os.File
-	raw  syscall.RawConn
-}
-
-// pollable makes a handle whose raw.Read waits in the runtime's poller.
-func pollable(fd int, name string) (*handle, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return &handle{fd: fd, file: f, raw: raw}, nil
-}
-
-func (h *handle) close() {
-	if h.file != nil {
-		_ = h.file.Close()
-		return
-	}
-	_ = unix.Close(h.fd)
-}
-
 // holding is what is held of a process.
 type holding struct {
 	keeping sync.Mutex         // one hand-over of descriptors at a time, none after the last
-	handles map[string]*handle // guarded by process.mu
+	handles map[string]*descriptor.Handle // guarded by process.mu
 }
 
 // process is a container (its init) or an exec'd process.
@@ -114,7 +83,7 @@ func (s *supervisor) wrap(key string, st *sharedState, m meta) *process {
 	return &process{
 		key: key, sup: s, meta: m, state: st,
 		op:      make(chan struct{}, 1),
-		holding: holding{handles: map[string]*handle{kindState: {fd: st.fd}}},
+		holding: holding{handles: map[string]*descriptor.Handle{kindState: {FD: st.fd}}},
 		exited:  make(chan struct{}),
 	}
 }
@@ -156,7 +125,7 @@ func (p *process) update(f func(*meta)) error {
 }
 
 // set stores a handle, closing one of the same kind.
-func (p *process) set(kind string, h *handle) {
+func (p *process) set(kind string, h *descriptor.Handle) {
 	p.mu.Lock()
 	old := p.handles[kind]
 	if h == nil {
@@ -166,11 +135,11 @@ func (p *process) set(kind string, h *handle) {
 	}
 	p.mu.Unlock()
 	if old != nil {
-		old.close()
+		old.Close()
 	}
 }
 
-func (p *process) get(kind string) *handle {
+func (p *process) get(kind string) *descriptor.Handle {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.handles[kind]
@@ -181,20 +150,14 @@ func (p *process) duplicates() (kinds []string, fds []int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for kind, h := range p.handles {
-		fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 6)
+		fd, err := descriptor.Duplicate(h.FD)
 		if err != nil {
-			closeAll(fds)
+			descriptor.CloseAll(fds)
 			return nil, nil, fmt.Errorf("duplicate %s of %s: %w", kind, p.key, err)
 		}
 		kinds, fds = append(kinds, kind), append(fds, fd)
 	}
 	return kinds, fds, nil
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
 }
 
 // keep hands duplicates of all descriptors to the reaper, waits until it has
@@ -210,7 +173,7 @@ func (p *process) keep() error {
 		return err
 	}
 	if err := p.sup.reaper.keep(p.key, kinds, fds); err != nil {
-		closeAll(fds)
+		descriptor.CloseAll(fds)
 		return fmt.Errorf("hand descriptors of %s to the reaper: %w", p.describe(), err)
 	}
 	p.sup.broadcast(wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds}, fds)
@@ -232,7 +195,7 @@ func (p *process) discard() {
 	p.sup.forget(p)
 	p.keeping.Lock()
 	if err := p.sup.reaper.drop(p.key); err != nil {
-		logf("drop %s: %v", p.key, err)
+		ownlog.Printf("drop %s: %v", p.key, err)
 	}
 	p.sup.broadcast(wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
 	p.keeping.Unlock()
@@ -246,7 +209,7 @@ func (p *process) discard() {
 	p.detachAll()
 	for kind, h := range p.handles {
 		if kind != kindState {
-			h.close()
+			h.Close()
 		}
 		delete(p.handles, kind)
 	}

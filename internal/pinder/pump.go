@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // chunkSize is the most that one log write takes from a stream. It is also the
@@ -57,21 +59,21 @@ func (p *process) startStreams() {
 }
 
 // run logs until the stream ends or its descriptor is closed.
-func (st *stream) run(h *handle) {
+func (st *stream) run(h *descriptor.Handle) {
 	for {
 		var err error
-		closed := h.raw.Read(func(uintptr) bool {
+		closed := h.Raw.Read(func(uintptr) bool {
 			_, err = st.p.cycle(st, false)
 			var held *heldError
 			if errors.As(err, &held) {
-				_ = h.file.SetReadDeadline(held.until)
+				_ = h.File.SetReadDeadline(held.until)
 				return false
 			}
 			return !errors.Is(err, unix.EAGAIN)
 		})
 		switch {
 		case errors.Is(closed, os.ErrDeadlineExceeded):
-			_ = h.file.SetReadDeadline(time.Time{})
+			_ = h.File.SetReadDeadline(time.Time{})
 		case closed != nil:
 			return
 		case err == nil:
@@ -80,7 +82,7 @@ func (st *stream) run(h *handle) {
 			time.Sleep(100 * time.Millisecond)
 		default:
 			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EIO) {
-				logf("%s: %s ends: %v", st.p.describe(), st.kind, err)
+				ownlog.Printf("%s: %s ends: %v", st.p.describe(), st.kind, err)
 			}
 			st.p.out.Lock()
 			st.p.endStream(st)
@@ -109,12 +111,12 @@ func (p *process) cycle(st *stream, all bool) (int, error) {
 	most := chunkSize
 	if !all {
 		var err error
-		if most, err = p.holdBack(st, src.fd); err != nil {
+		if most, err = p.holdBack(st, src.FD); err != nil {
 			return 0, err
 		}
 	}
 	p.intend(st.index)
-	n, err := splice(src.fd, private.fd, most)
+	n, err := splice(src.FD, private.FD, most)
 	if err != nil || n == 0 {
 		atomic.StoreUint64(&p.state.cur.phase, phaseIdle)
 		if err == nil {
@@ -148,7 +150,7 @@ func splice(from, to, most int) (int, error) {
 
 func (p *process) logSize() int64 {
 	var st unix.Stat_t
-	if h := p.get(kindLog); h != nil && unix.Fstat(h.fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+	if h := p.get(kindLog); h != nil && unix.Fstat(h.FD, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 		return st.Size
 	}
 	return 0
@@ -169,7 +171,7 @@ func (p *process) settle() error {
 		end, next := int64(atomic.LoadUint64(&c.offset)), c.current.load()
 		if h := p.get(kindLog); h != nil && (len(data) > 0 || next.lostRecords > 0) {
 			w := recordWriter{
-				fd: h.fd, off: end, state: next,
+				fd: h.FD, off: end, state: next,
 				stream: int(c.source) % len(streamNames), stamp: stampOf(c),
 			}
 			end, next = w.write(data)
@@ -195,18 +197,18 @@ func (p *process) look(buf []byte) ([]byte, error) {
 	if private == nil {
 		return nil, io.EOF
 	}
-	n, err := unix.IoctlGetInt(private.fd, unix.TIOCINQ)
+	n, err := unix.IoctlGetInt(private.FD, unix.TIOCINQ)
 	if err != nil {
 		return nil, fmt.Errorf("size of the private pipe: %w", err)
 	}
 	if n == 0 {
 		return nil, nil
 	}
-	data, err := glance(private.fd, buf)
+	data, err := glance(private.FD, buf)
 	if err == nil && len(data) < n {
 		// The scratch pipe is smaller (the user's pipe quota is used up): nothing
 		// is left but to consume, at the risk of this chunk if we die now.
-		return readFull(private.fd, buf[:min(n, len(buf))])
+		return readFull(private.FD, buf[:min(n, len(buf))])
 	}
 	return data, err
 }
@@ -235,7 +237,7 @@ func (p *process) emptyPrivate() error {
 	buf, _ := chunks.Get().(*[chunkSize]byte)
 	defer chunks.Put(buf)
 	for {
-		n, err := unix.Read(private.fd, buf[:])
+		n, err := unix.Read(private.FD, buf[:])
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
@@ -275,7 +277,7 @@ func (p *process) drain() {
 	for _, st := range streams {
 		left := chunkSize
 		if h := p.get(st.kind); h != nil {
-			if n, err := unix.IoctlGetInt(h.fd, unix.TIOCINQ); err == nil && n > left {
+			if n, err := unix.IoctlGetInt(h.FD, unix.TIOCINQ); err == nil && n > left {
 				left = n
 			}
 		}

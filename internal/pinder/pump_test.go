@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // logged is a process with one stream, without a supervisor or a runtime.
@@ -37,7 +38,7 @@ func newLogged(t *testing.T) *logged {
 	l := &logged{process: p, in: child.stdout, path: filepath.Join(t.TempDir(), "log")}
 	_ = unix.Close(child.stderr)
 	_ = unix.Close(ours[kindStderr])
-	h, err := pollable(ours[kindStdout], kindStdout)
+	h, err := descriptor.Pollable(ours[kindStdout], kindStdout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,13 +47,13 @@ func newLogged(t *testing.T) *logged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.set(kindLog, &handle{fd: fd})
+	p.set(kindLog, &descriptor.Handle{FD: fd})
 	p.streams = p.newStreams()
 	t.Cleanup(func() {
 		_ = unix.Close(l.in)
 		for kind, h := range l.handles {
 			if kind != kindState {
-				h.close()
+				h.Close()
 			}
 		}
 		l.state.close()
@@ -78,7 +79,7 @@ func (l *logged) reborn(t *testing.T) *logged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := openState(handles[kindState].fd)
+	st, err := openState(handles[kindState].FD)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func (l *logged) reborn(t *testing.T) *logged {
 	t.Cleanup(func() {
 		for kind, h := range handles {
 			if kind != kindState {
-				h.close()
+				h.Close()
 			}
 		}
 		st.close()
@@ -125,7 +126,7 @@ func TestLogWriteMayBeCutAnywhere(t *testing.T) {
 	intend := func(t *testing.T, l *logged) { l.intend(0) }
 	move := func(t *testing.T, l *logged) {
 		l.intend(0)
-		if _, err := splice(l.get(kindStdout).fd, l.get(kindPrivateW).fd, chunkSize); err != nil {
+		if _, err := splice(l.get(kindStdout).FD, l.get(kindPrivateW).FD, chunkSize); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +148,7 @@ func TestLogWriteMayBeCutAnywhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := recordWriter{
-				fd: l.get(kindLog).fd, off: int64(l.state.cur.offset), stream: 0,
+				fd: l.get(kindLog).FD, off: int64(l.state.cur.offset), stream: 0,
 				stamp: stampOf(l.state.cur), state: l.state.cur.current.load(),
 			}
 			end, _ := w.write(data)
@@ -185,12 +186,12 @@ func commit(t *testing.T, l *logged, consumed int) {
 		t.Fatal(err)
 	}
 	c := l.state.cur
-	w := recordWriter{fd: l.get(kindLog).fd, off: int64(c.offset), stamp: stampOf(c), state: c.current.load()}
+	w := recordWriter{fd: l.get(kindLog).FD, off: int64(c.offset), stamp: stampOf(c), state: c.current.load()}
 	end, next := w.write(data)
 	c.end = uint64(end)
 	c.next.store(next)
 	c.phase = phaseCommit
-	if _, err := readFull(l.get(kindPrivateR).fd, make([]byte, consumed)); err != nil {
+	if _, err := readFull(l.get(kindPrivateR).FD, make([]byte, consumed)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -201,15 +202,15 @@ func TestFailedWritesAreCountedAndMarkedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := l.get(kindLog).fd
-	l.handles[kindLog] = &handle{fd: full}
+	good := l.get(kindLog).FD
+	l.handles[kindLog] = &descriptor.Handle{FD: full}
 	l.write(t, "lost 1\nlost 2\npart")
 	l.drain()
 	if g := l.state.cur.current.load(); g.lostBytes != 18 || g.lostRecords != 3 {
 		t.Fatalf("lost: %+v", g)
 	}
 	n := l.reborn(t) // the count outlives a supervisor
-	n.set(kindLog, &handle{fd: good})
+	n.set(kindLog, &descriptor.Handle{FD: good})
 	delete(l.handles, kindLog)
 	_ = unix.Close(full)
 	n.write(t, "ial\nkept\n")

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 const (
@@ -140,7 +143,7 @@ func (r *reaper) run() error {
 			backoff = minBackoff
 			continue
 		}
-		logf("supervisor ended after %v (%v), next in %v", time.Since(born).Round(time.Millisecond), err, backoff)
+		ownlog.Printf("supervisor ended after %v (%v), next in %v", time.Since(born).Round(time.Millisecond), err, backoff)
 		time.Sleep(backoff)
 		backoff = min(2*backoff, maxBackoff)
 	}
@@ -185,7 +188,7 @@ func (r *reaper) reapSupervisor() bool {
 		return false
 	}
 	if !r.quit.Load() {
-		logf("supervisor %d ended: code %d status %d (%v)", r.pid, ws.code, ws.status, err)
+		ownlog.Printf("supervisor %d ended: code %d status %d (%v)", r.pid, ws.code, ws.status, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -206,7 +209,7 @@ func (r *reaper) reportOrphan() {
 // only one tick is due, and no supervisor is called hung for it.
 func (r *reaper) watch() {
 	if r.missed.Add(1) > maxMissed {
-		logf("supervisor %d does not answer: killing it", r.pid)
+		ownlog.Printf("supervisor %d does not answer: killing it", r.pid)
 		_ = unix.Kill(r.pid, unix.SIGKILL)
 		return
 	}
@@ -218,7 +221,7 @@ func (r *reaper) terminate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.store) > 0 {
-		logf("SIGTERM ignored: %d containers and execs depend on pinder", len(r.store))
+		ownlog.Printf("SIGTERM ignored: %d containers and execs depend on pinder", len(r.store))
 		return
 	}
 	r.quit.Store(true)
@@ -242,7 +245,7 @@ func (r *reaper) handle(m linkMsg) {
 	switch m.op {
 	case opKeep:
 		if m.truncated { // what is held stays
-			closeAll(m.fds)
+			descriptor.CloseAll(m.fds)
 			r.link.reply(m, unix.EMFILE)
 			return
 		}
@@ -264,7 +267,7 @@ func (r *reaper) handle(m linkMsg) {
 		r.missed.Store(0)
 	case opExec:
 		err := r.handOver(m.text, m.seq)
-		logf("upgrade to %s: %v", m.text, err)
+		ownlog.Printf("upgrade to %s: %v", m.text, err)
 		r.link.reply(m, errnoOf(err))
 	case opQuit:
 		if len(r.store) > 0 {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // reaperTimeout bounds one request to the reaper. A reaper that takes longer is
@@ -63,7 +65,7 @@ func (r *reaperLink) serve(pong func(), orphan func(pid int), item func(key stri
 				ch <- m
 			}
 		default:
-			closeAll(m.fds)
+			descriptor.CloseAll(m.fds)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // recall collects what the reaper gives back.
@@ -28,7 +30,7 @@ func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
 		select {
 		case <-gone: // soon, if it is dead
 			// It died meanwhile. What it still said is continued, and handed over.
-			logf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
+			ownlog.Printf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
 		case <-time.After(reaperTimeout):
 			return fmt.Errorf("ask the reaper for descriptors: %w", err)
 		}
@@ -37,7 +39,7 @@ func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
 	for _, o := range r.objects {
 		p, err := s.restore(o.Key, splitKinds(o.Kinds), o.FDs)
 		if err != nil {
-			logf("restore %s: %v", o.Key, err)
+			ownlog.Printf("restore %s: %v", o.Key, err)
 			if len(o.FDs) == len(splitKinds(o.Kinds)) { // else it did not come whole, and the reaper has it still
 				_ = s.reaper.drop(o.Key)
 			}
@@ -56,7 +58,7 @@ func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
 		}
 	}
 	if len(r.objects) > 0 {
-		logf("supervisor continues %d of %d objects", len(keep), len(r.objects))
+		ownlog.Printf("supervisor continues %d of %d objects", len(keep), len(r.objects))
 	}
 	return nil
 }
@@ -69,7 +71,7 @@ func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, e
 	}
 	drop := func() {
 		for _, h := range handles {
-			h.close()
+			h.Close()
 		}
 	}
 	st := handles[kindState]
@@ -78,7 +80,7 @@ func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, e
 		return nil, fmt.Errorf("no state among %v", kinds)
 	}
 	delete(handles, kindState)
-	state, err := openState(st.fd)
+	state, err := openState(st.FD)
 	if err != nil {
 		drop()
 		return nil, err
@@ -111,21 +113,21 @@ func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, e
 
 // makeHandles takes ownership of fds, and closes them all on error. Kinds that
 // this release does not know are closed and left out.
-func makeHandles(kinds []string, fds []int) (map[string]*handle, error) {
+func makeHandles(kinds []string, fds []int) (map[string]*descriptor.Handle, error) {
 	if len(kinds) != len(fds) {
-		closeAll(fds)
+		descriptor.CloseAll(fds)
 		return nil, fmt.Errorf("%d descriptors for %v", len(fds), kinds)
 	}
-	handles := map[string]*handle{}
+	handles := map[string]*descriptor.Handle{}
 	for i, kind := range kinds {
-		h := &handle{fd: fds[i]}
+		h := &descriptor.Handle{FD: fds[i]}
 		switch kind {
 		case kindStdout, kindStderr, kindTTY, kindPidfd:
 			var err error
-			if h, err = pollable(fds[i], kind); err != nil {
-				closeAll(fds[i:])
+			if h, err = descriptor.Pollable(fds[i], kind); err != nil {
+				descriptor.CloseAll(fds[i:])
 				for _, h := range handles {
-					h.close()
+					h.Close()
 				}
 				return nil, err
 			}
@@ -148,7 +150,7 @@ func (p *process) resume() {
 		return
 	}
 	if err := p.recover(); err != nil {
-		logf("%s: continue its log: %v", p.describe(), err)
+		ownlog.Printf("%s: continue its log: %v", p.describe(), err)
 	}
 	p.startStreams()
 	if m.Phase == wire.PhaseExited {
@@ -156,7 +158,7 @@ func (p *process) resume() {
 		return
 	}
 	if err := p.reopen(&m); err != nil {
-		logf("%s: %v", p.describe(), err)
+		ownlog.Printf("%s: %v", p.describe(), err)
 		p.finish(&wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()})
 		return
 	}
@@ -185,7 +187,7 @@ func (p *process) reopen(m *meta) error {
 		p.openEvents(&m.Cgroup)
 	}
 	if err := p.keep(); err != nil {
-		logf("%v", err)
+		ownlog.Printf("%v", err)
 	}
 	return nil
 }
@@ -222,7 +224,7 @@ func (p *process) undoCreation(m *meta) {
 		}
 	}
 	if err := p.end(time.Now().Add(groupGrace)); err != nil { // what it has started is in its group
-		logf("%s: %v", p.describe(), err)
+		ownlog.Printf("%s: %v", p.describe(), err)
 	}
 	p.removeGroup()
 	p.discard()
@@ -249,6 +251,6 @@ func (p *process) resolveStart(m *meta) {
 		phase = wire.PhaseCreated
 	}
 	if err := p.setPhase(phase); err != nil {
-		logf("%s: %v", p.describe(), err)
+		ownlog.Printf("%s: %v", p.describe(), err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/duration"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 const (
@@ -149,17 +150,17 @@ func runtimeEnv() []string {
 // the deadline. It closes pidfd.
 func waitDeadline(pid, pidfd int, deadline time.Time) (waitStatus, error) {
 	started := time.Now()
-	h, err := pollable(pidfd, "runtime")
+	h, err := descriptor.Pollable(pidfd, "runtime")
 	if err != nil {
 		_ = unix.Close(pidfd)
 		return waitStatus{}, err
 	}
-	defer h.close()
+	defer h.Close()
 	var ws waitStatus
 	await := func(until time.Time) error {
-		_ = h.file.SetReadDeadline(until)
+		_ = h.File.SetReadDeadline(until)
 		var werr error
-		err := h.raw.Read(func(uintptr) bool {
+		err := h.Raw.Read(func(uintptr) bool {
 			var got int
 			got, ws, werr = peek(unix.P_PID, pid)
 			return werr != nil || got != 0

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 const (
@@ -45,7 +47,7 @@ type outgoing struct {
 
 // drop closes what the message owns.
 func (n *session) drop(o *outgoing) {
-	closeAll(o.FDs)
+	descriptor.CloseAll(o.FDs)
 	n.giveRoom(o)
 	if o.lost != nil {
 		go o.lost()
@@ -69,7 +71,7 @@ func newSession(s *supervisor, c *wire.Conn) *session {
 func (n *session) run() {
 	defer n.end()
 	if cred, err := n.conn.Peer(); err != nil || (cred.Uid != 0 && int(cred.Uid) != os.Geteuid()) {
-		logf("connection refused: peer %+v, %v", cred, err)
+		ownlog.Printf("connection refused: peer %+v, %v", cred, err)
 		return
 	}
 	n.sup.mu.Lock()
@@ -83,16 +85,16 @@ func (n *session) run() {
 	_ = n.conn.SetDeadline(time.Now().Add(helloTimeout))
 	m, err := n.conn.Read()
 	if err != nil || m.Type != wire.TypeHello {
-		logf("connection refused: no hello (%v)", err)
+		ownlog.Printf("connection refused: no hello (%v)", err)
 		return
 	}
-	closeAll(m.FDs)
+	descriptor.CloseAll(m.FDs)
 	_ = n.conn.SetDeadline(time.Time{})
 	for {
 		m, err := n.conn.Read()
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, os.ErrClosed) {
-				logf("connection: %v", err)
+				ownlog.Printf("connection: %v", err)
 			}
 			return
 		}
@@ -122,7 +124,7 @@ func (n *session) write() {
 				_ = n.conn.Close()
 				continue
 			}
-			closeAll(o.FDs)
+			descriptor.CloseAll(o.FDs)
 			n.giveRoom(o)
 		case <-n.done:
 			for {
@@ -142,8 +144,8 @@ func (n *session) write() {
 func (n *session) send(id uint64, typ string, body any, fds []int) {
 	m, err := wire.New(id, typ, body)
 	if err != nil {
-		logf("%v", err)
-		closeAll(fds)
+		ownlog.Printf("%v", err)
+		descriptor.CloseAll(fds)
 		return
 	}
 	m.FDs = fds
@@ -160,7 +162,7 @@ func (n *session) enqueue(o *outgoing) {
 	select {
 	case n.queue <- o:
 	default:
-		logf("a daemon does not read: disconnecting it")
+		ownlog.Printf("a daemon does not read: disconnecting it")
 		n.drop(o)
 		_ = n.conn.Close()
 	}
@@ -168,34 +170,21 @@ func (n *session) enqueue(o *outgoing) {
 
 // broadcast sends an event to every synchronised daemon and takes ownership of fds.
 func (s *supervisor) broadcast(typ string, body any, fds []int) {
-	defer closeAll(fds)
+	defer descriptor.CloseAll(fds)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := range s.sessions {
 		if !n.synced {
 			continue
 		}
-		dups, err := dupAll(fds)
+		dups, err := descriptor.DuplicateAll(fds)
 		if err != nil {
-			logf("%v", err)
+			ownlog.Printf("%v", err)
 			_ = n.conn.Close() // it will synchronise again
 			continue
 		}
 		n.send(0, typ, body, dups)
 	}
-}
-
-func dupAll(fds []int) ([]int, error) {
-	out := make([]int, 0, len(fds))
-	for _, fd := range fds {
-		d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 6)
-		if err != nil {
-			closeAll(out)
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return out, nil
 }
 
 // reply answers a request.
@@ -204,7 +193,7 @@ func (n *session) reply(id uint64, body any, fds []int, err error) {
 		n.send(id, wire.TypeReply, body, fds)
 		return
 	}
-	closeAll(fds)
+	descriptor.CloseAll(fds)
 	var pe *wire.Error
 	if !errors.As(err, &pe) {
 		pe = &wire.Error{Code: wire.CodeInternal, Text: err.Error()}
@@ -220,14 +209,14 @@ func (n *session) reply(id uint64, body any, fds []int, err error) {
 // handle answers one request, in a goroutine of its own.
 func (n *session) handle(m wire.Message) {
 	if m.ID == 0 {
-		closeAll(m.FDs) // an event: this release knows none from the daemon
+		descriptor.CloseAll(m.FDs) // an event: this release knows none from the daemon
 		return
 	}
 	if m.Type == wire.TypeRestore {
 		n.reply(m.ID, nil, nil, n.sup.giveBack(m))
 		return
 	}
-	closeAll(m.FDs)
+	descriptor.CloseAll(m.FDs)
 	if m.Type == wire.TypeSync {
 		n.sync(m.ID)
 		return
@@ -250,7 +239,7 @@ func (n *session) exec(m wire.Message) {
 	}
 	reply, err := wire.New(m.ID, wire.TypeReply, started.ExecStarted)
 	if err != nil {
-		closeAll(started.fds)
+		descriptor.CloseAll(started.fds)
 		n.reply(m.ID, nil, nil, err)
 		return
 	}
@@ -281,7 +270,7 @@ func (n *session) sync(id uint64) {
 		m, err := wire.New(0, wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds})
 		if err != nil {
 			<-n.room
-			closeAll(fds)
+			descriptor.CloseAll(fds)
 			n.reply(id, nil, nil, err)
 			return
 		}

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // childEnds are the descriptors for the runtime, ours to close after the call.
@@ -86,8 +88,8 @@ func (p *process) privatePipe() error {
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return fmt.Errorf("private pipe: %w", err)
 	}
-	p.set(kindPrivateR, &handle{fd: fds[0]})
-	p.set(kindPrivateW, &handle{fd: fds[1]})
+	p.set(kindPrivateR, &descriptor.Handle{FD: fds[0]})
+	p.set(kindPrivateW, &descriptor.Handle{FD: fds[1]})
 	return nil
 }
 
@@ -116,10 +118,10 @@ func (s *supervisor) reopenLog(r wire.Call) error {
 		}
 		return wire.Errorf(wire.CodeInternal, "reopen log: container %s: %v", r.ID, err)
 	}
-	p.set(kindLog, &handle{fd: fd})
+	p.set(kindLog, &descriptor.Handle{FD: fd})
 	// Nothing is written to the new file before the duplicates are of it.
 	if err := p.keep(); err != nil {
-		logf("%v", err)
+		ownlog.Printf("%v", err)
 	}
 	p.markLoss()
 	return nil
@@ -174,7 +176,7 @@ func (c *consoleSocket) receive() (int, error) {
 	if len(fds) == 0 {
 		return -1, errors.New("console: the runtime sent no terminal")
 	}
-	closeAll(fds[1:])
+	descriptor.CloseAll(fds[1:])
 	return fds[0], nil
 }
 
@@ -188,7 +190,7 @@ func (s *supervisor) resize(r wire.Resize) error {
 	if h == nil {
 		return wire.Errorf(wire.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
 	}
-	if err := unix.IoctlSetWinsize(h.fd, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
+	if err := unix.IoctlSetWinsize(h.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
 		return wire.Errorf(wire.CodeInternal, "resize: container %s: %v", r.ID, err)
 	}
 	return nil

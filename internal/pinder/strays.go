@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // strays are runtime calls that an earlier supervisor began and did not live to
@@ -23,9 +26,9 @@ import (
 // argument. They are looked for once, before a supervisor makes calls of its own.
 type strays struct {
 	mu   sync.Mutex
-	byID map[string][]*handle
+	byID map[string][]*descriptor.Handle
 	// files are those that are not needed when the call has ended.
-	files map[*handle][]string
+	files map[*descriptor.Handle][]string
 }
 
 // scanLimit bounds the wait for an earlier supervisor's children that have not
@@ -33,7 +36,7 @@ type strays struct {
 const scanLimit = time.Second
 
 func findStrays(callsDir, stateDir string) *strays {
-	s := &strays{byID: map[string][]*handle{}, files: map[*handle][]string{}}
+	s := &strays{byID: map[string][]*descriptor.Handle{}, files: map[*descriptor.Handle][]string{}}
 	for giveUp := time.Now().Add(scanLimit); ; time.Sleep(time.Millisecond) {
 		if unborn := s.scan(callsDir, stateDir); !unborn || time.Now().After(giveUp) {
 			return s
@@ -46,7 +49,7 @@ func findStrays(callsDir, stateDir string) *strays {
 func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 	for _, hs := range s.byID {
 		for _, h := range hs {
-			h.close()
+			h.Close()
 		}
 	}
 	clear(s.byID)
@@ -56,7 +59,7 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 	ours, _ := os.Readlink("/proc/self/ns/pid")
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
-		logf("look for runtime calls: %v", err)
+		ownlog.Printf("look for runtime calls: %v", err)
 		return false
 	}
 	for _, d := range dirs {
@@ -78,7 +81,7 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 		// Read after opening, so it is of the pidfd's process. A container's process
 		// may call itself anything, but in a namespace of its own.
 		ns, _ := os.Readlink(filepath.Join("/proc", d.Name(), "ns/pid"))
-		h, err := pollable(fd, "runtime")
+		h, err := descriptor.Pollable(fd, "runtime")
 		if args = commandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
 			_ = unix.Close(fd)
 			continue
@@ -135,15 +138,15 @@ func (s *strays) await(id string, deadline time.Time) bool {
 	delete(s.byID, id)
 	s.mu.Unlock()
 	for _, h := range hs {
-		ended := func(uintptr) bool { return pidfdExited(h.fd) }
-		_ = h.file.SetReadDeadline(deadline)
-		if h.raw.Read(ended) != nil {
-			logf("container %s: a runtime call of an earlier supervisor does not end: killing it", id)
-			_ = unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
-			_ = h.file.SetReadDeadline(time.Now().Add(killGrace))
-			_ = h.raw.Read(ended)
+		ended := func(uintptr) bool { return pidfdExited(h.FD) }
+		_ = h.File.SetReadDeadline(deadline)
+		if h.Raw.Read(ended) != nil {
+			ownlog.Printf("container %s: a runtime call of an earlier supervisor does not end: killing it", id)
+			_ = unix.PidfdSendSignal(h.FD, unix.SIGKILL, nil, 0)
+			_ = h.File.SetReadDeadline(time.Now().Add(killGrace))
+			_ = h.Raw.Read(ended)
 		}
-		h.close()
+		h.Close()
 		// It may have made them after the files of dead supervisors were removed.
 		s.mu.Lock()
 		files := s.files[h]

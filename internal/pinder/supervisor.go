@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // supervisor is the inner process.
@@ -101,7 +103,7 @@ func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
 			}
 			// Our parent cannot have been reaped and its pid reused while it is our parent.
 			if missed > 2*maxMissed && os.Getppid() == parent {
-				logf("reaper %d is silent: killing it", parent)
+				ownlog.Printf("reaper %d is silent: killing it", parent)
 				_ = unix.Kill(parent, unix.SIGKILL)
 				missed = 0
 			}
@@ -114,8 +116,8 @@ func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
 func (s *supervisor) takeOver() {
 	<-s.restored
 	for {
-		logf("reaper is gone: taking its place")
-		logf("take over: %v", s.becomeReaper())
+		ownlog.Printf("reaper is gone: taking its place")
+		ownlog.Printf("take over: %v", s.becomeReaper())
 		time.Sleep(time.Second)
 	}
 }
@@ -133,7 +135,7 @@ func (s *supervisor) becomeReaper() error {
 		o := entry{Key: p.key}
 		var kinds []string
 		for kind, h := range p.handles {
-			kinds, o.FDs = append(kinds, kind), append(o.FDs, h.fd)
+			kinds, o.FDs = append(kinds, kind), append(o.FDs, h.FD)
 		}
 		o.Kinds = strings.Join(kinds, ",")
 		t.Objects = append(t.Objects, o)
@@ -187,7 +189,7 @@ func (s *supervisor) forget(p *process) {
 
 // accept serves connections.
 func (s *supervisor) accept() error {
-	h, err := pollable(fdListen, "listener")
+	h, err := descriptor.Pollable(fdListen, "listener")
 	if err != nil {
 		return err
 	}
@@ -195,7 +197,7 @@ func (s *supervisor) accept() error {
 	for {
 		var fd int
 		var aerr error
-		err := h.raw.Read(func(l uintptr) bool {
+		err := h.Raw.Read(func(l uintptr) bool {
 			fd, aerr = door.accept(int(l))
 			return !errors.Is(aerr, unix.EAGAIN)
 		})
@@ -208,7 +210,7 @@ func (s *supervisor) accept() error {
 		}
 		conn, err := wire.NewConn(fd)
 		if err != nil {
-			logf("%v", err)
+			ownlog.Printf("%v", err)
 			continue
 		}
 		go newSession(s, conn).run()

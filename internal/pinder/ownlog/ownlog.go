@@ -1,4 +1,5 @@
-package pinder
+// Package ownlog writes the log of pinder itself: a few lines about what went wrong, on standard error.
+package ownlog
 
 import (
 	"fmt"
@@ -14,9 +15,9 @@ import (
 // logLimit bounds <state>/pinder.log, in bytes: it lies in memory.
 const logLimit = 1 << 20
 
-// logf writes one line about pinder itself to standard error, which is
+// Printf writes one line about pinder itself to standard error, which is
 // <state>/pinder.log, opened for appending. A file over the limit begins anew.
-func logf(format string, args ...any) {
+func Printf(format string, args ...any) {
 	line := fmt.Sprintf("%s pinder[%d]: %s\n",
 		time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), os.Getpid(), fmt.Sprintf(format, args...))
 	if !appendBounded(os.Stderr, line, logLimit) {

@@ -40,6 +40,11 @@ func (m Mappings) Validate() error {
 	return nil
 }
 
+// Equal reports whether both have the same lines in the same order.
+func (m Mappings) Equal(other Mappings) bool {
+	return slices.Equal(m.UIDs, other.UIDs) && slices.Equal(m.GIDs, other.GIDs)
+}
+
 // HostUID returns the host's UID for a UID of the container, and whether it is
 // mapped at all.
 func (m Mappings) HostUID(container uint32) (uint32, bool) { return hostID(m.UIDs, container) }

@@ -65,9 +65,9 @@ func Build(h Host, c Container) (*specs.Spec, error) {
 }
 
 func addMappings(h Host, s *specs.Spec, sandbox Sandbox) {
-	if h.Features.JoinedMappings && sandbox.Namespaces.User != "" {
-		s.Linux.UIDMappings = ociMappings(sandbox.UserNS.UIDs)
-		s.Linux.GIDMappings = ociMappings(sandbox.UserNS.GIDs)
+	if maps := sandbox.Config.Mappings(); h.Features.JoinedMappings && maps != nil {
+		s.Linux.UIDMappings = ociMappings(maps.UIDs)
+		s.Linux.GIDMappings = ociMappings(maps.GIDs)
 	}
 }
 

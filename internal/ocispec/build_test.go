@@ -29,10 +29,9 @@ func request(t testing.TB, pod, container string) Container {
 
 // fakePaths fills in what package pod would.
 func fakePaths(c *Container) {
-	options := podNamespaces(c.Sandbox.Config)
-	maps, own := PodMappings(c.Sandbox.Config)
-	if own {
-		c.Sandbox.Namespaces.User, c.Sandbox.UserNS = "/ns/user", maps
+	options := c.Sandbox.Config.namespaces()
+	if c.Sandbox.Config.Mappings() != nil {
+		c.Sandbox.Namespaces.User = "/ns/user"
 	}
 	if options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		c.Sandbox.Namespaces.Net, c.Sandbox.Namespaces.UTS = "/ns/net", "/ns/uts"
@@ -43,8 +42,8 @@ func fakePaths(c *Container) {
 	if options.GetPid() == runtimeapi.NamespaceMode_POD {
 		c.Sandbox.Namespaces.PID = "/ns/pid"
 	}
-	for i := range c.Config.GetMounts() {
-		c.Mounts = append(c.Mounts, Mount{Index: i, Source: "/source"})
+	for range c.Config.GetMounts() {
+		c.MountSources = append(c.MountSources, "/source")
 	}
 }
 
@@ -196,7 +195,7 @@ func TestAContainersMountReplacesADefaultOneAtItsPlace(t *testing.T) {
 
 func TestAMountWhoseHostSideIsNotKnownIsNotBuilt(t *testing.T) {
 	c := request(t, "", mount(`"container_path": "/a", "host_path": "/v"`))
-	c.Mounts = nil
+	c.MountSources = nil
 	_, err := Build(node, c)
 	refusal{"", "mounts[0]", `"/a"`}.check(t, err, errdefs.ErrFailedPrecondition)
 }

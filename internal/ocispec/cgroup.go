@@ -4,8 +4,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 const (
@@ -50,7 +48,7 @@ func CgroupsPath(h Host, s Sandbox, id string) string {
 	return path.Join(parent, id)
 }
 
-func checkCgroupParent(f *faults, h Host, config *runtimeapi.PodSandboxConfig) {
+func checkCgroupParent(f *faults, h Host, config PodConfig) {
 	parent := config.GetLinux().GetCgroupParent()
 	if parent == "" {
 		return

@@ -37,17 +37,19 @@ func FuzzBuild(f *testing.F) {
 		user, passwd, group := parts[0], parts[1], parts[2]
 		c := Container{
 			ID: "c1", Rootfs: "/r", Passwd: []byte(passwd), Group: []byte(group), SeccompProfile: []byte(user),
-			Sandbox: Sandbox{ID: "s1", Config: &runtimeapi.PodSandboxConfig{}}, Config: &runtimeapi.ContainerConfig{},
+			Sandbox: Sandbox{ID: "s1"}, Config: &runtimeapi.ContainerConfig{},
 			Image: ocispec.ImageConfig{User: user, StopSignal: user, Env: []string{user}, Cmd: []string{"c"}},
 		}
-		if protojson.Unmarshal([]byte(pod), c.Sandbox.Config) != nil || protojson.Unmarshal([]byte(container), c.Config) != nil {
+		config := &runtimeapi.PodSandboxConfig{}
+		if protojson.Unmarshal([]byte(pod), config) != nil || protojson.Unmarshal([]byte(container), c.Config) != nil {
 			t.Skip()
 		}
 		if seed != 0 {
 			r := rand.New(rand.NewPCG(seed, 0))
-			scramble(r, c.Sandbox.Config.ProtoReflect())
+			scramble(r, config.ProtoReflect())
 			scramble(r, c.Config.ProtoReflect())
 		}
+		c.Sandbox.Config = ParsePod(config)
 		fakePaths(&c)
 		for _, h := range []Host{node, bare} {
 			tryAll(t, h, c)

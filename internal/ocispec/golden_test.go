@@ -33,23 +33,22 @@ func (s *scenario) container(t *testing.T) Container {
 	t.Helper()
 	c := Container{
 		ID:      "c0ffee00c0ffee00c0ffee00c0ffee00",
-		Sandbox: Sandbox{ID: "5a4db0c55a4db0c55a4db0c55a4db0c5", Config: &runtimeapi.PodSandboxConfig{}},
+		Sandbox: Sandbox{ID: "5a4db0c55a4db0c55a4db0c55a4db0c5"},
 		Config:  &runtimeapi.ContainerConfig{},
 		Image:   s.Image, Rootfs: "/run/pinfold/mnt/c0ffee00c0ffee00c0ffee00c0ffee00", Devices: s.Devices,
 	}
 	for _, err := range []error{
-		protojson.Unmarshal(s.Sandbox, c.Sandbox.Config), protojson.Unmarshal(s.Container, c.Config),
+		json.Unmarshal(s.Sandbox, &c.Sandbox.Config), protojson.Unmarshal(s.Container, c.Config),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	const pins, files = "/run/pinfold/ns/5a4db0c5", "/var/lib/pinfold/pods/5a4db0c5/files"
-	options := podNamespaces(c.Sandbox.Config)
+	options := c.Sandbox.Config.namespaces()
 	paths := &c.Sandbox.Namespaces
-	maps, own := PodMappings(c.Sandbox.Config)
-	if own {
-		c.Sandbox.UserNS, paths.User = maps, pins+"/user"
+	if c.Sandbox.Config.Mappings() != nil {
+		paths.User = pins + "/user"
 	}
 	if options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		paths.Net, paths.UTS = "/run/netns/pinfold-5a4db0c5", pins+"/uts"
@@ -72,7 +71,7 @@ func (s *scenario) container(t *testing.T) Container {
 		if m.GetImage() != nil || len(m.GetUidMappings()) > 0 {
 			source = "/run/pinfold/mnt/volume" + string(rune('0'+i))
 		}
-		c.Mounts = append(c.Mounts, Mount{Index: i, Source: source})
+		c.MountSources = append(c.MountSources, source)
 	}
 	return c
 }

@@ -84,10 +84,12 @@ func writable(yes bool) string {
 func devptsOptions(c Container) []string {
 	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
 	// The kernel refuses the mount if the group has no mapping.
-	if _, mapped := c.Sandbox.UserNS.HostGID(ttyGroup); mapped || !c.inUserNS() {
-		options = append(options, "gid=5")
+	if c.inUserNS() {
+		if _, mapped := c.Sandbox.Config.Mappings().HostGID(ttyGroup); !mapped {
+			return options
+		}
 	}
-	return options
+	return append(options, "gid=5")
 }
 
 // sysfs can be mounted only by the owner of the network namespace (Linux 7dc5dbc879bd). A pod in a user
@@ -108,7 +110,7 @@ func sysfs(h Host, c Container) specs.Mount {
 
 func shm(c Container) specs.Mount {
 	source := c.Sandbox.Files.Shm
-	if source == "" && podNamespaces(c.Sandbox.Config).GetIpc() == runtimeapi.NamespaceMode_NODE {
+	if source == "" && c.Sandbox.Config.namespaces().GetIpc() == runtimeapi.NamespaceMode_NODE {
 		source = "/dev/shm"
 	}
 	if source == "" {
@@ -124,13 +126,12 @@ func shm(c Container) specs.Mount {
 }
 
 func ownMounts(c Container) ([]specs.Mount, error) {
-	sources := make(map[int]string, len(c.Mounts))
-	for _, m := range c.Mounts {
-		sources[m.Index] = m.Source
-	}
 	var list []specs.Mount
 	for i, m := range c.Config.GetMounts() {
-		source := sources[i]
+		source := ""
+		if i < len(c.MountSources) {
+			source = c.MountSources[i]
+		}
 		if !path.IsAbs(source) {
 			return nil, lacking(mountField(i), "the host side of %q was not found: %q is not an absolute path", m.GetContainerPath(), source)
 		}

@@ -1,8 +1,6 @@
 package ocispec
 
 import (
-	"slices"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -15,8 +13,7 @@ const namespaceField = securityField + ".namespace_options"
 // the configuration asks for but whose path is not there is refused: left out, the container would be
 // in the node's.
 func namespaces(h Host, c Container) ([]specs.LinuxNamespace, error) {
-	paths, options := c.Sandbox.Namespaces, podNamespaces(c.Sandbox.Config)
-	_, user := PodMappings(c.Sandbox.Config)
+	paths, options := c.Sandbox.Namespaces, c.Sandbox.Config.namespaces()
 	var list []specs.LinuxNamespace
 	var f faults
 	join := func(kind specs.LinuxNamespaceType, path string, wanted bool) {
@@ -27,7 +24,7 @@ func namespaces(h Host, c Container) ([]specs.LinuxNamespace, error) {
 			list = append(list, specs.LinuxNamespace{Type: kind, Path: path})
 		}
 	}
-	join(specs.UserNamespace, paths.User, user)
+	join(specs.UserNamespace, paths.User, c.inUserNS())
 	join(specs.NetworkNamespace, paths.Net, options.GetNetwork() != runtimeapi.NamespaceMode_NODE)
 	join(specs.IPCNamespace, paths.IPC, options.GetIpc() != runtimeapi.NamespaceMode_NODE)
 	join(specs.UTSNamespace, paths.UTS, paths.UTS != "")
@@ -48,10 +45,10 @@ func namespaces(h Host, c Container) ([]specs.LinuxNamespace, error) {
 }
 
 // pidMode is the container's mode. CRI cannot tell POD from not given, so POD means whatever the pod has.
-func pidMode(sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
+func pidMode(sandbox PodConfig, config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
 	mode := config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
 	if mode == runtimeapi.NamespaceMode_POD {
-		return podNamespaces(sandbox).GetPid()
+		return sandbox.namespaces().GetPid()
 	}
 	return mode
 }
@@ -65,8 +62,9 @@ func ociMappings(lines []pin.IDMap) []specs.LinuxIDMapping {
 }
 
 // checkPodNamespaces checks each mode, and the combinations that the kernel does not have.
-func checkPodNamespaces(f *faults, h Host, options *runtimeapi.NamespaceOption) {
+func checkPodNamespaces(f *faults, h Host, config PodConfig) {
 	const pod, node, container = runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE, runtimeapi.NamespaceMode_CONTAINER
+	options := config.namespaces()
 	network, ipc, pid := options.GetNetwork(), options.GetIpc(), options.GetPid()
 	checkMode(f, namespaceField+".network", network, pod, node)
 	checkMode(f, namespaceField+".ipc", ipc, pod, node)
@@ -80,10 +78,10 @@ func checkPodNamespaces(f *faults, h Host, options *runtimeapi.NamespaceOption) 
 	if userns.GetMode() == node && len(userns.GetUids())+len(userns.GetGids()) != 0 {
 		f.invalid(field+".mode", "NODE is given together with ID mappings (uids: %d lines, gids: %d)", len(userns.GetUids()), len(userns.GetGids()))
 	}
-	if userns.GetMode() != pod {
+	if config.Mappings() == nil {
 		return
 	}
-	checkPodMappings(f, field, pin.Mappings{UIDs: IDMaps(userns.GetUids()), GIDs: IDMaps(userns.GetGids())})
+	checkPodMappings(f, field, config.Mappings())
 	// A process in the pod's user namespace has no power over namespaces that the node's owns: it could
 	// mount neither /proc nor /dev/mqueue.
 	if pid == node {
@@ -99,7 +97,7 @@ func checkPodNamespaces(f *faults, h Host, options *runtimeapi.NamespaceOption) 
 
 // checkPodMappings refuses what the kernel would, and numbers of uids and gids that differ: file
 // systems are idmapped by both, and a volume's owner and group come from one range.
-func checkPodMappings(f *faults, field string, maps pin.Mappings) {
+func checkPodMappings(f *faults, field string, maps *pin.Mappings) {
 	if err := maps.Validate(); err != nil {
 		f.invalid(field, "%v", err)
 		return
@@ -127,12 +125,12 @@ func checkMode(f *faults, field string, mode runtimeapi.NamespaceMode, allowed .
 }
 
 // checkContainerNamespaces refuses a container that would leave the namespaces of its pod.
-func checkContainerNamespaces(f *faults, sandbox *runtimeapi.PodSandboxConfig, options *runtimeapi.NamespaceOption) {
+func checkContainerNamespaces(f *faults, sandbox PodConfig, options *runtimeapi.NamespaceOption) {
 	if options == nil {
 		return
 	}
 	const pod, node = runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE
-	of := podNamespaces(sandbox)
+	of := sandbox.namespaces()
 	for _, ns := range []struct {
 		field      string
 		mode, pods runtimeapi.NamespaceMode
@@ -161,22 +159,18 @@ func checkContainerPID(f *faults, of, options *runtimeapi.NamespaceOption) {
 	}
 }
 
-func checkContainerUserNS(f *faults, sandbox *runtimeapi.PodSandboxConfig, options *runtimeapi.UserNamespace) {
+func checkContainerUserNS(f *faults, sandbox PodConfig, options *runtimeapi.UserNamespace) {
 	if options == nil {
 		return
 	}
 	field := namespaceField + ".userns_options"
-	maps, own := PodMappings(sandbox)
+	own := sandbox.Mappings() != nil
 	checkMode(f, field+".mode", options.GetMode(), runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE)
 	wants := options.GetMode() == runtimeapi.NamespaceMode_POD
 	switch {
 	case wants != own:
 		f.invalid(field+".mode", "%s differs from the pod's user namespace (of its own: %t)", options.GetMode(), own)
-	case own && !sameMappings(maps, pin.Mappings{UIDs: IDMaps(options.GetUids()), GIDs: IDMaps(options.GetGids())}):
+	case own && !sandbox.Mappings().Equal(pin.Mappings{UIDs: idMaps(options.GetUids()), GIDs: idMaps(options.GetGids())}):
 		f.invalid(field, "mappings %v %v differ from the pod's", options.GetUids(), options.GetGids())
 	}
-}
-
-func sameMappings(x, y pin.Mappings) bool {
-	return slices.Equal(x.UIDs, y.UIDs) && slices.Equal(x.GIDs, y.GIDs)
 }

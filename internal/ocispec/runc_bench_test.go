@@ -168,7 +168,7 @@ func (b *bench) command(args ...string) *exec.Cmd {
 
 // hostPod uses all of the node's namespaces.
 func hostPod() Sandbox {
-	return Sandbox{ID: "pod", CgroupParent: "/", Config: &runtimeapi.PodSandboxConfig{
+	return Sandbox{ID: "pod", CgroupParent: "/", Config: ParsePod(&runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: "p", Namespace: "default", Uid: "u"},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged: true,
@@ -176,7 +176,7 @@ func hostPod() Sandbox {
 				Network: runtimeapi.NamespaceMode_NODE, Ipc: runtimeapi.NamespaceMode_NODE, Pid: runtimeapi.NamespaceMode_CONTAINER,
 			},
 		}},
-	}}
+	})}
 }
 
 const firstID, countIDs = 1000000, 65536
@@ -191,9 +191,9 @@ func (b *bench) usernsPod() Sandbox {
 		Pid:           runtimeapi.NamespaceMode_CONTAINER,
 		UsernsOptions: &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: lines, Gids: lines},
 	}
+	s.Config = ParsePod(s.Config.PodSandboxConfig)
 	b.must(ValidateSandbox(b.host, s.Config))
-	s.UserNS, _ = PodMappings(s.Config)
-	set, err := pin.Create(&s.UserNS, pin.User|pin.Net|pin.IPC|pin.UTS)
+	set, err := pin.Create(s.Config.Mappings(), pin.User|pin.Net|pin.IPC|pin.UTS)
 	b.must(err)
 	defer set.Close()
 	paths := &s.Namespaces

@@ -127,8 +127,8 @@ echo tty $(grep ' /dev/pts ' /proc/self/mountinfo | grep -o gid=[0-9]*)
 			}
 			b.must(os.WriteFile(filepath.Join(volume, "log"), nil, 0o666))
 			b.must(os.Chmod(filepath.Join(volume, "log"), 0o666))
-			for i, m := range c.Config.Mounts {
-				c.Mounts = append(c.Mounts, Mount{Index: i, Source: m.HostPath})
+			for _, m := range c.Config.Mounts {
+				c.MountSources = append(c.MountSources, m.HostPath)
 			}
 			c.Devices = []Device{{HostPath: "/dev/zero", Path: "/dev/nought", Type: "c", Major: 1, Minor: 5, FileMode: 0o666}}
 			expect(t, lines(b.run(c)), map[string]string{

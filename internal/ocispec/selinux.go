@@ -53,7 +53,7 @@ func SELinuxSharedLabel(h Host) string {
 	return cmp.Or(h.SELinuxLabels.File, usualFile)
 }
 
-func podSELinux(config *runtimeapi.PodSandboxConfig) *runtimeapi.SELinuxOption {
+func podSELinux(config PodConfig) *runtimeapi.SELinuxOption {
 	return config.GetLinux().GetSecurityContext().GetSelinuxOptions()
 }
 

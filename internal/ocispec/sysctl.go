@@ -39,9 +39,9 @@ func (s Sysctl) Path() string { return "/proc/sys/" + strings.ReplaceAll(s.Name,
 // network namespace take CAP_NET_ADMIN in its owner (net_ctl_permissions in the kernel's
 // net/sysctl_net.c); those of an IPC namespace take no capability, but only the effective uid of the
 // pod's root (ipc_permissions and mq_permissions in its ipc/).
-func Sysctls(config *runtimeapi.PodSandboxConfig) []Sysctl {
+func Sysctls(config PodConfig) []Sysctl {
 	set := map[string]string{}
-	if podNamespaces(config).GetNetwork() != runtimeapi.NamespaceMode_NODE {
+	if config.namespaces().GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		set[portStart] = "0"
 		if all := allPingGroups(config); all != "" {
 			set[pingGroups] = all
@@ -68,13 +68,13 @@ func Sysctls(config *runtimeapi.PodSandboxConfig) []Sysctl {
 // allPingGroups covers all groups of the pod, as the node numbers them; other groups in between are
 // no matter, for none of their processes is in the pod's network. "" if they are beyond what the kernel
 // takes.
-func allPingGroups(config *runtimeapi.PodSandboxConfig) string {
-	podMaps, own := PodMappings(config)
-	if !own {
+func allPingGroups(config PodConfig) string {
+	mappings := config.Mappings()
+	if mappings == nil {
 		return fmt.Sprintf("0 %d", maxPingGroup)
 	}
 	first, last := uint64(maxID), uint64(0)
-	for _, line := range podMaps.GIDs {
+	for _, line := range mappings.GIDs {
 		first = min(first, uint64(line.HostID))
 		last = max(last, uint64(line.HostID)+uint64(line.Length)-1)
 	}
@@ -86,19 +86,19 @@ func allPingGroups(config *runtimeapi.PodSandboxConfig) string {
 
 // hostPingGroups translates a range of the pod's groups; false if it is none or not mapped. The empty
 // range, "1 0", is the same everywhere.
-func hostPingGroups(config *runtimeapi.PodSandboxConfig, value string) (string, bool) {
+func hostPingGroups(config PodConfig, value string) (string, bool) {
 	ends := strings.Fields(value)
 	if len(ends) != 2 {
 		return "", false
 	}
 	first, ok := parseID(ends[0])
 	last, ok2 := parseID(ends[1])
-	podMaps, own := PodMappings(config)
-	if !ok || !ok2 || !own || first > last {
+	mappings := config.Mappings()
+	if !ok || !ok2 || mappings == nil || first > last {
 		return value, ok && ok2
 	}
-	first, ok = podMaps.HostGID(first)
-	last, ok2 = podMaps.HostGID(last)
+	first, ok = mappings.HostGID(first)
+	last, ok2 = mappings.HostGID(last)
 	return fmt.Sprintf("%d %d", first, last), ok && ok2
 }
 
@@ -117,9 +117,9 @@ func sysctlKind(name string) (pin.Kind, bool) {
 	return 0, false
 }
 
-func checkSysctls(f *faults, config *runtimeapi.PodSandboxConfig) {
+func checkSysctls(f *faults, config PodConfig) {
 	const node = runtimeapi.NamespaceMode_NODE
-	options := podNamespaces(config)
+	options := config.namespaces()
 	for _, given := range slices.Sorted(maps.Keys(config.GetLinux().GetSysctls())) {
 		name := sysctlName(given)
 		kind, namespaced := sysctlKind(name)
@@ -140,7 +140,7 @@ func checkSysctls(f *faults, config *runtimeapi.PodSandboxConfig) {
 	}
 }
 
-func isPingGroups(config *runtimeapi.PodSandboxConfig, value string) bool {
+func isPingGroups(config PodConfig, value string) bool {
 	_, ok := hostPingGroups(config, value)
 	return ok
 }

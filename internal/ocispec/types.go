@@ -5,8 +5,6 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // Host is what probing found out about this node and about the daemon's own powers. The zero value is
@@ -74,11 +72,9 @@ type Files struct {
 // Sandbox is a pod whose namespaces and files exist.
 type Sandbox struct {
 	ID         string
-	Config     *runtimeapi.PodSandboxConfig
+	Config     PodConfig
 	Namespaces NamespacePaths
-	// UserNS are the mappings of Namespaces.User; they have no meaning without it.
-	UserNS pin.Mappings
-	Files  Files
+	Files      Files
 	// Hostname is that of the pod's UTS namespace; "" means the configuration's, and the node's if that is
 	// empty too.
 	Hostname string
@@ -98,8 +94,9 @@ type Container struct {
 	Image ocispec.ImageConfig
 	// Rootfs is the host path of the mounted root file system.
 	Rootfs string
-	// Mounts has one entry for each of Config.Mounts, in any order.
-	Mounts []Mount
+	// MountSources are the absolute host paths to bind for Config.Mounts, one each, in the same order: symbolic links
+	// resolved, idmapped where asked for.
+	MountSources []string
 	// Volumes are where the paths that ImageVolumes gives are in the root file system, links resolved.
 	Volumes []string
 	// Passwd and Group are /etc/passwd and /etc/group of the image; nil if the image has none.
@@ -113,14 +110,6 @@ type Container struct {
 	Devices []Device
 	// SeccompProfile is the content of the file that SeccompFile names.
 	SeccompProfile []byte
-}
-
-// Mount is the host side of one of a container's mounts.
-type Mount struct {
-	// Index is the place in ContainerConfig.Mounts.
-	Index int
-	// Source is the absolute host path to bind, symbolic links resolved, idmapped where asked for.
-	Source string
 }
 
 // Device is a device node of the host.
@@ -149,7 +138,7 @@ func (c Container) securityContext() *runtimeapi.LinuxContainerSecurityContext {
 func (c Container) privileged() bool { return c.securityContext().GetPrivileged() }
 
 // inUserNS reports whether the container is in a user namespace of the pod's own.
-func (c Container) inUserNS() bool { return c.Sandbox.Namespaces.User != "" }
+func (c Container) inUserNS() bool { return c.Sandbox.Config.Mappings() != nil }
 
 // WantsHostDevices reports whether Container.Devices must also have every device node of the host:
 // for privileged containers, but not in a user namespace, where the nodes could not be made and would
@@ -159,26 +148,3 @@ func WantsHostDevices(c Container) bool { return c.privileged() && !c.inUserNS()
 // AllowsMountedDevices reports whether a device node that is itself the source of a mount may be used: by privileged
 // containers, as everywhere in the field.
 func AllowsMountedDevices(c Container) bool { return c.privileged() && c.inUserNS() }
-
-// podNamespaces returns the pod's namespace options; its methods work on nil.
-func podNamespaces(config *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
-	return config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-}
-
-// PodMappings returns the ID mappings that a pod configuration asks for, and whether it asks for any.
-func PodMappings(config *runtimeapi.PodSandboxConfig) (pin.Mappings, bool) {
-	options := podNamespaces(config).GetUsernsOptions()
-	if options == nil || options.GetMode() != runtimeapi.NamespaceMode_POD {
-		return pin.Mappings{}, false
-	}
-	return pin.Mappings{UIDs: IDMaps(options.GetUids()), GIDs: IDMaps(options.GetGids())}, true
-}
-
-// IDMaps are CRI's mapping lines in the form of package pin.
-func IDMaps(list []*runtimeapi.IDMapping) []pin.IDMap {
-	var maps []pin.IDMap
-	for _, m := range list {
-		maps = append(maps, pin.IDMap{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Length: m.GetLength()})
-	}
-	return maps
-}

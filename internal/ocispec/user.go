@@ -55,7 +55,7 @@ func EffectiveUser(c Container) (specs.User, error) {
 	if !c.inUserNS() {
 		return user, nil
 	}
-	return user, checkUserMapped(who.field, user, c.Sandbox.UserNS)
+	return user, checkUserMapped(who.field, user, c.Sandbox.Config.Mappings())
 }
 
 // identity is a resolved user; name is "" if passwd does not have it.
@@ -231,7 +231,7 @@ func groupsOf(group []byte, user string) []uint32 {
 	return gids
 }
 
-func checkUserMapped(field string, user specs.User, maps pin.Mappings) error {
+func checkUserMapped(field string, user specs.User, maps *pin.Mappings) error {
 	var f faults
 	f.add(checkMapped(field, "uid", user.UID, maps.UIDs))
 	for _, gid := range user.AdditionalGids {

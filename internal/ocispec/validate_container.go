@@ -7,8 +7,6 @@ import (
 	"unicode/utf8"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // allowedMountOptions are those of Mount.mount_options. Others either have a field of their own, and
@@ -18,7 +16,7 @@ var allowedMountOptions = []string{"noexec", "nodev", "nosuid", "noatime", "nodi
 // ValidateContainer returns all that is wrong with a container configuration in that pod on this node,
 // before anything is made for it: ErrInvalidArgument, ErrFailedPrecondition (only) if it is the node that
 // falls short. What needs the image (its user, its command) is left to Build.
-func ValidateContainer(h Host, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) error {
+func ValidateContainer(h Host, sandbox PodConfig, config *runtimeapi.ContainerConfig) error {
 	var f faults
 	checkName(&f, "metadata.name", config.GetMetadata().GetName())
 	if image := config.GetImage().GetImage(); !isPrintable(image) || image == "" {
@@ -67,7 +65,7 @@ func checkEnvs(f *faults, envs []*runtimeapi.KeyValue) {
 
 func mountField(i int) string { return indexed("mounts", i) }
 
-func checkMounts(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, mounts []*runtimeapi.Mount) {
+func checkMounts(f *faults, h Host, sandbox PodConfig, mounts []*runtimeapi.Mount) {
 	seen := map[string]int{}
 	for i, m := range mounts {
 		field := mountField(i)
@@ -84,8 +82,7 @@ func checkMounts(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, mounts
 		checkMountSource(f, field, m)
 		checkMountMode(f, h, field, m)
 		checkImageMount(f, field, sandbox, m)
-		_, userNS := PodMappings(sandbox)
-		if userNS && m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
+		if sandbox.Mappings() != nil && m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
 			// Copied into the mount namespace of another user namespace, a shared mount becomes a slave
 			// (mount_namespaces(7)).
 			f.invalid(field+".propagation", "%s is not possible from a user namespace of the pod's own", m.GetPropagation())
@@ -117,17 +114,16 @@ func checkMountSource(f *faults, field string, m *runtimeapi.Mount) {
 
 // checkImageMount refuses what is not done for an image: its owners are mapped as the pod's own, and the node never
 // sees what is mounted in it.
-func checkImageMount(f *faults, field string, sandbox *runtimeapi.PodSandboxConfig, m *runtimeapi.Mount) {
+func checkImageMount(f *faults, field string, sandbox PodConfig, m *runtimeapi.Mount) {
 	if m.GetImage() == nil {
 		return
 	}
 	if m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
 		f.invalid(field+".propagation", "%s with an image, %q", m.GetPropagation(), m.GetImage().GetImage())
 	}
-	uids, gids := m.GetUidMappings(), m.GetGidMappings()
-	maps, own := PodMappings(sandbox)
-	if len(uids)+len(gids) > 0 && (!own || !sameMappings(maps, pin.Mappings{UIDs: IDMaps(uids), GIDs: IDMaps(gids)})) {
-		f.invalid(field+".uidMappings", "%v %v with an image, %q, differ from the pod's", uids, gids, m.GetImage().GetImage())
+	maps, own := MountMappings(m), sandbox.Mappings()
+	if maps != nil && (own == nil || !own.Equal(*maps)) {
+		f.invalid(field+".uidMappings", "%v %v with an image, %q, differ from the pod's", m.GetUidMappings(), m.GetGidMappings(), m.GetImage().GetImage())
 	}
 }
 
@@ -165,7 +161,7 @@ func ValidatePrivilege(sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.
 	return f.err()
 }
 
-func checkSecurity(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
+func checkSecurity(f *faults, h Host, sandbox PodConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
 	checkContainerNamespaces(f, sandbox, sc.GetNamespaceOptions())
 	checkUserFields(f, sc)
 	checkIDsMapped(f, sandbox, sc)
@@ -184,9 +180,9 @@ func checkSecurity(f *faults, h Host, sandbox *runtimeapi.PodSandboxConfig, sc *
 }
 
 // checkIDsMapped checks the IDs that the request names; those of the image are left to EffectiveUser.
-func checkIDsMapped(f *faults, sandbox *runtimeapi.PodSandboxConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
-	maps, own := PodMappings(sandbox)
-	if !own {
+func checkIDsMapped(f *faults, sandbox PodConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
+	maps := sandbox.Mappings()
+	if maps == nil {
 		return
 	}
 	// Numbers out of range were refused by checkUserFields.

@@ -18,7 +18,7 @@ const (
 // ValidateSandbox returns all that is wrong with a pod configuration on this node, before anything is
 // made for it: ErrInvalidArgument, ErrFailedPrecondition (only) if it is the node that falls short. What
 // can only be known by looking at files is not checked here.
-func ValidateSandbox(h Host, config *runtimeapi.PodSandboxConfig) error {
+func ValidateSandbox(h Host, config PodConfig) error {
 	var f faults
 	meta := config.GetMetadata()
 	checkName(&f, "metadata.name", meta.GetName())
@@ -32,7 +32,7 @@ func ValidateSandbox(h Host, config *runtimeapi.PodSandboxConfig) error {
 	checkPorts(&f, config.GetPortMappings())
 	checkCgroupParent(&f, h, config)
 	checkSysctls(&f, config)
-	checkPodNamespaces(&f, h, podNamespaces(config))
+	checkPodNamespaces(&f, h, config)
 	sc := config.GetLinux().GetSecurityContext()
 	if gid := sc.GetRunAsGroup(); gid != nil && sc.GetRunAsUser() == nil {
 		f.invalid(securityField+".run_as_group", "%d is given without run_as_user", gid.GetValue())

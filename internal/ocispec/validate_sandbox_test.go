@@ -47,8 +47,8 @@ func parse[M proto.Message](t testing.TB, into M, texts ...string) M {
 	return into
 }
 
-func podConfig(t testing.TB, texts ...string) *runtimeapi.PodSandboxConfig {
-	return parse(t, &runtimeapi.PodSandboxConfig{}, append([]string{podBase}, texts...)...)
+func podConfig(t testing.TB, texts ...string) PodConfig {
+	return ParsePod(parse(t, &runtimeapi.PodSandboxConfig{}, append([]string{podBase}, texts...)...))
 }
 
 func containerConfig(t testing.TB, texts ...string) *runtimeapi.ContainerConfig {
@@ -205,13 +205,13 @@ func TestAUserNamespaceOnTheNodesNetworkIsUpToTheNode(t *testing.T) {
 }
 
 func TestASandboxNeedsItsMetadata(t *testing.T) {
-	err := ValidateSandbox(node, &runtimeapi.PodSandboxConfig{})
+	err := ValidateSandbox(node, ParsePod(&runtimeapi.PodSandboxConfig{}))
 	for _, field := range []string{"metadata.name", "metadata.namespace", "metadata.uid"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}
 	}
-	if !errors.Is(err, errdefs.ErrInvalidArgument) || !errors.Is(ValidateSandbox(node, nil), errdefs.ErrInvalidArgument) {
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !errors.Is(ValidateSandbox(node, PodConfig{}), errdefs.ErrInvalidArgument) {
 		t.Error("not an invalid argument")
 	}
 }

@@ -59,7 +59,7 @@ func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi
 	if err != nil {
 		return "", err
 	}
-	if err := ocispec.ValidateContainer(host, boxRec.Config.PodSandboxConfig, config); err != nil {
+	if err := ocispec.ValidateContainer(host, boxRec.Config, config); err != nil {
 		return "", err
 	}
 	if now == nil {
@@ -215,8 +215,8 @@ func (s *Containers) mountRoot(_ context.Context, box *Sandbox, c *Container) er
 		return err
 	}
 	if box.Record().Mappings() != nil {
-		_, group := box.Record().rootOwner()
-		if err := s.node.Mounts.Admit(c.ID, uint32(group)); err != nil {
+		group := box.Record().rootOwner().GID
+		if err := s.node.Mounts.Admit(c.ID, group); err != nil {
 			return err
 		}
 	}

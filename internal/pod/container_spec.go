@@ -26,8 +26,8 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (ocispec.Containe
 		Rootfs:  root,
 		Volumes: rec.Volumes,
 	}
-	for i, m := range rec.Mounts {
-		sc.Mounts = append(sc.Mounts, ocispec.Mount{Index: i, Source: m.Source})
+	for _, m := range rec.Mounts {
+		sc.MountSources = append(sc.MountSources, m.Source)
 	}
 	sc.Passwd, sc.PasswdErr = s.userDatabase(c, "etc/passwd")
 	sc.Group, sc.GroupErr = s.userDatabase(c, "etc/group")

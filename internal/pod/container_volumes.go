@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"reflect"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // images are the IDs of the images that a container uses, without repetition; none before they are known.
@@ -102,10 +100,10 @@ func (s *Containers) placeVolumes(box *Sandbox, c *Container) error {
 	if !ok {
 		return fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
 	}
-	uid, gid := box.Record().rootOwner()
+	owner := box.Record().rootOwner()
 	var places []string
 	for _, path := range ocispec.ImageVolumes(img.Config.Config, rec.Config.ContainerConfig) {
-		place, err := s.node.Mounts.MakePlace(c.ID, path, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)})
+		place, err := s.node.Mounts.MakePlace(c.ID, path, owner)
 		if err != nil {
 			return fmt.Errorf("volume of the image: %w", err)
 		}
@@ -136,7 +134,8 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 	if err != nil {
 		return "", err
 	}
-	if len(m.GetUidMappings())+len(m.GetGidMappings()) == 0 {
+	mappings := ocispec.MountMappings(m)
+	if mappings == nil {
 		return source, nil
 	}
 	if user.ns == nil {
@@ -144,7 +143,7 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 	}
 	volume := rootfs.Volume{
 		Source:    source,
-		Mappings:  pin.Mappings{UIDs: ocispec.IDMaps(m.GetUidMappings()), GIDs: ocispec.IDMaps(m.GetGidMappings())},
+		Mappings:  *mappings,
 		Recursive: true,
 		Slave:     m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
 		Hidden: func(point string, why error) {
@@ -153,7 +152,7 @@ func (s *Containers) volume(box *Sandbox, c *Container, index int, user optional
 		},
 	}
 	// The common case: the pod's own mappings, whose namespace is there already.
-	if reflect.DeepEqual(*box.Record().Mappings(), volume.Mappings) {
+	if box.Record().Mappings().Equal(*mappings) {
 		volume.UserNS = user.orNil()
 	}
 	return s.node.Mounts.IDMapVolume(c.ID, index, volume)

@@ -42,12 +42,12 @@ func hostDevices(c ocispec.Container) ([]ocispec.Device, error) {
 // mountedDevices are the device nodes of the node's own /dev that are sources of the container's mounts.
 func mountedDevices(c ocispec.Container) []ocispec.Device {
 	var list []ocispec.Device
-	for _, m := range c.Mounts {
-		st, err := lstat(m.Source)
+	for _, source := range c.MountSources {
+		st, err := lstat(source)
 		if err != nil {
 			continue // gone; the mount will say so
 		}
-		if d, ok := deviceOf(m.Source, st); ok && isOfNodesDev(st) {
+		if d, ok := deviceOf(source, st); ok && isOfNodesDev(st) {
 			d.Path = ""
 			list = append(list, d)
 		}

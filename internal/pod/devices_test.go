@@ -26,7 +26,7 @@ func TestOnlyTheNodesOwnDeviceNodesCountAmongVolumesAndNoLinkToThem(t *testing.T
 	if err := os.Symlink("/dev/null", link); err != nil {
 		t.Fatal(err)
 	}
-	c := ocispec.Container{Mounts: []ocispec.Mount{{Source: "/dev/zero"}, {Source: link}, {Source: "/dev"}, {Source: link + "-missing"}}}
+	c := ocispec.Container{MountSources: []string{"/dev/zero", link, "/dev", link + "-missing"}}
 	if found := mountedDevices(c); len(found) != 1 || found[0].Minor != 5 || found[0].Path != "" {
 		t.Errorf("%+v", found)
 	}

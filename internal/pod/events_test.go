@@ -8,12 +8,14 @@ import (
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // eventful is a book with one pod and a log of its events.
 func eventful() (*Events, *Sandbox) {
 	book := NewBook()
-	box := newSandbox(&SandboxRecord{ID: "pod", State: Ready, Config: SandboxConfig{&runtimeapi.PodSandboxConfig{}}})
+	box := newSandbox(&SandboxRecord{ID: "pod", State: Ready, Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{})})
 	book.addSandbox(box)
 	return NewEvents(book), box
 }

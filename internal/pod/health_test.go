@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -24,9 +25,9 @@ func lookedAt(t *testing.T) (*Node, *SandboxRecord) {
 	rec := &SandboxRecord{
 		ID: "a", State: Ready, Init: Process{PID: os.Getpid(), StartTime: started},
 		Means: Means{RuntimeRoot: "/none", NetNS: filepath.Join(n.Paths.NetNS, "a")},
-		Config: SandboxConfig{&runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
+		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options},
-		}}},
+		}}),
 	}
 	for kind, path := range n.NamespacePins(rec) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -31,8 +31,8 @@ func (b *initBinary) mount(n *Node, rec *SandboxRecord) (string, error) {
 		return "", err
 	}
 	if rec.Mappings() != nil {
-		_, group := rec.rootOwner()
-		if err := n.Mounts.Admit(rec.ID, uint32(group)); err != nil {
+		group := rec.rootOwner().GID
+		if err := n.Mounts.Admit(rec.ID, group); err != nil {
 			return "", err
 		}
 	}

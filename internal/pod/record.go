@@ -1,13 +1,13 @@
 package pod
 
 import (
-	"encoding/json"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -30,10 +30,10 @@ const (
 // SandboxRecord is all that is known of a sandbox. A value is never changed once it was stored;
 // changes are made to a copy.
 type SandboxRecord struct {
-	ID      string        `json:"id"`
-	State   State         `json:"state"`
-	Created time.Time     `json:"created"`
-	Config  SandboxConfig `json:"config"`
+	ID      string            `json:"id"`
+	State   State             `json:"state"`
+	Created time.Time         `json:"created"`
+	Config  ocispec.PodConfig `json:"config"`
 	// Handler is the name of the OCI runtime, never empty.
 	Handler string `json:"handler"`
 	// Network is the attachment and what is owed for it; nil with host network.
@@ -134,18 +134,6 @@ type ExitStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
-// SandboxConfig is the CRI configuration of a sandbox in the JSON form of protocol buffers.
-type SandboxConfig struct{ *runtimeapi.PodSandboxConfig }
-
-// MarshalJSON implements json.Marshaler.
-func (c SandboxConfig) MarshalJSON() ([]byte, error) { return protojson.Marshal(c.PodSandboxConfig) }
-
-// UnmarshalJSON implements json.Unmarshaler. Fields of a newer Pinfold are ignored.
-func (c *SandboxConfig) UnmarshalJSON(data []byte) error {
-	c.PodSandboxConfig = &runtimeapi.PodSandboxConfig{}
-	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, c.PodSandboxConfig)
-}
-
 // ContainerConfig is the CRI configuration of a container in the JSON form of protocol buffers.
 type ContainerConfig struct{ *runtimeapi.ContainerConfig }
 
@@ -157,8 +145,3 @@ func (c *ContainerConfig) UnmarshalJSON(data []byte) error {
 	c.ContainerConfig = &runtimeapi.ContainerConfig{}
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, c.ContainerConfig)
 }
-
-var (
-	_ json.Marshaler   = SandboxConfig{}
-	_ json.Unmarshaler = (*SandboxConfig)(nil)
-)

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
@@ -114,9 +115,9 @@ func (r *Recovery) quarantine(id string, cause error) *SandboxRecord {
 	r.Node.Log.Error("sandbox record unreadable", "sandbox", id, "reason", reason)
 	rec := &SandboxRecord{
 		ID: id, State: Stopped, Created: time.Now(), Handler: r.Node.Handlers.Default(), Reason: reason, Lost: true,
-		Config: SandboxConfig{&runtimeapi.PodSandboxConfig{
+		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "unreadable-" + id, Namespace: "pinfold", Uid: id},
-		}},
+		}),
 	}
 	// What the plugins are owed is not known any more; asking today's for a DEL is the best there is.
 	if plan, err := r.Node.Network.Plan(network.Request{SandboxID: id, NetNS: r.Node.Paths.netNS(id)}); err == nil {

@@ -8,6 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -91,13 +92,7 @@ func (r *SandboxRecord) SharesPID() bool {
 }
 
 // Mappings are the pod's ID mappings, nil for a pod in the node's user namespace.
-func (r *SandboxRecord) Mappings() *pin.Mappings {
-	maps, own := ocispec.PodMappings(r.Config.PodSandboxConfig)
-	if !own {
-		return nil
-	}
-	return &maps
-}
+func (r *SandboxRecord) Mappings() *pin.Mappings { return r.Config.Mappings() }
 
 // kinds are the namespaces that the pod has of its own, made and pinned before anything of it runs.
 // The PID namespace is not among them: it lives as long as its first process (see initSteps).
@@ -119,15 +114,14 @@ func (r *SandboxRecord) kinds() pin.Kind {
 // kindsInOrder is the order in which a set's members are pinned.
 var kindsInOrder = []pin.Kind{pin.User, pin.Net, pin.IPC, pin.UTS}
 
-// rootOwner is the host's uid and gid of the pod's root.
-func (r *SandboxRecord) rootOwner() (uid, gid int) {
-	m := r.Mappings()
-	if m == nil {
-		return 0, 0
+// rootOwner is the pod's root by the node's IDs.
+func (r *SandboxRecord) rootOwner() rootfs.Owner {
+	var root rootfs.Owner
+	if m := r.Mappings(); m != nil {
+		root.UID, _ = m.HostUID(0)
+		root.GID, _ = m.HostGID(0)
 	}
-	u, _ := m.HostUID(0)
-	g, _ := m.HostGID(0)
-	return int(u), int(g)
+	return root
 }
 
 // forSpec is the sandbox as package spec wants to see it.
@@ -140,7 +134,7 @@ func (n *Node) forSpec(r *SandboxRecord) ocispec.Sandbox {
 	}
 	s := ocispec.Sandbox{
 		ID:     r.ID,
-		Config: r.Config.PodSandboxConfig,
+		Config: r.Config,
 		Namespaces: ocispec.NamespacePaths{
 			User: path(pin.User), Net: path(pin.Net), IPC: path(pin.IPC), UTS: path(pin.UTS),
 		},
@@ -151,9 +145,6 @@ func (n *Node) forSpec(r *SandboxRecord) ocispec.Sandbox {
 	}
 	if r.Init.PID != 0 {
 		s.Namespaces.PID = n.Paths.pin(r.ID, pin.PID)
-	}
-	if m := r.Mappings(); m != nil {
-		s.UserNS = *m
 	}
 	return s
 }

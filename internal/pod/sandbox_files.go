@@ -14,7 +14,6 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/regular"
-	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
 // files are the host paths of what a sandbox lends to its containers.
@@ -79,9 +78,8 @@ func (s *Sandboxes) writeFiles(_ context.Context, box *Sandbox) error {
 	if rec.namespaceOptions().GetIpc() == runtimeapi.NamespaceMode_NODE {
 		return nil
 	}
-	uid, gid := rec.rootOwner()
 	_, label := s.node.selinuxLabels(rec, nil)
-	_, err = s.node.Mounts.Shm(box.ID, shmSize, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)}, label)
+	_, err = s.node.Mounts.Shm(box.ID, shmSize, rec.rootOwner(), label)
 	return err
 }
 
@@ -145,8 +143,8 @@ func (r *SandboxRecord) write(path, content string) error {
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		return err
 	}
-	uid, gid := r.rootOwner()
-	return errors.Join(os.Chown(path, uid, gid), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
+	root := r.rootOwner()
+	return errors.Join(os.Chown(path, int(root.UID), int(root.GID)), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
 }
 
 func (s *Sandboxes) removeFiles(_ context.Context, box *Sandbox) error {

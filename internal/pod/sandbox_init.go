@@ -95,7 +95,7 @@ func (s *Sandboxes) writeInitBundle(rec *SandboxRecord) error {
 // admit closes a directory to all but the node's root and the group of the pod's.
 func (r *SandboxRecord) admit(dir string) error {
 	mode := os.FileMode(0o700)
-	_, group := r.rootOwner()
+	group := int(r.rootOwner().GID)
 	if group != 0 {
 		mode = 0o710
 	}

@@ -47,14 +47,15 @@ func identity(m *runtimeapi.PodSandboxMetadata) string {
 // for a pod that is ready returns it. When ctx ends first, the work goes on, and a repeated request
 // finds it. handler "" is the default one.
 func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (string, error) {
-	if err := ocispec.ValidateSandbox(s.node.Host, config); err != nil {
+	parsed := ocispec.ParsePod(config)
+	if err := ocispec.ValidateSandbox(s.node.Host, parsed); err != nil {
 		return "", err
 	}
 	runtime, err := s.node.Handlers.Find(ctx, handler)
 	if err != nil {
 		return "", err
 	}
-	rec := &SandboxRecord{ID: newID(), State: Creating, Created: time.Now(), Config: SandboxConfig{config}, Handler: runtime.Name}
+	rec := &SandboxRecord{ID: newID(), State: Creating, Created: time.Now(), Config: parsed, Handler: runtime.Name}
 	rec.Means = s.node.meansNow(rec.ID, runtime)
 	key := identity(config.GetMetadata())
 	id, err := s.runs.Do(ctx, key, func(ctx context.Context) (string, error) {
@@ -207,8 +208,7 @@ func (s *Sandboxes) makeNamespaces(_ context.Context, box *Sandbox) error {
 		}
 	}
 	if set.IPC != nil && set.User != nil {
-		uid, gid := rec.rootOwner()
-		if err := rootfs.OwnQueues(set.IPC, rootfs.Owner{UID: uint32(uid), GID: uint32(gid)}); err != nil {
+		if err := rootfs.OwnQueues(set.IPC, rec.rootOwner()); err != nil {
 			return err
 		}
 	}

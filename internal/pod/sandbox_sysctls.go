@@ -15,15 +15,15 @@ import (
 
 // applySysctls writes the pod's kernel settings from inside the namespaces that have them.
 func (s *Sandboxes) applySysctls(_ context.Context, box *Sandbox) error {
-	settings := ocispec.Sysctls(box.Record().Config.PodSandboxConfig)
+	settings := ocispec.Sysctls(box.Record().Config)
 	// The kernel asks for different writers: for net.* one with power over the network namespace, which
 	// the node's root has; for the settings of an IPC namespace, its root, by effective uid alone
 	// (ipc/ipc_sysctl.c, ipc_permissions).
-	uid, _ := box.Record().rootOwner()
+	uid := box.Record().rootOwner().UID
 	if err := s.applyIn(box, pin.Net, 0, settings); err != nil {
 		return err
 	}
-	return s.applyIn(box, pin.IPC, uid, settings)
+	return s.applyIn(box, pin.IPC, int(uid), settings)
 }
 
 func (s *Sandboxes) applyIn(box *Sandbox, kind pin.Kind, uid int, settings []ocispec.Sysctl) error {

@@ -10,7 +10,7 @@ import (
 // selinuxLabels are those of a container's processes and files, or of what belongs to the pod as such where c is
 // nil; "" on a node without SELinux.
 func (n *Node) selinuxLabels(r *SandboxRecord, c *ContainerRecord) (process, mount string) {
-	s := ocispec.Sandbox{ID: r.ID, Config: r.Config.PodSandboxConfig, SELinuxLevel: r.SELinuxLevel}
+	s := ocispec.Sandbox{ID: r.ID, Config: r.Config, SELinuxLevel: r.SELinuxLevel}
 	if c == nil {
 		return ocispec.SELinuxLabels(n.Host, s, nil)
 	}

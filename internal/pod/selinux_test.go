@@ -18,7 +18,7 @@ func withLevel(id, level string) *SandboxRecord {
 	config := &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 		SelinuxOptions: &runtimeapi.SELinuxOption{Level: level},
 	}}}
-	return &SandboxRecord{ID: id, Config: SandboxConfig{config}}
+	return &SandboxRecord{ID: id, Config: ocispec.ParsePod(config)}
 }
 
 func TestNoTwoPodsGetOneLevel(t *testing.T) {

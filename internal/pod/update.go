@@ -240,7 +240,7 @@ func (s *Sandboxes) update(ctx context.Context, box *Sandbox, overhead, resource
 		return fmt.Errorf("UpdatePodSandboxResources: sandbox %s is %s, not ready: %w", box.ID, state, errdefs.ErrFailedPrecondition)
 	}
 	proposed := *box.Record()
-	proposed.Config = SandboxConfig{proto.CloneOf(proposed.Config.PodSandboxConfig)}
+	proposed.Config = ocispec.ParsePod(proto.CloneOf(proposed.Config.PodSandboxConfig))
 	if proposed.Config.Linux == nil {
 		proposed.Config.Linux = &runtimeapi.LinuxPodSandboxConfig{}
 	}

@@ -19,13 +19,13 @@ const (
 func check(ctx context.Context, t *tool, args []string) error {
 	flags := flag.NewFlagSet("pinfold check", flag.ContinueOnError)
 	var mend admin.Mend
-	flags.BoolVar(&mend.Repair, "repair", false, "pay and remove what is certain, then check")
-	flags.StringVar(&mend.Remove, "remove", "", "end and remove what is alive under this `ID` and has no record, then check")
+	flags.BoolVar(&mend.Repair, "repair", false, "first remove leftovers that are certain, then check")
+	flags.StringVar(&mend.Remove, "remove", "", "first kill and remove the pod or container `ID`, which has no record; then check")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return errors.New("check: it takes no arguments")
+		return errors.New("check takes no arguments")
 	}
 	if mend.Repair && mend.Remove != "" {
 		return errors.New("check: --repair and --remove cannot be used together")
@@ -44,7 +44,7 @@ func check(ctx context.Context, t *tool, args []string) error {
 		fmt.Fprintf(t.out, "%s: %s; %s\n", visible(d.Object), visible(d.Finding), visible(d.Action))
 	}
 	if report.Failed != "" {
-		fmt.Fprintln(t.errs, "pinfold: could not look at everything:", visibleLines(report.Failed))
+		fmt.Fprintln(t.errs, "pinfold: the check is not complete:", visibleLines(report.Failed))
 		return exitCode(couldNotTell)
 	}
 	if len(report.Differences) > 0 {

@@ -13,11 +13,12 @@ type node struct {
 	conn    *grpc.ClientConn
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
-	// logs is what this command remembers of the pods that it made.
+	// logs lists the log directories that pinfold run made.
 	logs logBook
 }
 
-// connect returns a client of the daemon; the caller closes it. Nothing is sent before the first call.
+// connect returns a client of the daemon. The caller closes it. The first call opens the
+// connection.
 func (t *tool) connect() (*node, error) {
 	conn, err := grpc.NewClient("unix://"+t.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -93,7 +93,7 @@ func imageUnpin(ctx context.Context, t *tool, args []string) error {
 	return t.eachImage("unpin", args, func(n *node, name string) error { return admin.PinImage(ctx, n.conn, name, false) })
 }
 
-// eachImage does something with each image that is named, whatever becomes of the others.
+// eachImage calls do for each image, also after an error.
 func (t *tool) eachImage(verb string, names []string, do func(n *node, name string) error) error {
 	if len(names) == 0 {
 		return fmt.Errorf("image %s: name at least one image", verb)

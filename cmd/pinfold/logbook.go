@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// logBook remembers the log directories that pinfold run made: one symbolic link for each pod, whose name is the
-// pod's ID and whose target is the directory. It lies beside the daemon's socket, where only root can write.
-// Nothing that a pod carries (annotations, labels) could serve: those are written by tenants.
+// logBook lists the log directories that pinfold run made. Each pod has a symbolic link: its name
+// is the pod's ID, its target is the directory. The links lie beside the daemon's socket, where
+// only root can write. They are not kept in annotations or labels of the pod, because tenants write
+// those.
 type logBook struct{ dir string }
 
 func (b logBook) prepare() error {
@@ -29,7 +30,7 @@ func (b logBook) remember(pod, dir string) error {
 	return nil
 }
 
-// remove removes the log of a pod, and does nothing for a pod that is not in the book.
+// remove removes the log of a pod. A pod without an entry has no log to remove.
 func (b logBook) remove(pod string) error {
 	book, err := os.OpenRoot(b.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,15 +53,15 @@ func (b logBook) remove(pod string) error {
 	if err != nil {
 		return fmt.Errorf("log directory of pod %s: %w", pod, err)
 	}
-	// The last one takes the book along.
+	// Remove the directory of links when the last link is gone.
 	if err := syscall.Rmdir(b.dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOENT) {
 		return fmt.Errorf("remove %s: %w", b.dir, err)
 	}
 	return nil
 }
 
-// removeLog removes from a log directory what pinfold run had made, and the directory if nothing else is in it.
-// It may be repeated.
+// removeLog removes the log file that pinfold run made, then the directory if it is empty. A second
+// call does no harm.
 func removeLog(dir string) error {
 	d, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +75,7 @@ func removeLog(dir string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Not os.Remove, which would also remove a file of that name.
+	// os.Remove would also remove a file of that name.
 	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOENT) {
 		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
 	}

@@ -15,13 +15,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// pollInterval is how often a log that has ended for now is looked at again. The log is a plain file
-// that another process writes; it is also what the kubelet does.
+// pollInterval is how often follow reads the log again. The log is a plain file that another
+// process writes. The kubelet polls it, too.
 const pollInterval = 50 * time.Millisecond
 
 func logs(ctx context.Context, t *tool, args []string) error {
 	flags := flag.NewFlagSet("pinfold logs", flag.ContinueOnError)
-	wait := flags.Bool("f", false, "go on until the container ends")
+	wait := flags.Bool("f", false, "follow the log until the container ends")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -64,7 +64,8 @@ func (n *node) follow(ctx context.Context, t *tool, id string) error {
 	}
 	defer log.close()
 	for {
-		// The state is asked before the log is read: what an ended container wrote is then all there.
+		// Ask for the state before reading. If the container has ended, its whole output is then in
+		// the log.
 		if status, err = n.status(ctx, id); err != nil {
 			return err
 		}
@@ -97,7 +98,8 @@ func (n *node) status(ctx context.Context, id string) (*runtimeapi.ContainerStat
 	return resp.GetStatus(), err
 }
 
-// logReader reads CRI's log format: "TIME STREAM TAG CONTENT", where the tag P says that the line goes on.
+// logReader reads CRI's log format, "TIME STREAM TAG CONTENT". The tag P means that the line
+// continues in the next record.
 type logReader struct {
 	file *os.File
 	r    *bufio.Reader
@@ -108,7 +110,7 @@ func openLog(path string) (*logReader, error) {
 	if path == "" {
 		return nil, errors.New("the container has no log")
 	}
-	// The path is the pod's maker's: a FIFO there would hold the open for ever.
+	// Whoever made the pod chose the path. Opening a FIFO there would block for ever.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
@@ -122,7 +124,7 @@ func openLog(path string) (*logReader, error) {
 
 func (l *logReader) close() { l.file.Close() }
 
-// print writes out the records that are there by now, each to the stream it came from.
+// print writes the records that are complete by now, each to its stream.
 func (l *logReader) print(t *tool) error {
 	for {
 		line, err := l.r.ReadString('\n')

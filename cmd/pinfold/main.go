@@ -1,5 +1,5 @@
-// Command pinfold is the operator's tool: it runs pods without Kubernetes, looks at those that run,
-// and handles images, all through the daemon's own socket.
+// Command pinfold is the operator's tool. It runs pods without Kubernetes, shows those that run,
+// and handles images. It uses the daemon's socket for everything.
 package main
 
 import (
@@ -22,14 +22,14 @@ var version = "0.0.0-dev"
 
 const defaultSocket = "/run/pinfold/pinfold.sock"
 
-// command is one subcommand: its name (one or two words), its arguments and purpose for the help, and
-// what it does.
+// command is one subcommand: its name (one or two words), its arguments and purpose for the help,
+// and its function.
 type command struct {
 	name, args, purpose string
 	run                 func(ctx context.Context, t *tool, args []string) error
 }
 
-// tool is what every command gets.
+// tool is passed to every command.
 type tool struct {
 	socket string
 	out    io.Writer
@@ -38,26 +38,26 @@ type tool struct {
 
 func commands() []command {
 	return []command{
-		{"run", "[flags] IMAGE [-- COMMAND…]", "run one pod with one container, confined and in a user namespace; its output and exit code are yours", run},
+		{"run", "[flags] IMAGE [-- COMMAND…]", "run one container in a new pod, confined and in a user namespace; show its output and return its exit code", run},
 		{"ps", "", "list the pods and their containers", ps},
 		{"exec", "POD -- COMMAND…", "run a command in a pod's container", execute},
 		{"logs", "[-f] POD", "print a container's log", logs},
-		{"inspect", "POD", "all about a pod, as JSON", inspect},
-		{"why", "[POD|IMAGE]", "what a pod, a pull, or every operation in progress, is waiting for", why},
-		{"check", "[--repair | --remove ID]", "compare the records with the node; exit code 0 same, 1 differences, 2 could not tell", check},
+		{"inspect", "POD", "print all about a pod, as JSON", inspect},
+		{"why", "[POD|IMAGE]", "show which step a pod, a pull, or every operation is in", why},
+		{"check", "[--repair | --remove ID]", "compare the records with the node; exit code 0: same, 1: differences, 2: could not tell", check},
 		{"rm", "POD…", "stop and remove pods", remove},
 		{"image load", "FILE", "load images from an OCI or Docker archive (- for standard input)", imageLoad},
 		{"image pull", "IMAGE", "pull an image from its registry", imagePull},
 		{"image list", "", "list the images", imageList},
 		{"image rm", "IMAGE…", "remove images", imageRemove},
 		{"image pin", "IMAGE…", "keep images from the kubelet's garbage collection", imagePin},
-		{"image unpin", "IMAGE…", "leave images to it again", imageUnpin},
-		{"status", "", "whether the node can run pods, and what it can do", nodeStatus},
-		{"version", "", "versions of this command and of the daemon", showVersion},
+		{"image unpin", "IMAGE…", "let the kubelet collect images again", imageUnpin},
+		{"status", "", "show whether the node can run pods, and its features", nodeStatus},
+		{"version", "", "print the versions of this command and of the daemon", showVersion},
 	}
 }
 
-// exitCode is an error that ends the program with a container's own exit code and no further words.
+// exitCode ends the program with a container's exit code. No message is printed.
 type exitCode int
 
 // Error implements error.
@@ -70,7 +70,7 @@ func main() {
 	os.Exit(report(err))
 }
 
-// report says what went wrong and returns the program's exit code.
+// report prints the error and returns the program's exit code.
 func report(err error) int {
 	var code exitCode
 	switch {
@@ -124,7 +124,7 @@ func envOr(name, otherwise string) string {
 	return otherwise
 }
 
-// splitCommand parts arguments at the first "--".
+// splitCommand splits the arguments at the first "--".
 func splitCommand(args []string) (before, after []string) {
 	if i := slices.Index(args, "--"); i >= 0 {
 		return args[:i], args[i+1:]

@@ -85,7 +85,7 @@ func (n *node) findPod(ctx context.Context, want string) (*runtimeapi.PodSandbox
 	case 1:
 		return found[0], nil
 	default:
-		return nil, fmt.Errorf("%q could be any of %d pods; use an ID", want, len(found))
+		return nil, fmt.Errorf("%q matches %d pods; use an ID", want, len(found))
 	}
 }
 
@@ -108,7 +108,7 @@ func (n *node) containerOf(ctx context.Context, pod string) (string, error) {
 func execute(ctx context.Context, t *tool, args []string) error {
 	before, command := splitCommand(args)
 	if len(before) != 1 || len(command) == 0 {
-		return errors.New("exec: name one pod; the command goes behind --")
+		return errors.New("exec: name one pod; put the command after --")
 	}
 	n, err := t.connect()
 	if err != nil {
@@ -131,7 +131,7 @@ func execute(ctx context.Context, t *tool, args []string) error {
 	return exitCode(resp.ExitCode)
 }
 
-// description is what inspect prints: CRI's statuses with the verbose part unfolded.
+// description is what inspect prints: CRI's statuses, with the verbose part as JSON.
 type description struct {
 	Pod        *runtimeapi.PodSandboxStatus `json:"pod"`
 	Info       json.RawMessage              `json:"info"`
@@ -220,8 +220,8 @@ func remove(ctx context.Context, t *tool, args []string) error {
 	return errors.Join(failed...)
 }
 
-// removePod removes a pod and, if pinfold run made it, its log. What the pod says of itself (its annotations,
-// its namespace) is its maker's word, and decides nothing here.
+// removePod removes a pod and, if pinfold run made it, its log. The pod's annotations and namespace
+// decide nothing here, because tenants choose them.
 func (n *node) removePod(ctx context.Context, id string) error {
 	if _, err := n.runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
 		return err

@@ -17,7 +17,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
-// What the pods of this command have in common. A kubelet's pod may bear the same: these identify nothing.
+// These are the same for all pods of this command. A kubelet's pod may have the same names: they do
+// not identify a pod of this command.
 const (
 	podNamespace = "pinfold"
 	containerLog = "container.log"
@@ -41,20 +42,20 @@ func parseRun(args []string) (*runOptions, error) {
 	before, command := splitCommand(args)
 	o := &runOptions{command: command}
 	flags := flag.NewFlagSet("pinfold run", flag.ContinueOnError)
-	flags.StringVar(&o.name, "name", "", "name of the pod; default one made up")
+	flags.StringVar(&o.name, "name", "", "name of the pod; default a random one")
 	flags.BoolVar(&o.hostUsers, "host-users", false, "use the node's own user ids: no user namespace, so root in the pod is the node's root")
-	userns := flags.Bool("userns", true, "give the pod a user namespace of its own; the default, --host-users is the opposite")
-	flags.StringVar(&o.usernsRange, "userns-range", defaultRange, "`FIRST:COUNT` of host ids for the user namespace where /etc/subuid names none for pinfold or root")
-	flags.BoolVar(&o.keep, "keep", false, "return when the container runs, and leave the pod")
+	userns := flags.Bool("userns", true, "give the pod a user namespace of its own (the default); the opposite of --host-users")
+	flags.StringVar(&o.usernsRange, "userns-range", defaultRange, "`FIRST:COUNT` of host ids for the user namespace, used if /etc/subuid has no line for pinfold or root")
+	flags.BoolVar(&o.keep, "keep", false, "return when the container runs, and keep the pod")
 	flags.BoolVar(&o.hostNetwork, "host-network", false, "use the node's network")
 	flags.BoolVar(&o.pull, "pull", false, "pull the image even if it is on the node")
-	flags.StringVar(&o.handler, "runtime", "", "runtime handler; default the daemon's")
-	flags.StringVar(&o.logDir, "log-dir", "", "where the log goes; default a directory below "+os.TempDir())
+	flags.StringVar(&o.handler, "runtime", "", "runtime handler; default that of the daemon")
+	flags.StringVar(&o.logDir, "log-dir", "", "directory for the log; default a new one in "+os.TempDir())
 	if err := flags.Parse(before); err != nil {
 		return nil, err
 	}
 	if flags.NArg() != 1 {
-		return nil, errors.New("run: name one image; a command goes behind --")
+		return nil, errors.New("run: name one image; put the command after --")
 	}
 	o.image = flags.Arg(0)
 	given := map[string]bool{}
@@ -68,7 +69,7 @@ func parseRun(args []string) (*runOptions, error) {
 	if !given["name"] {
 		o.name = "pod-" + rand.Text()[:8]
 	}
-	// The name is also that of a directory.
+	// The name is also used for a directory.
 	if o.name == "" || o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
 		return nil, fmt.Errorf("run: --name %q cannot be the name of a directory", o.name)
 	}
@@ -109,13 +110,13 @@ func run(ctx context.Context, t *tool, args []string) error {
 	if err == nil {
 		err = n.follow(ctx, t, id)
 	}
-	// The pod goes whatever ended the wait, an interrupt included.
+	// Remove the pod whatever ended the wait, also after an interrupt.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
 	return errors.Join(err, n.removePod(clean, pod.PodSandboxId))
 }
 
-// cleanTimeout bounds the removal of the pod at the end.
+// cleanTimeout limits the removal of the pod at the end.
 const cleanTimeout = 2 * time.Minute
 
 func (o *runOptions) start(ctx context.Context, n *node, pod string, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
@@ -137,8 +138,9 @@ func (o *runOptions) start(ctx context.Context, n *node, pod string, sandbox *ru
 	return created.ContainerId, err
 }
 
-// confined is the security context of the container. In CRI what is left out is not restricted, so
-// every restriction is named. (AppArmor is the exception: the node's default profile, if it has one.)
+// confined is the security context of the container. CRI does not restrict what a request leaves
+// out, so this names every restriction. (AppArmor is the exception: a node that has a default
+// profile applies it.)
 func confined(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.LinuxContainerSecurityContext {
 	return &runtimeapi.LinuxContainerSecurityContext{
 		NamespaceOptions: sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions(),
@@ -148,10 +150,11 @@ func confined(sandbox *runtimeapi.PodSandboxConfig) *runtimeapi.LinuxContainerSe
 	}
 }
 
-// withoutUserNS is what an operator can do where no user namespace is to be had.
+// withoutUserNS tells the operator what to do if the pod cannot have a user namespace.
 const withoutUserNS = "--host-users runs the pod without a user namespace"
 
-// explain adds the likely reason: not every node can give a pod on the node's network a user namespace.
+// explain adds the likely reason: some nodes cannot give a user namespace to a pod on the node's
+// network.
 func (o *runOptions) explain(err error) error {
 	if o.hostUsers || !o.hostNetwork {
 		return err
@@ -159,7 +162,8 @@ func (o *runOptions) explain(err error) error {
 	return fmt.Errorf("%s (with --host-network; %s)", status.Convert(err).Message(), withoutUserNS)
 }
 
-// chooseUserNS refuses where it cannot be had, rather than go without.
+// chooseUserNS chooses the ids of the pod's user namespace. It fails if there are none; it never
+// goes without one.
 func (o *runOptions) chooseUserNS(ctx context.Context, n *node) (*runtimeapi.UserNamespace, error) {
 	s, err := n.runtime.Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 // podIDs is how many ids a pod gets, as in Kubernetes.
 const podIDs = 1 << 16
 
-// defaultRange is used where /etc/subuid or /etc/subgid names none: away from users, room for 1,024 pods.
+// defaultRange is used if /etc/subuid or /etc/subgid has no range for us. It is far from users' ids
+// and has room for 1,024 pods.
 const defaultRange = "1048576:67108864"
 
 // idRange is a run of host ids.
@@ -38,10 +39,11 @@ func parseRange(text string) (idRange, error) {
 	return idRange{f, c}, nil
 }
 
-// maxSubordinate bounds such a file, in bytes.
+// maxSubordinate is the largest file that is read, in bytes.
 const maxSubordinate = 4 << 20
 
-// subordinate reads subuid(5) or subgid(5): the ranges of pinfold, else those of root.
+// subordinate reads subuid(5) or subgid(5). It returns the ranges of pinfold, or those of root if
+// pinfold has none.
 func subordinate(file string) ([]idRange, error) {
 	data, err := regular.Read(file, maxSubordinate)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +71,7 @@ func subordinate(file string) ([]idRange, error) {
 	return of["root"], lines.Err()
 }
 
-// chooseRange finds ids that no pod has: the same numbers for users and groups.
+// chooseRange finds ids that no pod uses. Users and groups get the same numbers.
 func chooseRange(otherwise string, taken []idRange) (*runtimeapi.UserNamespace, error) {
 	users, err := subordinate("/etc/subuid")
 	if err != nil {
@@ -95,7 +97,7 @@ func chooseRange(otherwise string, taken []idRange) (*runtimeapi.UserNamespace, 
 			}
 		}
 	}
-	return nil, fmt.Errorf("no %d free subordinate ids are left for another pod", podIDs)
+	return nil, fmt.Errorf("not enough free subordinate ids for another pod, which needs %d", podIDs)
 }
 
 func within(slot idRange, ranges []idRange) bool {

@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// visible is a text of foreign origin, such as the name of a pod, for a terminal: what would steer the terminal,
-// break the line or turn the reading direction is written as Go's escapes.
+// visible makes a foreign text, such as a pod's name, safe for a terminal. Characters that control
+// the terminal, break the line or change the reading direction are written as Go's escapes.
 func visible(s string) string { return escape(s, "") }
 
 // visibleLines is visible for a text that may have several lines.

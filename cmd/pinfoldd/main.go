@@ -1,6 +1,7 @@
-// Command pinfoldd is Pinfold's node daemon: it serves CRI v1 on a Unix socket.
+// Command pinfoldd is Pinfold's node daemon. It serves CRI v1 on a Unix socket.
 //
-// It runs in the foreground, logs to standard error, and on SIGTERM or SIGINT ends while all pods go on.
+// It runs in the foreground and logs to standard error. SIGTERM and SIGINT end it; the pods keep
+// running.
 package main
 
 import (
@@ -26,10 +27,10 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	unsettled := errors.Join(inherited.Settle(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))
+	failed := errors.Join(inherited.Settle(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))
 	logwriter.TakeBrokenPipes()
 	out := logwriter.New(os.Stderr, linesLost)
-	err := run(unsettled, out)
+	err := run(failed, out)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(out, "pinfoldd: %v\n", err)
 	}
@@ -39,18 +40,18 @@ func main() {
 	}
 }
 
-// lastWords is how long the end of the daemon waits for a reader of its log.
+// lastWords is how long the daemon waits at its end until its log is read.
 const lastWords = 2 * time.Second
 
-// linesLost is what the log says when lines of it were not read.
+// linesLost is the log line that counts lines that were dropped.
 func linesLost(lines int) []byte {
 	var text bytes.Buffer
 	slog.New(slog.NewTextHandler(&text, nil)).Warn("log lines dropped: the log was not read", "lines", lines)
 	return text.Bytes()
 }
 
-// run is told which inherited attributes could not be changed.
-func run(unsettled error, out io.Writer) error {
+// run serves until a signal. failed lists the inherited attributes that could not be reset.
+func run(failed error, out io.Writer) error {
 	flags := flag.NewFlagSet("pinfoldd", flag.ContinueOnError)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	c, err := config.Parse(flags, os.Args[1:])
@@ -66,11 +67,11 @@ func run(unsettled error, out io.Writer) error {
 	}
 	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: c.LogLevel}))
 	daemon.RouteLibraryLogs(log, out)
-	if unsettled != nil {
-		log.Warn("attributes of the process that started the daemon reach containers", "error", unsettled)
+	if failed != nil {
+		log.Warn("containers inherit attributes of the process that started the daemon", "error", failed)
 	}
 	for _, restriction := range inherited.Lasting() {
-		log.Warn("attributes of the process that started the daemon reach containers", "restriction", restriction)
+		log.Warn("containers inherit attributes of the process that started the daemon", "restriction", restriction)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

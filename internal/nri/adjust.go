@@ -13,7 +13,8 @@ import (
 )
 
 // adjust changes a container's configuration as plugins ask. A name that is marked for removal
-// (api.IsMarkedForRemoval) is taken away, any other is added or replaces what has it.
+// (api.IsMarkedForRemoval) is removed. Any other name is added, or replaces the element of that
+// name.
 func (p *Plugins) adjust(config *specs.Spec, a *api.ContainerAdjustment) error {
 	if config.Process == nil {
 		config.Process = &specs.Process{}
@@ -44,7 +45,7 @@ func (p *Plugins) adjust(config *specs.Spec, a *api.ContainerAdjustment) error {
 	return p.InjectCDI(config, names)
 }
 
-// replace puts an element in the place of the one with the same key, or at the end.
+// replace overwrites the element with the same key, or appends the new one.
 func replace[T any](list *[]T, element T, key func(T) string) {
 	same := func(x T) bool { return key(x) == key(element) }
 	if i := slices.IndexFunc(*list, same); i >= 0 {
@@ -91,7 +92,7 @@ func adjustHooks(config *specs.Spec, h *api.Hooks) {
 	add(&config.Hooks.Poststop, h.GetPoststop())
 }
 
-// adjustMounts keeps parents before what is mounted beneath them.
+// adjustMounts sorts the mounts, so that a parent comes before what is mounted below it.
 func adjustMounts(config *specs.Spec, changes []*api.Mount) {
 	destination := func(m specs.Mount) string { return path.Clean(m.Destination) }
 	for _, m := range changes {
@@ -241,17 +242,18 @@ func resources(l *specs.Linux) *specs.LinuxResources {
 	return l.Resources
 }
 
-// adjustResources refuses the classes of resources (block I/O, RDT) that need the node's own tables of
-// classes, which Pinfold has not: left out, a container would run without them, and nothing would say so.
+// adjustResources refuses classes of resources (block I/O, RDT). They need tables of the node that
+// Pinfold does not have. Without the error, a container would run without its class and nothing
+// would say so.
 func adjustResources(l *specs.Linux, r *api.LinuxResources) error {
 	if r == nil {
 		return nil
 	}
 	if class := r.GetBlockioClass().GetValue(); class != "" {
-		return fmt.Errorf("block I/O class %q: classes are not known on this node", class)
+		return fmt.Errorf("block I/O class %q: Pinfold does not support block I/O classes", class)
 	}
 	if class := r.GetRdtClass().GetValue(); class != "" {
-		return fmt.Errorf("RDT class %q: classes are not known on this node", class)
+		return fmt.Errorf("RDT class %q: Pinfold does not support RDT classes", class)
 	}
 	to, from := resources(l), r.ToOCI()
 	adjustCPU(to, from.CPU)
@@ -287,8 +289,8 @@ func adjustCPU(to *specs.LinuxResources, from *specs.LinuxCPU) {
 	to.CPU.Mems = cmp.Or(from.Mems, to.CPU.Mems)
 }
 
-// adjustMemory gives swap the same limit as memory where a plugin names only the latter: none is left
-// for swap, as everywhere in Pinfold.
+// adjustMemory sets the swap limit to the memory limit if a plugin sets only the latter. Containers
+// of Pinfold never get swap beyond their memory limit.
 func adjustMemory(to *specs.LinuxResources, from *specs.LinuxMemory) {
 	if from == nil {
 		return

@@ -108,19 +108,19 @@ func TestResourcesKeepTheirMeaningInNRIsWords(t *testing.T) {
 
 func TestStopAndRemovalAreToldOnceAndOnlyOfWhatIsKnown(t *testing.T) {
 	book := newTold()
-	if book.stop("a") || book.drop("a") {
+	if book.stop("a") || book.remove("a") {
 		t.Error("an unknown object's end is told")
 	}
 	book.add("a", false)
-	if !book.has("a") || !book.stop("a") || book.stop("a") || !book.drop("a") || book.drop("a") || book.has("a") {
+	if !book.has("a") || !book.stop("a") || book.stop("a") || !book.remove("a") || book.drop("a") || book.has("a") {
 		t.Error("the end of a known object is not told exactly once")
 	}
 	book.addRefused("b")
-	if book.has("b") || book.stop("b") || !book.drop("b") || book.drop("b") {
+	if book.has("b") || book.stop("b") || !book.remove("b") || book.drop("b") {
 		t.Error("a refused object is listed, or its removal not told once")
 	}
 	book.add("c", true)
-	if book.stop("c") || !book.drop("c") {
+	if book.stop("c") || !book.remove("c") {
 		t.Error("an object known as stopped is stopped again, or its removal not told")
 	}
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// namespaceTypes are OCI's words for the kernel's.
+// namespaceTypes maps the kernel's names of namespaces to OCI's.
 var namespaceTypes = map[string]specs.LinuxNamespaceType{
 	"user": specs.UserNamespace, "net": specs.NetworkNamespace, "ipc": specs.IPCNamespace,
 	"uts": specs.UTSNamespace, "pid": specs.PIDNamespace,
 }
 
-// pod is a pod in NRI's words. A sandbox of Pinfold has no process: pid is 0.
+// pod converts a pod to NRI's form. A pod of Pinfold has no process of its own: pid is 0.
 func (p *Plugins) pod(rec *pod.SandboxRecord) *api.PodSandbox {
 	meta := rec.Config.GetMetadata()
 	out := &api.PodSandbox{
@@ -38,7 +38,7 @@ func (p *Plugins) pod(rec *pod.SandboxRecord) *api.PodSandbox {
 		},
 	}
 	for kind, path := range p.Namespaces(rec) {
-		// The pins of a pod that has been stopped are gone.
+		// A pod that was stopped has no pins.
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
@@ -54,18 +54,19 @@ func (p *Plugins) pod(rec *pod.SandboxRecord) *api.PodSandbox {
 	return out
 }
 
-// container is a container in NRI's words, with what its bundle says while it has one.
+// container converts a container to NRI's form. While there is a bundle, it adds what the bundle
+// says.
 func (p *Plugins) container(rec *pod.ContainerRecord) *api.Container {
 	config := &specs.Spec{}
 	if data := p.Bundle(rec.ID); data != nil {
 		if err := json.Unmarshal(data, config); err != nil {
-			p.Log.Warn("bundle of a container unreadable", "container", rec.ID, "error", err)
+			p.Log.Warn("the bundle of a container cannot be read", "container", rec.ID, "error", err)
 		}
 	}
 	return p.containerWith(rec, config)
 }
 
-// states are NRI's words. Who is told of a container at all is told of one that exists.
+// states maps our states to NRI's. Plugins are told only of containers that exist.
 var states = map[pod.State]api.ContainerState{
 	pod.Creating: api.ContainerState_CONTAINER_CREATED,
 	pod.Created:  api.ContainerState_CONTAINER_CREATED,
@@ -111,7 +112,7 @@ func (p *Plugins) containerWith(rec *pod.ContainerRecord, config *specs.Spec) *a
 	return out
 }
 
-// annotations are those of the request, and those that plugins and Pinfold itself have added.
+// annotations are those of the request, and those that plugins and Pinfold added.
 func annotations(rec *pod.ContainerRecord, config *specs.Spec) map[string]string {
 	all := map[string]string{}
 	maps.Copy(all, rec.Config.GetAnnotations())

@@ -17,12 +17,12 @@ import (
 
 var _ pod.Plugins = (*Plugins)(nil)
 
-// refusal is the error of a plugin that said no.
+// refusal is the error for a plugin's refusal.
 func refusal(err error) error {
 	if err == nil {
 		return nil
 	}
-	// Its text only: a plugin's gRPC code is not ours. Ours are errors of this process.
+	// Keep the plugin's text, not its gRPC code. Errors without such a text are our own.
 	if _, said, ok := strings.Cut(err.Error(), " desc = "); ok {
 		err = errors.New(said)
 	}
@@ -48,7 +48,7 @@ func (p *Plugins) Pod(ctx context.Context, event pod.SandboxEvent, rec *pod.Sand
 			return p.runtime.StopPodSandbox(ctx, &api.StopPodSandboxRequest{Pod: p.pod(rec)})
 		}
 	case pod.PodRemoved:
-		if p.told.drop(rec.ID) {
+		if p.told.remove(rec.ID) {
 			return p.runtime.RemovePodSandbox(ctx, &api.RemovePodSandboxRequest{Pod: p.pod(rec)})
 		}
 	}
@@ -80,7 +80,7 @@ func (p *Plugins) Container(ctx context.Context, event pod.ContainerEvent, box *
 	case pod.ContainerUpdated:
 		return p.runtime.PostUpdateContainer(ctx, &api.PostUpdateContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
 	case pod.ContainerRemoved:
-		if p.told.drop(rec.ID) {
+		if p.told.remove(rec.ID) {
 			return p.runtime.RemoveContainer(ctx, &api.RemoveContainerRequest{Pod: p.pod(box), Container: p.container(rec)})
 		}
 	}
@@ -96,7 +96,8 @@ func (p *Plugins) stopped(ctx context.Context, box *pod.SandboxRecord, rec *pod.
 	return err
 }
 
-// tellStopped returns what plugins want of other containers now.
+// tellStopped tells plugins of the stop. It returns the updates of other containers that they ask
+// for.
 func (p *Plugins) tellStopped(ctx context.Context, box *pod.SandboxRecord, rec *pod.ContainerRecord) ([]*api.ContainerUpdate, error) {
 	defer p.runtime.BlockPluginSync().Unblock()
 	if !p.told.stop(rec.ID) {
@@ -122,13 +123,14 @@ func (p *Plugins) Adjust(ctx context.Context, box *pod.SandboxRecord, rec *pod.C
 	if err := p.adjust(config, answer.GetAdjust()); err != nil {
 		return false, fmt.Errorf("adjustment of an NRI plugin: %w", err)
 	}
-	// The answer does not have the variables that plugins took away, but the request, as the last plugin
-	// would have seen it, is without them.
+	// The answer does not list the variables that plugins removed. NRI has removed them from the
+	// request.
 	config.Process.Env = slices.Clone(req.Container.GetEnv())
 	return true, nil
 }
 
-// create asks the plugins, and makes the container known to those that come, in one.
+// create asks the plugins and enters the container into the list, both under one block of
+// Synchronize.
 func (p *Plugins) create(ctx context.Context, req *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
 	defer p.runtime.BlockPluginSync().Unblock()
 	answer, err := p.runtime.CreateContainer(ctx, req)
@@ -151,7 +153,7 @@ func (p *Plugins) Update(ctx context.Context, box *pod.SandboxRecord, rec *pod.C
 	var others []*api.ContainerUpdate
 	for _, u := range answer.GetUpdate() {
 		if u == nil {
-			continue // what the answer has for this container when no plugin said anything
+			continue // NRI's entry for this container if no plugin changes it
 		}
 		if u.GetContainerId() == rec.ID {
 			to = toCRI(u.GetLinux().GetResources(), to)

@@ -1,33 +1,45 @@
-// Package nri lets plugins of the Node Resource Interface (github.com/containerd/nri) see and adjust
-// Pinfold's pods and containers. Plugins connect to a socket; those in <root>/nri/plugins are started by
-// the daemon, with configuration from <root>/nri/conf.d.
+// Package nri lets plugins of the Node Resource Interface (github.com/containerd/nri) see and
+// adjust Pinfold's pods and containers. Plugins connect to a socket. The daemon starts those in
+// <root>/nri/plugins, with configuration from <root>/nri/conf.d.
 //
 // # What a plugin is told
 //
-// A plugin that connects, early or late, gets Synchronize with all pods and containers that there are.
-// From then on it gets the event of each. No container is in both and none in neither: a container enters
-// the list in the same instant, as far as Synchronize can tell, as the plugins that are connected are asked
-// to adjust it. NRI counts a plugin as connected only some time after it has answered Synchronize, so each
-// event is excluded from the whole of it (Adaptation.BlockPluginSync), for as long as plugins are told and no
-// longer: never while a container is mounted or started, and never while updates that plugins asked for are
-// made, because Synchronize may wait for those of its own.
+// A plugin that connects gets Synchronize with all pods and containers. From then on it gets
+// events:
 //
-// An object's stop and removal are told once, whatever caused them, and only of objects whose creation was
-// told or that were in a Synchronize. This book is in memory: after a restart plugins connect again and get
-// the truth.
+//	object                        in Synchronize   events
+//	created before it connects    yes              those from then on
+//	created while it connects     either: yes      those from then on
+//	                              or: no           all
+//	created after it connects     no               all
+//	refused by another plugin     no               creation, if it was asked; removal
+//
+// No object is in Synchronize and announced as well, and none is missed. NRI counts a plugin as
+// connected only some time after it has answered Synchronize. Therefore a creation and the entry
+// into the list happen under one block of Synchronize (Adaptation.BlockPluginSync). The block lasts
+// only while plugins are called. It is never held while a container is mounted or started, nor
+// while updates that plugins asked for are made, because Synchronize may wait for its own updates.
+//
+// The stop and the removal of an object are told once each, whatever caused them, and only if the
+// object was listed or announced. This list is in memory: after a restart of the daemon, plugins
+// connect again and get a new Synchronize.
 //
 // # When a plugin fails
 //
-// A plugin that answers with an error refuses: the pod or container is not made. One that does not answer
-// within requestTimeout, or breaks off, is dropped and the operation goes on, unless the plugin has asked
-// for more in its failure policy, or the pod's annotation required-plugins.noderesource.dev names it.
-// No plugin can keep a pod or container from being stopped or removed.
+//	what the plugin does                              what happens
+//	answers with an error                             the pod or container is not made
+//	no answer within requestTimeout, or hangs up      the plugin is dropped; the operation goes on
+//	  ... and its failure policy asks for more        the operation fails
+//	  ... and the pod's annotation requires it        the operation fails
+//
+// The annotation is required-plugins.noderesource.dev. No plugin can prevent the stop or the
+// removal of a pod or container.
 //
 // # Locks
 //
-// Events are told while the locks of their object are held (package pod). An update of another container
-// that a plugin asks for needs that one's: it is waited for only so long (applyTimeout), so that two
-// containers updating each other go on.
+// Events are told while the lock of their object is held (package pod). If a plugin then asks for
+// an update of another container, that container's lock is needed, too. The wait for it ends after
+// applyTimeout, so that two containers that update each other do not block for ever.
 package nri
 
 import (
@@ -48,44 +60,47 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// requestTimeout is how long a plugin may take over one event, and over Synchronize. A plugin that
-// registers may look around first; NRI's own 2 s are too short for that on a busy node.
+// requestTimeout limits a plugin's answer to one event, and to Synchronize. A plugin may inspect
+// the node when it connects; NRI's own 2 s are too short for that on a busy node.
 const requestTimeout = 5 * time.Second
 
-// Config is what the plugins' side of the daemon stands on.
+// Config is what Plugins needs from the daemon.
 type Config struct {
-	// Socket is where plugins connect; its directory is made if need be.
+	// Socket is where plugins connect. Its directory is made if it is missing.
 	Socket string
 	// Root is the daemon's durable directory.
 	Root string
-	// Version is Pinfold's own, told to plugins.
+	// Version is Pinfold's version, which plugins are told.
 	Version string
 	Log     *slog.Logger
 	// Book has all pods and containers.
 	Book *pod.Book
-	// Bundle returns a container's OCI configuration as JSON, nil when it has none any more.
+	// Bundle returns a container's OCI configuration as JSON, nil if the container has no bundle.
 	Bundle func(id string) []byte
 	// Namespaces returns the paths of a pod's namespaces by kind ("net", "user", …).
 	Namespaces func(*pod.SandboxRecord) map[string]string
-	// CgroupParent returns the cgroup that a pod's containers lie in, the request's or the one chosen without.
+	// CgroupParent returns the cgroup that has a pod's containers: the one in the request, or our
+	// own choice.
 	CgroupParent func(*pod.SandboxRecord) string
-	// Apply changes the resources of a container without asking plugins; what is zero stays as it is.
+	// Apply changes the resources of a container and does not ask plugins. Zero values are not
+	// changed.
 	Apply func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error
-	// Evict ends a container.
+	// Evict stops a container.
 	Evict func(ctx context.Context, id string) error
-	// InjectCDI gives a configuration the named CDI devices.
+	// InjectCDI adds the named CDI devices to a configuration.
 	InjectCDI func(config *specs.Spec, names []string) error
 }
 
-// Plugins are the plugins of one daemon; it implements pod.Plugins. Between New and Start it knows nobody
-// and tells nobody.
+// Plugins are the plugins of one daemon. It implements pod.Plugins. No plugin is connected before
+// Start.
 type Plugins struct {
 	Config
 	runtime *adaptation.Adaptation
 	told    told
 }
 
-// New prepares for plugins. NRI's timeout and logger are the process's: one instance in a process.
+// New prepares NRI. A process can have only one instance: NRI's timeout and logger are global
+// variables.
 func New(c Config) (*Plugins, error) {
 	log.Set(logger{c.Log})
 	adaptation.SetPluginRequestTimeout(requestTimeout)
@@ -96,7 +111,7 @@ func New(c Config) (*Plugins, error) {
 		adaptation.WithSocketPath(c.Socket),
 		adaptation.WithPluginPath(filepath.Join(c.Root, "nri", "plugins")),
 		adaptation.WithPluginConfigPath(filepath.Join(c.Root, "nri", "conf.d")),
-		// It sees to the plugins that a pod's annotation requires.
+		// The validator enforces the pod annotation that names required plugins.
 		adaptation.WithDefaultValidator(&validator.DefaultValidatorConfig{Enable: true}),
 	)
 	if err != nil {
@@ -105,8 +120,8 @@ func New(c Config) (*Plugins, error) {
 	return p, nil
 }
 
-// Start takes the book's objects for known, starts plugins, and lets others connect. The book is complete
-// and true to the kernel. It may be called once.
+// Start starts plugins and lets others connect. The objects in the book count as announced. The
+// book must be complete and agree with the kernel. Start may be called once.
 func (p *Plugins) Start() error {
 	for _, box := range p.Book.Sandboxes() {
 		if rec := box.Record(); rec.State == pod.Ready || rec.State == pod.Stopped {
@@ -122,19 +137,19 @@ func (p *Plugins) Start() error {
 	if err := p.runtime.Start(); err != nil {
 		return fmt.Errorf("nri: %w", err)
 	}
-	// A plugin has the power of root. Until here the umask has kept other users from writing to the socket, and so
-	// from connecting.
+	// A plugin can do what root can do. Until here the umask keeps other users from writing to the
+	// socket, and so from connecting.
 	if err := os.Chmod(p.Socket, 0o600); err != nil {
 		return fmt.Errorf("nri: %w", err)
 	}
 	return nil
 }
 
-// Close takes leave of all plugins and ends those that were started here.
+// Close disconnects all plugins and stops those that Start started.
 func (p *Plugins) Close() { p.runtime.Stop() }
 
-// synchronize shows a new plugin all there is, and does what it asks for. NRI calls it with no plugin
-// event in progress between an object's being told and its being listed.
+// synchronize shows a new plugin all pods and containers and makes the updates it asks for. NRI
+// does not call it while another plugin call is between the event and the entry into the list.
 func (p *Plugins) synchronize(ctx context.Context, plugin adaptation.SyncCB) error {
 	pods, containers := p.all()
 	updates, err := plugin(ctx, pods, containers)
@@ -142,12 +157,13 @@ func (p *Plugins) synchronize(ctx context.Context, plugin adaptation.SyncCB) err
 		return err
 	}
 	if _, err := p.apply(ctx, updates); err != nil {
-		p.Log.Warn("an update that a new plugin asked for could not be made", "error", err)
+		p.Log.Warn("an update that a new NRI plugin asked for failed", "error", err)
 	}
 	return nil
 }
 
-// unsolicited makes the updates that a plugin asks for by itself, and returns those that failed.
+// unsolicited makes the updates that a plugin asks for outside an event. It returns those that
+// failed.
 func (p *Plugins) unsolicited(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
 	return p.apply(ctx, updates)
 }
@@ -168,7 +184,8 @@ func (p *Plugins) all() ([]*api.PodSandbox, []*api.Container) {
 	return pods, containers
 }
 
-// logger passes NRI's log on. What NRI finds worth an information is of use only when a plugin is looked into.
+// logger passes NRI's log to ours. NRI's level info becomes debug: it helps only to examine a
+// plugin.
 type logger struct{ to *slog.Logger }
 
 func (l logger) Debugf(ctx context.Context, format string, args ...any) {

@@ -2,14 +2,13 @@ package nri
 
 import "sync"
 
-// told is the book of objects that plugins know of: those whose creation they were told, or that a
-// Synchronize may list.
+// told lists the objects that plugins know: each was announced, or Synchronize may list it.
 type told struct {
 	mu sync.Mutex
-	// known has the objects, true for those whose stop was told too.
+	// known has these objects. The value is true if the stop was told.
 	known map[string]bool
-	// refused are objects that some plugins were shown before another one refused. They are in no list, but
-	// their end is told.
+	// refused are objects that one plugin refused after others had seen them. Synchronize does not
+	// list them, but their removal is told.
 	refused map[string]bool
 }
 
@@ -35,7 +34,7 @@ func (t *told) has(id string) bool {
 	return ok
 }
 
-// stop reports whether the object's stop is to be told now: once.
+// stop reports whether to tell plugins of the object's stop. It returns true once.
 func (t *told) stop(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,8 +45,9 @@ func (t *told) stop(id string) bool {
 	return ok && !stopped
 }
 
-// drop forgets the object and reports whether its removal is to be told now: once.
-func (t *told) drop(id string) bool {
+// remove removes the object from the list and reports whether to tell plugins of its removal. It
+// returns true once.
+func (t *told) remove(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, ok := t.known[id]

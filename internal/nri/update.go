@@ -12,17 +12,18 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// applyTimeout is how long an event waits for updates of other containers; see the package's locks.
+// applyTimeout is how long an event waits for updates of other containers. See the package comment
+// on locks.
 const applyTimeout = 5 * time.Second
 
-// others makes the updates and evictions that plugins ask for while another container is in hand. The
-// error is that of an update whose failure is not to be ignored.
+// others makes the updates and evictions of other containers that plugins ask for. It returns the
+// error of a failed update, unless the plugin said to ignore that.
 func (p *Plugins) others(ctx context.Context, updates []*api.ContainerUpdate, evictions []*api.ContainerEviction) error {
 	for _, e := range evictions {
-		p.Log.Warn("an NRI plugin has a container ended", "container", e.GetContainerId(), "reason", e.GetReason())
+		p.Log.Warn("stopping a container, as an NRI plugin asked", "container", e.GetContainerId(), "reason", e.GetReason())
 		go func() {
 			if err := p.Evict(context.WithoutCancel(ctx), e.GetContainerId()); err != nil {
-				p.Log.Warn("a container that an NRI plugin wants ended has not", "container", e.GetContainerId(), "error", err)
+				p.Log.Warn("a container that an NRI plugin evicted could not be stopped", "container", e.GetContainerId(), "error", err)
 			}
 		}()
 	}
@@ -30,7 +31,8 @@ func (p *Plugins) others(ctx context.Context, updates []*api.ContainerUpdate, ev
 	return err
 }
 
-// apply makes updates and returns those that failed. What takes longer than applyTimeout goes on unwatched.
+// apply makes updates and returns those that failed. After applyTimeout it returns; the updates go
+// on.
 func (p *Plugins) apply(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
 	if len(updates) == 0 {
 		return nil, nil
@@ -48,7 +50,7 @@ func (p *Plugins) apply(ctx context.Context, updates []*api.ContainerUpdate) ([]
 	case r := <-done:
 		return r.failed, r.err
 	case <-time.After(applyTimeout):
-		p.Log.Warn("updates that an NRI plugin asked for take long; they are not waited for", "containers", len(updates))
+		p.Log.Warn("updates that an NRI plugin asked for take long; the event goes on without them", "containers", len(updates))
 		return nil, nil
 	}
 }
@@ -63,7 +65,7 @@ func (p *Plugins) applyAll(ctx context.Context, updates []*api.ContainerUpdate) 
 		}
 		failed = append(failed, u)
 		if u.GetIgnoreFailure() {
-			p.Log.Warn("an update that an NRI plugin asked for has failed", "container", id, "error", err)
+			p.Log.Warn("an update that an NRI plugin asked for failed", "container", id, "error", err)
 			continue
 		}
 		errs = append(errs, fmt.Errorf("update of container %s that an NRI plugin asked for: %w", id, err))
@@ -71,7 +73,7 @@ func (p *Plugins) applyAll(ctx context.Context, updates []*api.ContainerUpdate) 
 	return failed, errors.Join(errs...)
 }
 
-// fromCRI gives NRI's form of resources; what is zero was not given.
+// fromCRI converts resources to NRI's form. Zero means that the value was not given.
 func fromCRI(r *runtimeapi.LinuxContainerResources) *api.LinuxResources {
 	if r == nil {
 		return nil
@@ -101,7 +103,8 @@ func orNil(wrap func(any) *api.OptionalInt64, value int64) *api.OptionalInt64 {
 	return wrap(value)
 }
 
-// toCRI gives CRI's form of resources, on top of base where NRI says nothing. base is not changed.
+// toCRI converts resources to CRI's form. Where NRI gives no value, base's is used. base is not
+// changed.
 func toCRI(r *api.LinuxResources, base *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
 	out := &runtimeapi.LinuxContainerResources{}
 	if base != nil {

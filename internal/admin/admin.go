@@ -1,5 +1,5 @@
-// Package admin is what Pinfold's own command asks of the daemon beyond CRI, over the same socket:
-// the gRPC service pinfold.v1.Node. Its messages are the well-known wrapper types; structured answers
+// Package admin is the gRPC service pinfold.v1.Node: what Pinfold's own command asks of the daemon
+// beyond CRI, over the same socket. Messages are the well-known wrapper types. Structured answers
 // are JSON.
 package admin
 
@@ -25,43 +25,43 @@ const (
 	unpinImage  = "UnpinImage"
 )
 
-// Server answers the service.
+// Server serves these calls.
 type Server struct {
 	// Load stores the images of an archive.
 	Load   func(ctx context.Context, archive io.Reader) ([]Loaded, error)
 	Engine *steps.Engine
 	// Pulls are the pulls of images in progress, in the form of operations.
 	Pulls func() []steps.Flight
-	// Pin says whether the kubelet has to leave an image alone.
+	// Pin sets whether the kubelet has to keep an image.
 	Pin func(image string, pinned bool) error
-	// Check compares records with the node, after it has mended what it is asked to.
+	// Check repairs what it is asked to, then compares records with the node.
 	Check func(ctx context.Context, mend Mend) Report
-	// Translate gives an error its gRPC code.
+	// Translate makes a gRPC error of an error.
 	Translate func(error) error
 }
 
-// Loaded is one image that came out of an archive.
+// Loaded is one image of an archive.
 type Loaded struct {
 	ID   string   `json:"id"`
 	Tags []string `json:"tags"`
 }
 
-// Mend is what a check mends first.
+// Mend says what a check repairs first.
 type Mend struct {
-	// Repair pays and removes what is certain.
+	// Repair retries debts and removes leftovers that are certain.
 	Repair bool
-	// Remove ends and removes what is alive under this ID and has no record.
+	// Remove kills and removes the pod or container with this ID, which is alive and has no record.
 	Remove string
 }
 
-// Report is what a check found. Failed says what could not be looked at, "" if nothing.
+// Report is what a check found. Failed says what could not be checked, "" if nothing.
 type Report struct {
 	Differences []Difference `json:"differences"`
 	Failed      string       `json:"failed,omitempty"`
 }
 
-// Difference is one disagreement between the records and the node: on what, which, and what will be
-// done about it.
+// Difference is one difference between the records and the node: the object, the finding, and the
+// action that follows.
 type Difference struct {
 	Object  string `json:"object"`
 	Finding string `json:"finding"`
@@ -124,8 +124,9 @@ func (s *Server) loadImage(stream grpc.ServerStream) error {
 	return stream.SendMsg(wrapperspb.String(string(data)))
 }
 
-// ask answers Why with the operations and pulls in flight on objects whose name contains the argument, and
-// Check, whose argument is empty, "repair" or "remove ID", with a Report; PinImage and UnpinImage with nothing.
+// ask answers calls with a text. Why gets a part of a name and returns the operations and pulls in
+// progress on matching objects. Check gets "", "repair" or "remove ID" and returns a Report.
+// PinImage and UnpinImage return nothing.
 func (s *Server) ask(ctx context.Context, method, argument string) (string, error) {
 	var answer any
 	switch method {
@@ -162,7 +163,7 @@ const (
 	removeArgument = "remove "
 )
 
-// pieces reads the stream's messages as one byte stream.
+// pieces reads the messages of the stream as one byte stream.
 type pieces struct {
 	stream grpc.ServerStream
 	rest   []byte
@@ -208,7 +209,7 @@ func send(stream grpc.ClientStream, archive io.Reader) error {
 	for {
 		n, err := archive.Read(buffer)
 		if n > 0 {
-			// io.EOF here means that the server has answered early; its answer says why.
+			// io.EOF means that the server has answered early. RecvMsg returns the reason.
 			if err := stream.SendMsg(wrapperspb.Bytes(buffer[:n])); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
@@ -224,14 +225,14 @@ func send(stream grpc.ClientStream, archive io.Reader) error {
 	}
 }
 
-// Why asks what the objects whose name contains the given text are waiting for.
+// Why asks which step the operations are in, on objects whose name contains the given text.
 func Why(ctx context.Context, conn grpc.ClientConnInterface, object string) ([]steps.Flight, error) {
 	var flights []steps.Flight
 	err := invoke(ctx, conn, why, object, &flights)
 	return flights, err
 }
 
-// Check asks for a comparison of records and node, after mending.
+// Check repairs what it is asked to, then compares records and node.
 func Check(ctx context.Context, conn grpc.ClientConnInterface, mend Mend) (Report, error) {
 	argument := ""
 	switch {
@@ -245,8 +246,8 @@ func Check(ctx context.Context, conn grpc.ClientConnInterface, mend Mend) (Repor
 	return report, err
 }
 
-// PinImage says whether the kubelet has to leave an image alone: its garbage collection does, and RemoveImage
-// does not care.
+// PinImage sets whether the kubelet has to keep an image. Garbage collection keeps it then;
+// RemoveImage still removes it.
 func PinImage(ctx context.Context, conn grpc.ClientConnInterface, image string, pinned bool) error {
 	method := unpinImage
 	if pinned {

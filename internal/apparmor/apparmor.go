@@ -1,5 +1,5 @@
-// Package apparmor gives the node the AppArmor profile that stands for RuntimeDefault, and knows which
-// profiles are loaded. The kernel's side is probed by package host; everything here needs it.
+// Package apparmor loads the AppArmor profile that RuntimeDefault means, and knows which profiles
+// are loaded. Package host probes whether the kernel has AppArmor; everything here needs it.
 package apparmor
 
 import (
@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// DefaultProfile is the name of the profile that stands for RuntimeDefault.
+// DefaultProfile is the name of the profile that RuntimeDefault means.
 const DefaultProfile = "pinfold-default"
 
 // profiles lists what is loaded, a line "NAME (MODE)" for each (apparmor(7)).
 const profiles = "/sys/kernel/security/apparmor/profiles"
 
-// parserTimeout bounds the compilation of the profile.
+// parserTimeout limits the compilation of the profile.
 const parserTimeout = 30 * time.Second
 
 //go:embed default.profile
@@ -30,8 +30,9 @@ var defaultProfile string
 // Text is the profile in the language of apparmor.d(5).
 func Text() string { return defaultProfile }
 
-// LoadDefault loads the default profile, replacing the one of an older Pinfold, and returns its name. One
-// that is loaded already is good enough where apparmor_parser is not installed. The name is "" on an error.
+// LoadDefault loads the default profile, in place of the one of an older Pinfold, and returns its
+// name. If apparmor_parser is not installed, a profile that is loaded already will do. On an error
+// the name is "".
 func LoadDefault(ctx context.Context) (string, error) {
 	parser, err := findParser()
 	if err != nil {
@@ -51,7 +52,7 @@ func LoadDefault(ctx context.Context) (string, error) {
 	return DefaultProfile, nil
 }
 
-// findParser looks in $PATH and where distributions put it, which a service's PATH need not have.
+// findParser looks in $PATH, then where distributions install it: a service's PATH may lack these.
 func findParser() (string, error) {
 	path, err := exec.LookPath("apparmor_parser")
 	if err == nil {
@@ -65,7 +66,7 @@ func findParser() (string, error) {
 	return "", err
 }
 
-// Loaded reports whether a profile of that name is loaded, in whatever mode. A kernel without AppArmor
+// Loaded reports whether a profile of that name is loaded, in any mode. A kernel without AppArmor
 // has none.
 func Loaded(name string) (bool, error) {
 	return listed(profiles, name)

@@ -1,6 +1,6 @@
 // Package cdi gives containers the devices that vendors describe in Container Device Interface
-// specifications (tags.cncf.io/container-device-interface): files that say which device nodes, mounts,
-// variables and hooks stand behind a name like vendor.com/class=device.
+// specifications (tags.cncf.io/container-device-interface). Such a file lists the device nodes,
+// mounts, variables and hooks of a name like vendor.com/class=device.
 package cdi
 
 import (
@@ -20,12 +20,12 @@ import (
 	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
-// DefaultDirs are where vendors put their specifications; one in a later directory outweighs one in an
-// earlier.
+// DefaultDirs are where vendors put their specifications. A later directory overrides an earlier
+// one.
 func DefaultDirs() []string { return slices.Clone(cdi.DefaultSpecDirs) }
 
-// Annotated returns the devices that annotations (cdi.k8s.io/NAME: DEVICE,…) ask for, ordered by the
-// annotations' names. A value that is no list of devices is ErrInvalidArgument.
+// Annotated returns the devices that annotations (cdi.k8s.io/NAME: DEVICE,…) ask for, sorted by the
+// annotations' names. A value that is not a list of devices is ErrInvalidArgument.
 func Annotated(annotations map[string]string) ([]string, error) {
 	keys, _, err := cdi.ParseAnnotations(annotations)
 	if err != nil {
@@ -39,10 +39,11 @@ func Annotated(annotations map[string]string) ([]string, error) {
 	return names, nil
 }
 
-// Inject changes a container's configuration so that it has the named devices. The specifications are
-// read anew at each call. In a user namespace, where no device node can be made, the node's are bound
-// instead. A device that no specification describes is ErrNotFound, with its name and what is wrong with
-// specifications that were refused; the configuration is unchanged then.
+// Inject changes a container's configuration so that it has the named devices. Each call reads the
+// specifications again. In a user namespace no device node can be made, so the node's are
+// bind-mounted. If no specification describes a device, the error is ErrNotFound; it names the
+// device and the specifications that were refused, with the reasons. The configuration is then
+// unchanged.
 func Inject(config *specs.Spec, dirs, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -57,7 +58,7 @@ func Inject(config *specs.Spec, dirs, names []string) error {
 	}
 	for _, name := range names {
 		if cache.GetDevice(name) == nil {
-			return fmt.Errorf("CDI device %q is in no specification in %s%s: %w", name, strings.Join(dirs, ", "), refused(cache, name), errdefs.ErrNotFound)
+			return fmt.Errorf("CDI device %q: no specification in %s has it%s: %w", name, strings.Join(dirs, ", "), refused(cache, name), errdefs.ErrNotFound)
 		}
 	}
 	if _, err := cache.InjectDevices(config, names...); err != nil {
@@ -69,7 +70,8 @@ func Inject(config *specs.Spec, dirs, names []string) error {
 	return nil
 }
 
-// readable refuses specifications that are no files: the library would wait in the open of a FIFO for ever.
+// readable refuses specifications that are not regular files. The library would open a FIFO and
+// wait for ever.
 func readable(dirs []string) error {
 	for _, dir := range dirs {
 		entries, _ := os.ReadDir(dir) // the library says what is wrong with a directory
@@ -95,11 +97,12 @@ func unique(names []string) []string {
 	return list
 }
 
-// maxReason bounds what an error tells of refused specifications, in bytes.
+// maxReason limits the text about refused specifications in an error, in bytes.
 const maxReason = 2000
 
-// refused says which specifications could not be used, and why. Any of them may be the one that has the device:
-// only a specification that can be read tells its vendor. Those that name the vendor come first.
+// refused says which specifications could not be read, and why. Any of them may have the device: a
+// specification that cannot be read does not tell its vendor. Errors that contain the vendor's name
+// come first.
 func refused(cache *cdi.Cache, name string) string {
 	vendorName, _, _ := strings.Cut(name, "/")
 	var own, others []string
@@ -141,7 +144,7 @@ func inUserNS(config *specs.Spec) bool {
 	})
 }
 
-// hostPaths maps device nodes in the container to those of the node.
+// hostPaths maps device nodes in the container to those on the node.
 func hostPaths(cache *cdi.Cache, names []string) map[string]string {
 	paths := map[string]string{}
 	add := func(edits vendor.ContainerEdits) {
@@ -160,7 +163,8 @@ func hostPaths(cache *cdi.Cache, names []string) map[string]string {
 	return paths
 }
 
-// bind makes mounts of all device nodes: mknod(2) of a device needs CAP_MKNOD in the initial user namespace.
+// bind replaces all device nodes by bind mounts. mknod(2) of a device needs CAP_MKNOD in the
+// initial user namespace.
 func bind(config *specs.Spec, paths map[string]string) {
 	for _, d := range config.Linux.Devices {
 		source := paths[d.Path]

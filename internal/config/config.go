@@ -1,5 +1,5 @@
-// Package config is pinfoldd's configuration: every key is a flag and a key of one TOML file, and a
-// flag outweighs the file. There are few keys on purpose; what can be found out is not asked.
+// Package config is pinfoldd's configuration. Every key is a flag and a key of one TOML file. A
+// flag overrides the file. There are few keys on purpose: the daemon probes what it can find out.
 package config
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// Config is all there is to configure. Its tags are the keys of the file; the flags have the same
-// names with dashes for underscores.
+// Config has all keys. Its tags are the keys of the file. The flags have the same names, with
+// dashes for underscores.
 //
 // wide: one field for each key.
 type Config struct {
@@ -40,13 +40,13 @@ type Config struct {
 	NRISocket         string            `toml:"nri_socket"`
 }
 
-// DefaultFile is where the configuration is looked for when --config is not given.
+// DefaultFile is read if --config is not given.
 const DefaultFile = "/etc/pinfold/config.toml"
 
 // DefaultRegistryConfigDir is where registries are configured; it need not exist.
 const DefaultRegistryConfigDir = "/etc/pinfold/certs.d"
 
-// Cgroup drivers; Auto takes systemd where it is the node's init, else cgroupfs.
+// The cgroup drivers. Auto is systemd where it is the node's init, else cgroupfs.
 const (
 	Auto     = "auto"
 	Systemd  = "systemd"
@@ -68,7 +68,8 @@ func defaults() *Config {
 	}
 }
 
-// Parse reads arguments and file. It writes help to the flag set's output and returns flag.ErrHelp for -h.
+// Parse reads arguments and file. For -h it writes help to the flag set's output and returns
+// flag.ErrHelp.
 func Parse(flags *flag.FlagSet, args []string) (*Config, error) {
 	file := flags.String("config", "", "configuration file (TOML); default "+DefaultFile+" if it exists")
 	given := defaults()
@@ -83,7 +84,7 @@ func Parse(flags *flag.FlagSet, args []string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A second pass over what was really given, on top of the file.
+	// A second pass sets the flags that were given, on top of the file.
 	again := newSilentSet()
 	register(again, c)
 	var failed error
@@ -119,7 +120,7 @@ func register(flags *flag.FlagSet, c *Config) {
 	flags.StringVar(&c.DefaultRuntime, "default-runtime", c.DefaultRuntime, "handler for pods that name none")
 	flags.StringVar(&c.CgroupDriver, "cgroup-driver", c.CgroupDriver, "auto, systemd or cgroupfs")
 	flags.StringVar(&c.Pinder, "pinder", c.Pinder, "pinder binary; default beside pinfoldd, then $PATH")
-	flags.StringVar(&c.NRISocket, "nri-socket", c.NRISocket, "where NRI plugins connect; a relative path is below the state directory, an empty one is no NRI")
+	flags.StringVar(&c.NRISocket, "nri-socket", c.NRISocket, "where NRI plugins connect; a relative path is below the state directory, an empty one turns NRI off")
 	flags.TextVar(&c.LogLevel, "log-level", c.LogLevel, "DEBUG, INFO, WARN or ERROR")
 }
 
@@ -145,7 +146,7 @@ func (r runtimes) Set(value string) error {
 		return fmt.Errorf("%q is not NAME=PATH", value)
 	}
 	if strings.ContainsFunc(path, splits) {
-		return fmt.Errorf("%q: a path with commas, colons, backslashes, quotes or control characters cannot be used", value)
+		return fmt.Errorf("%q: a path must not contain commas, colons, backslashes, quotes or control characters", value)
 	}
 	if *r.all == nil {
 		*r.all = map[string]string{}
@@ -154,7 +155,7 @@ func (r runtimes) Set(value string) error {
 	return nil
 }
 
-// values are what a flag was set to, one entry for each time.
+// values are the values of a flag, one entry for each time it was given.
 func values(f *flag.Flag) []string {
 	if _, ok := f.Value.(runtimes); ok {
 		return strings.Split(f.Value.String(), ",")
@@ -210,7 +211,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// checkPaths looks at every key that is a path, in a fixed order.
+// checkPaths checks every key that is a path, in a fixed order.
 func (c *Config) checkPaths() error {
 	type key struct{ name, path string }
 	must := []key{
@@ -219,7 +220,7 @@ func (c *Config) checkPaths() error {
 	for dir := range strings.SplitSeq(c.CNIBinDir, ":") {
 		must = append(must, key{"cni-bin-dir", dir})
 	}
-	for _, dir := range filepath.SplitList(c.RegistryConfigDir) { // none: registries without configuration
+	for _, dir := range filepath.SplitList(c.RegistryConfigDir) { // an empty list: registries have no configuration
 		must = append(must, key{"registry-config-dir", dir})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
@@ -232,17 +233,17 @@ func (c *Config) checkPaths() error {
 	}
 	for _, k := range append(must, key{"pinder", c.Pinder}, key{"nri-socket", c.NRISocket}) {
 		if at := strings.IndexFunc(k.path, splits); at >= 0 {
-			return fmt.Errorf("--%s: a path with %q cannot be used: %q", k.name, k.path[at], k.path)
+			return fmt.Errorf("--%s: a path must not contain %q: %q", k.name, k.path[at], k.path)
 		}
 	}
 	return nil
 }
 
-// splits reports characters that end a path, or stand for others, where it has to be written with more than itself:
-// options of overlay mounts, lists of directories, plugins' environment, lines of files.
+// splits reports whether a character ends a path, or has a meaning, where the path is one part of a
+// text: options of overlay mounts, lists of directories, plugins' environment, lines of files.
 func splits(r rune) bool {
 	return strings.ContainsRune(",:\\\"", r) || unicode.IsControl(r) || r == utf8.RuneError
 }
 
-// maxSocketPath is sizeof(sun_path) less the closing zero, unix(7).
+// maxSocketPath is sizeof(sun_path) minus the closing zero, unix(7).
 const maxSocketPath = 107

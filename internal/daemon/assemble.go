@@ -30,7 +30,7 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// parts are the members of one daemon.
+// parts are the parts of one daemon.
 type parts struct {
 	node       *pod.Node
 	book       *pod.Book
@@ -41,8 +41,8 @@ type parts struct {
 	plugins    *nri.Plugins
 }
 
-// assemble makes the parts; those that it made are closed again when one fails. Pinder is connected
-// later, by recover.
+// assemble makes the parts. If one fails, it closes those that it made. recover connects to pinder
+// later.
 func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version string, log *slog.Logger) (*parts, error) {
 	node := &pod.Node{Paths: paths, Log: log, Engine: steps.NewEngine(logSteps(log))}
 	p := &parts{node: node, book: pod.NewBook(), debts: pod.NewDebts(log)}
@@ -64,7 +64,7 @@ func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version st
 	return p, nil
 }
 
-// logSteps logs each step that was done or undone: the timeline of the node at level debug.
+// logSteps logs each step that was done or undone, at level debug.
 func logSteps(log *slog.Logger) func(steps.Operation, steps.Timing) {
 	return func(op steps.Operation, t steps.Timing) {
 		log.Debug("step", "operation", op.Name, "object", op.Object, "step", t.Step, "took", t.Took, "error", t.Error)
@@ -113,15 +113,16 @@ func (p *parts) probeHost(ctx context.Context, c *config.Config) error {
 	p.node.Host.Features.CDI = true
 	if p.node.Host.AppArmor {
 		if p.node.Host.AppArmorProfile, err = apparmor.LoadDefault(ctx); err != nil {
-			// Containers that ask for it are refused, each with its reason.
+			// CreateContainer refuses containers that ask for the profile, with this reason.
 			p.node.Log.Warn("the default AppArmor profile is not loaded", "error", err)
 		}
 	}
 	return nil
 }
 
-// findHandlers takes the configured runtimes, or those that are in $PATH where none is configured. A
-// default runtime that is not there is said by Status and by each pod, not by a daemon that does not start.
+// findHandlers makes handlers of the configured runtimes, or of those in $PATH if none is
+// configured. If the default runtime is missing, the daemon starts all the same: Status and each
+// pod say so.
 func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 	runtimes := maps.Clone(c.Runtimes)
 	if len(runtimes) == 0 {
@@ -149,13 +150,14 @@ func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 	p.node.UserNamespaces = errors.Join(passable(c.State), probeUserNamespaces(c.Root, p.node.Log))
 	p.node.Host.Features.UsernsHostNetwork = p.node.UserNamespaces == nil
 	if p.node.UserNamespaces != nil {
-		p.node.Log.Warn("pods cannot have user namespaces here", "reason", p.node.UserNamespaces)
+		p.node.Log.Warn("pods cannot have user namespaces on this node", "reason", p.node.UserNamespaces)
 	}
 	return nil
 }
 
-// passable reports the first directory on the way to path that others may not pass: the root of a pod
-// with a user namespace is a user without rights on the host, and has to reach its root file system.
+// passable returns an error for the first directory on the way to path that others cannot enter.
+// The root user of a pod with a user namespace is a user without rights on the host, and has to
+// reach its root file system.
 func passable(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -163,7 +165,7 @@ func passable(path string) error {
 			return err
 		}
 		if info.Mode().Perm()&0o001 == 0 {
-			return fmt.Errorf("directory %s on the way to %s is closed to others (mode %04o; it needs o+x)", dir, path, info.Mode().Perm())
+			return fmt.Errorf("directory %s on the way to %s cannot be entered by others (mode %04o; it needs o+x)", dir, path, info.Mode().Perm())
 		}
 		if dir == "/" {
 			return nil
@@ -171,7 +173,8 @@ func passable(path string) error {
 	}
 }
 
-// probeUserNamespaces makes a user namespace and an idmapped overlay in it, and says why not.
+// probeUserNamespaces makes a user namespace and an idmapped overlay in it. The error says why that
+// failed.
 func probeUserNamespaces(root string, log *slog.Logger) error {
 	mapping := []pin.IDMap{{ContainerID: 0, HostID: 1 << 20, Length: 1 << 16}}
 	set, err := pin.Create(&pin.Mappings{UIDs: mapping, GIDs: mapping}, pin.User)
@@ -180,7 +183,7 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 	}
 	defer set.Close()
 	if set.OwnerErr != nil {
-		log.Warn("pods' user namespaces belong to the daemon's user, so pods can use up its limits (inotify instances, namespaces and others)",
+		log.Warn("the daemon's user owns the user namespaces of pods, so pods can use up its limits (inotify instances, namespaces and others)",
 			"error", set.OwnerErr)
 	}
 	features, err := rootfs.Probe(root, set.User)
@@ -188,7 +191,7 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 		return err
 	}
 	if !features.IDMappedOverlay {
-		return fmt.Errorf("the kernel or the file system of %s has no idmapped overlay layers", root)
+		return fmt.Errorf("the kernel or the file system of %s does not support idmapped overlay layers", root)
 	}
 	return nil
 }
@@ -196,7 +199,7 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 	err := image.CheckRegistryConfigDirs(c.RegistryConfigDir)
 	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
-		p.node.Log.Warn("a directory of registry configuration is missing: what it should configure is pulled from the registries themselves", "reason", err)
+		p.node.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
 	}
 	p.node.Images, err = image.Open(ctx, image.Config{
 		Root: p.node.Paths.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,
@@ -216,8 +219,9 @@ func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
 	return err
 }
 
-// pluginGroup is where the groups of CNI plugins are made: where systemd owns the hierarchy, below the
-// daemon's own group, which its unit delegates (decision 10); otherwise where the network's default is.
+// pluginGroup is the cgroup for CNI plugins. Where systemd owns the hierarchy, it is below the
+// daemon's own group, which the unit delegates (decision 10). Otherwise it is the default of
+// package network.
 func pluginGroup(systemd bool) (string, error) {
 	if !systemd {
 		return "", nil
@@ -229,7 +233,7 @@ func pluginGroup(systemd bool) (string, error) {
 	return filepath.Join(own, "cni"), nil
 }
 
-// recover brings back what an earlier run left and starts paying debts.
+// recover restores what an earlier run left and starts retrying debts.
 func (p *parts) recover(ctx context.Context) error {
 	p.recovery = &pod.Recovery{
 		Node: p.node, Book: p.book, Sandboxes: p.sandboxes, Containers: p.containers, Debts: p.debts,
@@ -255,15 +259,15 @@ func (p *parts) recover(ctx context.Context) error {
 	return nil
 }
 
-// ended takes the exit of a container, or of the PID 1 of a pod.
+// ended handles the exit of a container, or of the PID 1 of a pod.
 func (p *parts) ended(exit client.Exit) {
 	p.containers.Ended(exit)
 	p.sandboxes.InitEnded(exit)
 }
 
-// upgradePinder replaces a pinder that runs from another binary than ours, in place: an upgrade or a
-// downgrade of the package has left it behind. Containers, logs and exit codes go on. Where it fails
-// the old one does: the protocol is made for that.
+// upgradePinder replaces a running pinder that has another binary than ours, in place, after an
+// upgrade or a downgrade of the package. Containers, logs and exit codes are kept. If that fails,
+// the old pinder goes on: the protocol works between versions.
 func (p *parts) upgradePinder(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -277,10 +281,10 @@ func (p *parts) upgradePinder(ctx context.Context) {
 		return
 	}
 	if err := p.node.Pinder.Upgrade(ctx, p.node.Paths.Pinder); err != nil {
-		p.node.Log.Warn("pinder not upgraded; the one that runs goes on", "error", err)
+		p.node.Log.Warn("pinder was not upgraded; the old one goes on", "error", err)
 		return
 	}
-	p.node.Log.Info("pinder upgraded in place", "binary", p.node.Paths.Pinder)
+	p.node.Log.Info("pinder was upgraded in place", "binary", p.node.Paths.Pinder)
 }
 
 // load stores the images of an archive.
@@ -293,7 +297,7 @@ func (p *parts) load(ctx context.Context, archive io.Reader) ([]admin.Loaded, er
 	return loaded, err
 }
 
-// pulls are the pulls in progress for the operator's command.
+// pulls are the pulls in progress, for the operator's command.
 func (p *parts) pulls() []steps.Flight {
 	var flights []steps.Flight
 	for _, pull := range p.node.Images.Pulls() {
@@ -308,7 +312,8 @@ func (p *parts) pulls() []steps.Flight {
 	return flights
 }
 
-// check compares records and node for the operator's command, after it has mended what is to be.
+// check first repairs what it is asked to, then compares records and node for the operator's
+// command.
 func (p *parts) check(ctx context.Context, mend admin.Mend) admin.Report {
 	var failed error
 	switch {
@@ -328,11 +333,12 @@ func (p *parts) check(ctx context.Context, mend admin.Mend) admin.Report {
 	return report
 }
 
-// collectNetwork tells the network plugins which attachments are in use, so that they free the rest.
+// collectNetwork tells the network plugins which attachments are in use, so that they free the
+// others.
 func (p *parts) collectNetwork(ctx context.Context) {
 	if p.recovery.Unknown() {
-		// Addresses of pods without a record would be freed while these go on.
-		p.node.Log.Warn("no network garbage collection: something is alive without a record, see pinfold check")
+		// Plugins would free the addresses of running pods without a record.
+		p.node.Log.Warn("no network garbage collection: a pod or container without a record is alive, see pinfold check")
 		return
 	}
 	var valid []network.Attachment
@@ -346,14 +352,14 @@ func (p *parts) collectNetwork(ctx context.Context) {
 	}
 }
 
-// connectTimeout bounds the wait for pinder at start.
+// connectTimeout limits the wait for pinder at the start.
 const connectTimeout = 30 * time.Second
 
-// shutdownTimeout bounds the end of an idle pinder.
+// shutdownTimeout limits the wait for the end of an idle pinder.
 const shutdownTimeout = 5 * time.Second
 
-// close ends the parts. Without pods, pinder and the mount area go too, so that nothing of Pinfold is
-// left on the node.
+// close closes the parts. If there are no pods, it also stops pinder and removes the mount area, so
+// that nothing of Pinfold is left on the node.
 func (p *parts) close() {
 	if p.plugins != nil {
 		p.plugins.Close()
@@ -375,6 +381,6 @@ func (p *parts) close() {
 		failed = append(failed, p.node.Mounts.CloseIfEmpty(), unshareNetNS(p.node.Paths))
 	}
 	if err := errors.Join(failed...); err != nil {
-		p.node.Log.Warn("not everything was taken down", "error", err)
+		p.node.Log.Warn("the end of the daemon left something behind", "error", err)
 	}
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/record"
 )
 
-// claim makes root, state directory and sockets this daemon's own for as long as it lives, before anything in them
-// is looked at or changed. What another daemon has, or what belongs to another root, is an error.
+// claim locks the root, the state directory and the sockets for this daemon, before anything in
+// them is read or changed. It fails if another daemon has one of them, or if the state directory
+// belongs to another root.
 func claim(c *config.Config, paths pod.Paths, log *slog.Logger) (release func(), err error) {
 	var held []func()
 	unlockAll := func() {
@@ -53,7 +54,7 @@ func claim(c *config.Config, paths pod.Paths, log *slog.Logger) (release func(),
 		return nil, err
 	}
 	return unlockAll, paths.Claim(boot, func(err error) {
-		log.Warn("the state directory does not say which root it belongs to, so a daemon with another root is not kept out", "error", err)
+		log.Warn("the state directory does not record its root, so a daemon with another root can start on it", "error", err)
 	})
 }
 
@@ -71,9 +72,10 @@ func lockFiles(c *config.Config) []lockFile {
 	return files
 }
 
-// lock makes sure that only one daemon works on what the file stands for. The lock ends with the process: it is a
-// record lock (fcntl_locking(2)), which children do not inherit. One of flock(2) belongs to the open file,
-// and would be held on by a child that a killed daemon had forked and that had not come to its exec(2) yet.
+// lock makes sure that only one daemon uses what the file stands for. The lock ends with the
+// process: it is a record lock (fcntl_locking(2)), which children do not inherit. A lock of
+// flock(2) belongs to the open file. A child that a killed daemon has forked, and that has not yet
+// reached its execve(2), would keep it.
 func lock(path, of string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -91,7 +93,7 @@ func lock(path, of string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// vacant returns an error if a program serves on the socket at path, or if something else than a socket is there.
+// vacant returns an error if a program serves the socket at path, or if path is not a socket.
 func vacant(path string) error {
 	if path == "" {
 		return nil
@@ -104,7 +106,7 @@ func vacant(path string) error {
 		return err
 	}
 	if info.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("%s is there and is no socket; nothing was touched: %w", path, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("%s exists and is not a socket; nothing was changed: %w", path, errdefs.ErrFailedPrecondition)
 	}
 	conn, err := net.DialTimeout("unix", path, dialTimeout)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
@@ -117,10 +119,10 @@ func vacant(path string) error {
 	return fmt.Errorf("another program%s serves on the socket %s: %w", peer(conn), path, errdefs.ErrFailedPrecondition)
 }
 
-// dialTimeout bounds the look at a socket that is there already.
+// dialTimeout limits the connection to a socket that exists.
 const dialTimeout = 2 * time.Second
 
-// peer names the process that listens at the other end, "" if it cannot be told.
+// peer names the process at the other end, "" if unknown.
 func peer(conn net.Conn) string {
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {

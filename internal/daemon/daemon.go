@@ -1,5 +1,5 @@
-// Package daemon puts pinfoldd together: it makes one of each part, recovers what an earlier run
-// left, serves CRI, and takes everything down again while all pods go on.
+// Package daemon puts pinfoldd together. It makes one of each part, recovers what an earlier run
+// left, and serves CRI. At the end it closes all parts; the pods keep running.
 package daemon
 
 import (
@@ -19,11 +19,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/stream"
 )
 
-// graceToRequests is how long requests in progress may take to end when the daemon is told to. What
-// is cut off is undone or finished by the next start.
+// graceToRequests is how long requests in progress may take to end when the daemon stops. The next
+// start undoes or finishes what is cut off.
 const graceToRequests = 10 * time.Second
 
-// Run serves until ctx ends, then leaves all pods running. version is Pinfold's own.
+// Run serves until ctx ends. All pods keep running. version is Pinfold's own.
 func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger) error {
 	limitMemory()
 	paths := pod.Paths{Root: c.Root, State: c.State, NetNS: c.NetNSDir, Pinder: c.Pinder}
@@ -80,7 +80,7 @@ func serve(ctx context.Context, server *grpc.Server, listener net.Listener, log 
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	log.Info("ending; pods go on")
+	log.Info("the daemon ends; pods keep running")
 	ended := make(chan struct{})
 	go func() {
 		server.GracefulStop()

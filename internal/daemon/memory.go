@@ -11,13 +11,14 @@ import (
 )
 
 const (
-	// softMemory is how much memory the daemon uses before it collects garbage harder, in bytes; see
-	// docs/limits.md. $GOMEMLIMIT outweighs it.
+	// softMemory is how much memory the daemon uses before it collects garbage harder, in bytes.
+	// See docs/limits.md. $GOMEMLIMIT overrides it.
 	softMemory = 384 << 20
-	// maxConnections is how many connections the CRI socket may have. One more is hung up on. Some clients make
-	// one for each of their calls and close none: Kubernetes' critest has some 300 in the end.
+	// maxConnections is how many connections the CRI socket may have. The daemon closes any further
+	// one. Some clients open one for each call and close none: Kubernetes' critest has some 300 in
+	// the end.
 	maxConnections = 512
-	// complaintInterval is the least time between two lines of the log about connections too many.
+	// complaintInterval is the least time between two log lines about too many connections.
 	complaintInterval = time.Minute
 )
 
@@ -32,7 +33,7 @@ type boundedListener struct {
 	net.Listener
 	log        *slog.Logger
 	open       atomic.Int64
-	complained time.Time // Accept's own
+	complained time.Time // used by Accept only
 }
 
 // Accept implements net.Listener.
@@ -49,7 +50,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		_ = c.Close()
 		if time.Since(l.complained) >= complaintInterval {
 			l.complained = time.Now()
-			l.log.Warn("a client is hung up on: too many connections are open", "connections", maxConnections)
+			l.log.Warn("a client was disconnected: too many connections are open", "connections", maxConnections)
 		}
 	}
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// sharedMounts is the file with a line for each mount that this instance made of a directory of network namespaces: its
-// ID and the directory, which may have been another in an earlier run.
+// sharedMounts is the file that lists the mounts that this instance made on directories of network
+// namespaces. Each line has the ID of a mount and its directory. An earlier run may have used
+// another directory.
 func sharedMounts(paths pod.Paths) string { return filepath.Join(paths.State, "netns.mount") }
 
-// shareNetNS makes the directory of network namespaces what the first "ip netns add" would make of it, before
-// anything is pinned in it. Where that is not possible, pins work all the same.
+// shareNetNS makes the directory of network namespaces a shared mount, as the first "ip netns add"
+// does. It is called before anything is pinned there. If it fails, pins work all the same.
 func shareNetNS(paths pod.Paths, log *slog.Logger) {
 	mount, err := pin.Share(paths.NetNS)
 	if err == nil && mount != 0 {
@@ -38,7 +39,7 @@ func note(path, line string) error {
 	return errors.Join(err, f.Close())
 }
 
-// unshareNetNS takes those mounts off that are still this instance's and have nothing in them.
+// unshareNetNS unmounts those mounts that are still this instance's and are empty.
 func unshareNetNS(paths pod.Paths) error {
 	data, err := os.ReadFile(sharedMounts(paths))
 	if errors.Is(err, os.ErrNotExist) {

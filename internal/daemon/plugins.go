@@ -11,7 +11,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/nri"
 )
 
-// preparePlugins makes the place where NRI plugins belong. They are let in when recovery is done.
+// preparePlugins makes the place for NRI plugins. They can connect after recovery.
 func (p *parts) preparePlugins(c *config.Config, version string) error {
 	if c.NRISocket == "" {
 		return nil
@@ -39,13 +39,14 @@ func (p *parts) preparePlugins(c *config.Config, version string) error {
 	return nil
 }
 
-// startPlugins lets plugins in. Where that fails, by a file in the plugins' directory that is not named as NRI
-// wants it or a socket that cannot be made, the node serves pods without them, as when none had connected.
+// startPlugins lets plugins connect. It can fail: a file in the plugins' directory may have a name
+// that NRI does not accept, or the socket cannot be made. The node then serves pods without
+// plugins.
 func (p *parts) startPlugins() {
 	if p.plugins == nil {
 		return
 	}
 	if err := p.plugins.Start(); err != nil {
-		p.node.Log.Error("there are no NRI plugins on this node until its configuration is mended and the daemon started again", "error", err)
+		p.node.Log.Error("NRI plugins do not run on this node; correct the configuration and restart the daemon", "error", err)
 	}
 }

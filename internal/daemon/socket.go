@@ -15,10 +15,11 @@ import (
 	"google.golang.org/grpc"
 )
 
-// socketLook is how often the daemon looks whether its socket's path still leads to it.
+// socketLook is how often the daemon checks that its socket is still at its path.
 const socketLook = 2 * time.Second
 
-// socket is the path at which the daemon serves, and what it made there last. The daemon holds the path's lock.
+// socket is the path at which the daemon serves, and the identity of the socket that it made there
+// last. The daemon holds the lock of the path.
 type socket struct {
 	path string
 	log  *slog.Logger
@@ -27,7 +28,7 @@ type socket struct {
 	made os.FileInfo
 }
 
-// listen makes the socket; what is at the path is a dead daemon's.
+// listen makes the socket. It first removes what a dead daemon left at the path.
 func (s *socket) listen() (net.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,7 +39,7 @@ func (s *socket) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Go would remove whatever is at the path by then.
+	// By default Go removes whatever is at the path on Close.
 	l.SetUnlinkOnClose(false)
 	if s.made, err = os.Lstat(s.path); err == nil {
 		err = os.Chmod(s.path, 0o660)
@@ -49,7 +50,7 @@ func (s *socket) listen() (net.Listener, error) {
 	return l, nil
 }
 
-// remove takes the socket away, if it is still this daemon's.
+// remove removes the socket, if it is still this daemon's.
 func (s *socket) remove() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,8 +59,8 @@ func (s *socket) remove() {
 	}
 }
 
-// keep makes the socket again when its path is removed under the daemon, as cleaners of /run do, and says once when
-// something else is there. Connections that there are go on.
+// keep makes the socket again if another program removes it, as cleaners of /run do. If something
+// else is at the path, it logs that once. Open connections are kept.
 func (s *socket) keep(ctx context.Context, server *grpc.Server) {
 	ticker := time.NewTicker(socketLook)
 	defer ticker.Stop()
@@ -74,10 +75,10 @@ func (s *socket) keep(ctx context.Context, server *grpc.Server) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			if err := s.again(server); err != nil {
-				s.log.Error("the socket was removed and cannot be made again", "socket", s.path, "error", err)
+				s.log.Error("another program removed the socket, and it cannot be made again", "socket", s.path, "error", err)
 				continue
 			}
-			s.log.Warn("the socket was removed by another program, and made again", "socket", s.path)
+			s.log.Warn("another program removed the socket; it was made again", "socket", s.path)
 		case err == nil && !os.SameFile(s.made, now) && !said:
 			said = true
 			s.log.Error("something else is at the socket's path: new clients do not reach this daemon", "socket", s.path)

@@ -1,5 +1,5 @@
-// Package duration makes durations of numbers that come from outside. A product such as seconds × time.Second
-// overflows past 292 years, and what ought to wait for ever is over before it began.
+// Package duration makes durations of numbers that come from outside. A product such as seconds ×
+// time.Second overflows past 292 years: a wait that should last for ever would end at once.
 package duration
 
 import "time"

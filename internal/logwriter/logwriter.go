@@ -1,9 +1,9 @@
-// Package logwriter writes a program's log so that the log is never a way to stop the program: a reader that does
-// not read, or is gone, costs lines, and nothing waits for it. The lines that are lost are counted, and the count is
-// written as soon as the reader reads again.
+// Package logwriter writes a program's log and never blocks the program. If nobody reads the log,
+// or the reader has ended, lines are dropped and counted. The count is written as soon as the log
+// is read again.
 //
-// A program that uses it takes SIGPIPE (TakeBrokenPipes): Go ends a program by that signal when it writes to a
-// broken standard output or standard error and nothing takes it.
+// A program that uses it calls TakeBrokenPipes. Otherwise Go ends the program with SIGPIPE when it
+// writes to a broken standard output or standard error.
 package logwriter
 
 import (
@@ -16,11 +16,10 @@ import (
 	"time"
 )
 
-// limit bounds the lines that wait, in bytes. What comes beyond it is dropped.
+// limit is how many bytes of lines wait. Further lines are dropped.
 const limit = 1 << 20
 
-// Writer passes what is written to it on from a goroutine of its own, in order. Its methods may be called from any
-// goroutine.
+// Writer writes from a goroutine of its own, in order. Any goroutine may call its methods.
 type Writer struct {
 	to   io.Writer
 	lost func(lines int) []byte
@@ -32,14 +31,14 @@ type Writer struct {
 	dropped int
 }
 
-// line is what one Write had, or the mark that a Flush waits for.
+// line is the text of one Write, or the mark that a Flush waits for.
 type line struct {
 	text []byte
 	mark chan struct{}
 }
 
-// New returns a Writer to to. lost makes the line that says how many were lost; nil is a line of plain text. The
-// goroutine ends with the program.
+// New returns a Writer that writes to to. lost makes the line that tells how many lines were
+// dropped; nil means a line of plain text. The goroutine ends with the program.
 func New(to io.Writer, lost func(lines int) []byte) *Writer {
 	if lost == nil {
 		lost = func(lines int) []byte { return fmt.Appendf(nil, "%d lines dropped: this was not read\n", lines) }
@@ -49,7 +48,7 @@ func New(to io.Writer, lost func(lines int) []byte) *Writer {
 	return w
 }
 
-// Write takes one line, or drops it if too many wait. It never blocks and never fails.
+// Write queues one line, or drops it if too many wait. It never blocks and never fails.
 func (w *Writer) Write(text []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,7 +70,7 @@ func (w *Writer) add(l line) {
 	}
 }
 
-// Flush waits until all that was written before has been passed on, or for so long.
+// Flush waits until everything written before has been passed on, but at most this long.
 func (w *Writer) Flush(atMost time.Duration) {
 	done := make(chan struct{})
 	w.mu.Lock()
@@ -104,7 +103,7 @@ func (w *Writer) run() {
 	}
 }
 
-// pass writes one line and reports whether that went well.
+// pass writes one line and reports whether that succeeded.
 func (w *Writer) pass(text []byte) bool {
 	_, err := w.to.Write(text)
 	w.mu.Lock()
@@ -116,7 +115,7 @@ func (w *Writer) pass(text []byte) bool {
 	return err == nil
 }
 
-// report writes how many lines were lost, if any were.
+// report writes how many lines were dropped, if any.
 func (w *Writer) report() {
 	w.mu.Lock()
 	dropped := w.dropped
@@ -132,6 +131,6 @@ func (w *Writer) report() {
 	w.mu.Unlock()
 }
 
-// TakeBrokenPipes makes a write to a broken pipe an error and nothing more. The signal is taken, not ignored: one
-// that is ignored stays so in programs that are started (execve(2)), containers among them.
+// TakeBrokenPipes makes a write to a broken pipe return an error. The signal is caught, not
+// ignored: programs that are started, containers among them, inherit an ignored signal (execve(2)).
 func TakeBrokenPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

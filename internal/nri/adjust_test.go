@@ -112,11 +112,11 @@ func TestStopAndRemovalAreToldOnceAndOnlyOfWhatIsKnown(t *testing.T) {
 		t.Error("an unknown object's end is told")
 	}
 	book.add("a", false)
-	if !book.has("a") || !book.stop("a") || book.stop("a") || !book.remove("a") || book.drop("a") || book.has("a") {
+	if !book.has("a") || !book.stop("a") || book.stop("a") || !book.remove("a") || book.remove("a") || book.has("a") {
 		t.Error("the end of a known object is not told exactly once")
 	}
 	book.addRefused("b")
-	if book.has("b") || book.stop("b") || !book.remove("b") || book.drop("b") {
+	if book.has("b") || book.stop("b") || !book.remove("b") || book.remove("b") {
 		t.Error("a refused object is listed, or its removal not told once")
 	}
 	book.add("c", true)

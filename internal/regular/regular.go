@@ -1,6 +1,6 @@
-// Package regular reads files that others have written and that have to be regular ones: configuration of the node,
-// profiles that a client names. What else may lie at such a path is refused and not touched: to open a FIFO waits for
-// its other end, for ever if need be, and to open a device may do anything.
+// Package regular reads regular files that others wrote: configuration of the node, profiles that a
+// client names. It refuses anything else at such a path without opening it. Opening a FIFO blocks
+// until its other end is opened, maybe for ever. Opening a device can have any effect.
 package regular
 
 import (
@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRegular is the error for what is there, but is something else.
+// ErrNotRegular is the error for something that exists and is not a regular file.
 var ErrNotRegular = errors.New("not a regular file")
 
-// ErrTooLarge is the error for a file beyond the limit.
+// ErrTooLarge is the error for a file larger than the limit.
 var ErrTooLarge = errors.New("too large")
 
-// Read returns the content of a regular file of at most limit bytes. Symbolic links are followed: the path is one that
-// the node's operator or a client of root's rights gives. Errors name the path.
+// Read returns the content of a regular file of at most limit bytes. It follows symbolic links: the
+// path is given by the node's operator or by a client with root's rights. Errors name the path.
 func Read(path string, limit int64) ([]byte, error) {
 	f, err := open(path)
 	if err != nil {
@@ -38,7 +38,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Check says whether Read would take what is at path for a regular file.
+// Check returns the error that Read would return for a path that is not a regular file.
 func Check(path string) error {
 	f, err := open(path)
 	if err != nil {
@@ -47,7 +47,7 @@ func Check(path string) error {
 	return f.Close()
 }
 
-// open looks at the file before it opens it, through a descriptor that means just that file.
+// open checks the file with a descriptor of O_PATH, then opens that same file.
 func open(path string) (*os.File, error) {
 	place, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

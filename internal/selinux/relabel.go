@@ -15,11 +15,12 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// attribute is where a file system keeps a file's label (selinux(8)). Root may set it without SELinux too.
+// attribute is where a file system keeps a file's label (selinux(8)). Root may set it without
+// SELinux, too.
 const attribute = "security.selinux"
 
-// system are the directories of a node whose files would no longer be of use to other programs if they had a
-// container's label, and those that hold such.
+// system are the directories of a node whose files other programs could not use any more if they
+// had a container's label, and their parents.
 var system = []string{
 	"/", "/bin", "/boot", "/dev", "/etc", "/etc/passwd", "/etc/pki", "/etc/shadow", "/home", "/lib", "/lib64", "/media", "/mnt",
 	"/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local",
@@ -30,7 +31,7 @@ var system = []string{
 func MayRelabel(path string) error {
 	path = filepath.Clean(path)
 	if slices.Contains(system, path) || within(path, "/proc") || within(path, "/sys") || within(path, "/dev") && !within(path, "/dev/shm") {
-		return fmt.Errorf("%s belongs to the system and is not given an SELinux label for containers: %w", path, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s belongs to the system and cannot get an SELinux label for containers: %w", path, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -39,10 +40,11 @@ func within(path, dir string) bool {
 	return path == dir || len(path) > len(dir) && path[:len(dir)+1] == dir+"/"
 }
 
-// Relabel gives a label to path and to all that is below it, itself last: as long as it has not the label, the
-// work was not finished. Symbolic links are given it themselves and are not followed; whatever a container does
-// in the tree meanwhile, nothing outside it is touched. Files that have the label already, that go away
-// meanwhile, or whose file system keeps no labels or cannot be written to are passed over.
+// Relabel labels path and everything below it. path itself comes last: while it lacks the label,
+// the work is not finished. A symbolic link is labelled itself and not followed. Whatever a
+// container does in the tree meanwhile, nothing outside it is touched. Relabel skips files that
+// have the label already, that disappear, that are on a read-only file system, or whose file system
+// has no labels.
 //
 // ErrInvalidArgument for a directory of the system, as MayRelabel.
 func Relabel(path, label string) error {
@@ -74,7 +76,7 @@ func Relabel(path, label string) error {
 	return set(top, label)
 }
 
-// SetLabel gives a label to one file; links are not followed.
+// SetLabel labels one file. It does not follow links.
 func SetLabel(path, label string) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -86,7 +88,8 @@ func SetLabel(path, label string) error {
 }
 
 func set(file *os.File, label string) error {
-	// The link of /proc leads to the file itself, a symbolic link too: system calls on attributes do not take O_PATH.
+	// The link in /proc leads to the file itself, even if that is a symbolic link. System calls on
+	// attributes do not take a descriptor of O_PATH.
 	at := "/proc/self/fd/" + strconv.Itoa(int(file.Fd()))
 	if Label(at) == label {
 		return nil
@@ -98,14 +101,14 @@ func set(file *os.File, label string) error {
 	return fmt.Errorf("SELinux label %q of %s: %w", label, file.Name(), err)
 }
 
-// Label is what a file is labelled, "" for nothing. Links are followed.
+// Label returns a file's label, "" if it has none. It follows links.
 func Label(path string) string {
 	value := make([]byte, 4096)
 	n, err := unix.Getxattr(path, attribute, value)
 	if err != nil {
 		return ""
 	}
-	if n > 0 && value[n-1] == 0 { // as older kernels have it
+	if n > 0 && value[n-1] == 0 { // older kernels add a zero byte
 		n--
 	}
 	return string(value[:n])

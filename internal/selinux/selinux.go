@@ -1,5 +1,5 @@
-// Package selinux gives files their labels and knows what this node's policy calls containers. Which label a
-// pod or a container gets is decided in package spec; the kernel sees to it that labels are obeyed.
+// Package selinux labels files and knows the labels that the node's policy has for containers.
+// Package ocispec chooses the label of a pod or container. The kernel enforces it.
 package selinux
 
 import (
@@ -10,8 +10,9 @@ import (
 	"github.com/opencontainers/selinux/go-selinux/label"
 )
 
-// Defaults are the labels that the node's policy has for containers (lxc_contexts(5)), without categories:
-// user, role, type and, where the policy has levels, a sensitivity. Both are "" where it has none.
+// Defaults are the labels that the node's policy has for containers (lxc_contexts(5)), without
+// categories: user, role, type and, if the policy has levels, a sensitivity. Both are "" if the
+// policy has no such labels.
 type Defaults struct{ Process, File string }
 
 // Enabled reports whether the kernel has SELinux, enforcing or permissive, and returns the policy's labels.
@@ -19,7 +20,7 @@ func Enabled() (Defaults, bool) {
 	if !selinux.GetEnabled() {
 		return Defaults{}, false
 	}
-	// It chooses categories too, which are not used: here pods keep theirs in their records.
+	// InitLabels also chooses categories. They are not used: pods keep theirs in their records.
 	process, file, err := label.InitLabels(nil)
 	if err != nil {
 		return Defaults{}, true
@@ -42,14 +43,14 @@ func withoutCategories(process, file string) Defaults {
 	return Defaults{Process: process, File: file}
 }
 
-// Check asks the kernel whether its policy knows a label. It may be called only where SELinux is enabled. "" is
-// no label. ErrFailedPrecondition if it does not.
+// Check asks the kernel whether its policy has the label. Call it only if SELinux is enabled. "" is
+// no label. ErrFailedPrecondition if it has not.
 func Check(l string) error {
 	if l == "" {
 		return nil
 	}
 	if err := selinux.SecurityCheckContext(l); err != nil {
-		return fmt.Errorf("SELinux label %q is not one of this node's policy: %w: %w", l, err, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("SELinux label %q is not in this node's policy: %w: %w", l, err, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

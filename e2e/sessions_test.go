@@ -132,6 +132,34 @@ func TestEndsOfSessionsLeaveNothing(t *testing.T) {
 	}
 }
 
+func TestManyCommandsThatTimeOutTogetherAllEnd(t *testing.T) {
+	n := started(t)
+	_, c := n.runIn("p", containerConfig("main", "sleep", "1000000"))
+	before := n.openIn()
+	var all sync.WaitGroup
+	for range 200 { // as the probes of all pods of a node that has no CPU left
+		all.Go(func() { sessionsThatEnd["ExecSync that times out"](n, "", c) })
+	}
+	all.Wait()
+	n.settlesAt("many commands that time out", before, c, 1)
+}
+
+func TestAttachersThatComeAndGoLeaveNothing(t *testing.T) {
+	n := started(t)
+	pod, c := n.runIn("p", containerConfig("main", "sleep", "1000000"))
+	before := n.openIn()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 25 {
+				sessionsThatEnd["Attach whose client hangs up"](n, pod, c)
+			}
+		})
+	}
+	all.Wait()
+	n.settlesAt("many attachers", before, c, 1)
+}
+
 func TestADaemonThatIsKilledLeavesNothingOfItsSessions(t *testing.T) {
 	n := started(t)
 	_, c := n.runIn("p", containerConfig("main", "sleep", "1000000"))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,6 +130,7 @@ type task struct {
 	start       uint64
 	state       byte
 	threads     uint64
+	groups      []string // in all hierarchies; set by tasks
 }
 
 // dead says that nothing of the process runs any more. The main thread may have ended before others.
@@ -175,10 +177,52 @@ func tasks() (map[int]task, error) {
 			return nil, err // it has not ended for that
 		}
 		if err == nil {
+			t.groups = groupsOf(pid)
 			all[pid] = t
 		}
 	}
 	return all, nil
+}
+
+// looks are views of all processes of the node, one at a time. All that ask before one begins share it: a hundred
+// kills at once, as of probes that time out together, would else each read all of /proc again and again.
+type looks struct {
+	turn sync.Mutex // held while one is taken
+	mu   sync.Mutex
+	next *look
+}
+
+// look is one view.
+type look struct {
+	of    *looks
+	taken sync.Once
+	all   map[int]task
+	err   error
+}
+
+var processes looks
+
+// upcoming is the view that has not begun yet.
+func (s *looks) upcoming() *look {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil {
+		s.next = &look{of: s}
+	}
+	return s.next
+}
+
+// get waits for the view. It is shared, and not to be changed.
+func (l *look) get() (map[int]task, error) {
+	l.taken.Do(func() {
+		l.of.turn.Lock()
+		defer l.of.turn.Unlock()
+		l.of.mu.Lock()
+		l.of.next = nil
+		l.of.mu.Unlock()
+		l.all, l.err = tasks()
+	})
+	return l.all, l.err
 }
 
 // descends says whether one of the ancestors of t is in roots. A child is never older than its parent: a pid that

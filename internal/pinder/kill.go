@@ -124,7 +124,7 @@ func (k *killing) run(deadline time.Time) error {
 		return nil // there never was a process
 	}
 	var refused error // by the kernel, the last time
-	for pause := killPause; ; pause = min(2*pause, maxPause) {
+	for pause, struck := killPause, false; ; pause, struck = min(2*pause, maxPause), true {
 		left, err := k.members()
 		if err != nil {
 			return fmt.Errorf("look for its processes: %w", err)
@@ -132,7 +132,8 @@ func (k *killing) run(deadline time.Time) error {
 		if len(left) == 0 && k.rootEnded() {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		// On a busy node the first look alone may take all the time that there is.
+		if struck && time.Now().After(deadline) {
 			return k.obstacle(left, refused)
 		}
 		refused = k.strikeRoot()
@@ -183,7 +184,7 @@ func (k *killing) strikeRoot() error {
 
 // members are the living processes that are to end.
 func (k *killing) members() ([]task, error) {
-	all, err := tasks()
+	all, err := processes.upcoming().get()
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (k *killing) owns(all map[int]task, t task) bool {
 	if t.pid == k.root && k.pidfd >= 0 {
 		return !pidfdExited(k.pidfd)
 	}
-	groups := groupsOf(t.pid)
+	groups := t.groups
 	if within(groups, k.own.Groups) {
 		return true
 	}

@@ -140,3 +140,40 @@ func withoutDescriptors(t *testing.T, f func()) {
 	}()
 	f()
 }
+
+func TestAKillThatHasNoTimeLeftHasKilledAllTheSame(t *testing.T) {
+	_, p, ended := sleeper(t)
+	p.update(func(m *meta) { m.Domain = domain{}; m.ExecID = "x" }) //nolint:errcheck // in memory
+	_ = p.end(time.Now().Add(-time.Second))                         // it may say that it has not seen the end
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing was killed")
+	}
+}
+
+func TestKillsThatWaitForALookAtTheProcessesShareIt(t *testing.T) {
+	var s looks
+	first := s.upcoming()
+	for range 100 {
+		if s.upcoming() != first {
+			t.Fatal("each has a look of its own")
+		}
+	}
+	if all, err := first.get(); err != nil || all[os.Getpid()].pid != os.Getpid() {
+		t.Fatalf("%d processes, %v", len(all), err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()         //nolint:errcheck // killed
+	defer cmd.Process.Kill() //nolint:errcheck // its end is waited for
+	again := s.upcoming()
+	if again == first {
+		t.Fatal("a look that has begun is given to one who asks later")
+	}
+	if all, err := again.get(); err != nil || all[cmd.Process.Pid].parent != os.Getpid() {
+		t.Errorf("what began before the look is not in it: %+v, %v", all[cmd.Process.Pid], err)
+	}
+}

@@ -135,16 +135,18 @@ func (n *attached) receive(ctx context.Context, files *client.Attachment) error 
 		var err error
 		files, err = n.node.Pinder.Attach(ctx, n.request)
 		switch {
+		case err == nil && !files.Ended():
+			// The next read closes them, also when the client has gone meanwhile.
 		case ctx.Err() != nil:
 			return fmt.Errorf("attach to container %s: the client is gone: %w", n.container.ID, ctx.Err())
-		case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, errdefs.ErrFailedPrecondition), err == nil && files.Ended():
+		case err == nil, errors.Is(err, errdefs.ErrNotFound), errors.Is(err, errdefs.ErrFailedPrecondition):
 			select {
 			case <-n.container.ended:
 				return nil
 			case <-ctx.Done():
 				return fmt.Errorf("attach to container %s: the client is gone: %w", n.container.ID, ctx.Err())
 			}
-		case err != nil:
+		default:
 			return fmt.Errorf("attach to container %s: %w", n.container.ID, err)
 		}
 	}

@@ -130,8 +130,11 @@ func (s *session) read(event func(wire.Message)) {
 }
 
 // ask sends a request and waits for the answer, whose descriptors are the
-// caller's. fds stay the caller's.
+// caller's. fds stay the caller's. What ctx has ended already is not sent.
 func (s *session) ask(ctx context.Context, typ string, body any, fds []int) (wire.Message, error) {
+	if err := ctx.Err(); err != nil {
+		return wire.Message{}, fmt.Errorf("pinder: %s: not asked: %w", typ, err)
+	}
 	ch := make(chan wire.Message, 1)
 	s.mu.Lock()
 	s.next++

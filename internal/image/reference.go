@@ -26,9 +26,6 @@ func NormalizeReference(s string) (string, error) {
 	return r.String(), nil
 }
 
-// CleanReference is a reference as a message may show it: a client may take a URL with a password for one.
-func CleanReference(s string) string { return scrub(s, nil) }
-
 func parseReference(s string) (reference, error) {
 	named, err := ref.ParseNormalizedNamed(s)
 	if err != nil {

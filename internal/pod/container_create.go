@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
@@ -157,7 +156,7 @@ func (s *Containers) forget(_ context.Context, box *Sandbox, c *Container) error
 // holdImage finds the images of the root file system and of the image volumes and keeps their layers.
 func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) error {
 	rec := c.Record()
-	img, err := s.image(rec.Config.GetImage())
+	img, err := s.node.Images.Find(rec.Config.GetImage().GetImage())
 	if err != nil {
 		return err
 	}
@@ -172,20 +171,12 @@ func (s *Containers) holdImage(_ context.Context, _ *Sandbox, c *Container) erro
 	// The record first: it says what there is to release.
 	err = s.node.changeContainer(c, func(r *ContainerRecord) {
 		r.Image, r.StopSignal, r.Mounts = img.ID, int(signal), mounts
-		r.Names = namesOf(rec.Config.GetImage(), img)
+		r.Names = img.NamesFor(rec.ImageName())
 	})
 	if err != nil {
 		return err
 	}
 	return s.node.holdImages(c.Record())
-}
-
-func (s *Containers) image(wanted *runtimeapi.ImageSpec) (*image.Image, error) {
-	img, ok := s.node.Images.Resolve(wanted.GetImage())
-	if !ok {
-		return nil, fmt.Errorf("image %q is not on this node: %w", image.CleanReference(wanted.GetImage()), errdefs.ErrNotFound)
-	}
-	return img, nil
 }
 
 // holdImages keeps the layers of all images that a container uses. It may be repeated.

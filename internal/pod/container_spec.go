@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,9 +12,9 @@ import (
 // specContainer is the container as package spec wants to see it. The root file system is mounted.
 func (s *Containers) specContainer(box *Sandbox, c *Container) (ocispec.Container, error) {
 	rec := c.Record()
-	img, ok := s.node.Images.Resolve(rec.Image)
-	if !ok {
-		return ocispec.Container{}, fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
+	img, err := s.node.Images.Find(rec.Image)
+	if err != nil {
+		return ocispec.Container{}, err
 	}
 	root := s.node.Mounts.RootPath(c.ID)
 	sc := ocispec.Container{
@@ -31,7 +30,6 @@ func (s *Containers) specContainer(box *Sandbox, c *Container) (ocispec.Containe
 	}
 	sc.Passwd, sc.PasswdErr = s.userDatabase(c, "etc/passwd")
 	sc.Group, sc.GroupErr = s.userDatabase(c, "etc/group")
-	var err error
 	if sc.SeccompProfile, err = readSeccompProfile(rec.Config.ContainerConfig); err != nil {
 		return ocispec.Container{}, err
 	}

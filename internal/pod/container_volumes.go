@@ -33,7 +33,7 @@ func (s *Containers) imageVolumes(rec *ContainerRecord) ([]VolumeMount, error) {
 		if m.GetImage() == nil {
 			continue
 		}
-		img, err := s.image(m.GetImage())
+		img, err := s.node.Images.Find(m.GetImage().GetImage())
 		if err != nil {
 			return nil, volumeError(i, m, err)
 		}
@@ -96,9 +96,9 @@ func (s *Containers) mountVolumes(_ context.Context, box *Sandbox, c *Container)
 // container's writable layer and go with it.
 func (s *Containers) placeVolumes(box *Sandbox, c *Container) error {
 	rec := c.Record()
-	img, ok := s.node.Images.Resolve(rec.Image)
-	if !ok {
-		return fmt.Errorf("image %s went away: %w", rec.Image, errdefs.ErrNotFound)
+	img, err := s.node.Images.Find(rec.Image)
+	if err != nil {
+		return err
 	}
 	owner := box.Record().rootOwner()
 	var places []string

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -86,8 +87,9 @@ type ContainerRecord struct {
 // JSON.
 type FromImage struct {
 	// Image is the ID.
-	Image string     `json:"image"`
-	Names ImageNames `json:"imageNames,omitzero"`
+	Image string `json:"image"`
+	// Names are empty in records of a Pinfold that did not keep them.
+	Names image.Names `json:"imageNames,omitzero"`
 	// StopSignal is the number StopContainer begins with.
 	StopSignal int `json:"stopSignal"`
 	// Volumes are where the volumes that the image declares are in the root file system.

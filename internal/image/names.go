@@ -1,0 +1,65 @@
+package image
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// Names are what people and registries call an image that a container was made of. They are those of the moment of
+// creation: a tag may move, and the image be removed, while the container runs.
+type Names struct {
+	// Name is a tag of the image, or what was asked for where it has none.
+	Name string `json:"name,omitempty"`
+	// Ref is a repository with the digest of a manifest; empty for an image that was in no registry.
+	Ref string `json:"ref,omitempty"`
+}
+
+// NamesFor returns the names of an image that was asked for as asked. It prefers the tag that was asked for to others
+// of the image, and the digest in that tag's repository to those in others.
+func (i *Image) NamesFor(asked string) Names {
+	full, err := NormalizeReference(asked)
+	if err != nil {
+		full = asked
+	}
+	var n Names
+	switch {
+	case slices.Contains(i.Tags, full):
+		n.Name = full
+	case len(i.Tags) > 0:
+		n.Name = i.Tags[0]
+	default:
+		n.Name = cmp.Or(asked, i.ID)
+	}
+	if slices.Contains(i.Digests, full) {
+		n.Ref = full
+		return n
+	}
+	for _, digest := range i.Digests {
+		if n.Ref == "" || repository(digest) == repository(n.Name) && repository(n.Ref) != repository(n.Name) {
+			n.Ref = digest
+		}
+	}
+	return n
+}
+
+// repository is a full reference without its tag or digest.
+func repository(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}
+
+// Find is Resolve with an error, ErrNotFound, that names the image. A password in ref is left out of it.
+func (s *Store) Find(ref string) (*Image, error) {
+	img, ok := s.Resolve(ref)
+	if !ok {
+		return nil, fmt.Errorf("image %q is not on this node: %w", scrub(ref, nil), errdefs.ErrNotFound)
+	}
+	return img, nil
+}

@@ -127,7 +127,7 @@ func run(o options) error {
 
 // settle sets what containers would inherit from pinder's starter.
 func settle(o options) error {
-	err := inherited.SettleForContainers()
+	err := inherited.ResetForContainers()
 	if o.command == "supervise" || o.inherit >= 0 {
 		return err // descriptors were handed over
 	}

@@ -27,7 +27,7 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	failed := errors.Join(inherited.Settle(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))
+	failed := errors.Join(inherited.Reset(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))
 	logwriter.TakeBrokenPipes()
 	out := logwriter.New(os.Stderr, linesLost)
 	err := run(failed, out)

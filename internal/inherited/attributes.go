@@ -6,14 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attribute is one of a thread.
+// attribute is one attribute of a thread.
 type attribute struct {
 	name string
-	// set brings the attribute to its default and reports whether it had another value.
+	// set gives the attribute its default value. It reports whether it had another one.
 	set func() (changed bool, err error)
 }
 
-// forContainers are in order: a real-time thread has no timer slack, and gets none back with another policy.
+// forContainers are set in this order: a real-time thread has no timer slack, and a change of its
+// policy does not restore it.
 var forContainers = []attribute{
 	{"scheduling policy", setPolicy},
 	{"CPU affinity", setAffinity},
@@ -40,7 +41,7 @@ func setPolicy() (bool, error) {
 	return true, nil
 }
 
-// setAffinity lets the thread run on all processors that its cpuset has.
+// setAffinity lets the thread run on all processors of its cpuset.
 func setAffinity() (bool, error) {
 	var before, after, all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
@@ -55,12 +56,12 @@ func setAffinity() (bool, error) {
 }
 
 func setIOPriority() (bool, error) {
-	const whoProcess = 1 // IOPRIO_WHO_PROCESS, which is a thread
+	const whoProcess = 1 // IOPRIO_WHO_PROCESS; it means one thread
 	before, err := call(unix.SYS_IOPRIO_GET, whoProcess, 0)
 	if err != nil {
 		return false, err
 	}
-	if _, err := call(unix.SYS_IOPRIO_SET, whoProcess, 0, 0); err != nil { // class none: as the niceness says
+	if _, err := call(unix.SYS_IOPRIO_SET, whoProcess, 0, 0); err != nil { // no class: the niceness decides
 		return false, err
 	}
 	after, err := call(unix.SYS_IOPRIO_GET, whoProcess, 0)
@@ -68,7 +69,7 @@ func setIOPriority() (bool, error) {
 }
 
 func setTimerSlack() (bool, error) {
-	const standard = 50_000 // nanoseconds, of the kernel's first process: prctl(2)
+	const standard = 50_000 // nanoseconds, as in the kernel's first process: prctl(2)
 	now, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err != nil || now == standard {
 		return false, err
@@ -101,13 +102,13 @@ func setPersonality() (bool, error) {
 func setHugePages() (bool, error) {
 	now, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0)
 	if err != nil || now == 0 {
-		return false, nil //nolint:nilerr // a kernel without them
+		return false, nil // nolint:nilerr // the kernel has no huge pages
 	}
 	return false, unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
 }
 
-// call makes a system call of at most three numbers. It is no error that a kernel, or the seccomp profile of a container
-// that this runs in, does not have it.
+// call makes a system call with at most three numbers. A kernel, or the seccomp profile of a
+// container that this runs in, may not have the call: that is not an error.
 func call(number uintptr, args ...uintptr) (uintptr, error) {
 	var a [3]uintptr
 	copy(a[:], args)

@@ -1,10 +1,10 @@
-// Package inherited sets the attributes that a process has from its starter, and would pass on to all that it
-// starts: to network plugins, and by way of pinder to containers. For most of them CRI and the OCI runtimes have no
-// word. A container's programs are not to run otherwise because the daemon was started by nohup(1), chrt(1)
-// or a script with a umask of its own.
+// Package inherited resets the attributes that a process inherits from the program that started it.
+// Otherwise the process would pass them on to all that it starts: to network plugins and, through
+// pinder, to containers. CRI and the OCI runtimes do not set most of them. A container must not
+// depend on nohup(1), chrt(1) or the umask of the script that started the daemon.
 //
-// What cannot be given up (no_new_privs, a seccomp filter) is told by Lasting. Resource limits and OOM score are not
-// here: a container's specification has them.
+// A process cannot reset no_new_privs and seccomp filters; Lasting reports them. Resource limits
+// and the OOM score are not here, because a container's specification sets them.
 package inherited
 
 import (
@@ -22,26 +22,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umask is the one that files are made with. A file that needs other rights than it leaves gets them explicitly.
+// umask is the umask of the daemon and of pinder. Files that need other rights get them with chmod.
 const umask = 0o022
 
-// Settle gives this process a service's umask, an empty mask of signals, and no ignored signal. It is called first in
-// main. Signals blocked by the starter are blocked in all threads, so the program executes itself once to be rid of them.
-// The error joins what could not be set; the rest is.
-func Settle() error { return settle(nil) }
+// Reset gives this process a service's umask, an empty signal mask, and no ignored signal. Call it
+// first in main. A signal that is blocked at the start is blocked in all threads, so the program
+// then executes itself once. The error joins what could not be reset; everything else is.
+func Reset() error { return reset(nil) }
 
-// SettleForContainers also sets what containers inherit and what is the operator's to choose for the daemon: scheduling
-// policy, niceness, affinity, priority of input and output, memory policy, personality, and the slack of timers.
-func SettleForContainers() error { return settle(forContainers) }
+// ResetForContainers also resets what containers inherit and what the operator may choose for the
+// daemon: scheduling policy, niceness, affinity, I/O priority, memory policy, personality, and
+// timer slack.
+func ResetForContainers() error { return reset(forContainers) }
 
-func settle(more []attribute) error {
+func reset(more []attribute) error {
 	unix.Umask(umask)
 	status, err := readStatus()
 	if err != nil {
 		return err
 	}
 	catch(status.ignored)
-	// Attributes of threads: changed in this one, which becomes the whole process by execve(2).
+	// These are attributes of a thread. This thread becomes the whole process in execve(2).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var failed []error
@@ -57,24 +58,25 @@ func settle(more []attribute) error {
 		again = again || changed
 	}
 	self := strconv.Itoa(os.Getpid())
-	if again && os.Getenv(settledVariable) != self {
-		failed = append(failed, os.Setenv(settledVariable, self), execSelf())
+	if again && os.Getenv(resetVariable) != self {
+		failed = append(failed, os.Setenv(resetVariable, self), execSelf())
 	}
-	return errors.Join(append(failed, os.Unsetenv(settledVariable))...)
+	return errors.Join(append(failed, os.Unsetenv(resetVariable))...)
 }
 
-// settledVariable has the pid of a process that executed itself: once is enough, whatever the kernel says afterwards.
-const settledVariable = "PINFOLD_SETTLED"
+// resetVariable has the pid of a process that has executed itself. It does so only once, even if an
+// attribute still has another value afterwards.
+const resetVariable = "PINFOLD_SETTLED"
 
-// catch takes signals that are ignored. They still have no effect here, which is what nohup(1) wants, but execve(2)
-// resets what is caught and leaves what is ignored.
+// catch handles signals that are ignored. They still have no effect here, as nohup(1) intends. But
+// execve(2) resets caught signals, while ignored ones stay ignored.
 func catch(ignored uint64) {
 	for n := 1; n <= 31; n++ {
 		if ignored&(1<<(n-1)) != 0 {
 			signal.Notify(make(chan os.Signal, 1), syscall.Signal(n))
 		}
 	}
-	for n := 32; n <= 64; n++ { // which os/signal does not know all of
+	for n := 32; n <= 64; n++ { // os/signal does not know all of these
 		if ignored&(1<<(n-1)) != 0 {
 			var byDefault [4]uint64 // struct kernel_sigaction with SIG_DFL
 			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(n), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
@@ -82,25 +84,25 @@ func catch(ignored uint64) {
 	}
 }
 
-// execSelf returns only on failure.
+// execSelf executes this program again. It returns only on failure.
 func execSelf() error {
 	path, err := os.Executable()
 	if err == nil {
 		err = syscall.Exec(path, os.Args, os.Environ())
 	}
-	if errors.Is(err, unix.ENOENT) { // replaced or removed since
+	if errors.Is(err, unix.ENOENT) { // the file was replaced or removed
 		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 	}
 	return fmt.Errorf("execute again: %w", err)
 }
 
-// CloseOnExec keeps the descriptors that the starter left open from all that this process starts. It is not for one
-// that was handed descriptors on purpose.
+// CloseOnExec marks all open descriptors, so that no program started from here inherits them. A
+// process that was handed descriptors on purpose must not call it.
 func CloseOnExec() error {
 	return os.NewSyscallError("close_range", unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC))
 }
 
-// Lasting names the inherited restrictions that no process can give up: all containers are under them.
+// Lasting names the inherited restrictions that no process can undo. They apply to all containers.
 func Lasting() []string {
 	status, err := readStatus()
 	if err != nil {
@@ -108,15 +110,15 @@ func Lasting() []string {
 	}
 	var found []string
 	if status.noNewPrivileges {
-		found = append(found, "no_new_privs is set: set-user-ID programs and file capabilities have no effect in any container")
+		found = append(found, "no_new_privs is set: set-user-ID programs and file capabilities have no effect in containers")
 	}
 	if status.filtered {
-		found = append(found, "a seccomp filter is in force, and is in all containers")
+		found = append(found, "a seccomp filter is set; it applies to all containers")
 	}
 	return found
 }
 
-// status is what /proc tells of this thread (proc_pid_status(5)).
+// status is what /proc says about this thread (proc_pid_status(5)).
 type status struct {
 	blocked, ignored          uint64
 	noNewPrivileges, filtered bool

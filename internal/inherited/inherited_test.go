@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// roleVariable makes this program a service that settles ("daemon" or "pinder") and starts another, which reports
+// roleVariable makes this program a service that resets its attributes ("daemon" or "pinder") and starts another, which reports
 // what it inherited ("report").
 const roleVariable = "PINFOLD_TEST_ROLE"
 
@@ -23,16 +23,16 @@ func TestMain(m *testing.M) {
 	case "report":
 		fmt.Print(report())
 	case "daemon":
-		serve(Settle)
+		serve(Reset)
 	case "pinder":
-		serve(SettleForContainers)
+		serve(ResetForContainers)
 	}
 }
 
-func serve(settle func() error) {
-	for _, do := range []func() error{settle, CloseOnExec} {
+func serve(reset func() error) {
+	for _, do := range []func() error{reset, CloseOnExec} {
 		if err := do(); err != nil {
-			fmt.Println("settle:", err)
+			fmt.Println("reset:", err)
 		}
 	}
 	cmd := exec.Command("/proc/self/exe")
@@ -66,7 +66,7 @@ func report() string {
 	fmt.Fprintln(&b, "personality", personality, err)
 	_, err = unix.FcntlInt(9, unix.F_GETFD, 0)
 	fmt.Fprintln(&b, "descriptor 9", err)
-	fmt.Fprintln(&b, "environment", os.Getenv(settledVariable))
+	fmt.Fprintln(&b, "environment", os.Getenv(resetVariable))
 	return b.String()
 }
 

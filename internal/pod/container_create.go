@@ -144,7 +144,7 @@ func (s *Containers) forget(_ context.Context, box *Sandbox, c *Container) error
 	if err := os.Remove(s.node.Paths.exit(box.ID, c.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := s.node.Records.Delete(containerKey(box.ID, c.ID)); err != nil {
+	if err := s.node.Records.Remove(containerKey(box.ID, c.ID)); err != nil {
 		return err
 	}
 	s.book.dropContainer(c.ID)

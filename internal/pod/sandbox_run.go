@@ -165,7 +165,7 @@ func (s *Sandboxes) forget(ctx context.Context, box *Sandbox) error {
 	if err := pin.Unpin(s.node.pinPath(box.Record(), pin.Net)); err != nil {
 		return err
 	}
-	if err := s.node.Records.Delete(sandboxKey(box.ID)); err != nil {
+	if err := s.node.Records.Remove(sandboxKey(box.ID)); err != nil {
 		return err
 	}
 	if err := tree.Remove(ctx, s.node.Paths.sandbox(box.ID)); err != nil {

@@ -4,5 +4,5 @@ package record
 
 import "os"
 
-// simulatedBoot lets the tests pretend that the node was rebooted; "" means that it was not.
+// simulatedBoot is the boot ID that tests set to simulate a reboot; "" means none.
 func simulatedBoot() string { return os.Getenv("PINFOLD_BOOT_ID") }

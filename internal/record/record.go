@@ -1,12 +1,12 @@
 // Package record keeps small durable documents, one file each, below one root directory.
 //
-// There is no database and no lock that two documents share. A document is replaced by rename, so a
-// reader sees a whole old or a whole new one. Its first version, the intent, is also kept in a file
-// of its own and made durable by fsync: what an intent owes survives a power cut even if every later
-// version, which is never synced, is lost or torn.
+// There is no database, and no lock that two documents share. A rename replaces a document, so a
+// reader sees a whole old or a whole new version. The first version, the intent, also has a file of
+// its own, which is synced to the disk. Later versions are never synced. A power cut may lose or
+// tear them; the intent survives, and with it the list of what has to be undone.
 //
-// A document is wrapped in an envelope with the schema version and the boot ID of the kernel it was
-// written under: processes, mounts and namespaces named by a document of another boot are gone.
+// Each document is wrapped in an envelope with the schema version and the boot ID. Processes,
+// mounts and namespaces that a document of another boot names do not exist any more.
 package record
 
 import (
@@ -22,7 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Schema is the version of the documents this program writes. Readers accept this one and the ones before it.
+// Schema is the version of the documents that this program writes. Readers accept it and all
+// earlier ones.
 const Schema = 1
 
 const (
@@ -31,8 +32,8 @@ const (
 	tempPrefix    = ".tmp-"
 )
 
-// Store is a directory of documents. Its methods may be called at any time by any goroutine; two
-// writes of the same key must be ordered by the caller.
+// Store is a directory of documents. Any goroutine may call its methods at any time. The caller
+// orders two writes of the same key.
 type Store struct {
 	root string
 	boot string
@@ -46,14 +47,14 @@ type envelope struct {
 
 // Entry says what was found for a key.
 type Entry struct {
-	// SameBoot is true when the document was written under the running kernel's boot.
+	// SameBoot is true if the document was written since the last boot.
 	SameBoot bool
-	// FromIntent is true when the current version was unreadable and the intent stood in for it.
+	// FromIntent is true if the current version could not be read and the intent was read instead.
 	FromIntent bool
 }
 
-// Open returns the store at root, making the directory (0700) if needed. boot identifies the running
-// boot; see BootID.
+// Open returns the store at root. It makes the directory (0700) if needed. boot identifies the
+// running boot; see BootID.
 func Open(root, boot string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("record: open %s: %w", root, err)
@@ -61,9 +62,9 @@ func Open(root, boot string) (*Store, error) {
 	return &Store{root: root, boot: boot}, nil
 }
 
-// Intend writes the first version of a document: visible to a restarted process when Intend returns,
-// durable against a power cut when the returned function has returned nil. That function must be
-// called exactly once, and from any goroutine.
+// Intend writes the first version of a document. When Intend returns, a restarted process can read
+// it. When the returned function has returned nil, it survives a power cut. Call that function
+// exactly once, from any goroutine.
 func (s *Store) Intend(key string, body any) (durable func() error, err error) {
 	path := s.path(key, intentSuffix)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -86,7 +87,7 @@ func (s *Store) Intend(key string, body any) (durable func() error, err error) {
 	}, nil
 }
 
-// Put replaces the current version of a document. It is not synced.
+// Put replaces the current version of a document. It does not sync.
 func (s *Store) Put(key string, body any) error {
 	f, err := s.replace(s.path(key, currentSuffix), body)
 	if err != nil {
@@ -95,8 +96,8 @@ func (s *Store) Put(key string, body any) error {
 	return f.Close()
 }
 
-// Get reads a document into body: the current version, or the intent where the current one cannot be
-// read. The error is fs.ErrNotExist when there is neither.
+// Get reads a document into body: the current version, or the intent if the current version cannot
+// be read. The error is fs.ErrNotExist if there is neither.
 func (s *Store) Get(key string, body any) (Entry, error) {
 	entry, err := s.read(s.path(key, currentSuffix), body)
 	if err == nil {
@@ -110,11 +111,12 @@ func (s *Store) Get(key string, body any) (Entry, error) {
 	return Entry{}, fmt.Errorf("record: get %s: %w", key, errors.Join(err, intentErr))
 }
 
-// Delete removes a document: the intent last, since it is the owner. A missing one is fine.
-func (s *Store) Delete(key string) error {
+// Remove removes a document. The intent is removed last, since it owns the rest. A missing document
+// is not an error.
+func (s *Store) Remove(key string) error {
 	for _, suffix := range []string{currentSuffix, intentSuffix} {
 		if err := os.Remove(s.path(key, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("record: delete %s: %w", key, err)
+			return fmt.Errorf("record: remove %s: %w", key, err)
 		}
 	}
 	return nil
@@ -145,8 +147,8 @@ func (s *Store) Keys(dir string) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// Quarantine moves a document that cannot be read to <root>/quarantine, where an operator finds it,
-// and returns where it went.
+// Quarantine moves a document that cannot be read to <root>/quarantine, for the operator. It
+// returns the new path.
 func (s *Store) Quarantine(key string) (string, error) {
 	to := filepath.Join(s.root, "quarantine", strings.ReplaceAll(key, "/", "-"))
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -180,8 +182,8 @@ func (s *Store) read(path string, body any) (Entry, error) {
 	return Entry{SameBoot: env.Boot == s.boot}, nil
 }
 
-// replace writes a new version beside the old one and renames it over it. The file is returned open
-// so that the caller may sync it.
+// replace writes a new version beside the old one and renames it over it. The returned file is
+// open, so that the caller may sync it.
 func (s *Store) replace(path string, body any) (*os.File, error) {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -213,7 +215,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// syncParents syncs dir and every directory above it up to the root, any of which may be new.
+// syncParents syncs dir and every directory above it up to the root. Any of them may be new.
 func (s *Store) syncParents(dir string) error {
 	for {
 		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

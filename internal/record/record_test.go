@@ -103,7 +103,7 @@ func TestDeleteIsIdempotentAndLeavesNothing(t *testing.T) {
 	s := open(t, root, "b")
 	intend(t, s, "k", "x")
 	for range 2 {
-		if err := s.Delete("k"); err != nil {
+		if err := s.Remove("k"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// Flight is an operation in progress: what it is, where it stands, and since when.
+// Flight is an operation in progress: its name, its object, its current step, and the times of
+// both.
 type Flight struct {
 	Operation string    `json:"operation"`
 	Object    string    `json:"object"`
 	Step      string    `json:"step"`
 	Began     time.Time `json:"began"`
 	StepBegan time.Time `json:"stepBegan"`
-	// Done are the steps behind it.
+	// Done are the steps that have ended.
 	Done []Timing `json:"done"`
 }
 
-// board knows the operations in flight. mu guards the map and the flights in it; it is held for a few
+// board lists the operations in progress. mu guards the map and its flights. It is held for a few
 // instructions only, never across a step.
 type board struct {
 	mu      sync.Mutex
@@ -42,8 +43,8 @@ func (b *board) enter(op Operation) (done func()) {
 	}
 }
 
-// at notes the step of every flight of this operation on this object; there is one at a time, since
-// the caller orders the operations of an object.
+// at sets the current step in every flight of this operation on this object. There is only one at a
+// time: the caller orders the operations of an object.
 func (b *board) at(op Operation, step string, now time.Time) {
 	b.each(op, func(f *Flight) { f.Step, f.StepBegan = step, now })
 }
@@ -62,7 +63,7 @@ func (b *board) each(op Operation, change func(*Flight)) {
 	}
 }
 
-// Timeline returns the steps that the operation in progress on that object has behind it.
+// Timeline returns the finished steps of the operation in progress on that object.
 func (e *Engine) Timeline(object string) []Timing {
 	for _, f := range e.Flights(object) {
 		return f.Done
@@ -70,7 +71,7 @@ func (e *Engine) Timeline(object string) []Timing {
 	return nil
 }
 
-// Flights returns the operations in progress on objects whose name contains part ("" for all), the
+// Flights returns the operations in progress on objects whose name contains part ("" for all),
 // oldest first.
 func (e *Engine) Flights(part string) []Flight {
 	e.flights.mu.Lock()

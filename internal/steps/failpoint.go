@@ -1,6 +1,6 @@
 package steps
 
-// Phase is a place within a step at which a fail point may be reached.
+// Phase is a place within a step that has a fail point.
 type Phase string
 
 // The phases of a step.
@@ -10,8 +10,8 @@ const (
 	After  Phase = "after"
 )
 
-// reach is called at both ends of every step, done and undone. It does nothing unless the program was built with
-// the tag "failpoints" (failpoint_on.go).
+// reach is called before and after every Do and Undo. It does nothing unless the program was built
+// with the tag "failpoints" (failpoint_on.go).
 func reach(op Operation, step string, phase Phase) error {
 	if !failpointsBuilt {
 		return nil

@@ -15,17 +15,17 @@ import (
 
 const failpointsBuilt = true
 
-// reached looks for an order in the directory that the environment variable PINFOLD_FAILPOINTS names:
-// the file "<operation>:<step>:<phase>". The order is removed and then obeyed, so that each is obeyed
-// once, whatever restarts come between. The orders:
+// reached looks for an order in the directory that the environment variable PINFOLD_FAILPOINTS
+// names: the file "<operation>:<step>:<phase>". It removes the file, then carries the order out. So
+// each order is carried out once, even if the program restarts. The orders:
 //
 //	kill            SIGKILL to this process
 //	stop            SIGSTOP to this process
 //	error TEXT      the step fails; with TEXT ENOSPC or EIO, by that error of the kernel
 //	pause           write the process ID to the FIFO "reached" in the directory, then read the FIFO "go"
 //
-// In the phase "during" a duration comes first, counted from the beginning of the step; the step
-// itself goes on meanwhile: "3ms kill".
+// In the phase "during" a duration comes first, as in "3ms kill". It starts with the step, and the
+// step goes on meanwhile.
 func reached(operation, step string, phase Phase) error {
 	dir := os.Getenv("PINFOLD_FAILPOINTS")
 	if dir == "" {
@@ -74,7 +74,7 @@ func obey(dir, order string) error {
 	return errors.New("fail point: " + text)
 }
 
-// pause says where it is and waits until it is told to go on.
+// pause writes its process ID and waits until it may go on.
 func pause(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "reached"), fmt.Appendln(nil, os.Getpid()), 0); err != nil {
 		return err

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// Joint lets equal requests share one execution. A request whose key is in flight waits for that one
-// and gets its result; a request that is cancelled stops waiting while the execution goes on. The
-// zero value is ready for use.
+// Joint lets equal requests share one execution. If the key of a request is in progress, the
+// request waits for that execution and gets its result. A cancelled request stops waiting; the
+// execution goes on. The zero value is ready for use.
 type Joint[T any] struct {
 	mu      sync.Mutex
 	current map[string]*call[T]
@@ -19,8 +19,8 @@ type call[T any] struct {
 	err   error
 }
 
-// Do runs fn for the key, or joins the run of it that is in flight. fn gets ctx without its deadline
-// and cancellation. The error is ctx's own when ctx ended before fn did.
+// Do runs fn for the key, or joins the run in progress. fn gets ctx without its deadline and
+// cancellation. The error is ctx's own if ctx ended before fn did.
 func (j *Joint[T]) Do(ctx context.Context, key string, fn func(context.Context) (T, error)) (T, error) {
 	c := j.join(key, func(c *call[T]) {
 		c.value, c.err = fn(context.WithoutCancel(ctx))
@@ -29,7 +29,7 @@ func (j *Joint[T]) Do(ctx context.Context, key string, fn func(context.Context) 
 	case <-c.done:
 		return c.value, c.err
 	case <-ctx.Done():
-		// Both may be ready at once; a result that is there is worth more than a deadline.
+		// Both may be ready at once. Then the result is used, not the deadline.
 		select {
 		case <-c.done:
 			return c.value, c.err

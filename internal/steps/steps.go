@@ -1,13 +1,12 @@
-// Package steps runs an operation that is written down as a list of named, reversible steps.
+// Package steps runs an operation that is written as a list of named, reversible steps.
 //
-// An operation is a value. The list of its steps is what runs it, what rolls it back when a step
-// fails, what cleans up after a crash (Undo on a list that another process began), and what names the
-// place in error texts, logs, timelines and answers to "what is this pod waiting for". The package
-// knows nothing of pods.
+// An operation is a value. One list of steps runs it, rolls it back if a step fails, and cleans up
+// after a crash (Undo on a list that another process began). It also names the place in error
+// texts, logs, timelines and the answers of pinfold why. The package knows nothing about pods.
 //
-// The contract of a step: Do and Undo are idempotent; Undo works whether Do was never called, failed
-// half-way, or succeeded, and also in a process that never ran Do. Everything an Undo needs must
-// therefore be derivable from what is durable.
+// The contract of a step: Do and Undo are idempotent. Undo works if Do was never called, failed
+// half-way, or succeeded, and also in a process that never ran Do. So everything that Undo needs
+// must be derived from durable data.
 package steps
 
 import (
@@ -22,20 +21,21 @@ import (
 type Step struct {
 	// Name identifies the step in errors, metrics and timelines: a few lower-case words.
 	Name string
-	// Do makes the step's effect. A nil Do is a step that only undoes.
+	// Do makes the step's effect. A step with a nil Do only undoes.
 	Do func(context.Context) error
-	// Undo removes the step's effect; nil where there is none.
+	// Undo removes the step's effect; nil if there is none.
 	Undo func(context.Context) error
-	// Owner marks the step whose effect is the record that owns all the others'. It is undone only
-	// when every other step was undone without an error, so that nothing is ever left without an owner.
+	// Owner marks the step that writes the record which lists the effects of all other steps. It is
+	// undone only after every other step was undone without an error. So every effect always has a
+	// record.
 	Owner bool
 }
 
 // Operation is a list of steps for one object.
 type Operation struct {
-	// Name says what is done, as its caller calls it: "RunPodSandbox".
+	// Name is the name that callers use: "RunPodSandbox".
 	Name string
-	// Object says to what: "sandbox 4f1c…".
+	// Object names what it works on: "sandbox 4f1c…".
 	Object string
 	Steps  []Step
 }
@@ -54,7 +54,7 @@ type Error struct {
 	Operation, Object, Step string
 	Took                    time.Duration
 	Cause                   error
-	// Undo holds what could not be undone; nil when the object left nothing behind.
+	// Undo is the error of the steps that could not be undone; nil if nothing is left behind.
 	Undo error
 }
 
@@ -62,12 +62,12 @@ type Error struct {
 func (e *Error) Error() string {
 	text := fmt.Sprintf("%s: %s: step %s failed after %s: %v", e.Operation, e.Object, e.Step, round(e.Took), e.Cause)
 	if e.Undo != nil {
-		text += fmt.Sprintf(" (and its clean-up is retried in the background: %v)", e.Undo)
+		text += fmt.Sprintf(" (the undo failed, too, and is retried: %v)", e.Undo)
 	}
 	return text
 }
 
-// Unwrap gives the cause of the failed step.
+// Unwrap returns the cause of the failed step.
 func (e *Error) Unwrap() error { return e.Cause }
 
 func round(d time.Duration) time.Duration {
@@ -77,15 +77,14 @@ func round(d time.Duration) time.Duration {
 	return d.Round(100 * time.Microsecond)
 }
 
-// Engine runs operations and knows which of them are in flight.
-// Its zero value is not usable; call NewEngine.
+// Engine runs operations and lists those in progress. Its zero value is not usable; call NewEngine.
 type Engine struct {
 	flights *board
 	observe func(op Operation, t Timing)
 }
 
-// NewEngine returns an engine. observe, which may be nil, is called after each step that was run or
-// undone (the latter with the name "undo <step>"), from the goroutine of the operation.
+// NewEngine returns an engine. After each step it calls observe, which may be nil, in the
+// operation's goroutine. An undone step has the name "undo <step>".
 func NewEngine(observe func(op Operation, t Timing)) *Engine {
 	if observe == nil {
 		observe = func(Operation, Timing) {}
@@ -93,11 +92,11 @@ func NewEngine(observe func(op Operation, t Timing)) *Engine {
 	return &Engine{flights: newBoard(), observe: observe}
 }
 
-// Run does the steps in order. When one fails, that step and all before it are undone in reverse, and
-// the error is an *Error.
+// Run does the steps in order. If one fails, it undoes that step and all before it, in reverse
+// order, and returns an *Error.
 //
-// ctx reaches Do. Undo gets ctx without its cancellation: a deadline ends the wait for an effect,
-// never the removal of one.
+// Do gets ctx. Undo gets ctx without its cancellation: a deadline ends the wait for an effect,
+// never its removal.
 func (e *Engine) Run(ctx context.Context, op Operation) error {
 	done := e.flights.enter(op)
 	defer done()
@@ -113,9 +112,10 @@ func (e *Engine) Run(ctx context.Context, op Operation) error {
 	return nil
 }
 
-// Undo undoes every step of the operation in reverse, also if another process began it. It is how a crashed creation
-// is cleaned up and how an object is removed. Steps that fail do not stop the others, but keep the
-// Owner step in place; the error joins all of theirs, and the call can be repeated.
+// Undo undoes every step of the operation in reverse order, also if another process began it.
+// Recovery calls it after a crash, and a removal calls it. If a step fails, the others are undone
+// all the same, but not the Owner step. The error joins the errors of all steps. The call can be
+// repeated.
 func (e *Engine) Undo(ctx context.Context, op Operation) error {
 	done := e.flights.enter(op)
 	defer done()
@@ -141,8 +141,8 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 	return timing, err
 }
 
-// guarded turns a panic into the step's error: a fault met by one object is undone like any other, and
-// ends neither the program nor the operations on other objects.
+// guarded turns a panic into the step's error. So a fault in one object is undone like any error,
+// and ends neither the program nor operations on other objects.
 func guarded(ctx context.Context, run func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveDirectories removes the tree of directories at path, of any depth, from below, by rmdir(2) alone. It is for
-// groups, whose files go with them. What is gone already is removed.
+// RemoveDirectories removes the tree of directories at path, of any depth, with rmdir(2) alone,
+// deepest first. It is for cgroups, whose files vanish with them. It is no error if something is
+// removed already.
 func RemoveDirectories(path string) error {
 	err := (&Walk{
 		Visit: func(*Entry) error { return nil },

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Remove removes the file or tree at path, of any depth and width, with what makes it immutable. A path that is not there
-// is removed. What is mounted in the tree is not entered, and an error. What can be removed is, also when something
-// cannot. When ctx ends, the rest is left for another call.
+// Remove removes the file or tree at path, of any depth and width, also immutable files. A missing
+// path is not an error. It does not enter mounts; a mount is an error. If something cannot be
+// removed, the rest is removed all the same. If ctx ends, another call can remove the rest.
 //
-// The tree is not changed by others meanwhile. Directories within directories are first moved up to its top, so that
-// none is ever deeper than two.
+// Nothing else may change the tree meanwhile. Directories within directories are first moved to the
+// top, so that none is ever deeper than two.
 func Remove(ctx context.Context, path string) error {
 	parent, err := open(unix.AT_FDCWD, filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -27,7 +27,7 @@ func Remove(ctx context.Context, path string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
 	}
-	defer shut(parent)
+	defer closeFD(parent)
 	r := &remover{ctx: ctx, top: -1, turn: newTurn()}
 	defer r.turn.end()
 	if err := r.removeTop(parent, filepath.Base(path)); err != nil {
@@ -41,7 +41,7 @@ type remover struct {
 	ctx  context.Context //nolint:containedctx // of one call
 	top  int
 	turn *turn
-	// names counts the names that were tried for directories moved to the top.
+	// names counts the names tried for directories that are moved to the top.
 	names int
 	// moved counts the directories that were moved, or removed to make room.
 	moved int
@@ -55,11 +55,11 @@ func (r *remover) removeTop(parent int, base string) error {
 	if r.top, err = open(parent, base, unix.O_RDONLY|unix.O_DIRECTORY, within|unix.RESOLVE_NO_XDEV); err != nil {
 		return err
 	}
-	defer shut(r.top)
+	defer closeFD(r.top)
 	if err := unfreeze(r.top, nil); err != nil {
 		return err
 	}
-	// Passes, since what is moved to the top may or may not be seen by the one in progress.
+	// Several passes: the listing in progress may miss what is moved to the top.
 	for list := newListing(); ; {
 		found, err := r.pass(list)
 		if err != nil {
@@ -71,8 +71,8 @@ func (r *remover) removeTop(parent int, base string) error {
 	}
 }
 
-// pass removes what is in the top and reports whether there was anything. The error is that of what cannot be removed,
-// if nothing else was.
+// pass removes what is in the top and reports whether it found anything. It returns an error only
+// if it removed nothing else.
 func (r *remover) pass(list *listing) (found bool, failed error) {
 	if err := list.seek(r.top, 0); err != nil {
 		return false, err
@@ -102,13 +102,14 @@ func (r *remover) pass(list *listing) (found bool, failed error) {
 	}
 }
 
-// flatten removes the directory name of dir: its files are removed, the directories in it are moved to the top.
+// flatten removes the directory base of dir: it removes the files in it and moves the directories
+// in it to the top.
 func (r *remover) flatten(dir int, base string) error {
 	fd, err := open(dir, base, unix.O_RDONLY|unix.O_DIRECTORY, within|unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return named(base, err)
 	}
-	defer shut(fd)
+	defer closeFD(fd)
 	var failed error
 	for list := newListing(); ; {
 		entry, err := list.next(fd)
@@ -135,7 +136,7 @@ func (r *remover) flatten(dir int, base string) error {
 	return failed
 }
 
-// raise moves a directory to the top, under a name that nothing else has there.
+// raise moves a directory to the top, under a name that is free there.
 func (r *remover) raise(dir int, base string) error {
 	for unfrozen := false; ; {
 		r.names++
@@ -145,9 +146,9 @@ func (r *remover) raise(dir int, base string) error {
 			r.moved++
 			return nil
 		case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.ENOTDIR):
-			continue // the name is taken
+			continue // the name is in use
 		case !unfrozen && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EXDEV)):
-			// Immutable, or of another project's quota.
+			// The directory is immutable, or belongs to another project's quota.
 			unfrozen = true
 			if err := r.unfreezeBoth(dir, base); err != nil {
 				return named(base, err)
@@ -165,27 +166,28 @@ func (r *remover) unfreezeBoth(dir int, base string) error {
 	if err != nil {
 		return err
 	}
-	defer shut(fd)
+	defer closeFD(fd)
 	project, err := projectOf(r.top)
 	return errors.Join(err, unfreeze(dir, nil), unfreeze(fd, &project))
 }
 
-// descend makes room where the top can take no more: it goes down the directory name of dir as far as there are
-// directories, and removes the files on the way and the last directory. Another pass takes the next.
+// descend makes room if the top can take no more. From the directory base of dir it goes down as
+// far as there are directories. It removes the files on the way, and the last directory. Another
+// pass takes the next one.
 func (r *remover) descend(dir int, base string) error {
 	at, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return named(base, err)
 	}
-	defer func() { shut(at) }()
+	defer func() { closeFD(at) }()
 	for list := newListing(); ; {
 		fd, err := open(at, base, unix.O_RDONLY|unix.O_DIRECTORY, within|unix.RESOLVE_NO_XDEV)
 		if err != nil {
 			return named(base, err)
 		}
-		deeper, err := r.sweep(fd, list)
+		deeper, err := r.removeShallow(fd, list)
 		if err != nil || deeper == "" {
-			shut(fd)
+			closeFD(fd)
 			if err == nil {
 				err = unlink(at, base, unix.DT_DIR)
 			}
@@ -194,13 +196,14 @@ func (r *remover) descend(dir int, base string) error {
 			}
 			return err
 		}
-		shut(at)
+		closeFD(at)
 		at, base = fd, deeper
 	}
 }
 
-// sweep removes what it can of a directory and returns the name of a directory in it that is not empty, if any.
-func (r *remover) sweep(dir int, list *listing) (deeper string, err error) {
+// removeShallow removes what it can from a directory. It returns the name of a directory in it that
+// is not empty, if there is one.
+func (r *remover) removeShallow(dir int, list *listing) (deeper string, err error) {
 	if err := list.seek(dir, 0); err != nil {
 		return "", err
 	}
@@ -221,7 +224,8 @@ func (r *remover) sweep(dir int, list *listing) (deeper string, err error) {
 	}
 }
 
-// unlink removes a name, a directory if it is empty: the error of one that is not is ENOTEMPTY. kind is a hint.
+// unlink removes a name; a directory only if it is empty, else the error is ENOTEMPTY. kind is a
+// hint.
 func unlink(dir int, base string, kind uint8) error {
 	unfrozen := false
 	for flags := 0; ; {
@@ -250,7 +254,7 @@ func unlink(dir int, base string, kind uint8) error {
 
 func named(base string, err error) error {
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("%q: something is mounted there: %w", base, err)
+		return fmt.Errorf("%q is a mount: %w", base, err)
 	}
 	return fmt.Errorf("%q: %w", base, err)
 }
@@ -268,13 +272,14 @@ const (
 	immutable, appendOnly, projectInherited = 0x8, 0x10, 0x200 // FS_XFLAG_*
 )
 
-// unfreezeName is unfreeze of a file or directory. Others have no such attributes, and a device is not opened.
+// unfreezeName calls unfreeze on a file or directory. Other kinds of files have no such attributes;
+// a device must not be opened.
 func unfreezeName(dir int, base string) error {
 	path, err := open(dir, base, unix.O_PATH|unix.O_NOFOLLOW, within|unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return err
 	}
-	defer shut(path)
+	defer closeFD(path)
 	var st unix.Stat_t
 	if err := unix.Fstat(path, &st); err != nil {
 		return err
@@ -286,17 +291,18 @@ func unfreezeName(dir int, base string) error {
 	if err != nil {
 		return err
 	}
-	defer shut(fd)
+	defer closeFD(fd)
 	return unfreeze(fd, nil)
 }
 
-// reopen opens for reading what is open with O_PATH.
+// reopen opens for reading what was opened with O_PATH.
 func reopen(path int) (int, error) {
 	return unix.Open("/proc/self/fd/"+strconv.Itoa(path), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 }
 
-// unfreeze takes off the attributes that keep even root from removing a file (chattr(1): i, a) or from moving one to
-// another project's directory (P), and gives it a project, if not nil. File systems without attributes have none to take off.
+// unfreeze clears the attributes that prevent even root from removing a file (chattr(1): i, a) or
+// from moving it to another project's directory (P). If project is not nil, it sets it. Some file
+// systems have no attributes.
 func unfreeze(fd int, project *uint32) error {
 	var x fsxattr
 	if err := attributes(fd, fsGetXattr, &x); err != nil {
@@ -310,7 +316,7 @@ func unfreeze(fd int, project *uint32) error {
 	if want == x {
 		return nil
 	}
-	// A file's flag and its project are not to be changed at once while it is immutable.
+	// While a file is immutable, its flags and its project cannot be changed in one call.
 	still := x
 	still.flags = want.flags
 	if err := attributes(fd, fsSetXattr, &still); err != nil || still == want {
@@ -333,9 +339,10 @@ func attributes(fd int, request uintptr, x *fsxattr) error {
 	return nil
 }
 
-// turn keeps large removals from taking a disk's whole time: after one slice there is one at a time, with pauses, and
-// each gives way to those that wait. A process of another pod may keep a directory of the tree open and fill it faster
-// than it is emptied: that removal does not end, and must not hold up others.
+// turn keeps large removals from using a disk all the time. After its first slice, a removal is
+// large: one runs at a time, with pauses, and each lets those that wait run next. A process of
+// another pod may keep a directory of the tree open and fill it faster than it is emptied. Such a
+// removal never ends, and must not block others.
 type turn struct {
 	steps int
 	since time.Time
@@ -345,7 +352,7 @@ type turn struct {
 const (
 	slice = 25 * time.Millisecond
 	pause = 5 * time.Millisecond
-	// stepsPerLook is how often the clock is looked at.
+	// stepsPerLook is how many steps pass between two looks at the clock.
 	stepsPerLook = 64
 )
 
@@ -354,14 +361,14 @@ var large = make(chan struct{}, 1)
 
 func newTurn() *turn { return &turn{since: time.Now()} }
 
-// take is called before each step. The error is that of ctx.
+// take is called before each step. It returns the error of ctx.
 func (t *turn) take(ctx context.Context) error {
 	if t.steps++; t.steps%stepsPerLook != 0 || time.Since(t.since) < slice {
 		return nil
 	}
 	t.end()
 	select {
-	case large <- struct{}{}: // in the order of coming
+	case large <- struct{}{}: // first come, first served
 		t.alone = true
 	case <-ctx.Done():
 		return ctx.Err()

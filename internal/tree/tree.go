@@ -1,10 +1,12 @@
-// Package tree walks through and removes directory trees that containers make, and may change meanwhile.
+// Package tree walks through and removes directory trees that containers make, and may change
+// meanwhile.
 //
-// Such a tree has any depth, more than a path may have bytes (PATH_MAX) or a process descriptors; any width; links to
-// everywhere; and directories that are exchanged for links between two looks. So nothing in it is named by path. Each
-// name is looked up in a directory that is open, alone, without following links and without leaving the mount
-// (openat2(2)), and what was opened is looked at before it is read. Whatever the tree is like, a few descriptors and
-// little memory are used.
+// Such a tree can have any depth: its paths may be longer than PATH_MAX, and it may have more
+// levels than a process may open files. It can have any width and links to anywhere, and a
+// directory may become a link between two looks. So nothing in it is opened by path. Each name is
+// opened alone in an open directory, without following links and without leaving the mount
+// (openat2(2)). What was opened is checked before it is read. For any tree, a few descriptors and
+// little memory are enough.
 package tree
 
 import (
@@ -17,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// within are the rules of a look-up: one name, in the directory itself.
+// within are the rules for opening a name: one name, in that directory.
 const within = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
 // open opens name in dir. flags are those of openat(2), resolve those of openat2(2).
@@ -30,7 +32,8 @@ func open(dir int, name string, flags, resolve uint64) (int, error) {
 	}
 }
 
-// openTop opens the directory at path, which is ours: what leads to it is followed, but not a link in its place.
+// openTop opens the directory at path, whose parents are ours. It follows links on the way, but not
+// at the end.
 func openTop(path string) (int, error) {
 	fd, err := open(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -39,10 +42,10 @@ func openTop(path string) (int, error) {
 	return fd, nil
 }
 
-// shut closes a descriptor that was only read from: there is nothing that its closing could fail to write.
-func shut(fd int) { _ = unix.Close(fd) }
+// closeFD closes a descriptor that was only read from. Its close has no write that could fail.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
-// object is what a file is told by.
+// object identifies a file.
 type object struct{ dev, ino uint64 }
 
 func identify(fd int) (object, error) {
@@ -59,25 +62,25 @@ func objectOf(st *unix.Stat_t) object {
 
 // listing reads a directory a few names at a time.
 type listing struct {
-	buffer []byte // all of it
+	buffer []byte // the whole buffer
 	unread []byte // the part not returned yet
 }
 
-// bufferSize holds a hundred names or more, and one of any length.
+// bufferSize is enough for a hundred names or more, and for one of any length.
 const bufferSize = 16 << 10
 
 func newListing() *listing { return &listing{buffer: make([]byte, bufferSize)} }
 
-// name is one in a directory.
+// name is one entry of a directory.
 type name struct {
 	text string
 	// kind is DT_DIR and the like, or DT_UNKNOWN.
 	kind uint8
-	// next is where to go on reading, also after the directory was opened again.
+	// next is the offset to go on reading from, also after the directory was opened again.
 	next int64
 }
 
-// next returns the next name but "." and ".."; "" at the end.
+// next returns the next name other than "." and ".."; "" at the end.
 func (l *listing) next(dir int) (name, error) {
 	for {
 		if len(l.unread) == 0 {
@@ -101,17 +104,17 @@ func (l *listing) next(dir int) (name, error) {
 	}
 }
 
-// seek goes to a place in the directory, 0 being its beginning.
+// seek goes to an offset in the directory; 0 is its beginning.
 func (l *listing) seek(dir int, to int64) error {
 	l.unread = nil
 	_, err := unix.Seek(dir, to, unix.SEEK_SET)
 	return err
 }
 
-// maxText is how much of a path is put into an error.
+// maxText is how much of a path an error shows.
 const maxText = 160
 
-// Short is a path as it is put into errors: containers make them of any length.
+// Short is a path shortened for an error. Containers can make paths of any length.
 func Short(path string) string {
 	if len(path) <= maxText {
 		return path

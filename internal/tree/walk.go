@@ -10,39 +10,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Walk calls Visit for each name in a tree that its container may change meanwhile. What goes away between two looks is
-// passed over, and so is a directory that is moved while the walk is in it.
+// Walk calls Visit for each name in a tree that its container may change meanwhile. It skips what
+// disappears between two looks, and a directory that is moved while the walk is in it.
 type Walk struct {
-	// Visit sees a directory before what is in it. An error ends the walk.
+	// Visit gets a directory before its content. An error ends the walk.
 	Visit func(*Entry) error
-	// Left, if not nil, is called after what is in a directory was seen.
+	// Left, if not nil, is called after the content of a directory was visited.
 	Left func(*Entry) error
-	// Mounts makes the walk enter what is mounted in the tree.
+	// Mounts makes the walk enter mounts in the tree.
 	Mounts bool
 }
 
-// maxDepth bounds the memory of a walk: 100,000 levels of the longest names are some 30 MB. Nothing but malice is deeper.
+// maxDepth limits the memory of a walk: 100,000 levels of the longest names take some 30 MB. Only
+// an attacker makes deeper trees.
 const maxDepth = 100_000
 
-// level is a directory on the way from the top to where the walk is.
+// level is a directory between the top and the current place.
 type level struct {
 	object
 	name string
-	// next is where to go on reading when the walk is back.
+	// next is the offset to go on reading from when the walk comes back.
 	next int64
 }
 
-// Entry is a name in a directory of the tree. It is good only during the call that has it.
+// Entry is a name in a directory of the tree. It is valid only during the call.
 type Entry struct {
 	Name string
-	// Stat is of the name itself: of a link, not of where it leads.
+	// Stat is of the name itself: of a link, not of its target.
 	Stat unix.Stat_t
 
 	walk *walker
 	dir  int
 }
 
-// walker is one walk in progress. Of all its levels only the lowest is open.
+// walker is one walk in progress. Only the lowest of its levels is open.
 type walker struct {
 	*Walk
 	top    int
@@ -50,7 +51,8 @@ type walker struct {
 	dir    int
 }
 
-// Run walks through the directory at path, whose top itself is not visited. ctx ends it with its error.
+// Run walks through the directory at path. It does not visit the top itself. If ctx ends, it
+// returns ctx's error.
 func (w *Walk) Run(ctx context.Context, path string) error {
 	fd, err := openTop(path)
 	if err != nil {
@@ -61,7 +63,7 @@ func (w *Walk) Run(ctx context.Context, path string) error {
 	return w.RunIn(ctx, top)
 }
 
-// RunIn is Run in a directory that is open, with O_PATH at least.
+// RunIn is Run in an open directory; O_PATH is enough.
 func (w *Walk) RunIn(ctx context.Context, top *os.File) error {
 	dir, err := open(int(top.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY, within)
 	if err != nil {
@@ -69,11 +71,11 @@ func (w *Walk) RunIn(ctx context.Context, top *os.File) error {
 	}
 	self, err := identify(dir)
 	if err != nil {
-		shut(dir)
+		closeFD(dir)
 		return err
 	}
 	in := &walker{Walk: w, top: int(top.Fd()), dir: dir, levels: []level{{object: self}}}
-	defer func() { shut(in.dir) }()
+	defer func() { closeFD(in.dir) }()
 	if err := in.run(ctx); err != nil {
 		return fmt.Errorf("%s: %w", Short(top.Name()), err)
 	}
@@ -136,22 +138,23 @@ func (w *walker) down(entry *Entry, list *listing) error {
 	}
 	self, err := identify(fd)
 	if err == nil && self != objectOf(&entry.Stat) {
-		err = unix.ENOENT // another was put in its place
+		err = unix.ENOENT // another directory has this name now
 	}
 	if err != nil {
-		shut(fd)
+		closeFD(fd)
 		if gone(err) {
 			return nil
 		}
 		return w.at(entry.Name, err)
 	}
-	shut(w.dir)
+	closeFD(w.dir)
 	w.dir = fd
 	w.levels = append(w.levels, level{object: self, name: entry.Name})
 	return list.seek(fd, 0)
 }
 
-// up goes back to the directory above, or to the next above it that is still on its way from the top.
+// up goes back to the directory above. If that was moved, it goes to the nearest one above that was
+// not.
 func (w *walker) up(list *listing) error {
 	left := w.levels[len(w.levels)-1].name
 	w.levels = w.levels[:len(w.levels)-1]
@@ -163,7 +166,7 @@ func (w *walker) up(list *listing) error {
 			err = unix.ENOENT // the directory was moved
 		}
 		if err != nil {
-			shut(fd)
+			closeFD(fd)
 		}
 	}
 	moved := err != nil
@@ -172,7 +175,7 @@ func (w *walker) up(list *listing) error {
 			return err
 		}
 	}
-	shut(w.dir)
+	closeFD(w.dir)
 	w.dir = fd
 	if !moved && w.Left != nil {
 		if err := w.left(left); err != nil {
@@ -182,7 +185,7 @@ func (w *walker) up(list *listing) error {
 	return list.seek(fd, w.levels[len(w.levels)-1].next)
 }
 
-// left tells of a directory that the walk has come out of, if it is still there.
+// left calls Left for a directory that the walk has finished, if it still exists.
 func (w *walker) left(base string) error {
 	entry := &Entry{Name: base, walk: w, dir: w.dir}
 	if err := unix.Fstatat(w.dir, base, &entry.Stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -194,7 +197,8 @@ func (w *walker) left(base string) error {
 	return w.Left(entry)
 }
 
-// descend goes down from the top along the levels as far as they are those that they were, and drops the others.
+// descend goes down from the top along the levels. It stops at the first one that was exchanged,
+// and drops the rest.
 func (w *walker) descend() (int, error) {
 	fd, err := open(w.top, ".", unix.O_RDONLY|unix.O_DIRECTORY, within)
 	if err != nil {
@@ -208,25 +212,26 @@ func (w *walker) descend() (int, error) {
 				err = unix.ENOENT
 			}
 			if err != nil {
-				shut(next)
+				closeFD(next)
 			}
 		}
 		if err != nil {
 			w.levels = w.levels[:n+1]
 			return fd, nil //nolint:nilerr // the walk goes on from here
 		}
-		shut(fd)
+		closeFD(fd)
 		fd = next
 	}
 	return fd, nil
 }
 
-// gone reports whether an error says that something is not there any more, or is something else now.
+// gone reports whether an error says that something does not exist any more, or is something else
+// now.
 func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ESTALE)
 }
 
-// at says where in the tree an error came up, in few words.
+// at adds the place in the tree to an error, shortened.
 func (w *walker) at(base string, err error) error {
 	return fmt.Errorf("%s: %w", Short(w.path(base)), err)
 }
@@ -241,7 +246,8 @@ func (w *walker) path(base string) string {
 	return b.String()
 }
 
-// Path leads from the top to the entry, without a slash at the beginning. It may be longer than any system call takes.
+// Path leads from the top to the entry, without a slash at the beginning. It may be longer than
+// system calls accept.
 func (e *Entry) Path() string { return e.walk.path(e.Name) }
 
 // Wrap adds the place of the entry, shortened, to an error.
@@ -256,7 +262,7 @@ func (e *Entry) Remove() error {
 	return unix.Unlinkat(e.dir, e.Name, flags)
 }
 
-// Readlink is where a link says that it leads; ErrNotExist if something else is in its place.
+// Readlink returns the target of a link; ErrNotExist if the entry is not a link any more.
 func (e *Entry) Readlink() (string, error) {
 	buffer := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(e.dir, e.Name, buffer)
@@ -269,7 +275,8 @@ func (e *Entry) Readlink() (string, error) {
 	return string(buffer[:max(n, 0)]), nil
 }
 
-// Handle opens the entry with O_PATH, whatever it is, and makes sure that it is what Stat is of; ErrNotExist if not.
+// Handle opens the entry with O_PATH, whatever kind of file it is, and checks that Stat is of the
+// same file; ErrNotExist if not.
 func (e *Entry) Handle() (*os.File, error) {
 	fd, err := open(e.dir, e.Name, unix.O_PATH|unix.O_NOFOLLOW, within)
 	if gone(err) {
@@ -283,14 +290,14 @@ func (e *Entry) Handle() (*os.File, error) {
 		err = os.ErrNotExist
 	}
 	if err != nil {
-		shut(fd)
+		closeFD(fd)
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), Short(e.Path())), nil
 }
 
-// Open opens a regular file for reading, the one that Stat is of; ErrNotExist if another is in its place. Nothing
-// else than a regular file is ever opened: opening some devices has effects.
+// Open opens a regular file for reading, and checks that Stat is of the same file; ErrNotExist if
+// not. It never opens anything but a regular file: opening some devices has effects.
 func (e *Entry) Open() (*os.File, error) {
 	if e.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, e.Wrap(unix.EINVAL)

@@ -27,11 +27,14 @@ var mayImport = []struct {
 	{"internal/steps", nil, "an engine of steps that knows nothing of pods"},
 	{"internal/record", nil, "durable files that know nothing of what they hold"},
 	{"internal/regular", nil, "how a file that other programs or people have written is read"},
-	{"internal/kernel/cgroup", []string{"internal/tree"}, "paths of groups, nothing else"},
+	{"internal/kernel/mountinfo", nil, "one file of the kernel's"},
+	{"internal/kernel/durable", nil, "how files are replaced, whatever is in them"},
+	{"internal/kernel/proc", nil, "processes as the kernel knows them"},
+	{"internal/kernel/cgroup", []string{"internal/tree", "internal/kernel/mountinfo", "internal/kernel/proc"}, "groups as the kernel knows them; of our own only where they lie"},
 	{"internal/handler", nil, "what an OCI runtime can do, asked of its binary"},
 	{"internal/config", nil, "keys, flags and defaults"},
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
-	{"internal/rootfs", []string{"pin"}, "with pin the only one that mounts"},
+	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
 	{"internal/ocispec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
 	{"internal/host", []string{"internal/kernel/cgroup", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
@@ -49,8 +52,8 @@ var mayImport = []struct {
 	}, "the heart: it puts all of the above together"},
 	{"internal/stream", []string{"internal/pod"}, "sessions of clients: the protocols on one side, pod on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
-	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/kernel/cgroup", "internal/kernel/proc", "internal/steps", "internal/ocispec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"internal/image", "internal/steps"}, "what pinfold asks of the daemon beyond CRI: both ends"},
 	{"internal/daemon", []string{
 		"pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
@@ -86,7 +89,7 @@ var outside = []struct {
 
 // standardOnly may import nothing but the standard library, golang.org/x/sys and
 // what mayImport grants: pin for its users' sake, the others to stay small.
-var standardOnly = []string{"pin", "internal/duration", "internal/pinder/wire", "internal/inherited", "internal/logwriter", "internal/tree", "internal/pinder", "internal/pinder/descriptor", "internal/pinder/ownlog", "cmd/pinder", "internal/testimage"}
+var standardOnly = []string{"pin", "internal/duration", "internal/pinder/wire", "internal/inherited", "internal/logwriter", "internal/tree", "internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder", "internal/pinder/descriptor", "internal/pinder/ownlog", "cmd/pinder", "internal/testimage"}
 
 func importOrder(files []source) []string {
 	var wrong []string

@@ -8,6 +8,8 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/stats"
 )
@@ -110,7 +112,7 @@ func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
 func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
 	return stats.Container{
 		ID:      rec.ID,
-		Process: stats.Process{PID: rec.Process.PID, StartTime: rec.Process.StartTime},
+		Process: proc.Process{PID: rec.Process.PID, Start: rec.Process.StartTime},
 		Layer:   paths.Upper(rec.Sandbox, rec.ID),
 		Shares:  uint64(max(0, rec.Config.GetLinux().GetResources().GetCpuShares())),
 	}
@@ -186,7 +188,7 @@ func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) p
 		parts = append(parts, c.usage)
 	}
 	if rec.Init.PID != 0 {
-		init := stats.Container{ID: rec.ID, Process: stats.Process{PID: rec.Init.PID, StartTime: rec.Init.StartTime}}
+		init := stats.Container{ID: rec.ID, Process: proc.Process{PID: rec.Init.PID, Start: rec.Init.StartTime}}
 		if used, err := r.Stats.Container(init); err == nil {
 			parts = append(parts, used)
 		}
@@ -216,7 +218,7 @@ func (r *Runtime) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.
 		}
 	}
 	if parent != "" && r.Node.SystemdCgroup(rec) {
-		parent = stats.SlicePath(parent)
+		parent = cgroup.Layout{Systemd: true}.Pod(parent, rec.ID).Path()
 	}
 	return r.Stats.At(parent), parent != ""
 }

@@ -128,8 +128,8 @@ func hugepageName(kb uint64) string {
 // version 2's root, so there a child is looked at.
 func swapLimited(h *cgroup.Hierarchies) bool {
 	if !h.Pure() {
-		for _, mount := range h.V1 {
-			if exists(filepath.Join(mount, "memory.memsw.limit_in_bytes")) {
+		for _, v := range h.V1 {
+			if exists(filepath.Join(v.Mount, "memory.memsw.limit_in_bytes")) {
 				return true
 			}
 		}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 const (
@@ -129,7 +131,7 @@ func (a *Area) mount() error {
 		return err
 	}
 	switch {
-	case len(stack) == 2 && strings.Contains(stack[0].optional, "unbindable"):
+	case len(stack) == 2 && strings.Contains(stack[0].Optional, "unbindable"):
 		return a.share()
 	case len(stack) == 1:
 		// Left by a killed OpenArea before there was a place for anything to be mounted.
@@ -143,19 +145,19 @@ func (a *Area) mount() error {
 	return a.build()
 }
 
-func checkOurs(stack []mountEntry) error {
+func checkOurs(stack []mountinfo.Mount) error {
 	for _, m := range stack {
-		if m.fstype != "tmpfs" || m.source != areaSource {
+		if m.Type != "tmpfs" || m.Source != areaSource {
 			return fmt.Errorf("%s (%s) is mounted there, which is not Pinfold's: %w",
-				m.source, m.fstype, errdefs.ErrFailedPrecondition)
+				m.Source, m.Type, errdefs.ErrFailedPrecondition)
 		}
 	}
 	return nil
 }
 
 // stack returns the mounts at the area's path, bottom first.
-func (a *Area) stack() ([]mountEntry, error) {
-	return readMounts(func(m mountEntry) bool { return m.point == a.dir })
+func (a *Area) stack() ([]mountinfo.Mount, error) {
+	return mountinfo.Find(func(m mountinfo.Mount) bool { return m.Point == a.dir })
 }
 
 func (a *Area) build() error {
@@ -239,7 +241,7 @@ func (a *Area) List() ([]string, error) {
 // Mounted reports whether anything is mounted for id.
 func (a *Area) Mounted(id string) (bool, error) {
 	dir := filepath.Join(a.dir, id)
-	found, err := readMounts(func(m mountEntry) bool { return within(m.point, dir) })
+	found, err := mountinfo.Find(func(m mountinfo.Mount) bool { return within(m.Point, dir) })
 	return len(found) > 0, err
 }
 

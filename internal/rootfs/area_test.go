@@ -161,7 +161,7 @@ func TestHalfMadeAreaIsMadeWhole(t *testing.T) {
 			defer closeArea(t, a)
 			stack, err := a.stack()
 			must(t, err)
-			if len(stack) != 2 || stack[0].optional != "unbindable" || !strings.HasPrefix(stack[1].optional, "shared:") {
+			if len(stack) != 2 || stack[0].Optional != "unbindable" || !strings.HasPrefix(stack[1].Optional, "shared:") {
 				t.Errorf("mounts: %+v", stack)
 			}
 		})

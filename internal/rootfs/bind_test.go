@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 func mountTmpfs(t *testing.T, dir string) {
@@ -20,12 +22,12 @@ func mountTmpfs(t *testing.T, dir string) {
 // optionsAt are the mount's own options at path.
 func optionsAt(t *testing.T, path string) string {
 	t.Helper()
-	found, err := readMounts(func(m mountEntry) bool { return m.point == path })
+	found, err := mountinfo.Find(func(m mountinfo.Mount) bool { return m.Point == path })
 	must(t, err)
 	if len(found) != 1 {
 		t.Fatalf("%d mounts at %s", len(found), path)
 	}
-	return "," + found[0].options + ","
+	return "," + found[0].Options + ","
 }
 
 func lockOne(t *testing.T, a *Area, id string, b Bind) string {
@@ -113,9 +115,9 @@ func TestWhatIsMountedOnDemandIsMountedForABind(t *testing.T) {
 		t.Skipf("no tracefs in debugfs: %v", err)
 	}
 	path := lockOne(t, a, "c1", Bind{Source: source, Options: []string{"rbind"}})
-	found, err := readMounts(func(m mountEntry) bool { return m.point == path })
+	found, err := mountinfo.Find(func(m mountinfo.Mount) bool { return m.Point == path })
 	must(t, err)
-	if len(found) != 1 || found[0].fstype != "tracefs" {
+	if len(found) != 1 || found[0].Type != "tracefs" {
 		t.Errorf("mounted: %+v", found)
 	}
 }

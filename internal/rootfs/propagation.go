@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 // HostMount is the mount on which a path of the host lies.
@@ -27,7 +29,7 @@ func MountOf(path string) (HostMount, error) {
 	if err != nil {
 		return HostMount{}, err
 	}
-	found, err := readMounts(func(m mountEntry) bool { return m.id == at.mount })
+	found, err := mountinfo.Find(func(m mountinfo.Mount) bool { return m.ID == at.mount })
 	if err != nil {
 		return HostMount{}, err
 	}
@@ -35,8 +37,8 @@ func MountOf(path string) (HostMount, error) {
 		return HostMount{}, fmt.Errorf("%s: its mount is not in this mount namespace: %w", path, errdefs.ErrFailedPrecondition)
 	}
 	return HostMount{
-		Point:  found[0].point,
-		Shared: strings.Contains(found[0].optional, "shared:"),
-		Slave:  strings.Contains(found[0].optional, "master:"),
+		Point:  found[0].Point,
+		Shared: strings.Contains(found[0].Optional, "shared:"),
+		Slave:  strings.Contains(found[0].Optional, "master:"),
 	}, nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 // refusal finds out why a mount could not be id-mapped.
@@ -32,19 +34,19 @@ func (r refusal) explain(cause error) error {
 // refusedMapping reports whether the kernel refuses to map a mount, rather than the call as such.
 func refusedMapping(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
 
-func describe(m mountEntry, err error) string {
+func describe(m mountinfo.Mount, err error) string {
 	switch {
-	case strings.Contains(m.options, "idmapped"):
-		return fmt.Sprintf("the %s mounted at %s is id-mapped already", m.fstype, m.point)
+	case strings.Contains(m.Options, "idmapped"):
+		return fmt.Sprintf("the %s mounted at %s is id-mapped already", m.Type, m.Point)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Sprintf("the %s mounted at %s belongs to another user namespace", m.fstype, m.point)
+		return fmt.Sprintf("the %s mounted at %s belongs to another user namespace", m.Type, m.Point)
 	}
 	return fmt.Sprintf("the file system mounted at %s is %s, which has no id-mapped mounts on kernel %s",
-		m.point, m.fstype, kernelRelease())
+		m.Point, m.Type, kernelRelease())
 }
 
 // mountsOf returns the mount that dir lies on and, if the tree is wanted, after it the mounts below dir.
-func mountsOf(dir *os.File, tree bool) ([]mountEntry, error) {
+func mountsOf(dir *os.File, tree bool) ([]mountinfo.Mount, error) {
 	id, err := identify(dir)
 	if err != nil {
 		return nil, err
@@ -53,12 +55,12 @@ func mountsOf(dir *os.File, tree bool) ([]mountEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := readMounts(func(m mountEntry) bool {
-		return m.id == id.mount || tree && m.point != path && within(m.point, path)
+	found, err := mountinfo.Find(func(m mountinfo.Mount) bool {
+		return m.ID == id.mount || tree && m.Point != path && within(m.Point, path)
 	})
 	// By depth: each mount after that on which it lies, and that of dir, which is above them all, first.
-	slices.SortStableFunc(found, func(x, y mountEntry) int {
-		return strings.Count(x.point, "/") - strings.Count(y.point, "/")
+	slices.SortStableFunc(found, func(x, y mountinfo.Mount) int {
+		return strings.Count(x.Point, "/") - strings.Count(y.Point, "/")
 	})
 	return found, err
 }

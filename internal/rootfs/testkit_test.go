@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 const (
@@ -116,13 +118,13 @@ func passableTempDir(t testing.TB) string {
 
 func mountsBelow(t testing.TB, dir string) []string {
 	t.Helper()
-	found, err := readMounts(func(m mountEntry) bool { return within(m.point, dir) })
+	found, err := mountinfo.Find(func(m mountinfo.Mount) bool { return within(m.Point, dir) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	var points []string
 	for _, m := range found {
-		points = append(points, m.point)
+		points = append(points, m.Point)
 	}
 	return points
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 // volumePart is a piece of an id-mapped volume: the whole tree, or one mount of it where not all can be mapped.
@@ -47,7 +49,7 @@ func (v *Volume) parts(source *os.File) ([]volumePart, error) {
 		return parts, err
 	}
 	for _, m := range mounts {
-		rel, err := filepath.Rel(root, m.point)
+		rel, err := filepath.Rel(root, m.Point)
 		if err != nil || rel == "." || !filepath.IsLocal(rel) {
 			continue // The mount of source itself.
 		}
@@ -63,20 +65,20 @@ func (v *Volume) parts(source *os.File) ([]volumePart, error) {
 }
 
 // part is false for a mount that is gone or covered by another.
-func (v *Volume) part(m mountEntry, rel string) (volumePart, bool, error) {
-	dir, err := openPath(m.point, 0)
+func (v *Volume) part(m mountinfo.Mount, rel string) (volumePart, bool, error) {
+	dir, err := openPath(m.Point, 0)
 	if err != nil {
 		return volumePart{}, false, nil
 	}
 	defer func() { _ = dir.Close() }()
 	id, err := identify(dir)
-	if err != nil || id.mount != m.id {
+	if err != nil || id.mount != m.ID {
 		return volumePart{}, false, err
 	}
 	tree, err := cloneIDMappedAs(dir, v.UserNS, false, v.propagation())
 	if refusedMapping(err) {
 		if v.Hidden != nil {
-			v.Hidden(m.point, errors.New(describe(m, err)))
+			v.Hidden(m.Point, errors.New(describe(m, err)))
 		}
 		return volumePart{rel: rel}, true, nil
 	}

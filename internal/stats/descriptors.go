@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
 // Files are the open files of a container's processes.
@@ -15,7 +17,7 @@ type Files struct {
 }
 
 // Files counts open files. It looks at every descriptor, so it costs more than all the rest.
-func (r *Reader) Files(u *Usage, p Process) *Files {
+func (r *Reader) Files(u *Usage, p proc.Process) *Files {
 	f := &Files{}
 	if u.Tasks != nil {
 		for _, pid := range u.Tasks.pids {

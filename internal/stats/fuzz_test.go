@@ -74,26 +74,6 @@ func FuzzInterfaces(f *testing.F) {
 	})
 }
 
-func FuzzMemberships(f *testing.F) {
-	f.Add([]byte("4:memory:/a/b\n0::/../x\n1:name=systemd:/\n:::\n2:cpu,cpuacct:/a:b/../../c\n"), "b")
-	f.Fuzz(func(t *testing.T, data []byte, id string) {
-		for _, m := range parseMemberships(data) {
-			if !strings.HasPrefix(m.path, "/") || strings.Contains(m.path+"/", "/../") {
-				t.Errorf("path %q leads out of the hierarchy", m.path)
-			}
-			if own, ok := upTo(m.path, id); ok && (!strings.HasPrefix(m.path, own) || !strings.Contains(own, id) && !strings.Contains(id, "/")) {
-				t.Errorf("%q is not the part of %q up to %q", own, m.path, id)
-			}
-		}
-	})
-}
-
-func FuzzStartTime(f *testing.F) {
-	f.Add([]byte("1 (a) b) S 1 1 1 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 3 0 987654 1000\n"))
-	f.Add([]byte(""))
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseStartTime(data) })
-}
-
 func FuzzOpenFilesLimit(f *testing.F) {
 	f.Add([]byte("Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 524288               files     \n"))
 	f.Add([]byte("Max open files"))

@@ -2,12 +2,12 @@ package stats
 
 import (
 	"fmt"
-	"io/fs"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
 // Group is one cgroup: a directory in each hierarchy that has it. On a host with both versions, a
@@ -32,10 +32,10 @@ func (r *Reader) At(p string) Group {
 }
 
 // GroupOf finds the group of a container by its first process. That process may have moved below its
-// container's group (systemd in a container does), so the path counts up to its last part with the
-// ID in it; a hierarchy in which no part has it is not the container's. ErrGone if the process is
+// container's group, as those of a systemd in a container do, so the path counts up to its last part that is
+// named after the container (cgroup.UpTo); a hierarchy in which no part is, is not the container's. ErrGone if the process is
 // not that one any more.
-func (r *Reader) GroupOf(p Process, id string) (Group, error) {
+func (r *Reader) GroupOf(p proc.Process, id string) (Group, error) {
 	if err := r.check(p); err != nil {
 		return Group{}, err
 	}
@@ -48,19 +48,19 @@ func (r *Reader) GroupOf(p Process, id string) (Group, error) {
 		return Group{}, err
 	}
 	g := Group{v1: map[string]string{}}
-	for _, m := range parseMemberships(data) {
-		own, ok := upTo(m.path, id)
-		if !ok {
+	for _, m := range cgroup.ParseMemberships(data) {
+		own := cgroup.UpTo(m.Path, id)
+		if own == "" {
 			continue
 		}
-		if len(m.controllers) == 0 {
+		if len(m.Controllers) == 0 {
 			if r.unified != "" {
 				g.unified = filepath.Join(r.unified, own)
 				g.Path = own
 			}
 			continue
 		}
-		for _, controller := range m.controllers {
+		for _, controller := range m.Controllers {
 			if mount, ok := r.v1[controller]; ok {
 				g.v1[controller] = filepath.Join(mount, own)
 				g.Path = own
@@ -73,26 +73,15 @@ func (r *Reader) GroupOf(p Process, id string) (Group, error) {
 	return g, nil
 }
 
-func (r *Reader) check(p Process) error {
+func (r *Reader) check(p proc.Process) error {
 	data, ok := read(r.proc, strconv.Itoa(p.PID), "stat")
 	if !ok || p.PID <= 0 {
 		return fmt.Errorf("process %d: %w", p.PID, ErrGone)
 	}
-	if started, err := parseStartTime(data); err != nil || started != p.StartTime {
+	if now, err := proc.ParseStat(data); err != nil || now.Start != p.Start {
 		return fmt.Errorf("process %d is another one now: %w", p.PID, ErrGone)
 	}
 	return nil
-}
-
-// upTo cuts a path behind its last part that contains id.
-func upTo(p, id string) (string, bool) {
-	parts := strings.Split(p, "/")
-	for i, part := range slices.Backward(parts) {
-		if id != "" && strings.Contains(part, id) {
-			return strings.Join(parts[:i+1], "/"), true
-		}
-	}
-	return "", false
 }
 
 // Parent is the group above.
@@ -105,22 +94,6 @@ func (g Group) Parent() Group {
 		up.v1[controller] = filepath.Dir(dir)
 	}
 	return up
-}
-
-// SlicePath is the cgroup path of a systemd slice (systemd.slice(5)): "a-b.slice" is below "a.slice".
-func SlicePath(name string) string {
-	const suffix = ".slice"
-	words := strings.TrimSuffix(path.Base(name), suffix)
-	p := "/"
-	if words == "-" {
-		return p
-	}
-	for i := range len(words) {
-		if words[i] == '-' {
-			p = path.Join(p, words[:i]+suffix)
-		}
-	}
-	return path.Join(p, words+suffix)
 }
 
 // home is a directory of the group in the hierarchy where all its processes are.
@@ -139,25 +112,11 @@ func (g Group) tasks() *Tasks {
 	if dir == "" {
 		return nil
 	}
-	t := &Tasks{}
-	found := false
-	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil //nolint:nilerr // a group that was removed meanwhile has no processes
-		}
-		found = true
-		if data, ok := read(p, "cgroup.procs"); ok {
-			for pid := range strings.FieldsSeq(string(data)) {
-				if n, err := strconv.Atoi(pid); err == nil {
-					t.pids = append(t.pids, n)
-				}
-			}
-		}
-		return nil
-	})
-	if !found {
+	found, err := cgroup.Group(dir).Processes()
+	if err != nil {
 		return nil
 	}
+	t := &Tasks{pids: found}
 	processes := uint64(len(t.pids))
 	t.Processes = &processes
 	pids := g.v1["pids"]

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -67,15 +68,11 @@ func TestARealGroupOfThisHost(t *testing.T) {
 	name := fmt.Sprintf("stats-test-%d", os.Getpid())
 	cmd := inGroups(t, h, name, "x=$(head -c 3000000 /dev/zero | tr '\\0' x); while :; do :; done")
 	r := NewReader(h)
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+	process, err := proc.Find(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	started, err := parseStartTime(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := Container{ID: name, Process: Process{PID: cmd.Process.Pid, StartTime: started}}
+	c := Container{ID: name, Process: process}
 	first, err := r.Container(c)
 	if err != nil {
 		t.Fatal(err)

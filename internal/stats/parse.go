@@ -2,7 +2,6 @@ package stats
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math"
 	"os"
@@ -216,31 +215,6 @@ func parseBlkio(bytes, operations []byte) []Device {
 	return devices
 }
 
-// membership is a line of /proc/PID/cgroup: the controllers of a version 1 hierarchy, none for the
-// unified one, and the path of the group in it.
-type membership struct {
-	controllers []string
-	path        string
-}
-
-// parseMemberships reads /proc/PID/cgroup (cgroups(7)). Paths are cleaned and begin with a slash.
-func parseMemberships(data []byte) []membership {
-	var list []membership
-	for line := range strings.Lines(string(data)) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		// A group outside of the reader's cgroup namespace is shown as "/../…".
-		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") || strings.HasPrefix(parts[2], "/..") {
-			continue
-		}
-		m := membership{path: filepath.Clean(parts[2])}
-		if parts[1] != "" {
-			m.controllers = strings.Split(parts[1], ",")
-		}
-		list = append(list, m)
-	}
-	return list
-}
-
 // parseOpenFilesLimit reads the soft limit of open files in /proc/PID/limits; nil if there is none.
 func parseOpenFilesLimit(data []byte) *uint64 {
 	for line := range strings.Lines(string(data)) {
@@ -251,15 +225,4 @@ func parseOpenFilesLimit(data []byte) *uint64 {
 		}
 	}
 	return nil
-}
-
-// parseStartTime reads field 22 of proc_pid_stat(5). The second field, the command in parentheses, may hold
-// anything, so counting starts behind its last parenthesis.
-func parseStartTime(data []byte) (uint64, error) {
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	const startTimeField = 22 - 3 // the first field behind the command is the third
-	if len(fields) <= startTimeField {
-		return 0, fmt.Errorf("stat of a process has %d fields", len(fields))
-	}
-	return strconv.ParseUint(string(fields[startTimeField]), 10, 64)
 }

@@ -12,11 +12,10 @@ package stats
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
 // ErrGone means that the process or the cgroup asked about exists no more.
@@ -38,28 +37,19 @@ type Reader struct {
 // NewReader returns a Reader for a host's hierarchies.
 func NewReader(h *cgroup.Hierarchies) *Reader {
 	r := &Reader{unified: h.Unified, v1: map[string]string{}, proc: "/proc", blockDevices: "/sys/dev/block"}
-	for _, mount := range h.V1 {
-		// A hierarchy is mounted under the names of its controllers ("cpu,cpuacct"), as systemd and
-		// every OCI runtime expect it.
-		for controller := range strings.SplitSeq(filepath.Base(mount), ",") {
-			r.v1[controller] = mount
+	for _, v := range h.V1 {
+		for _, controller := range v.Controllers {
+			r.v1[controller] = v.Mount
 		}
 	}
 	return r
-}
-
-// Process is a process that cannot be mistaken for a later one of the same PID. StartTime is field
-// 22 of proc_pid_stat(5).
-type Process struct {
-	PID       int
-	StartTime uint64
 }
 
 // Container is what the Reader has to be told of a container.
 type Container struct {
 	// ID is also the last part, or in the last part, of the cgroup's name.
 	ID      string
-	Process Process
+	Process proc.Process
 	// Layer is the directory of the writable layer, "" if it has none.
 	Layer string
 	// Shares are the CPU shares asked for, 0 if none were: cgroup v2 does not keep them.

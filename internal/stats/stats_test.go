@@ -6,17 +6,19 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
 // recordedID is the container of the recorded files in testdata: a group with limits, whose first
 // process is a systemd that moved itself below.
 const recordedID = "c0ffee00c0ffee00c0ffee00c0ffee00"
 
-var recorded = Container{ID: recordedID, Process: Process{PID: 4242, StartTime: 987654}, Shares: 512}
+var recorded = Container{ID: recordedID, Process: proc.Process{PID: 4242, Start: 987654}, Shares: 512}
 
 // recordedReader reads testdata: a host with cgroup2 only ("v2"), or with version 1 and cgroup2 without
 // controllers beside it ("v1").
@@ -30,7 +32,7 @@ func recordedReader(t *testing.T, version string) *Reader {
 	if version == "v1" {
 		h = &cgroup.Hierarchies{Unified: filepath.Join(root, "v1/unified")}
 		for _, name := range []string{"cpu,cpuacct", "memory", "blkio", "pids", "hugetlb"} {
-			h.V1 = append(h.V1, filepath.Join(root, "v1", name))
+			h.V1 = append(h.V1, cgroup.Hierarchy{Mount: filepath.Join(root, "v1", name), Controllers: strings.Split(name, ",")})
 		}
 	}
 	r := NewReader(h)
@@ -149,8 +151,8 @@ func TestWhatIsNotThereIsNil(t *testing.T) {
 func TestWhatHasEndedIsGone(t *testing.T) {
 	r := recordedReader(t, "v2")
 	for name, c := range map[string]Container{
-		"no such process":             {ID: recordedID, Process: Process{PID: 4243, StartTime: 987654}},
-		"another process of that PID": {ID: recordedID, Process: Process{PID: 4242, StartTime: 987655}},
+		"no such process":             {ID: recordedID, Process: proc.Process{PID: 4243, Start: 987654}},
+		"another process of that PID": {ID: recordedID, Process: proc.Process{PID: 4242, Start: 987655}},
 		"no process at all":           {ID: recordedID},
 		"a process that is elsewhere": {ID: "feed", Process: recorded.Process},
 	} {
@@ -224,19 +226,6 @@ func TestThePodsMainInterfaceComesFirstAndLoopbackDoesNotCount(t *testing.T) {
 		},
 		{Name: "net1"},
 	})
-}
-
-func TestASliceIsBelowTheSlicesThatItsNameBeginsWith(t *testing.T) {
-	for name, want := range map[string]string{
-		"-.slice":                       "/",
-		"system.slice":                  "/system.slice",
-		"kubepods-burstable-pod1.slice": "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice",
-		"/kubepods/kubepods-pod1.slice": "/kubepods.slice/kubepods-pod1.slice",
-	} {
-		if got := SlicePath(name); got != want {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
-	}
 }
 
 // peersMetrics are what the field's conformance suite expects of every runtime (cri-tools, pkg/validate/pod.go).

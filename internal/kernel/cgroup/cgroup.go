@@ -1,10 +1,10 @@
-// Package cgroup knows where this host's cgroup hierarchies are mounted and which group this process
-// is in, and removes groups that Pinfold named. It moves no process and mounts nothing: containers'
-// groups are made by the OCI runtime, plugins' by package network.
+// Package cgroup knows control groups: which hierarchies this host has, which groups a process is in, which processes
+// are in a group, how to kill and remove it, and where the groups of pods and containers lie (Layout). It makes no group
+// and mounts nothing: containers' groups are made by the OCI runtime, plugins' by package network. Outside of the
+// project it uses the standard library and x/sys alone, since pinder links it.
 package cgroup
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -21,59 +22,55 @@ import (
 type Hierarchies struct {
 	// Unified is the mount point of the cgroup2 hierarchy, "" where there is none.
 	Unified string
-	// V1 holds the mount points of the version 1 hierarchies, in the order of mountinfo.
-	V1 []string
+	// V1 holds the version 1 hierarchies, in the order of mountinfo.
+	V1 []Hierarchy
+}
+
+// Hierarchy is a version 1 hierarchy.
+type Hierarchy struct {
+	Mount string
+	// Controllers are those that it has: "cpu", "cpuacct". One without controllers has a name: "name=systemd".
+	Controllers []string
 }
 
 // Detect reads the mount table of this process.
 func Detect() (*Hierarchies, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	mounts, err := mountinfo.Find(isCgroup)
 	if err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
-	defer f.Close()
+	return detect(mounts), nil
+}
+
+func isCgroup(m mountinfo.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" }
+
+// detect takes the first mount of cgroup2, but prefers one below /sys/fs/cgroup to a copy elsewhere.
+func detect(mounts []mountinfo.Mount) *Hierarchies {
 	h := &Hierarchies{}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// proc_pid_mountinfo(5): optional fields end at " - ", then the file system type.
-		before, after, ok := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(before)
-		if !ok || len(fields) < 5 {
-			continue
-		}
-		kind, _, _ := strings.Cut(after, " ")
+	for _, m := range mounts {
 		switch {
-		case kind == "cgroup2" && h.Unified == "":
-			h.Unified = fields[4]
-		case kind == "cgroup" && !slices.Contains(h.V1, fields[4]):
-			h.V1 = append(h.V1, fields[4])
+		case m.Type == "cgroup":
+			known := slices.ContainsFunc(h.V1, func(v Hierarchy) bool { return v.Mount == m.Point })
+			if !known {
+				h.V1 = append(h.V1, Hierarchy{Mount: m.Point, Controllers: controllers(m.SuperOptions)})
+			}
+		case h.Unified == "" || !usual(h.Unified) && usual(m.Point):
+			h.Unified = m.Point
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("cgroup: read mountinfo: %w", err)
-	}
-	return h, nil
+	return h
 }
 
-// Own is this process's group in the cgroup2 hierarchy, as a path from its root without a leading slash. It
-// is "" for the root itself, and where there is no such hierarchy or the group lies outside what is mounted.
-func Own() (string, error) {
-	data, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", fmt.Errorf("cgroup: %w", err)
-	}
-	return unifiedPath(string(data)), nil
+func usual(mount string) bool {
+	return mount == "/sys/fs/cgroup" || strings.HasPrefix(mount, "/sys/fs/cgroup/")
 }
 
-// unifiedPath is the group of the line "0::/path" of /proc/PID/cgroup. A path that begins with "/.." leads
-// out of this process's cgroup namespace (cgroup_namespaces(7)).
-func unifiedPath(groups string) string {
-	for line := range strings.Lines(groups) {
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::/"); ok && filepath.IsLocal(path) {
-			return path
-		}
-	}
-	return ""
+// controllers are the options of a version 1 hierarchy that are none of the file system's.
+func controllers(options string) []string {
+	return slices.DeleteFunc(strings.Split(options, ","), func(o string) bool {
+		name, _, valued := strings.Cut(o, "=")
+		return valued && name != "name" || slices.Contains([]string{"rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"}, o)
+	})
 }
 
 // Pure reports whether cgroup2 is the only hierarchy, so that its controllers are in force.
@@ -81,35 +78,65 @@ func (h *Hierarchies) Pure() bool { return h.Unified != "" && len(h.V1) == 0 }
 
 // Mounts lists all mount points.
 func (h *Hierarchies) Mounts() []string {
-	if h.Unified == "" {
-		return h.V1
+	var mounts []string
+	if h.Unified != "" {
+		mounts = append(mounts, h.Unified)
 	}
-	return append([]string{h.Unified}, h.V1...)
+	for _, v := range h.V1 {
+		mounts = append(mounts, v.Mount)
+	}
+	return mounts
 }
 
-// Remove removes the group rel ("pinfold-4f1c…") and all groups below it from every hierarchy. A
-// missing one is fine; one that still holds processes is an error.
-func (h *Hierarchies) Remove(rel string) error {
+// Mount is where the version 1 hierarchy of a controller is mounted, "" where there is none.
+func (h *Hierarchies) Mount(controller string) string {
+	for _, v := range h.V1 {
+		if slices.Contains(v.Controllers, controller) {
+			return v.Mount
+		}
+	}
+	return ""
+}
+
+// Controls reports whether a controller can limit groups on this host.
+func (h *Hierarchies) Controls(controller string) bool {
+	if !h.Pure() {
+		return h.Mount(controller) != ""
+	}
+	data, err := os.ReadFile(filepath.Join(h.Unified, "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(data)), controller)
+}
+
+// Remove removes the group of that path ("/pinfold-4f1c…") and all groups below it from every hierarchy. A missing one
+// is fine; one that still holds processes is an error.
+func (h *Hierarchies) Remove(path string) error {
 	var failed []error
 	for _, mount := range h.Mounts() {
-		dir := filepath.Join(mount, rel)
-		if err := tree.RemoveDirectories(dir); err != nil && !errors.Is(err, unix.ENOTDIR) {
-			failed = append(failed, fmt.Errorf("cgroup: remove %s: %w", dir, err))
+		if err := Group(filepath.Join(mount, path)).Remove(); err != nil && !errors.Is(err, unix.ENOTDIR) {
+			failed = append(failed, err)
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// Controls reports whether a controller can limit groups on this host.
-func (h *Hierarchies) Controls(controller string) bool {
-	if h.Pure() {
-		data, err := os.ReadFile(filepath.Join(h.Unified, "cgroup.controllers"))
-		return err == nil && slices.Contains(strings.Fields(string(data)), controller)
-	}
-	for _, mount := range h.V1 {
-		if slices.Contains(strings.Split(filepath.Base(mount), ","), controller) {
-			return true
+// Below is the path of a group in its hierarchy, false if its directory is in none of them.
+func (h *Hierarchies) Below(dir string) (path string, ok bool) {
+	for _, mount := range h.Mounts() {
+		if rel, found := strings.CutPrefix(dir, mount+"/"); found {
+			return "/" + rel, true
 		}
 	}
-	return false
+	return "", false
+}
+
+// Group is the directory of a group in one hierarchy.
+type Group string
+
+// Remove removes the group and all groups below it, of any depth: a container that may write to its groups makes some
+// that no path names. A missing one is fine; one that still holds processes is an error.
+func (g Group) Remove() error {
+	if err := tree.RemoveDirectories(string(g)); err != nil {
+		return fmt.Errorf("remove cgroup %s: %w", g, err)
+	}
+	return nil
 }

@@ -1,0 +1,103 @@
+// Package mountinfo reads the mount table of this process's mount namespace (proc_pid_mountinfo(5)). It is the only
+// parser of it. It uses the standard library alone, since pinder links it.
+package mountinfo
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Mount is one line of mountinfo.
+type Mount struct {
+	ID, Parent uint64
+	// Point is where it is mounted, without escapes.
+	Point string
+	// Options are those of the mount, "idmapped" among them.
+	Options string
+	// Optional are the fields on propagation: "shared:1 master:2", "unbindable".
+	Optional string
+	// Type is the type of the file system.
+	Type string
+	// Source is what is mounted, without escapes.
+	Source string
+	// SuperOptions are those of the file system.
+	SuperOptions string
+}
+
+// Find returns the mounts of this process's mount namespace for which keep is true, parents before children.
+func Find(keep func(Mount) bool) ([]Mount, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := Parse(f, keep)
+	return mounts, errors.Join(err, f.Close())
+}
+
+// Parse returns the mounts in lines of mountinfo for which keep is true. A line that the kernel would not write is an error: a mount that is passed over would
+// never be unmounted.
+func Parse(r io.Reader, keep func(Mount) bool) ([]Mount, error) {
+	var found []Mount
+	// Lines have no bound: one holds all the options of an overlay, which may be a page and more.
+	for lines := bufio.NewReader(r); ; {
+		line, err := lines.ReadString('\n')
+		if line = strings.TrimSuffix(line, "\n"); line != "" {
+			m, ok := parse(line)
+			if !ok {
+				return nil, fmt.Errorf("mountinfo: unexpected line %.500q", line)
+			}
+			if keep(m) {
+				found = append(found, m)
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return found, nil
+		case err != nil:
+			return nil, fmt.Errorf("read mountinfo: %w", err)
+		}
+	}
+}
+
+func parse(line string) (Mount, bool) {
+	head, tail, ok := strings.Cut(line, " - ")
+	h, t := strings.Split(head, " "), strings.Split(tail, " ")
+	if !ok || len(h) < 6 || len(t) < 2 {
+		return Mount{}, false
+	}
+	id, idErr := strconv.ParseUint(h[0], 10, 64)
+	parent, parentErr := strconv.ParseUint(h[1], 10, 64)
+	return Mount{
+		ID: id, Parent: parent,
+		Point:        unescape(h[4]),
+		Options:      h[5],
+		Optional:     strings.Join(h[6:], " "),
+		Type:         t[0],
+		Source:       unescape(t[1]),
+		SuperOptions: strings.Join(t[2:], " "),
+	}, idErr == nil && parentErr == nil
+}
+
+// unescape undoes the kernel's \040 for blank, tab, newline and backslash.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(v))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

@@ -11,9 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
-	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // undoGrace is how long a failed create waits for its own undoing.
@@ -146,7 +147,7 @@ func (s *supervisor) undoCreate(p *process) {
 // createIn prepares the streams, calls the runtime, and begins to watch.
 func (p *process) createIn(r *wire.Create, deadline time.Time) error {
 	fail := func(step string, err error) error {
-		return wire.Errorf(codeOf(err), "%s: container %s: %v", step, r.ID, err)
+		return wire.Errorf(logCode(err), "%s: container %s: %v", step, r.ID, err)
 	}
 	child, err := p.prepareStreams(r)
 	defer child.close()
@@ -175,7 +176,7 @@ func (p *process) createIn(r *wire.Create, deadline time.Time) error {
 	if err := p.launch(r.Runtime, c, console); err != nil {
 		return err
 	}
-	p.startStreams()
+	p.startPump()
 	go p.watch()
 	return nil
 }
@@ -263,15 +264,18 @@ func (p *process) adoptMaster(fd int) error {
 // prepareStreams makes everything that is to exist before the runtime is called.
 func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
 	if r.LogPath != "" {
-		fd, _, err := openLog(r.LogDir, r.LogPath)
+		log, _, err := logpump.Open(r.LogDir, r.LogPath)
 		if err != nil {
 			return childEnds{}, err
 		}
-		p.set(kindLog, &descriptor.Handle{FD: fd})
+		p.set(kindLog, &descriptor.Handle{FD: int(log)})
 	}
-	if err := p.privatePipe(); err != nil {
+	private, err := logpump.NewPrivate()
+	if err != nil {
 		return childEnds{}, err
 	}
+	p.set(kindPrivateR, &descriptor.Handle{FD: private.Read})
+	p.set(kindPrivateW, &descriptor.Handle{FD: private.Write})
 	if r.TTY {
 		return childEnds{}, nil
 	}

@@ -31,16 +31,7 @@
 //
 // # Log lines
 //
-// Output moves from the container's pipe to a private pipe (splice), is looked
-// at there without being consumed (tee), is written to the log at an offset
-// noted in shared memory before, and is consumed last. Wherever this is cut by
-// SIGKILL, the next supervisor finds either the bytes in a pipe, with the place
-// and the time stamp they go under, or the note that they are written. See
-// pump.go and cursor in state.go. A reader that follows the log sees no change
-// of what it has read: a repeated write puts the same bytes in the same place.
-// Output whose line has not ended waits a short time for more, in the container's own pipe, so that
-// a line written in pieces is one record; see holdBack.
-// The place where attachers get their copy is settle, beside the write.
+// See package logpump: no line is lost or doubled, whichever process is killed.
 //
 // # Locks
 //
@@ -48,7 +39,7 @@
 //
 //	process.op     one runtime operation of one container (seconds)
 //	  supervisor.oom  one comparison of OOM counters (no blocking)
-//	  process.out  one log write of one container (a disk's latency)
+//	  logpump.Pump.mu  one log write of one container (a disk's latency)
 //	   process.keeping  one hand-over of descriptors (the reaper's latency)
 //	    process.mu     the container's state and descriptors (no blocking)
 //	      supervisor.mu  the table of containers and connections (no blocking)

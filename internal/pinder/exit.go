@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -75,7 +75,7 @@ func (p *process) status(pidfd int) (waitStatus, bool) {
 func (p *process) drainBounded() {
 	done := make(chan struct{})
 	go func() {
-		p.drain()
+		p.pump.Drain()
 		close(done)
 	}()
 	timer := time.NewTimer(drainTimeout)

@@ -5,9 +5,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
-	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // Kinds of descriptors of a process. Their names are part of the contract with
@@ -27,7 +28,7 @@ const (
 
 // holding is what is held of a process.
 type holding struct {
-	keeping sync.Mutex         // one hand-over of descriptors at a time, none after the last
+	keeping sync.Mutex                    // one hand-over of descriptors at a time, none after the last
 	handles map[string]*descriptor.Handle // guarded by process.mu
 }
 
@@ -36,18 +37,15 @@ type process struct {
 	key string
 	sup *supervisor
 
-	op  chan struct{} // a lock that can be waited for with a deadline
-	out sync.Mutex    // the log, the private pipe, the cursor
+	op   chan struct{} // a lock that can be waited for with a deadline
+	pump *logpump.Pump // of its output; an exec's has none
 
 	mu    sync.Mutex
 	meta  meta
 	state *sharedState
 	holding
-	streams []*stream
-	// attached is guarded by out.
-	attached attachers
-	expiry   *time.Timer // of a finished exec
-	told     bool        // the exit, if any, may be spoken of
+	expiry *time.Timer // of a finished exec
+	told   bool        // the exit, if any, may be spoken of
 	// oomAsked is guarded by sup.oom: oomKilled was called.
 	oomAsked bool
 
@@ -80,12 +78,14 @@ func (s *supervisor) newProcess(m meta) (*process, error) {
 }
 
 func (s *supervisor) wrap(key string, st *sharedState, m meta) *process {
-	return &process{
+	p := &process{
 		key: key, sup: s, meta: m, state: st,
 		op:      make(chan struct{}, 1),
 		holding: holding{handles: map[string]*descriptor.Handle{kindState: {FD: st.fd}}},
 		exited:  make(chan struct{}),
 	}
+	p.pump = logpump.New(&st.log, p.describe, p.hasExited)
+	return p
 }
 
 // lockOp waits for the operation lock until the deadline.
@@ -109,6 +109,8 @@ func (p *process) describe() string {
 	}
 	return "container " + p.snapshot().ID
 }
+
+func (p *process) hasExited() bool { return p.snapshot().Phase == wire.PhaseExited }
 
 func (p *process) snapshot() meta {
 	p.mu.Lock()
@@ -199,14 +201,9 @@ func (p *process) discard() {
 	}
 	p.sup.broadcast(wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
 	p.keeping.Unlock()
-	p.out.Lock()
-	defer p.out.Unlock()
+	p.pump.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, st := range p.streams {
-		st.ended = true
-	}
-	p.detachAll()
 	for kind, h := range p.handles {
 		if kind != kindState {
 			h.Close()
@@ -229,7 +226,7 @@ func (p *process) container() wire.Container {
 		c.Phase, c.Exit = wire.PhaseRunning, nil
 	}
 	if m.Phase != wire.PhaseDeleted {
-		c.LostBytes = p.state.cur.current.load().lostBytes
+		c.LostBytes = p.state.log.LostBytes()
 	}
 	return c
 }

@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
-	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // recall collects what the reaper gives back.
@@ -149,10 +149,9 @@ func (p *process) resume() {
 		p.undoCreation(&m)
 		return
 	}
-	if err := p.recover(); err != nil {
+	if err := p.resumePump(); err != nil {
 		ownlog.Printf("%s: continue its log: %v", p.describe(), err)
 	}
-	p.startStreams()
 	if m.Phase == wire.PhaseExited {
 		p.resumeExited(&m)
 		return

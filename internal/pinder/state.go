@@ -8,75 +8,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
-	stateMagic   = 0x70696e6465723031 // "pinder01": the layout of cursor and slots
-	cursorSize   = 4096
+	stateMagic   = 0x70696e6465723031 // "pinder01": the layout of page and slots
+	pageSize     = 4096
 	metaSlotSize = 64 << 10
 )
 
-// cursor is the head of a process's shared state, mapped by every supervisor
-// that ever minds it. Each field is written by one 8-byte store, so SIGKILL
-// leaves every field either old or new; phase is stored last and says which
-// fields hold.
-//
-//	idle      the private pipe is empty; partial, lost and so on are true
-//	intent    the private pipe holds bytes of source, or none yet; their
-//	          records go to the log at offset, with stamp, from state partial…
-//	commit    the records are in the log up to end; the private pipe is to be
-//	          emptied and next* to become the state
-type cursor struct {
+// page is the head of a process's shared state, mapped by every supervisor that ever minds it. Its layout never
+// changes: each field is one word, written by one 8-byte store.
+type page struct {
 	magic    uint64
 	metaSlot uint64 // which of the two meta slots holds
 	metaLen  [2]uint64
-
-	phase   uint64
-	source  uint64 // index of the stream
-	offset  uint64
-	end     uint64
-	stamp   uint64 // Unix nanoseconds
-	current gauges
-	next    gauges
+	log      logpump.Cursor
 }
 
-// gauges is what one log write leaves for the next.
-type gauges struct {
-	partial     uint64 // bit i: stream i's last record was a P piece
-	lostBytes   uint64 // dropped since the last marker
-	lostRecords uint64
-	lostErrno   uint64 // why
-}
-
-const (
-	phaseIdle = iota
-	phaseIntent
-	phaseCommit
-)
-
-func (g *gauges) load() gauges {
-	return gauges{
-		partial:     atomic.LoadUint64(&g.partial),
-		lostBytes:   atomic.LoadUint64(&g.lostBytes),
-		lostRecords: atomic.LoadUint64(&g.lostRecords),
-		lostErrno:   atomic.LoadUint64(&g.lostErrno),
-	}
-}
-
-func (g *gauges) store(v gauges) {
-	atomic.StoreUint64(&g.partial, v.partial)
-	atomic.StoreUint64(&g.lostBytes, v.lostBytes)
-	atomic.StoreUint64(&g.lostRecords, v.lostRecords)
-	atomic.StoreUint64(&g.lostErrno, v.lostErrno)
-}
-
-// sharedState is a memfd: a cursor page, then two slots of JSON. It outlives
+// sharedState is a memfd: a page, then two slots of JSON. It outlives
 // any supervisor as long as the reaper or the daemon holds a duplicate.
 type sharedState struct {
 	fd  int
 	mem []byte
-	cur *cursor
+	*page
 }
 
 func newState() (*sharedState, error) {
@@ -84,7 +40,7 @@ func newState() (*sharedState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	if err := unix.Ftruncate(fd, cursorSize+2*metaSlotSize); err != nil {
+	if err := unix.Ftruncate(fd, pageSize+2*metaSlotSize); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("size state memfd: %w", err)
 	}
@@ -92,14 +48,14 @@ func newState() (*sharedState, error) {
 	if err != nil {
 		return nil, err
 	}
-	atomic.StoreUint64(&st.cur.magic, stateMagic)
+	atomic.StoreUint64(&st.magic, stateMagic)
 	return st, nil
 }
 
 // openState maps a memfd that came from elsewhere. It takes ownership of fd.
 func openState(fd int) (*sharedState, error) {
 	var info unix.Stat_t
-	if err := unix.Fstat(fd, &info); err != nil || info.Size < cursorSize+2*metaSlotSize {
+	if err := unix.Fstat(fd, &info); err != nil || info.Size < pageSize+2*metaSlotSize {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("state memfd has %d bytes (%w)", info.Size, err)
 	}
@@ -107,7 +63,7 @@ func openState(fd int) (*sharedState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if got := atomic.LoadUint64(&st.cur.magic); got != stateMagic {
+	if got := atomic.LoadUint64(&st.magic); got != stateMagic {
 		st.close()
 		return nil, fmt.Errorf("state memfd has layout %#x, this pinder knows %#x", got, uint64(stateMagic))
 	}
@@ -115,20 +71,20 @@ func openState(fd int) (*sharedState, error) {
 }
 
 func mapState(fd int) (*sharedState, error) {
-	mem, err := unix.Mmap(fd, 0, cursorSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(fd, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("map state memfd: %w", err)
 	}
-	return &sharedState{fd: fd, mem: mem, cur: (*cursor)(unsafe.Pointer(&mem[0]))}, nil
+	return &sharedState{fd: fd, mem: mem, page: (*page)(unsafe.Pointer(&mem[0]))}, nil
 }
 
-// close unmaps the state. The caller holds both locks under which it is used;
-// later uses see an empty cursor and fail to write.
+// close unmaps the state. The caller holds process.mu, and the log pump is closed; later uses see an empty page and fail
+// to write.
 func (st *sharedState) close() {
 	_ = unix.Munmap(st.mem)
 	_ = unix.Close(st.fd)
-	st.fd, st.mem, st.cur = -1, nil, new(cursor)
+	st.fd, st.mem, st.page = -1, nil, new(page)
 }
 
 // saveMeta writes m to the slot not in use and then switches slots.
@@ -140,24 +96,24 @@ func (st *sharedState) saveMeta(m *meta) error {
 	if len(b) > metaSlotSize {
 		return fmt.Errorf("state of %s has %d bytes, at most %d", m.ID, len(b), metaSlotSize)
 	}
-	slot := 1 - atomic.LoadUint64(&st.cur.metaSlot)&1
-	if _, err := unix.Pwrite(st.fd, b, cursorSize+int64(slot)*metaSlotSize); err != nil {
+	slot := 1 - atomic.LoadUint64(&st.metaSlot)&1
+	if _, err := unix.Pwrite(st.fd, b, pageSize+int64(slot)*metaSlotSize); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	atomic.StoreUint64(&st.cur.metaLen[slot], uint64(len(b)))
-	atomic.StoreUint64(&st.cur.metaSlot, slot)
+	atomic.StoreUint64(&st.metaLen[slot], uint64(len(b)))
+	atomic.StoreUint64(&st.metaSlot, slot)
 	return nil
 }
 
 func (st *sharedState) loadMeta() (meta, error) {
 	var m meta
-	slot := atomic.LoadUint64(&st.cur.metaSlot) & 1
-	n := atomic.LoadUint64(&st.cur.metaLen[slot])
+	slot := atomic.LoadUint64(&st.metaSlot) & 1
+	n := atomic.LoadUint64(&st.metaLen[slot])
 	if n > metaSlotSize {
 		return m, fmt.Errorf("state memfd: slot of %d bytes", n)
 	}
 	b := make([]byte, n)
-	if _, err := unix.Pread(st.fd, b, cursorSize+int64(slot)*metaSlotSize); err != nil {
+	if _, err := unix.Pread(st.fd, b, pageSize+int64(slot)*metaSlotSize); err != nil {
 		return m, fmt.Errorf("read state memfd: %w", err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {

@@ -10,9 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
-	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // childEnds are the descriptors for the runtime, ours to close after the call.
@@ -80,51 +79,6 @@ func ended() (int, error) {
 	}
 	_ = unix.Close(p[1])
 	return p[0], nil
-}
-
-// privatePipe makes the pipe in which output waits to be written.
-func (p *process) privatePipe() error {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return fmt.Errorf("private pipe: %w", err)
-	}
-	p.set(kindPrivateR, &descriptor.Handle{FD: fds[0]})
-	p.set(kindPrivateW, &descriptor.Handle{FD: fds[1]})
-	return nil
-}
-
-// reopenLog continues in a new file at the log's path, at a record boundary. On
-// error the old file stays in use and no new file exists.
-func (s *supervisor) reopenLog(r wire.Call) error {
-	p, err := s.lookup(r.ID, "")
-	if err != nil {
-		return err
-	}
-	m := p.snapshot()
-	if m.LogPath == "" {
-		return wire.Errorf(wire.CodeFailedPrecondition, "reopen log: container %s has no log", r.ID)
-	}
-	fd, created, err := openLog(m.LogDir, m.LogPath)
-	if err != nil {
-		return wire.Errorf(codeOf(err), "reopen log: container %s: %v", r.ID, err)
-	}
-	p.out.Lock()
-	defer p.out.Unlock()
-	// Finish in the old file what a dead supervisor or a failed write left.
-	if err := p.settle(); err != nil {
-		_ = unix.Close(fd)
-		if created {
-			_ = os.Remove(m.LogPath)
-		}
-		return wire.Errorf(wire.CodeInternal, "reopen log: container %s: %v", r.ID, err)
-	}
-	p.set(kindLog, &descriptor.Handle{FD: fd})
-	// Nothing is written to the new file before the duplicates are of it.
-	if err := p.keep(); err != nil {
-		ownlog.Printf("%v", err)
-	}
-	p.markLoss()
-	return nil
 }
 
 // consoleSocket is where the runtime sends the pty master of a process with a

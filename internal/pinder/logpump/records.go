@@ -1,4 +1,4 @@
-package pinder
+package logpump
 
 import (
 	"bytes"
@@ -15,13 +15,13 @@ const (
 	flushSize = 32 << 10
 
 	stampLayout  = "2006-01-02T15:04:05.999999999Z07:00"
-	markerStream = 1
+	markerStream = Stderr
 )
 
 // recordWriter writes one chunk of one stream as CRI log records at a known
 // offset. After a failed write the rest of the chunk is dropped and counted.
 type recordWriter struct {
-	fd     int
+	sink   Sink
 	off    int64
 	stream int
 	stamp  time.Time
@@ -97,7 +97,7 @@ func (w *recordWriter) lose(m mark) {
 }
 
 func (w *recordWriter) flush() {
-	n, err := pwriteFull(w.fd, w.buf, w.off)
+	n, err := w.sink.WriteAt(w.buf, w.off)
 	whole := 0 // bytes of whole records
 	for _, m := range w.marks {
 		if m.end > n {
@@ -116,27 +116,11 @@ func (w *recordWriter) flush() {
 	w.off += int64(whole)
 	if err != nil {
 		w.failed = true
-		w.state.lostErrno = uint64(errnoOf(err))
+		reason := unix.EIO
+		_ = errors.As(err, &reason)
+		w.state.lostErrno = uint64(reason)
 		// No torn record may stay, nor a longer copy of an interrupted first write.
-		_ = unix.Ftruncate(w.fd, w.off)
+		_ = w.sink.Truncate(w.off)
 	}
 	w.buf, w.marks = w.buf[:0], w.marks[:0]
-}
-
-func pwriteFull(fd int, b []byte, off int64) (int, error) {
-	done := 0
-	for done < len(b) {
-		n, err := unix.Pwrite(fd, b[done:], off+int64(done))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return done, err
-		}
-		if n == 0 {
-			return done, unix.EIO
-		}
-		done += n
-	}
-	return done, nil
 }

@@ -1,4 +1,4 @@
-package pinder
+package logpump
 
 import (
 	"errors"
@@ -53,23 +53,23 @@ func TestOnlyARegularFileBelowTheLogDirectoryIsALog(t *testing.T) {
 				t.Fatal(err)
 			}
 			type result struct {
-				fd  int
+				log File
 				err error
 			}
 			got := make(chan result, 1)
 			go func() {
-				fd, _, err := openLog(dir, dir+"/c/0.log")
-				got <- result{fd, err}
+				log, _, err := Open(dir, dir+"/c/0.log")
+				got <- result{log, err}
 			}()
 			select {
 			case r := <-got:
-				if r.fd >= 0 {
-					_ = unix.Close(r.fd)
+				if r.log >= 0 {
+					_ = unix.Close(int(r.log))
 				}
 				if c.says == "" && r.err != nil {
 					t.Error(r.err)
 				}
-				if c.says != "" && (!errors.Is(r.err, errLogPlace) || !strings.Contains(r.err.Error(), c.says) ||
+				if c.says != "" && (!errors.Is(r.err, ErrPlace) || !strings.Contains(r.err.Error(), c.says) ||
 					!strings.Contains(r.err.Error(), dir+"/c/0.log")) {
 					t.Errorf("%v; want the path and %q", r.err, c.says)
 				}
@@ -82,7 +82,7 @@ func TestOnlyARegularFileBelowTheLogDirectoryIsALog(t *testing.T) {
 		})
 	}
 	for _, path := range []string{outside + "/0.log", outside + "/../x"} {
-		if _, _, err := openLog(filepath.Join(outside, "below"), path); !errors.Is(err, errLogPlace) {
+		if _, _, err := Open(filepath.Join(outside, "below"), path); !errors.Is(err, ErrPlace) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -92,11 +92,11 @@ func TestANewLogsModeIsNotTheUmasks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
-	fd, created, err := openLog("", path)
+	log, created, err := Open("", path)
 	if err != nil || !created {
 		t.Fatal(created, err)
 	}
-	_ = unix.Close(fd)
+	_ = unix.Close(int(log))
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != logMode {
 		t.Errorf("%v %v", info.Mode(), err)
 	}

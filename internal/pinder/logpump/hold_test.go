@@ -1,4 +1,4 @@
-package pinder
+package logpump
 
 import (
 	"errors"
@@ -70,7 +70,7 @@ func TestALineWithoutAnEndComesInWholePieces(t *testing.T) {
 		rest = rest[n:]
 		l.pump(t)
 	}
-	l.drain()
+	l.Drain()
 	if got := strings.ReplaceAll(strings.ReplaceAll(l.plain(t), "stdout P ", ""), "\n", ""); got != all {
 		t.Errorf("%d bytes of %d", len(got), len(all))
 	}
@@ -86,8 +86,8 @@ func TestWhatIsHeldBackIsNotLostWithTheSupervisor(t *testing.T) {
 	if l.pump(t).IsZero() {
 		t.Fatal("nothing is held back")
 	}
-	n := l.reborn(t)
-	if err := n.recover(); err != nil {
+	n := l.reborn()
+	if err := n.Recover(); err != nil {
 		t.Fatal(err)
 	}
 	n.write(t, " and ended\n")
@@ -111,7 +111,7 @@ func TestNothingIsHeldBackOfAClosedStreamOrAtTheEnd(t *testing.T) {
 	}
 	other := newLogged(t)
 	other.write(t, "at the exit")
-	other.drain()
+	other.Drain()
 	if got := other.plain(t); got != "stdout P at the exit\n" {
 		t.Fatalf("log: %q", got)
 	}

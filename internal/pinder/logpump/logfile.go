@@ -1,4 +1,4 @@
-package pinder
+package logpump
 
 import (
 	"errors"
@@ -7,46 +7,71 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// errLogPlace says that something else than a log is where a log should be.
-var errLogPlace = errors.New("cannot be a container's log")
+// ErrPlace says that something else than a log is where a log should be.
+var ErrPlace = errors.New("cannot be a container's log")
 
-// codeOf is the class of an error of openLog.
-func codeOf(err error) wire.Code {
-	if errors.Is(err, errLogPlace) {
-		return wire.CodeFailedPrecondition
+// File is a Sink: a log file, or what else an administrator has put in its place. It is the descriptor, which stays the
+// caller's to close.
+type File int
+
+// WriteAt writes all of b, or returns how much it wrote and why not more.
+func (f File) WriteAt(b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := unix.Pwrite(int(f), b[done:], off+int64(done))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			return done, unix.EIO
+		}
+		done += n
 	}
-	return wire.CodeInternal
+	return done, nil
 }
 
-// openLog opens the log at path for writing at offsets, and says whether the file is new. It never waits: what is
+// Size is that of a regular file, and 0 for everything else.
+func (f File) Size() int64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(f), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return st.Size
+	}
+	return 0
+}
+
+// Truncate makes the file end at size.
+func (f File) Truncate(size int64) error { return unix.Ftruncate(int(f), size) }
+
+// Open opens the log at path for writing at offsets, and says whether the file is new. It never waits: what is
 // there already is looked at before it is opened, and has to be a regular file. dir is the pod's log directory; the
 // way there may lead through symbolic links of the node's operator, but none is followed below it. With dir "" that
 // is the directory of path.
-func openLog(dir, path string) (fd int, created bool, err error) {
+func Open(dir, path string) (log File, created bool, err error) {
 	if dir == "" {
 		dir = filepath.Dir(path)
 	}
 	name, err := filepath.Rel(dir, path)
 	if err != nil || !filepath.IsLocal(name) {
-		return -1, false, fmt.Errorf("open log %s: %w: it is not in the pod's log directory, %s", path, errLogPlace, dir)
+		return -1, false, fmt.Errorf("open log %s: %w: it is not in the pod's log directory, %s", path, ErrPlace, dir)
 	}
 	parent, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, false, fmt.Errorf("open log %s: %w", path, err)
 	}
 	defer func() { _ = unix.Close(parent) }()
-	fd, created, err = logBelow(parent, name)
+	fd, created, err := logBelow(parent, name)
 	if errors.Is(err, unix.ELOOP) {
-		err = fmt.Errorf("%w: a directory on the way from %s is a symbolic link", errLogPlace, dir)
+		err = fmt.Errorf("%w: a directory on the way from %s is a symbolic link", ErrPlace, dir)
 	}
 	if err != nil {
 		return -1, false, fmt.Errorf("open log %s: %w", path, err)
 	}
-	return fd, created, nil
+	return File(fd), created, nil
 }
 
 const logMode = 0o640
@@ -88,7 +113,7 @@ func existingLog(parent int, name string) (int, error) {
 		return -1, err
 	}
 	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG {
-		return -1, fmt.Errorf("%w: it is %s, not a regular file", errLogPlace, fileKinds[kind])
+		return -1, fmt.Errorf("%w: it is %s, not a regular file", ErrPlace, fileKinds[kind])
 	}
 	return unix.Open("/proc/self/fd/"+strconv.Itoa(place), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 }

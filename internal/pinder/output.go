@@ -1,0 +1,174 @@
+package pinder
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+)
+
+// connectPump gives the pump the descriptors that p has.
+func (p *process) connectPump() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r, w := p.handles[kindPrivateR], p.handles[kindPrivateW]
+	if r == nil || w == nil {
+		return // of an exec, or of a container whose streams are lost
+	}
+	var log logpump.Sink
+	if h := p.handles[kindLog]; h != nil {
+		log = logpump.File(h.FD)
+	}
+	p.pump.Prepare(logpump.Private{Read: r.FD, Write: w.FD}, log)
+	if h := p.handles[kindStdout]; h != nil {
+		p.pump.Add(logpump.Stdout, logpump.Pipe{Handle: h})
+	}
+	if h := p.handles[kindStderr]; h != nil {
+		p.pump.Add(logpump.Stderr, logpump.Pipe{Handle: h})
+	}
+	if h := p.handles[kindTTY]; h != nil {
+		p.pump.Add(logpump.Stdout, logpump.Terminal{Handle: h})
+	}
+}
+
+// startPump begins to log.
+func (p *process) startPump() {
+	p.connectPump()
+	p.pump.Start()
+}
+
+// resumePump finishes what an earlier supervisor has begun to log, and goes on.
+func (p *process) resumePump() error {
+	p.connectPump()
+	err := p.pump.Recover()
+	p.pump.Start()
+	return err
+}
+
+// logCode is the class of an error of logpump.Open.
+func logCode(err error) wire.Code {
+	if errors.Is(err, logpump.ErrPlace) {
+		return wire.CodeFailedPrecondition
+	}
+	return wire.CodeInternal
+}
+
+// reopenLog continues in a new file at the log's path, at a record boundary. On
+// error the old file stays in use and no new file exists.
+func (s *supervisor) reopenLog(r wire.Call) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	m := p.snapshot()
+	if m.LogPath == "" {
+		return wire.Errorf(wire.CodeFailedPrecondition, "reopen log: container %s has no log", r.ID)
+	}
+	log, created, err := logpump.Open(m.LogDir, m.LogPath)
+	if err != nil {
+		return wire.Errorf(logCode(err), "reopen log: container %s: %v", r.ID, err)
+	}
+	err = p.pump.Reopen(func() logpump.Sink {
+		p.set(kindLog, &descriptor.Handle{FD: int(log)})
+		// Nothing is written to the new file before the duplicates are of it.
+		if err := p.keep(); err != nil {
+			ownlog.Printf("%v", err)
+		}
+		return log
+	})
+	if err != nil {
+		_ = unix.Close(int(log))
+		if created {
+			_ = os.Remove(m.LogPath)
+		}
+		return wire.Errorf(wire.CodeInternal, "reopen log: container %s: %v", r.ID, err)
+	}
+	return nil
+}
+
+// descriptors are passed to the daemon with an answer.
+type descriptors struct {
+	names []string
+	fds   []int
+}
+
+func (d *descriptors) add(name string, fd int) {
+	d.names, d.fds = append(d.names, name), append(d.fds, fd)
+}
+
+// attach makes the pipes of one more attacher. What is logged after the answer goes to it, too.
+func (s *supervisor) attach(r wire.Attach) (*descriptors, error) {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return nil, err
+	}
+	// A supervisor that continues the work of a dead one holds the lock, so nothing is seen twice.
+	if err := p.lockOp(deadlineIn(0)); err != nil {
+		return nil, err
+	}
+	defer p.unlockOp()
+	m := p.snapshot()
+	switch {
+	case m.Phase != wire.PhaseCreated && m.Phase != wire.PhaseRunning:
+		return nil, wire.Errorf(wire.CodeFailedPrecondition, "attach: container %s is %s", r.ID, m.Phase)
+	case m.LogLost:
+		return nil, wire.Errorf(wire.CodeUnavailable,
+			"attach: container %s: its streams were lost when pinder and pinfoldd were killed together", r.ID)
+	}
+	copies, err := p.pump.Attach(r.AttachID, r.Stdout, r.Stderr)
+	if err != nil {
+		return nil, wire.Errorf(attachCode(err), "attach: container %s: %v", r.ID, err)
+	}
+	d := &descriptors{}
+	for _, c := range copies {
+		d.add(c.Stream, c.FD)
+	}
+	if r.Stdin {
+		if err := p.giveStdin(&r, d); err != nil {
+			descriptor.CloseAll(d.fds)
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// attachCode is the class of an error of logpump.Attach.
+func attachCode(err error) wire.Code {
+	switch {
+	case errors.Is(err, logpump.ErrCutOff):
+		return wire.CodeDeadlineExceeded
+	case errors.Is(err, logpump.ErrTooMany):
+		return wire.CodeUnavailable
+	}
+	return wire.CodeInternal
+}
+
+// giveStdin adds what writes to the container's standard input, if that is still allowed.
+func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
+	kind := kindStdin
+	if p.get(kindTTY) != nil {
+		kind = kindTTY
+	}
+	h := p.get(kind)
+	if h == nil {
+		return nil
+	}
+	fd, err := descriptor.Duplicate(h.FD)
+	if err != nil {
+		return wire.Errorf(wire.CodeInternal, "attach: container %s: stdin: %v", r.ID, err)
+	}
+	d.add(kindStdin, fd)
+	if kind == kindStdin && r.StdinOnce {
+		// The caller holds op, so it was not taken meanwhile.
+		p.set(kindStdin, nil)
+		if err := p.keep(); err != nil {
+			ownlog.Printf("%v", err) // its end is then not seen before the container's
+		}
+	}
+	return nil
+}

@@ -31,7 +31,7 @@ func (r *Runtime) StartContainer(ctx context.Context, req *runtimeapi.StartConta
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
-// StopContainer ends a container, by force after the grace period. Idempotent.
+// StopContainer stops a container and kills it after the grace period. Idempotent.
 func (r *Runtime) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
 	if err := r.Containers.Stop(ctx, req.GetContainerId(), duration.Seconds(req.GetTimeout())); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (r *Runtime) StopContainer(ctx context.Context, req *runtimeapi.StopContain
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// RemoveContainer removes a container, by force if it runs. Idempotent.
+// RemoveContainer removes a container. It kills one that runs. Idempotent.
 func (r *Runtime) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
 	if err := r.Containers.Remove(ctx, req.GetContainerId()); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerSt
 	return resp, err
 }
 
-// containerInfo is the verbose part: what an operator needs to look into a container.
+// containerInfo is the verbose part, which helps an operator to examine a container.
 func (r *Runtime) containerInfo(rec *pod.ContainerRecord) (map[string]string, error) {
 	info := map[string]any{
 		"sandboxID": rec.Sandbox,
@@ -80,7 +80,7 @@ func (r *Runtime) containerInfo(rec *pod.ContainerRecord) (map[string]string, er
 	return toInfo(info)
 }
 
-// ListContainers lists the containers that match the filter, the newest first.
+// ListContainers lists the containers that match the filter, newest first.
 func (r *Runtime) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
 	return &runtimeapi.ListContainersResponse{Containers: r.containers(req.GetFilter())}, nil
 }
@@ -133,8 +133,7 @@ func (r *Runtime) containerStatus(rec *pod.ContainerRecord) *runtimeapi.Containe
 	}
 }
 
-// imageOf echoes what was asked for, with the name that the kubelet shows to users in place of the ID that it
-// asks for.
+// imageOf returns the requested image. The kubelet requests an ID; users are shown the name.
 func imageOf(rec *pod.ContainerRecord) *runtimeapi.ImageSpec {
 	shown := &runtimeapi.ImageSpec{}
 	if asked := rec.Config.GetImage(); asked != nil {
@@ -145,7 +144,7 @@ func imageOf(rec *pod.ContainerRecord) *runtimeapi.ImageSpec {
 	return shown
 }
 
-// containerMounts echoes the mounts, with the ID of the image that each image volume shows.
+// containerMounts returns the requested mounts. Each image volume has the ID of its image.
 func containerMounts(rec *pod.ContainerRecord) []*runtimeapi.Mount {
 	mounts := slices.Clone(rec.Config.GetMounts())
 	for i, m := range rec.Mounts {
@@ -159,7 +158,7 @@ func containerMounts(rec *pod.ContainerRecord) []*runtimeapi.Mount {
 	return mounts
 }
 
-// containerUser echoes the identity that the first process got.
+// containerUser returns the identity of the first process.
 func containerUser(u *pod.User) *runtimeapi.ContainerUser {
 	if u == nil {
 		return nil
@@ -171,7 +170,7 @@ func containerUser(u *pod.User) *runtimeapi.ContainerUser {
 	return &runtimeapi.ContainerUser{Linux: linux}
 }
 
-// stopSignal is what a stop begins with: asked for, or the image's, or SIGTERM.
+// stopSignal is the first signal of a stop: the requested one, or the image's, or SIGTERM.
 func stopSignal(rec *pod.ContainerRecord) runtimeapi.Signal {
 	if asked := rec.Config.GetStopSignal(); asked != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		return asked
@@ -179,7 +178,7 @@ func stopSignal(rec *pod.ContainerRecord) runtimeapi.Signal {
 	return ocispec.CRISignal(unix.Signal(rec.StopSignal))
 }
 
-// nanoseconds is CRI's form of a time: 0 for what has not happened.
+// nanoseconds is CRI's form of a time; 0 if it has not happened.
 func nanoseconds(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

@@ -22,7 +22,7 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// classes maps error classes to gRPC codes: the only place that does. The first match counts.
+// classes maps error classes to gRPC codes. No other place does that. The first match counts.
 var classes = []struct {
 	class error
 	code  codes.Code
@@ -47,19 +47,20 @@ var classes = []struct {
 	{errdefs.ErrNotImplemented, codes.Unimplemented},
 }
 
-// names are errors that clients tell by the beginning of the message: that is what is left of them behind gRPC.
-// A code, where one is given, goes before those of classes.
+// names are errors that clients recognize by the beginning of the message, because gRPC passes on
+// only code and message. A code here comes before the one in classes.
 var names = []struct {
 	class, name error
 	code        codes.Code
 }{
-	// A kubelet looks at the message of a pull alone only if the code is Unknown.
+	// A kubelet checks the message of a failed pull only if the code is Unknown.
 	{image.ErrRegistryUnavailable, crierrors.ErrRegistryUnavailable, codes.Unknown},
 	{ocispec.ErrRecursiveReadOnly, crierrors.ErrRROUnsupported, codes.OK},
 	{pod.ErrImageVolume, crierrors.ErrImageVolumeMountFailed, codes.OK},
 }
 
-// ToStatus gives an error its gRPC code, and the name that CRI has for it; one of no class is Internal.
+// ToStatus gives an error its gRPC code, and CRI's name if it has one. An error without a class is
+// Internal.
 func ToStatus(err error) error {
 	if err == nil {
 		return nil
@@ -80,10 +81,12 @@ func ToStatus(err error) error {
 	return status.Error(code, text)
 }
 
-// maxText bounds an error's text, in bytes: it may carry names that containers, images and clients made.
+// maxText limits an error's text, in bytes: it may contain names that containers, images and
+// clients chose.
 const maxText = 4 << 10
 
-// short takes the middle out of a text that is too long: the step stands at the beginning, the cause at the end.
+// short removes the middle of a text that is too long. The beginning has the step, the end has the
+// cause.
 func short(text string) string {
 	if len(text) <= maxText {
 		return text
@@ -101,8 +104,8 @@ func codeOf(err error) codes.Code {
 	return codes.Internal
 }
 
-// translateErrors is the interceptor that every unary call passes. A panic in one request is that
-// request's error and no other's.
+// translateErrors is the interceptor of all unary calls. A panic fails only the request that caused
+// it.
 func translateErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -113,10 +116,11 @@ func translateErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, hand
 	return resp, answer(req, err)
 }
 
-// answer is ToStatus for the answer to a request. A kubelet that stops, removes or looks at an object takes NotFound
-// for the object's absence, and forgets it. So NotFound is only said of the object that the request is about, and
-// not because something was missing inside: a file, a handler, another object. Requests that make something of
-// parts that they name may say it of any part.
+// answer is ToStatus for the answer to a request. If a call to stop, remove or query an object
+// returns NotFound, a kubelet concludes that the object does not exist, and forgets it. So those
+// calls may return NotFound only if the object of the request is missing, not if something inside
+// is: a file, a handler, another object. Calls that make something may return it for anything that
+// the request names.
 func answer(req any, err error) error {
 	translated := ToStatus(err)
 	s := status.Convert(translated)
@@ -133,7 +137,7 @@ func answer(req any, err error) error {
 		if errors.As(err, &missing) && missing.ID == r.GetPodSandboxId() {
 			return translated
 		}
-	case *wrapperspb.StringValue: // the operator's own command (package admin), which tells no codes apart
+	case *wrapperspb.StringValue: // the operator's own command (package admin), which does not distinguish codes
 		return translated
 	}
 	return status.Error(codes.FailedPrecondition, s.Message())

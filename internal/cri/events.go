@@ -11,17 +11,18 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// GetContainerEvents sends what happens to containers and, under their own IDs, to pods, until the client ends
-// it. See pod.Events for where a stream begins. A client that does not keep up is disconnected.
+// GetContainerEvents sends the events of containers and, under their own IDs, of pods, until the
+// client ends the call. See pod.Events for where a stream begins. A client that does not keep up is
+// disconnected.
 func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer) error {
 	events := r.Node.Events.Subscribe()
 	defer events.Close()
-	// Tells the client that from here on it misses nothing.
+	// The header tells the client that it gets every event from here on.
 	if err := stream.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
 	sent := make(chan error, 1)
-	// When this function returns, gRPC ends a Send that hangs on a client which does not read.
+	// If a client does not read, Send blocks. gRPC ends it when this function returns.
 	go func() { sent <- r.sendEvents(stream.Context(), events, stream.Send) }()
 	select {
 	case err := <-sent:
@@ -29,7 +30,7 @@ func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runt
 	case <-events.Lost:
 		return events.ErrLost()
 	case <-r.Ending:
-		return fmt.Errorf("pinfoldd is ending: %w", errdefs.ErrUnavailable)
+		return fmt.Errorf("pinfoldd is shutting down: %w", errdefs.ErrUnavailable)
 	}
 }
 

@@ -14,12 +14,12 @@ func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest)
 	if err != nil {
 		return nil, err
 	}
-	// The context ends when the answer is on its way.
+	// The context ends when the answer has been sent.
 	context.AfterFunc(ctx, result.Release)
 	return &runtimeapi.ExecSyncResponse{Stdout: result.Stdout, Stderr: result.Stderr, ExitCode: int32(result.Code)}, nil
 }
 
-// ReopenContainerLog makes a running container's log go on in a new file.
+// ReopenContainerLog makes a running container's log continue in a new file.
 func (r *Runtime) ReopenContainerLog(ctx context.Context, req *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
 	if err := r.Containers.ReopenLog(ctx, req.GetContainerId()); err != nil {
 		return nil, err

@@ -9,9 +9,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// filesystems names the file systems of the images and of the containers' writable layers by a directory in each:
-// see "On disk" in ARCHITECTURE.md. A kubelet compares these paths, not devices, to learn whether the node has
-// one file system for both or two; so they differ only where the devices do.
+// filesystems names the file systems of the images and of the containers' writable layers, by a
+// directory in each: see "On disk" in ARCHITECTURE.md. A kubelet compares these paths, not devices,
+// to decide whether the node has one file system for both. So the paths differ only if the devices
+// differ.
 func filesystems(root string) (images, layers string) {
 	images, layers = filepath.Join(root, "images"), filepath.Join(root, "pods")
 	switch imagesDev := device(images); {
@@ -45,8 +46,8 @@ func filesystemUsage(mountpoint string, bytes, inodes uint64) *runtimeapi.Filesy
 	}
 }
 
-// layersUsage adds up what was last seen of the writable layers. Containers that do not run have none, or one
-// that was not written to.
+// layersUsage adds up the last measurements of the writable layers. A container that does not run
+// has no layer, or one that nothing was written to.
 func (i *Images) layersUsage(ctx context.Context) (bytes, inodes uint64) {
 	containers := running(i.Book, i.Node.Paths)
 	i.Stats.Expect(ctx, containers)

@@ -2,10 +2,10 @@ package cri
 
 import "strings"
 
-// idMatches reports whether a filter's ID, full or the beginning of one, means this object.
+// idMatches reports whether a filter's ID, full or abbreviated, means this object.
 func idMatches(id, want string) bool { return strings.HasPrefix(id, want) }
 
-// labelsMatch reports whether all wanted labels are there.
+// labelsMatch reports whether an object has all wanted labels.
 func labelsMatch(have, want map[string]string) bool {
 	for key, value := range want {
 		if got, ok := have[key]; !ok || got != value {

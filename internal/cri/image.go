@@ -10,9 +10,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
-// PullImage brings an image to the node. Equal pulls at once are done once.
+// PullImage pulls an image to the node. Equal pulls at the same time are done once.
 func (i *Images) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
-	// An image is the same for all handlers; CRI wants a name that means none to be refused all the same.
+	// An image is the same for all handlers. CRI wants an unknown handler refused all the same.
 	if name := req.GetImage().GetRuntimeHandler(); !i.Node.Handlers.Has(name) {
 		return nil, fmt.Errorf("PullImage: image.runtime_handler: %q is not configured: %w", name, errdefs.ErrInvalidArgument)
 	}
@@ -33,7 +33,7 @@ func auth(a *runtimeapi.AuthConfig) *image.Auth {
 	}
 }
 
-// ImageStatus describes an image; the answer is empty when it is not on the node.
+// ImageStatus describes an image. The answer is empty if it is not on the node.
 func (i *Images) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
 	name := req.GetImage().GetImage()
 	if name == "" {
@@ -71,8 +71,8 @@ func (i *Images) list(f *runtimeapi.ImageFilter) []*runtimeapi.Image {
 	return list
 }
 
-// RemoveImage removes an image with all its names; containers that use it keep its layers until they
-// are removed. Idempotent.
+// RemoveImage removes an image with all its names. Containers that use it keep its layers until
+// they are removed. Idempotent.
 func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
 	name := req.GetImage().GetImage()
 	if name == "" {
@@ -84,7 +84,7 @@ func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 	return &runtimeapi.RemoveImageResponse{}, nil
 }
 
-// ImageFsInfo says how much the images and the containers' writable layers take, and where.
+// ImageFsInfo returns the space that the images and the containers' writable layers use, and where.
 func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
 	images, layers := filesystems(i.Node.Paths.Root)
 	bytes, inodes := i.Node.Images.Usage()

@@ -10,11 +10,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/stats"
 )
 
-// commonLabels are on every metric, as on those of a kubelet with cAdvisor inside: id is the cgroup's
-// path, name the ID. container and image are empty for what belongs to the pod as a whole.
+// commonLabels are on every metric, as with cAdvisor in the kubelet. id is the cgroup's path, name
+// the ID. container and image are empty for metrics of the whole pod.
 var commonLabels = []string{"container", "id", "image", "name", "namespace", "pod"}
 
-// ListMetricDescriptors lists all metrics there may be. The list is always the same.
+// ListMetricDescriptors lists all possible metrics. The list is always the same.
 func (r *Runtime) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	resp := &runtimeapi.ListMetricDescriptorsResponse{}
 	for _, m := range stats.Metrics() {

@@ -14,7 +14,7 @@ func (r *Runtime) UpdateContainerResources(ctx context.Context, req *runtimeapi.
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
-// UpdatePodSandboxResources records what the kubelet has given a pod's cgroup.
+// UpdatePodSandboxResources records the resources that the kubelet has set on a pod's cgroup.
 func (r *Runtime) UpdatePodSandboxResources(ctx context.Context, req *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	if err := r.Sandboxes.UpdateResources(ctx, req.GetPodSandboxId(), req.GetOverhead(), req.GetResources()); err != nil {
 		return nil, err
@@ -22,7 +22,7 @@ func (r *Runtime) UpdatePodSandboxResources(ctx context.Context, req *runtimeapi
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil
 }
 
-// UpdateRuntimeConfig takes the node's address ranges for pods.
+// UpdateRuntimeConfig records the node's address ranges for pods.
 func (r *Runtime) UpdateRuntimeConfig(_ context.Context, req *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
 	if network := req.GetRuntimeConfig().GetNetworkConfig(); network != nil {
 		if err := r.Sandboxes.SetPodCIDRs(network.GetPodCidr()); err != nil {

@@ -19,7 +19,7 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
-// StopPodSandbox ends a pod's processes and returns its addresses. Idempotent.
+// StopPodSandbox stops a pod's processes and frees its addresses. Idempotent.
 func (r *Runtime) StopPodSandbox(ctx context.Context, req *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
 	if err := r.Sandboxes.Stop(ctx, req.GetPodSandboxId()); err != nil {
 		return nil, err
@@ -37,7 +37,8 @@ func (r *Runtime) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePo
 
 // PodSandboxStatus describes one pod and its containers.
 func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
-	// The status is at least as new as this says: a kubelet keeps an older one if it says that it is newer.
+	// Take the time first: the status is at least that new. A kubelet would keep an older status
+	// that claims to be newer.
 	at := time.Now().UnixNano()
 	box, err := r.Book.Sandbox(req.GetPodSandboxId())
 	if err != nil {
@@ -59,7 +60,7 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandbox
 	return resp, err
 }
 
-// sandboxInfo is the verbose part: what an operator needs to look into a pod.
+// sandboxInfo is the verbose part, which helps an operator to examine a pod.
 func sandboxInfo(n *pod.Node, rec *pod.SandboxRecord) (map[string]string, error) {
 	pins := n.NamespacePins(rec)
 	info := map[string]any{
@@ -81,7 +82,7 @@ func toInfo(info map[string]any) (map[string]string, error) {
 	return map[string]string{"info": string(data)}, err
 }
 
-// ListPodSandbox lists the pods that match the filter, the newest first.
+// ListPodSandbox lists the pods that match the filter, newest first.
 func (r *Runtime) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
 	return &runtimeapi.ListPodSandboxResponse{Items: r.sandboxes(req.GetFilter())}, nil
 }
@@ -132,8 +133,8 @@ func sandboxStatus(rec *pod.SandboxRecord) *runtimeapi.PodSandboxStatus {
 	return status
 }
 
-// visible reports whether an object is listed: one that is being removed is gone for all other calls,
-// even while a debt keeps its record.
+// visible reports whether an object is listed. For all calls but Remove, an object in removal does
+// not exist, even while a debt keeps its record.
 func visible(s pod.State) bool { return s != pod.Removing && s != pod.Creating }
 
 func sandboxState(rec *pod.SandboxRecord) runtimeapi.PodSandboxState {

@@ -1,7 +1,7 @@
-// Package cri serves CRI v1 (k8s.io/cri-api): it translates requests into calls of package pod and
-// package image, and what these return into responses. It decides nothing and keeps no state.
+// Package cri serves CRI v1 (k8s.io/cri-api). It translates requests into calls of package pod and
+// package image, and their results into responses. It decides nothing and keeps no state.
 //
-// There is one file for each group of RPCs. Errors leave through one place (errors.go).
+// There is one file for each group of calls. Errors get their codes in one place (errors.go).
 package cri
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/stream"
 )
 
-// Runtime serves runtime.v1.RuntimeService. RPCs it does not have answer Unimplemented.
+// Runtime serves runtime.v1.RuntimeService. Calls that it does not have return Unimplemented.
 type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	Node       *pod.Node
@@ -29,11 +29,11 @@ type Runtime struct {
 	Streams    *stream.Server
 	// RuntimeVersion is Pinfold's own version.
 	RuntimeVersion string
-	// Ending is closed when streams without an end of their own have to end.
+	// Ending is closed at shutdown. Then streams without an end of their own end.
 	Ending <-chan struct{}
 }
 
-// Images serves runtime.v1.ImageService. RPCs it does not have answer Unimplemented.
+// Images serves runtime.v1.ImageService. Calls that it does not have return Unimplemented.
 type Images struct {
 	runtimeapi.UnimplementedImageServiceServer
 	Node  *pod.Node
@@ -41,18 +41,21 @@ type Images struct {
 	Stats *stats.Reader
 }
 
-// maxMessage is the size of one gRPC message in bytes, the same that the kubelet allows.
+// maxMessage is the size of one gRPC message in bytes, the kubelet's own limit.
 const maxMessage = 16 << 20
 
-// maxResponse has room for both outputs of an ExecSync, of 16 MiB each; nothing else comes near it.
+// maxResponse has room for both outputs of an ExecSync, of 16 MiB each. Other answers are much
+// smaller.
 const maxResponse = 33 << 20
 
 const (
-	// maxCalls is how many calls one client's connection may have in progress; more wait in the client.
+	// maxCalls is how many calls one connection may have in progress. Further calls wait in the
+	// client.
 	maxCalls = 1000
-	// maxHeaders bounds a call's headers, in bytes.
+	// maxHeaders limits a call's headers, in bytes.
 	maxHeaders = 64 << 10
-	// connectionIdle is how long a connection without a call is kept. Its client makes another when it has one.
+	// connectionIdle is how long a connection without a call stays open. Its client opens a new one
+	// for the next call.
 	connectionIdle = time.Minute
 )
 
@@ -76,10 +79,10 @@ func options(idle time.Duration) []grpc.ServerOption {
 	}
 }
 
-// Version says which API this is. The request's version is the client's and has no meaning any more.
+// Version says which API this is. The version in the request has no meaning any more.
 func (r *Runtime) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
 	return &runtimeapi.VersionResponse{
-		Version:           "0.1.0", // the kubelet's API version, fixed since 2016
+		Version:           "0.1.0", // the version of the kubelet's API, fixed since 2016
 		RuntimeName:       "pinfold",
 		RuntimeVersion:    r.RuntimeVersion,
 		RuntimeApiVersion: "v1",

@@ -14,7 +14,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/stats"
 )
 
-// ContainerStats says what one container uses. One that does not run has attributes only.
+// ContainerStats returns what one container uses. A container that does not run has attributes
+// only.
 func (r *Runtime) ContainerStats(ctx context.Context, req *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := r.Book.Container(req.GetContainerId())
 	if err != nil {
@@ -31,8 +32,8 @@ func (r *Runtime) ContainerStats(ctx context.Context, req *runtimeapi.ContainerS
 	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(layersFS(r.Node.Paths.Root))}, nil
 }
 
-// ListContainerStats says what the running containers that match the filter use. One that ends
-// meanwhile is left out.
+// ListContainerStats returns what the running containers that match the filter use. It skips
+// containers that end meanwhile.
 func (r *Runtime) ListContainerStats(ctx context.Context, req *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
 	return &runtimeapi.ListContainerStatsResponse{Stats: r.containersStats(ctx, req.GetFilter())}, nil
 }
@@ -56,7 +57,7 @@ func (r *Runtime) containersStats(ctx context.Context, f *runtimeapi.ContainerSt
 	return all
 }
 
-// PodSandboxStats says what one pod uses.
+// PodSandboxStats returns what one pod uses.
 func (r *Runtime) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
 	box, err := r.Book.Sandbox(req.GetPodSandboxId())
 	if err != nil {
@@ -66,7 +67,7 @@ func (r *Runtime) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSandbo
 	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.Node.Paths.Root))}, nil
 }
 
-// ListPodSandboxStats says what the ready pods that match the filter use.
+// ListPodSandboxStats returns what the ready pods that match the filter use.
 func (r *Runtime) ListPodSandboxStats(ctx context.Context, req *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	return &runtimeapi.ListPodSandboxStatsResponse{Stats: r.podsStats(ctx, req.GetFilter())}, nil
 }
@@ -89,13 +90,13 @@ func (r *Runtime) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFi
 	return all
 }
 
-// containerUsage is one container with what it uses; usage is nil if it does not run.
+// containerUsage is a container and what it uses. usage is nil if it does not run.
 type containerUsage struct {
 	rec   *pod.ContainerRecord
 	usage *stats.Usage
 }
 
-// podUsage is one pod with what it and its running containers use; usage is never nil.
+// podUsage is a pod and what it and its running containers use. usage is never nil.
 type podUsage struct {
 	rec        *pod.SandboxRecord
 	usage      *stats.Usage
@@ -104,7 +105,7 @@ type podUsage struct {
 	network []stats.Interface
 }
 
-// observed is a container as package stats wants to see it.
+// observed is a container in the form of package stats.
 func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
 	return observed(r.Node.Paths, rec)
 }
@@ -118,7 +119,7 @@ func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
 	}
 }
 
-// Observed lists what stats.Reader.Run has to watch: the running containers.
+// Observed lists the running containers. stats.Reader.Run watches them.
 func (r *Runtime) Observed() []stats.Container { return running(r.Book, r.Node.Paths) }
 
 func running(book *pod.Book, paths pod.Paths) []stats.Container {
@@ -180,8 +181,8 @@ func (r *Runtime) podUsage(ctx context.Context, rec *pod.SandboxRecord) podUsage
 	return r.withPod(rec, r.containersUsage(ctx, func(c *pod.ContainerRecord) bool { return c.Sandbox == rec.ID }))
 }
 
-// withPod adds what the pod uses as a whole: its cgroup's numbers, or, where it has none of its own,
-// the sum over its containers and its first process.
+// withPod adds what the whole pod uses: the numbers of its cgroup. If it has no cgroup of its own,
+// they are the sum over its containers and its first process.
 func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) podUsage {
 	var parts []*stats.Usage
 	for _, c := range containers {
@@ -195,21 +196,21 @@ func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) p
 	}
 	used := podUsage{rec: rec, containers: containers}
 	if group, ok := r.podGroup(rec, parts); ok {
-		// A group that is gone or not there yet leaves usage nil.
+		// If the group does not exist, usage stays nil.
 		used.usage, _ = r.Stats.Group(rec.ID, group)
 	}
 	if used.usage == nil {
 		used.usage = r.Stats.Sum(rec.ID, time.Now(), parts)
 	}
 	if !rec.HostNetwork() {
-		// Without a pin there is no network any more, and nothing to count.
+		// Without a pin the pod has no network, so there is nothing to count.
 		used.network, _ = stats.Network(r.Node.NamespacePins(rec)["net"])
 	}
 	return used
 }
 
-// podGroup is the pod's own cgroup, if it has one: the group above its containers', provided that it
-// was asked for or bears the pod's ID; others are shared by pods.
+// podGroup is the pod's own cgroup, if it has one. It is the parent of the containers' groups, if
+// the request named it or its name contains the pod's ID. Other parents are shared by several pods.
 func (r *Runtime) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.Group, bool) {
 	parent := rec.Config.GetLinux().GetCgroupParent()
 	for _, u := range parts {

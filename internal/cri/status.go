@@ -8,7 +8,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// Status says whether the node can run pods and use its network, and what each runtime handler can do.
+// Status says whether the node can run pods and has a network for them, and what each runtime
+// handler supports.
 func (r *Runtime) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
@@ -39,7 +40,7 @@ func (r *Runtime) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*r
 	return resp, err
 }
 
-// condition is met when there is no problem.
+// condition is true if there is no problem.
 func condition(kind, reason string, problem error) *runtimeapi.RuntimeCondition {
 	if problem == nil {
 		return &runtimeapi.RuntimeCondition{Type: kind, Status: true}
@@ -63,7 +64,7 @@ func statusInfo(n *pod.Node, debts *pod.Debts, handlers any) (map[string]string,
 	})
 }
 
-// RuntimeConfig says which cgroup driver is used, so that the kubelet uses the same.
+// RuntimeConfig says which cgroup driver is used, so that the kubelet uses the same one.
 func (r *Runtime) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
 	if r.Node.Host.SystemdCgroup {

@@ -6,14 +6,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// How many items one message of a stream has at most. Items take a kilobyte or two, a pod's metrics some
-// twenty for each container, so that any batch stays well below maxMessage.
+// How many items one message of a stream has at most. Items have a kilobyte or two, and a pod's
+// metrics some twenty for each container. So any batch is far below maxMessage.
 const (
 	batchSize        = 200
 	metricsBatchSize = 10
 )
 
-// inBatches sends a list that was taken at one moment; nothing is sent of an empty one.
+// inBatches sends a list in batches. It sends no message for an empty list.
 func inBatches[T any](list []T, send func([]T) error) error {
 	return inBatchesOf(batchSize, list, send)
 }

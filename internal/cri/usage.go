@@ -8,7 +8,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/stats"
 )
 
-// toStats is CRI's form; layersDir names the file system of the writable layer.
+// toStats is CRI's form. layersDir names the file system of the writable layer.
 func (c containerUsage) toStats(layersDir string) *runtimeapi.ContainerStats {
 	out := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{
 		Id:          c.rec.ID,
@@ -120,8 +120,9 @@ func pressure(p *stats.Pressure) *runtimeapi.PsiStats {
 	return &runtimeapi.PsiStats{Full: data(p.Full), Some: data(p.Some)}
 }
 
-// networkUsage takes the first interface for the default one. It is in the list, too: CRI calls the list that of the
-// others, but the kubelet's summary shows only the list, and containerd has all in it.
+// networkUsage takes the first interface as the default one. The list has it, too. According to CRI
+// the list has only the others, but the kubelet's summary shows only the list, and containerd lists
+// all.
 func networkUsage(at time.Time, list []stats.Interface) *runtimeapi.NetworkUsage {
 	if len(list) == 0 {
 		return nil

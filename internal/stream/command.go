@@ -22,7 +22,8 @@ type command interface {
 	wants() options
 }
 
-// options are the streams that the request asks for. What a client makes beyond them is refused or ignored.
+// options are the streams that the request asks for. Others that a client opens are refused or
+// ignored.
 type options struct{ stdin, stdout, stderr, tty bool }
 
 // serveCommand speaks with a client of Exec or Attach in the protocol that it asks for.
@@ -34,12 +35,12 @@ func serveCommand(w http.ResponseWriter, r *http.Request, n command) {
 	serveStreams(w, r, n)
 }
 
-// commandProtocols are those over SPDY. From the fourth on, the end of a session is told in JSON, and from the
-// third on, a terminal's size is.
+// commandProtocols are the protocols over SPDY. From version 4 on the end of a session is JSON,
+// from version 3 on a terminal can be resized.
 var commandProtocols = []string{"v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"}
 
-// maxCommandStreams is how many streams a client of Exec or Attach may have open: those that there are, and room
-// for a client that is told that it cannot have another.
+// maxCommandStreams is how many streams a client of Exec or Attach may have open: all that a
+// session can have, and some to tell a client that it cannot have another.
 const maxCommandStreams = 8
 
 func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
@@ -63,7 +64,7 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	go func() {
-		<-c.done // a client may say that it goes before its connection ends
+		<-c.done // a client may send GOAWAY before its connection ends
 		cancel()
 	}()
 	wants := n.wants()
@@ -90,7 +91,7 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 	}
 }
 
-// kinds are the streams that the client has to make.
+// kinds are the streams that the client has to open.
 func (o options) kinds(protocol string) []string {
 	kinds := []string{"error"}
 	for kind, wanted := range map[string]bool{
@@ -103,7 +104,7 @@ func (o options) kinds(protocol string) []string {
 	return kinds
 }
 
-// await takes one stream of each kind. What it returns with an error are those that were made.
+// await waits for one stream of each kind. With an error it returns those that were opened.
 func await(c *spdyConn, opened <-chan *spdyStream, kinds []string) (map[string]*spdyStream, error) {
 	made := map[string]*spdyStream{}
 	expired := time.NewTimer(creationTimeout)
@@ -117,19 +118,20 @@ func await(c *spdyConn, opened <-chan *spdyStream, kinds []string) (map[string]*
 			}
 			made[s.kind] = s
 		case <-c.done:
-			return made, errors.New("the client is gone")
+			return made, errors.New("the client has disconnected")
 		case <-expired.C:
-			return made, fmt.Errorf("the client did not make its streams within %s: %w", creationTimeout, errdefs.ErrUnavailable)
+			return made, fmt.Errorf("the client did not open its streams within %s: %w", creationTimeout, errdefs.ErrUnavailable)
 		}
 	}
 	return made, nil
 }
 
-// tell says how the session ended: in JSON, or to older clients as text, and only what went wrong.
+// tell tells the client how the session ended: in JSON, or to older clients as text and only
+// errors.
 func tell(to io.Writer, structured bool, err error) {
 	status := statusOf(err)
 	if structured {
-		b, _ := json.Marshal(&status) // strings and numbers only
+		b, _ := json.Marshal(&status) // cannot fail: strings and numbers only
 		_, _ = to.Write(b)
 		return
 	}
@@ -138,7 +140,7 @@ func tell(to io.Writer, structured bool, err error) {
 	}
 }
 
-// status is Kubernetes' metav1.Status, as far as clients read it.
+// status has the fields of Kubernetes' metav1.Status that clients read.
 type status struct {
 	Status  string         `json:"status"`
 	Message string         `json:"message,omitempty"`
@@ -171,11 +173,11 @@ func statusOf(err error) status {
 	return status{Status: "Failure", Reason: "InternalError", Code: http.StatusInternalServerError, Message: err.Error()}
 }
 
-// maxSize bounds what a client says about its terminal's size, in bytes.
+// maxSize limits one message about the terminal's size, in bytes.
 const maxSize = 1 << 10
 
-// sizes gives the sizes that come on a stream as JSON, one after the other. Anything else ends them; the rest of the
-// stream is then read and ignored, so that it does not hold up the session's other streams.
+// sizes returns the terminal sizes that come on a stream as JSON. Anything else ends them. The rest
+// of the stream is then read and ignored, so that it does not block the session's other streams.
 func sizes(from io.Reader) func() (pod.TerminalSize, bool) {
 	bounded := &io.LimitedReader{R: from}
 	decoder := json.NewDecoder(bounded)

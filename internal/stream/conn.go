@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// connKey is under which a request's context holds its *watchedConn.
+// connKey is the key of the *watchedConn in a request's context.
 type connKey struct{}
 
-// watchedConn tells when the connection has ended, by either side, and ends one on which nothing is said. The
-// upgraded protocols read all the time, so the end is seen when it comes, unless what came before it waits for a
-// process that does not read.
+// watchedConn notices when either side ends the connection, and closes one that is idle too long.
+// The upgraded protocols read all the time, so it notices the end at once, unless earlier input
+// waits for a process that does not read.
 type watchedConn struct {
 	net.Conn
-	// session is what the request's token stands for. Set before the HTTP server has the connection.
+	// session belongs to the request's token. It is set before the HTTP server gets the connection.
 	session session
-	// first is what was read to learn of the token. One reader at a time takes it.
+	// first is what was read to find the token. Only one reader uses it.
 	first []byte
 
 	mu    sync.Mutex
@@ -28,7 +28,7 @@ type watchedConn struct {
 	limit time.Duration
 }
 
-// onEnd has f called once, when the connection has ended or at once if it has.
+// onEnd calls f once: when the connection ends, or at once if it has ended.
 func (c *watchedConn) onEnd(f func()) {
 	c.mu.Lock()
 	if !c.ended {
@@ -53,7 +53,7 @@ func (c *watchedConn) end() {
 	}
 }
 
-// setIdle closes the connection when for so long no byte comes or goes.
+// setIdle closes the connection if no byte is read or written for this long.
 func (c *watchedConn) setIdle(limit time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,7 +75,8 @@ func (c *watchedConn) moved() {
 	}
 }
 
-// Read implements net.Conn. A deadline is no end: net/http uses one to take the connection from its own reader.
+// Read implements net.Conn. A deadline does not end the connection: net/http sets one to stop its
+// own reader.
 func (c *watchedConn) Read(p []byte) (int, error) {
 	if len(c.first) > 0 {
 		n := copy(p, c.first)
@@ -101,7 +102,7 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite tells the client that nothing more comes.
+// CloseWrite tells the client that it gets no more data.
 func (c *watchedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -1,20 +1,20 @@
-// Package stream serves what CRI's Exec, Attach and PortForward only announce: a URL on the loopback
-// interface, good for one connection, over which the client's SPDY or WebSocket streams come. What runs behind
-// them is package pod's.
+// Package stream serves the sessions of CRI's Exec, Attach and PortForward. CRI returns only a URL,
+// on the loopback interface, for one connection. The client's SPDY or WebSocket streams come over
+// it. Package pod runs what is behind them.
 //
-// A request becomes a token of 256 random bits, the last element of its URL. A token is taken by the
-// first connection that names it, and expires a minute after it was made. So the port needs no TLS and no
-// other check: it is reachable from this node only, and a URL cannot be guessed or used twice.
+// A request becomes a token of 256 random bits, the last element of its URL. The first connection
+// that names the token uses it up. It expires after a minute. So the port needs no TLS and no other
+// check: only this node can reach it, and a URL cannot be guessed or used twice.
 //
 // # Memory
 //
-// Every local user can connect. A connection is read up to its token, a few hundred bytes, before anything else
-// is done for it (gate); what comes after a token costs the same whatever the client sends, because frames and
-// messages of any length are taken in pieces, and a stream that is not read holds up its connection (spdyConn,
-// channels, inbox). All bounds are in docs/limits.md.
+// Every local user can connect. Of a connection only the token is read, a few hundred bytes, before
+// anything else is done for it (gate). After the token a session costs the same whatever the client
+// sends: frames and messages of any length are read in pieces, and a stream that is not read blocks
+// its connection (spdyConn, channels, inbox). docs/limits.md has all limits.
 //
 // # When a session ends
 //
-// The context of a session ends with the client's TCP connection (see watchedConn), or when the client says that
-// it goes. What is then done is package pod's matter.
+// The context of a session ends when the client's TCP connection ends (see watchedConn), or when
+// the client says goodbye (GOAWAY). Package pod decides what follows.
 package stream

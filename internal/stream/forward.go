@@ -19,13 +19,14 @@ import (
 )
 
 const (
-	// maxForwards is how many connections one PortForward session may have, and maxAllForwards all together.
+	// maxForwards is how many connections one PortForward session may have, maxAllForwards how many
+	// all sessions may have.
 	maxForwards    = 120
 	maxAllForwards = 1000
 )
 
-// forwardSession serves the connections of one PortForward request. Over SPDY the client names the port of
-// each; over WebSocket the request names them all.
+// forwardSession serves the connections of one PortForward request. Over SPDY the client names the
+// port of each connection. Over WebSocket the request names all ports.
 type forwardSession struct {
 	server  *Server
 	request *runtimeapi.PortForwardRequest
@@ -47,7 +48,7 @@ func (n forwardSession) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// forwarding is one session at work.
+// forwarding is one session in progress.
 type forwarding struct {
 	forwardSession
 	ctx     context.Context //nolint:containedctx // the connection's
@@ -57,7 +58,7 @@ type forwarding struct {
 	waiting map[string]*pair
 }
 
-// pair are the two streams of one connection.
+// pair is the two streams of one connection.
 type pair struct {
 	data, errs *spdyStream
 	expired    *time.Timer
@@ -83,8 +84,8 @@ func (f *forwarding) forwardOverStreams(w http.ResponseWriter, r *http.Request) 
 	f.running.Wait()
 }
 
-// opened finds the other stream of the same connection. Old clients do not name it: there the number of the data
-// stream comes after that of the error stream.
+// opened finds the other stream of the same connection. Old clients do not name the connection:
+// their data stream has the number after the error stream's.
 func (f *forwarding) opened(s *spdyStream) {
 	request := s.request
 	if request == "" && s.kind == "data" {
@@ -137,8 +138,8 @@ func (f *forwarding) expire(request string, p *pair) {
 	}
 }
 
-// forward serves one connection. Clients end the whole session when something comes on its error stream, so
-// nothing does when it is only this connection's application that has gone away.
+// forward serves one connection. Clients end the whole session if the error stream has any text. So
+// nothing is written there if only the application of this connection has closed it.
 func (f *forwarding) forward(p *pair, port int32) {
 	err := f.connect(port, pod.Forwarded{ReadWriter: p.data, CloseWrite: p.data.Close, Reset: p.data.Reset})
 	if err != nil {
@@ -160,14 +161,14 @@ func (f *forwarding) connect(port int32, client pod.Forwarded) error {
 	return fmt.Errorf("error forwarding port %d to pod %s: %w", port, f.request.GetPodSandboxId(), err)
 }
 
-// count counts what goes on at once.
+// count counts what runs at the same time.
 type count struct{ n atomic.Int64 }
 
-// within runs f unless limit are running.
+// within runs f, unless limit calls run already.
 func (c *count) within(limit int64, f func() error) error {
 	defer c.n.Add(-1)
 	if c.n.Add(1) > limit {
-		return fmt.Errorf("%d connections are forwarded at once, which is the limit: %w", limit, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("the limit of %d forwarded connections is reached: %w", limit, errdefs.ErrResourceExhausted)
 	}
 	return f()
 }

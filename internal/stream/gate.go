@@ -14,31 +14,32 @@ import (
 )
 
 const (
-	// maxStrangers is how many connections may be open that have not named a token yet. One more drops the
-	// oldest, so that connections which say nothing do not shut out those that do.
-	maxStrangers = 512
-	// maxTarget is how much of a request is read before its token was seen, in bytes.
+	// maxPending is how many connections may be open before they have named a token. One more
+	// closes the oldest, so that silent connections do not block others.
+	maxPending = 512
+	// maxTarget is how many bytes of a request are read to find its token.
 	maxTarget = 512
-	// strangerTimeout bounds the wait for the token, and then for the client to read why it was refused.
-	strangerTimeout = 10 * time.Second
-	// acceptPause is the wait after the system refused another connection.
+	// pendingTimeout limits the wait for the token, and then for the client to read why it was
+	// refused.
+	pendingTimeout = 10 * time.Second
+	// acceptPause is the wait after accept(2) has failed.
 	acceptPause = 50 * time.Millisecond
 )
 
-// gate is the HTTP server's listener. It hands over only connections whose request names a token, and answers
-// all others itself: what is not authorised has at most maxTarget bytes of memory here.
+// gate is the HTTP server's listener. It passes on only connections whose request names a token. It
+// answers all others itself, and reads at most maxTarget bytes of each.
 type gate struct {
 	net.Listener
-	// admit takes the session that a request's path names; left says that its connection has ended.
+	// admit takes the session that a request's path names. left is called when its connection ends.
 	admit func(path string) (session, refusal)
 	left  func(session)
 
 	admitted chan *watchedConn
 	closed   chan struct{}
 
-	mu        sync.Mutex
-	open      map[*watchedConn]struct{} // http.Server does not close connections that were upgraded
-	strangers []*watchedConn            // oldest first
+	mu      sync.Mutex
+	open    map[*watchedConn]struct{} // http.Server does not close connections that were upgraded
+	pending []*watchedConn            // oldest first
 }
 
 // refusal is the answer to a request that is not admitted.
@@ -73,22 +74,22 @@ func (g *gate) run() {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil: // out of descriptors, mostly: those of strangers are needed
+		case err != nil: // mostly out of descriptors: close those of pending connections
 			g.dropOldest()
 			time.Sleep(acceptPause)
 			continue
 		}
 		w := &watchedConn{Conn: c}
 		g.add(w)
-		go g.meet(w)
+		go g.authorize(w)
 	}
 }
 
 func (g *gate) add(w *watchedConn) {
 	g.mu.Lock()
 	g.open[w] = struct{}{}
-	g.strangers = append(g.strangers, w)
-	over := len(g.strangers) > maxStrangers
+	g.pending = append(g.pending, w)
+	over := len(g.pending) > maxPending
 	g.mu.Unlock()
 	w.onEnd(func() {
 		g.known(w)
@@ -101,30 +102,30 @@ func (g *gate) add(w *watchedConn) {
 	}
 }
 
-// known takes w off the list of strangers.
+// known removes w from the pending connections.
 func (g *gate) known(w *watchedConn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if i := slices.Index(g.strangers, w); i >= 0 {
-		g.strangers = slices.Delete(g.strangers, i, i+1)
+	if i := slices.Index(g.pending, w); i >= 0 {
+		g.pending = slices.Delete(g.pending, i, i+1)
 	}
 }
 
 func (g *gate) dropOldest() {
 	g.mu.Lock()
 	var oldest *watchedConn
-	if len(g.strangers) > 0 {
-		oldest = g.strangers[0]
+	if len(g.pending) > 0 {
+		oldest = g.pending[0]
 	}
 	g.mu.Unlock()
 	if oldest != nil {
-		_ = oldest.Close() // takes it off the list
+		_ = oldest.Close() // also removes it from the list
 	}
 }
 
-// meet reads until the token and hands the connection over, or refuses it.
-func (g *gate) meet(w *watchedConn) {
-	_ = w.SetDeadline(time.Now().Add(strangerTimeout))
+// authorize reads until the token. It then passes the connection on or refuses it.
+func (g *gate) authorize(w *watchedConn) {
+	_ = w.SetDeadline(time.Now().Add(pendingTimeout))
 	read, path, err := readTarget(w)
 	if err != nil {
 		g.refuse(w, refusal{http.StatusBadRequest, err.Error()})
@@ -146,7 +147,8 @@ func (g *gate) meet(w *watchedConn) {
 	}
 }
 
-// readTarget reads a request up to the end of its target's path, which it returns with all that was read.
+// readTarget reads a request up to the end of its target's path. It returns the path and all that
+// was read.
 func readTarget(r io.Reader) (read []byte, path string, err error) {
 	for read = make([]byte, 0, maxTarget); len(read) < maxTarget; {
 		n, err := r.Read(read[len(read):maxTarget])
@@ -155,7 +157,7 @@ func readTarget(r io.Reader) (read []byte, path string, err error) {
 			if end := bytes.IndexAny(after, " ?\r\n"); end >= 0 {
 				target, err := url.ParseRequestURI(string(after[:end]))
 				if err != nil {
-					return nil, "", errors.New("the request's target is no URL")
+					return nil, "", errors.New("the request's target is not a URL")
 				}
 				return read, target.Path, nil
 			}
@@ -167,8 +169,8 @@ func readTarget(r io.Reader) (read []byte, path string, err error) {
 	return nil, "", fmt.Errorf("the request's target is longer than %d bytes", maxTarget)
 }
 
-// refuse answers, and leaves the client time to read the answer: closing a socket that has unread input
-// takes back what was sent.
+// refuse answers and gives the client time to read the answer. If a socket with unread input is
+// closed, the kernel discards what was sent.
 func (g *gate) refuse(w *watchedConn, no refusal) {
 	defer w.Close() //nolint:errcheck // the answer was sent, or could not be
 	_, err := fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
@@ -179,7 +181,7 @@ func (g *gate) refuse(w *watchedConn, no refusal) {
 	_, _ = io.CopyN(io.Discard, w, maxRequest)
 }
 
-// Close implements net.Listener. It ends all connections, too.
+// Close implements net.Listener. It also closes all connections.
 func (g *gate) Close() error {
 	err := g.Listener.Close()
 	g.mu.Lock()

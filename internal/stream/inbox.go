@@ -5,16 +5,16 @@ import (
 	"sync"
 )
 
-// maxInbox is how many bytes of one stream may wait to be read. Past it, the client's connection waits.
+// maxInbox is how many bytes of one stream may wait to be read. Then the client's connection waits.
 const maxInbox = 64 << 10
 
-// inbox is what has come on one stream of a client.
+// inbox is the input from one stream of a client.
 type inbox struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	data    []byte
-	ended   bool // no more comes
-	dropped bool // nothing is wanted any more
+	ended   bool // no more input comes
+	dropped bool // nothing reads any more
 }
 
 func newInbox() *inbox {
@@ -23,7 +23,7 @@ func newInbox() *inbox {
 	return b
 }
 
-// put adds data, and waits while the inbox is full.
+// put adds data. It waits while the inbox is full.
 func (b *inbox) put(p []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -39,7 +39,7 @@ func (b *inbox) put(p []byte) {
 	}
 }
 
-// end says that no more comes. What is there can still be read.
+// end marks the end of the input. What is in the inbox can still be read.
 func (b *inbox) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -47,7 +47,7 @@ func (b *inbox) end() {
 	b.changed.Broadcast()
 }
 
-// drop says that nothing is wanted any more.
+// drop discards the input, now and later.
 func (b *inbox) drop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

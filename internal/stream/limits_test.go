@@ -188,7 +188,7 @@ func within(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// More strangers than there is room for, each of which sends what it can of a request without an end, do not keep
+// More pending connections than allowed, each of which sends what it can of a request without an end, do not keep
 // out a client with a token, and their requests are not kept.
 func TestConnectionsWithoutATokenCostNothingAndShutOutNoClient(t *testing.T) {
 	for name, request := range map[string]string{
@@ -203,7 +203,7 @@ func TestConnectionsWithoutATokenCostNothingAndShutOutNoClient(t *testing.T) {
 			before := heap()
 			rubbish := bytes.Repeat([]byte("x"), 1<<20)
 			var senders sync.WaitGroup
-			for range 2 * maxStrangers {
+			for range 2 * maxPending {
 				conn, err := net.Dial("tcp", s.listener.Addr().String())
 				if err != nil {
 					t.Fatal(err)
@@ -219,10 +219,10 @@ func TestConnectionsWithoutATokenCostNothingAndShutOutNoClient(t *testing.T) {
 				})
 			}
 			works(t, s)
-			within(t, "the number of strangers is bounded", func() bool {
+			within(t, "the number of pending connections is limited", func() bool {
 				s.listener.mu.Lock()
 				defer s.listener.mu.Unlock()
-				return len(s.listener.strangers) <= maxStrangers
+				return len(s.listener.pending) <= maxPending
 			})
 			if now := heap(); now > before+32 {
 				t.Errorf("the heap has grown from %d to %d MiB", before, now)

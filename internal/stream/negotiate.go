@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// hasToken says whether a header lists the token, in any case.
+// hasToken reports whether a header lists the token, in any case.
 func hasToken(h http.Header, name, token string) bool {
 	return slices.ContainsFunc(listed(h.Values(name)), func(got string) bool { return strings.EqualFold(got, token) })
 }
@@ -24,7 +24,7 @@ func listed(values []string) []string {
 	return all
 }
 
-// choose returns the first of a client's protocols that is known here, or "".
+// choose returns the first of the client's protocols that the server knows, or "".
 func choose(wanted, known []string) string {
 	for _, p := range listed(wanted) {
 		if slices.Contains(known, p) {

@@ -19,18 +19,18 @@ import (
 )
 
 const (
-	// idleTimeout ends a connection on which nothing was said for so long; the kubelet's own default.
+	// idleTimeout is how long a connection may be idle; the kubelet's own default.
 	idleTimeout = 4 * time.Hour
-	// creationTimeout is how long a SPDY client may take to make the streams of its session.
+	// creationTimeout is how long a SPDY client may take to open the streams of its session.
 	creationTimeout = 30 * time.Second
-	// headerTimeout bounds the wait for the rest of a request whose token was seen.
+	// headerTimeout limits the wait for the rest of a request whose token was read.
 	headerTimeout = 10 * time.Second
-	// maxRequest bounds a request's headers, in bytes; net/http adds 4 KiB to it.
+	// maxRequest limits a request's headers, in bytes. net/http adds 4 KiB to it.
 	maxRequest = 32 << 10
 	// endTimeout is how long a client may take to read how its session ended.
 	endTimeout = 10 * time.Second
-	// maxSessions is how many sessions may be open at once, and maxObjectSessions how many with one container
-	// or pod.
+	// maxSessions is how many sessions may be open at once, maxObjectSessions how many of them with
+	// one container or pod.
 	maxSessions       = 500
 	maxObjectSessions = 100
 )
@@ -50,7 +50,7 @@ type Server struct {
 	all  int
 }
 
-// Start serves on a port of its own on 127.0.0.1 until Close.
+// Start serves on a port of its own on 127.0.0.1, until Close.
 func Start(log *slog.Logger, containers *pod.Containers, sandboxes *pod.Sandboxes) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -60,7 +60,7 @@ func Start(log *slog.Logger, containers *pod.Containers, sandboxes *pod.Sandboxe
 	s.listener = newGate(listener, s.admit, s.left)
 	s.http = &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: headerTimeout, MaxHeaderBytes: maxRequest,
-		// What it has to say is about clients that go away.
+		// The server only logs clients that disconnect.
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
@@ -72,7 +72,7 @@ func Start(log *slog.Logger, containers *pod.Containers, sandboxes *pod.Sandboxe
 	return s, nil
 }
 
-// Close ends the server and all sessions. What runs in containers goes on without its client.
+// Close ends the server and all sessions. Processes in containers keep running.
 func (s *Server) Close() error {
 	err := s.http.Close()
 	return errors.Join(err, s.listener.Close())
@@ -116,9 +116,9 @@ func (s *Server) PortForward(r *runtimeapi.PortForwardRequest) (string, error) {
 func checkStreams(rpc string, tty, stdin, stdout, stderr bool) error {
 	switch {
 	case tty && stderr:
-		return fmt.Errorf("%s: tty and stderr exclude each other: a terminal has one output: %w", rpc, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s: tty and stderr cannot be used together, because a terminal has one output: %w", rpc, errdefs.ErrInvalidArgument)
 	case !stdin && !stdout && !stderr:
-		return fmt.Errorf("%s: none of stdin, stdout and stderr is asked for: %w", rpc, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s: ask for stdin, stdout or stderr: %w", rpc, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -129,9 +129,10 @@ type session interface {
 	kind() string
 	// object is the container or pod that the session is with.
 	object() string
-	// size is the memory of the request, in bytes.
+	// size is the size of the request, in bytes.
 	size() int
-	// serve speaks with the client until the session has ended. The request's context ends with the connection.
+	// serve serves the client until the session ends. The request's context ends with the
+	// connection.
 	serve(w http.ResponseWriter, r *http.Request)
 }
 
@@ -146,7 +147,7 @@ func (s *Server) announce(n session) (string, error) {
 
 var unknownURL = refusal{http.StatusNotFound, "this URL is unknown, was used before, or has expired"}
 
-// admit takes the session that a request's path names, if there is room for it.
+// admit takes the session that a request's path names, if the limits allow another session.
 func (s *Server) admit(requested string) (session, refusal) {
 	dir, token := path.Split(requested)
 	n := s.tokens.take(token)
@@ -173,7 +174,7 @@ func (s *Server) admit(requested string) (session, refusal) {
 	return n, refusal{}
 }
 
-// left makes room for another session.
+// left counts down the open sessions.
 func (s *Server) left(n session) {
 	s.tokens.done(n)
 	object := n.object()
@@ -185,12 +186,12 @@ func (s *Server) left(n session) {
 	}
 }
 
-// ServeHTTP implements http.Handler. A connection has one session, and ends with it.
+// ServeHTTP implements http.Handler. A connection has one session and ends with it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, ok := r.Context().Value(connKey{}).(*watchedConn)
 	if !ok || c.session == nil {
 		w.Header().Set("Connection", "close")
-		http.Error(w, "this URL is good for one request", http.StatusNotFound)
+		http.Error(w, "this URL serves one request only", http.StatusNotFound)
 		return
 	}
 	n := c.session
@@ -199,12 +200,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	c.onEnd(cancel)
 	c.setIdle(idleTimeout)
-	w.Header().Set("Connection", "close") // of what is refused
+	w.Header().Set("Connection", "close") // for answers that refuse the request
 	n.serve(w, r.WithContext(ctx))
 	c.setIdle(endTimeout)
 }
 
-// ending says that the session is over: the client has endTimeout to take what is left.
+// ending begins the end of the session: the client has endTimeout to read what is left.
 func ending(ctx context.Context) {
 	if c, ok := ctx.Value(connKey{}).(*watchedConn); ok {
 		c.setIdle(endTimeout)

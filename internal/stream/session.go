@@ -11,7 +11,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// exitError is the end of a command that failed.
+// exitError is the exit code of a command that failed.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
@@ -37,7 +37,7 @@ func (n execSession) run(ctx context.Context, streams pod.Streams) error {
 	code, err := n.server.containers.Exec(ctx, n.request.GetContainerId(), n.request.GetCmd(), streams)
 	switch {
 	case ctx.Err() != nil:
-		return nil // the client is gone
+		return nil // the client has disconnected
 	case err == nil && code != 0:
 		return exitError(code)
 	}
@@ -64,7 +64,7 @@ func (n attachSession) serve(w http.ResponseWriter, r *http.Request) { serveComm
 func (n attachSession) run(ctx context.Context, streams pod.Streams) error {
 	err := n.server.containers.Attach(ctx, n.request.GetContainerId(), streams)
 	if ctx.Err() != nil {
-		return nil // the client is gone
+		return nil // the client has disconnected
 	}
 	return err
 }

@@ -14,33 +14,33 @@ import (
 )
 
 const (
-	// maxPiece is the most that is read or written at once, in bytes. The length of the client's own frames,
-	// which can be 16 MiB, costs no memory.
+	// maxPiece is the most that is read or written at once, in bytes. A client's frame can have 16
+	// MiB; its length does not matter.
 	maxPiece = 32 << 10
-	// maxControl bounds a control frame, maxHeaders and maxHeaderField what it unpacks to.
+	// maxControl limits a control frame. maxHeaders and maxHeaderField limit its unpacked headers.
 	maxControl     = 16 << 10
 	maxHeaders     = 32
 	maxHeaderField = 1 << 10
-	// frameHeader is the size of what begins each frame.
+	// frameHeader is the size of a frame's header.
 	frameHeader = 8
 	maxStreamID = 1<<31 - 1
 )
 
-// spdyConn is the server's end of a SPDY/3.1 connection, as far as Kubernetes' clients speak it: the client
-// makes all streams, neither side has windows or settings, and the server's headers are empty. One goroutine
-// reads; it waits where a stream's inbox is full.
+// spdyConn is the server's end of a SPDY/3.1 connection. It implements what Kubernetes' clients
+// use: the client opens all streams, neither side has windows or settings, and the server's headers
+// are empty. One goroutine reads. It waits while the inbox of a stream is full.
 type spdyConn struct {
 	conn net.Conn
 	in   *bufio.Reader
-	// control reads control frames; package spdy has the state of the client's compression.
+	// control reads control frames. It has the state of the client's compression.
 	control *spdy.Framer
 	// maxStreams is how many may be open at once.
 	maxStreams int
-	// opened gets each new stream, in the reader's goroutine. It must not wait.
+	// opened gets each new stream, in the reader's goroutine. It must not block.
 	opened func(*spdyStream)
-	done   chan struct{} // closed when nothing more is read
+	done   chan struct{} // closed when reading has ended
 
-	writing sync.Mutex // comes before mu
+	writing sync.Mutex // locked before mu
 	out     []byte     // the frame being written
 	greeted bool       // the compressed headers have begun
 
@@ -49,12 +49,12 @@ type spdyConn struct {
 	last    spdy.StreamId
 }
 
-// spdyStream is one of the client's streams. Its input is what the client sends.
+// spdyStream is one of the client's streams. Reading it returns what the client sends.
 type spdyStream struct {
 	*inbox
 	conn *spdyConn
 	id   spdy.StreamId
-	// kind, port and request are the headers that Kubernetes' protocols know.
+	// kind, port and request are the headers that Kubernetes' protocols define.
 	kind, port, request string
 
 	// Guarded by conn.mu: which of the two directions have ended.
@@ -77,7 +77,7 @@ func newSPDY(conn net.Conn, in *bufio.Reader, maxStreams int, opened func(*spdyS
 	return c, nil
 }
 
-// read takes frames until the client is gone or says that it goes.
+// read reads frames until the client disconnects or sends GOAWAY.
 func (c *spdyConn) read() {
 	defer close(c.done)
 	defer func() {
@@ -135,8 +135,9 @@ func (c *spdyConn) readControl() bool {
 	case *spdy.RstStreamFrame:
 		c.clientEnded(f.StreamId, true)
 	case *spdy.PingFrame:
-		if f.Id%2 == 1 { // the client's own
-			// After the end of the session it fails, and the client may still be reading what came before.
+		if f.Id%2 == 1 { // a ping of the client
+			// After the end of the session this fails, while the client may still read what came
+			// before.
 			_ = c.write(spdy.TypePing, binary.BigEndian.AppendUint32(nil, f.Id))
 		}
 	case *spdy.GoAwayFrame:
@@ -145,7 +146,8 @@ func (c *spdyConn) readControl() bool {
 	return true
 }
 
-// open makes the stream that the client asks for. Its number must be a client's, and higher than the last.
+// open opens the stream that the client asks for. Its number must be odd and higher than the last
+// one.
 func (c *spdyConn) open(f *spdy.SynStreamFrame) bool {
 	s := &spdyStream{
 		inbox: newInbox(), conn: c, id: f.StreamId,
@@ -192,7 +194,8 @@ func (c *spdyConn) all() []*spdyStream {
 	return all
 }
 
-// clientEnded notes that the client sends no more, or with both that it does not want any more either.
+// clientEnded notes that the client has ended its half. With both, it has ended the other half,
+// too.
 func (c *spdyConn) clientEnded(id spdy.StreamId, both bool) {
 	s := c.find(id)
 	if s == nil {
@@ -207,7 +210,7 @@ func (c *spdyConn) clientEnded(id spdy.StreamId, both bool) {
 	}
 }
 
-// finish ends all streams and the connection. The client has timeout to take what is on its way.
+// finish ends all streams and the connection. The client has timeout to read what was sent.
 func (c *spdyConn) finish(timeout time.Duration) {
 	defer c.conn.Close() //nolint:errcheck // it has ended
 	_ = c.conn.SetDeadline(time.Now().Add(timeout))
@@ -242,9 +245,9 @@ func (c *spdyConn) writeReset(id spdy.StreamId, status spdy.RstStreamStatus) err
 	return c.write(spdy.TypeRstStream, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(id)), uint32(status)))
 }
 
-// noHeaders is a header block with nothing in it, as zlib's stored data (RFC 1951, 3.2.4): a block with the
-// number 0 in 4 bytes, and the empty one that flushes it. zlibHead begins the connection's compressed data.
-// A compressor would cost each session a megabyte.
+// noHeaders is an empty header block as stored data of zlib (RFC 1951, 3.2.4): a block with the
+// number 0 in 4 bytes, and the empty block that flushes it. zlibHead begins the connection's
+// compressed data. A compressor would cost a megabyte for each session.
 const (
 	zlibHead  = "\x78\x01"
 	noHeaders = "\x00\x04\x00\xfb\xff\x00\x00\x00\x00" + "\x00\x00\x00\xff\xff"
@@ -297,7 +300,7 @@ func (s *spdyStream) send(p []byte, flags spdy.DataFlags) error {
 	return err
 }
 
-// Close ends what goes to the client. What comes from it can still be read.
+// Close ends the direction to the client. The other direction can still be read.
 func (s *spdyStream) Close() error {
 	if err := s.send(nil, spdy.DataFlagFin); !errors.Is(err, errStreamEnded) {
 		return err
@@ -319,11 +322,11 @@ func (s *spdyStream) Reset() error {
 	return s.conn.writeReset(s.id, spdy.Cancel)
 }
 
-// protocolHeader is where SPDY clients and servers name the protocol inside.
+// protocolHeader is the header in which SPDY clients and servers name the protocol inside.
 const protocolHeader = "X-Stream-Protocol-Version"
 
-// upgrade makes the request's connection a SPDY connection that speaks one of the protocols, and says which.
-// What it refuses it has answered.
+// upgrade makes the request's connection a SPDY connection with one of the protocols, which it
+// returns. If it refuses the request, it has sent the answer.
 func upgrade(w http.ResponseWriter, r *http.Request, protocols []string) (conn net.Conn, in *bufio.Reader, protocol string) {
 	if !hasToken(r.Header, "Connection", "upgrade") || !hasToken(r.Header, "Upgrade", "spdy/3.1") {
 		http.Error(w, "unable to upgrade: the request asks neither for SPDY/3.1 nor for a WebSocket", http.StatusBadRequest)
@@ -334,7 +337,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, protocols []string) (conn n
 		for _, p := range protocols {
 			w.Header().Add("X-Accepted-Stream-Protocol-Versions", p)
 		}
-		http.Error(w, "unable to upgrade: none of the client's protocols is known here", http.StatusForbidden)
+		http.Error(w, "unable to upgrade: the server knows none of the client's protocols", http.StatusForbidden)
 		return nil, nil, ""
 	}
 	hijacker, ok := w.(http.Hijacker)
@@ -346,7 +349,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, protocols []string) (conn n
 		return nil, nil, ""
 	}
 	if _, tunnel := w.(*tunnelled); tunnel {
-		return conn, buffered.Reader, protocol // answered when the WebSocket was accepted
+		return conn, buffered.Reader, protocol // answered already when the WebSocket was accepted
 	}
 	_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"+protocolHeader+": "+protocol+"\r\n\r\n")
 	if err != nil {

@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// tokenLife is how long a client may take to connect to the URL it was given.
+	// tokenLife is how long a client may take to connect to its URL.
 	tokenLife = time.Minute
-	// maxTokens bounds the requests that no client has connected for yet.
+	// maxTokens is how many requests may wait for their client.
 	maxTokens = 1000
-	// maxRequests bounds the memory of all requests that wait for their clients or have sessions, in bytes. A
-	// command and its arguments may have megabytes.
+	// maxRequests limits the memory of all requests that wait for a client or have a session, in
+	// bytes. A command and its arguments may have megabytes.
 	maxRequests = 32 << 20
 )
 
-// tokens are the announced sessions that no client has connected for yet.
+// tokens are the announced sessions that wait for their client.
 type tokens struct {
 	mu      sync.Mutex
 	waiting map[string]session
-	bytes   int // of requests that are not done
+	bytes   int // of all requests that are not done
 }
 
-// add returns a new token. ErrResourceExhausted when too many wait.
+// add returns a new token. ErrResourceExhausted if too many wait.
 func (t *tokens) add(s session) (string, error) {
 	var random [32]byte
 	// crypto/rand.Read never fails (Go 1.24 and later).
@@ -40,7 +40,7 @@ func (t *tokens) add(s session) (string, error) {
 			len(t.waiting), tokenLife, errdefs.ErrResourceExhausted)
 	}
 	if t.bytes+s.size() > maxRequests {
-		return "", fmt.Errorf("streaming requests that wait or have sessions take %d bytes and this one %d, of %d that they may take: %w",
+		return "", fmt.Errorf("streaming requests use %d bytes and this one %d, of at most %d: %w",
 			t.bytes, s.size(), maxRequests, errdefs.ErrResourceExhausted)
 	}
 	t.bytes += s.size()
@@ -56,7 +56,8 @@ func (t *tokens) add(s session) (string, error) {
 	return token, nil
 }
 
-// take removes a token and returns its session, nil if there is none. The caller calls done for it in the end.
+// take removes a token and returns its session, nil if there is none. The caller calls done for it
+// at the end.
 func (t *tokens) take(token string) session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,7 +66,7 @@ func (t *tokens) take(token string) session {
 	return s
 }
 
-// done says that a session's request is needed no more.
+// done releases the memory of a session's request.
 func (t *tokens) done(s session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

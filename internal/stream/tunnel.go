@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/websocket"
 )
 
-// tunnelPrefix begins the names of protocols whose bytes are SPDY's, in messages of a WebSocket.
+// tunnelPrefix begins the names of protocols that carry SPDY in the messages of a WebSocket.
 const tunnelPrefix = "SPDY/3.1+"
 
 func isTunnel(r *http.Request) bool {
@@ -19,8 +19,8 @@ func isTunnel(r *http.Request) bool {
 		slices.ContainsFunc(listed(r.Header.Values("Sec-Websocket-Protocol")), func(p string) bool { return strings.HasPrefix(p, tunnelPrefix) })
 }
 
-// serveTunnel serves SPDY whose bytes come in a WebSocket: serve gets a request as if the client had asked
-// for SPDY itself.
+// serveTunnel serves SPDY in a WebSocket. serve gets a request as if the client had asked for SPDY
+// itself.
 func serveTunnel(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	websocket.Server{
 		Handshake: func(c *websocket.Config, _ *http.Request) error {
@@ -57,8 +57,8 @@ func serveTunnel(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc)
 	}.ServeHTTP(w, r)
 }
 
-// tunnelled is the http.ResponseWriter of a request that came in a tunnel: the answer was given already,
-// when the WebSocket was accepted.
+// tunnelled is the http.ResponseWriter of a request in a tunnel. The answer was sent already, when
+// the WebSocket was accepted.
 type tunnelled struct {
 	header http.Header
 	conn   net.Conn

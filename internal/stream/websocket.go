@@ -15,8 +15,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// In Kubernetes' protocols over WebSocket the first byte of a message is the number of a channel; with base64
-// it is a digit, and the rest is text.
+// In Kubernetes' protocols over WebSocket the first byte of a message is the number of a channel.
+// With base64 it is a digit and the rest is text.
 const (
 	channelIn = iota
 	channelOut
@@ -25,10 +25,10 @@ const (
 	channelResize
 	commandChannels
 
-	// channelEnd is no channel: in version 5 it says that the one named after it ends.
+	// channelEnd is not a channel: in version 5 it ends the channel that is named after it.
 	channelEnd = 255
 
-	// closeNormally is the status of a connection that has done its work (RFC 6455, 7.4.1).
+	// closeNormally is the status for a normal end (RFC 6455, 7.4.1).
 	closeNormally = 1000
 )
 
@@ -38,16 +38,16 @@ var (
 	forwardProtocols = []string{"v4.channel.k8s.io", "v4.base64.channel.k8s.io"}
 )
 
-// channels is the server's end of a WebSocket that carries several streams.
+// channels is the server's end of a WebSocket with several streams.
 type channels struct {
 	ws       *websocket.Conn
 	protocol string
-	// inputs are the streams that the client may send, by number. Nil: what comes is ignored.
+	// inputs are the streams that the client may send, by number. Input for a nil entry is ignored.
 	inputs []*inbox
 	gone   chan struct{} // closed when read has ended
 }
 
-// serveWebSocket accepts a WebSocket that speaks one of the protocols, or none, and has serve speak with it.
+// serveWebSocket accepts a WebSocket with one of the protocols, or without one, and calls serve.
 func serveWebSocket(w http.ResponseWriter, r *http.Request, protocols []string, serve func(*channels)) {
 	websocket.Server{
 		Handshake: func(config *websocket.Config, _ *http.Request) error {
@@ -78,8 +78,8 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, protocols []string, 
 	}.ServeHTTP(w, r)
 }
 
-// finish ends the connection. The client has timeout to take what is on its way: to close a socket that has unread
-// input takes back what was sent.
+// finish ends the connection. The client has timeout to read what was sent. If a socket with unread
+// input is closed, the kernel discards what was sent.
 func (c *channels) finish(ctx context.Context, timeout time.Duration) {
 	defer c.ws.Close() //nolint:errcheck // it has ended
 	_ = c.ws.SetDeadline(time.Now().Add(timeout))
@@ -93,7 +93,8 @@ func (c *channels) finish(ctx context.Context, timeout time.Duration) {
 
 func (c *channels) base64() bool { return strings.Contains(c.protocol, "base64") }
 
-// read passes on what the client sends until it is gone; it is called once. A message of any length costs the memory of one piece.
+// read passes on what the client sends, until the client disconnects. It is called once. A message
+// of any length needs the memory of one piece.
 func (c *channels) read() {
 	defer close(c.gone)
 	defer func() {
@@ -170,7 +171,7 @@ func (c *channels) take(channel byte, frame io.Reader, buf []byte) {
 			break
 		}
 	}
-	_, _ = io.Copy(io.Discard, frame) // what nothing wants, or is not base64
+	_, _ = io.Copy(io.Discard, frame) // unwanted input, or not base64
 }
 
 // output writes to one channel.
@@ -214,7 +215,7 @@ func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 		defer cancel()
 		go func() {
 			c.read()
-			cancel() // a client may say that it goes before its connection ends
+			cancel() // a client may send a close message before its connection ends
 		}()
 		greeting := byte(channelStatus)
 		if wants.stderr {
@@ -224,7 +225,7 @@ func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 			streams.Out, greeting = output{c, channelOut}, channelOut
 		}
 		if c.protocol != channelProtocols[0] {
-			// Clients of the older versions take an empty message for the sign that they are connected.
+			// For clients of the older versions, an empty message means that they are connected.
 			_ = output{c, greeting}.send(nil)
 		}
 		err := n.run(ctx, streams)
@@ -233,12 +234,12 @@ func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 	})
 }
 
-// forwardOverChannels serves the connections that the request names, each over two channels, which begin
-// with the port's number: data, and what went wrong.
+// forwardOverChannels serves the ports that the request names. Each has two channels, for data and
+// for errors, which begin with the port's number.
 func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request) {
 	ports := f.request.GetPort()
 	if len(ports) > maxForwards {
-		http.Error(w, fmt.Sprintf("%d ports, of which one session can have %d", len(ports), maxForwards), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("%d ports; one session can have %d", len(ports), maxForwards), http.StatusBadRequest)
 		return
 	}
 	serveWebSocket(w, r, forwardProtocols, func(c *channels) {

@@ -24,10 +24,10 @@
 //
 // # Registries
 //
-// The servers of a registry come from hosts.toml (hostsfile.go, hostsdir.go). Each is asked in turn (registry.each)
-// until one sends what was wanted, which is checked by digest and size for each of them. A server that is not to be
-// reached is remembered (servers), asked last for a minute, and never holds the downloads of another. Of containerd's
-// libraries only the exchange of credentials is used: its client knows neither pauses nor sick servers, and
+// The hosts of a registry come from hosts.toml (hostsfile.go, hostsdir.go). Each is asked in turn (registry.each)
+// until one sends what was wanted, which is checked by digest and size for each of them. A host that is not to be
+// reached is remembered (hostStates), asked last for a minute, and never holds the downloads of another. Of containerd's
+// libraries only the exchange of credentials is used: its client knows neither pauses nor sick hosts, and
 // reads answers without an end. No text leaves Pull that scrub has not been over.
 //
 // # In memory

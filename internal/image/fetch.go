@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// maxInterruptions is how often a download is resumed at one server, each time only if it came forward.
+	// maxInterruptions is how often a download is resumed at one host, each time only if it came forward.
 	maxInterruptions = 5
-	// goodProgress is what a server has to have sent before it stalled to be asked to go on.
+	// goodProgress is what a host has to have sent before it stalled to be asked to go on.
 	goodProgress = 1 << 20
 	copyBuffer   = 128 << 10
 )
@@ -65,7 +65,7 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		r.top.raw = nil
 		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, raw, r.top.desc))
 	}
-	// desc.URLs is not looked at: a manifest must not make the node ask servers that are not the registry.
+	// desc.URLs is not looked at: a manifest must not make the node ask hosts that are not the registry.
 	err = r.each(ctx, func(h *host) bool { return h.pull }, func(h *host, t turn) error { return r.download(ctx, h, t, b) })
 	if err == nil {
 		return nil
@@ -74,16 +74,16 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		r.have(ctx, b), desc.Size), err)
 }
 
-// download brings a blob from one server, with the blob's lock. What has arrived stays for the next server or the
+// download brings a blob from one host, with the blob's lock. What has arrived stays for the next host or the
 // next pull, unless it is wrong.
 func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error {
 	if isLayer(b.Descriptor) {
-		release, err := r.store.servers.slot(ctx, h.key(), r.store.cfg.MaxDownloads)
+		release, err := r.store.hosts.slot(ctx, h.key(), r.store.cfg.MaxDownloads)
 		if err != nil {
 			return err
 		}
 		defer release()
-		if !t.last && r.store.servers.sick(h.key()) { // it has shown while this waited
+		if !t.last && r.store.hosts.sick(h.key()) { // it has shown while this waited
 			return fmt.Errorf("%s did not answer a moment ago: %w", h.host, ErrRegistryUnavailable)
 		}
 	}
@@ -102,8 +102,8 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 			if abortErr := r.store.content.Abort(ctx, b.ingest); abortErr != nil {
 				return &localError{errors.Join(err, abortErr)}
 			}
-			// Bytes kept over a power cut may be zeros, and those of another server wrong: only a download from the
-			// start proves this server wrong.
+			// Bytes kept over a power cut may be zeros, and those of another host wrong: only a download from the
+			// start proves this host wrong.
 			if had == 0 || restarted {
 				return err
 			}
@@ -162,7 +162,7 @@ func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had
 	}
 }
 
-// receive writes what a server sends of a blob from offset on.
+// receive writes what a host sends of a blob from offset on.
 func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w io.Writer, offset int64) error {
 	q := request{method: http.MethodGet, what: "blobs/" + desc.Digest.String(), accept: "*/*", from: offset, limit: t.limit, last: t.last}
 	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
@@ -216,7 +216,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// startOf is where in the blob an answer begins. A server may send the whole although a part was asked for.
+// startOf is where in the blob an answer begins. A host may send the whole although a part was asked for.
 func startOf(resp *http.Response, asked int64) (int64, error) {
 	if resp.StatusCode != http.StatusPartialContent {
 		return 0, nil

@@ -24,7 +24,7 @@ const (
 	agent           = "pinfold"
 )
 
-// host is one server that is asked during one pull.
+// host is one address that a registry is asked at, during one pull; the word is that of hosts.toml.
 type host struct {
 	hostConfig
 	reg       *registry
@@ -38,7 +38,7 @@ type host struct {
 	gaveUp, patient bool
 }
 
-// newHost makes the client of one server; no connection yet.
+// newHost makes the client of one host; no connection yet.
 func (r *registry) newHost(config hostConfig) (*host, error) {
 	tlsConfig, err := config.tlsConfig()
 	if err != nil {
@@ -67,7 +67,7 @@ func (r *registry) newHost(config hostConfig) (*host, error) {
 	return h, nil
 }
 
-// key names the server in what the store remembers.
+// key names the host in what the store remembers.
 func (h *host) key() string { return h.scheme + "://" + h.host }
 
 // login makes a new authorizer: one that has failed once, even because its caller gave up, repeats that for ever.
@@ -82,14 +82,14 @@ func (h *host) login() {
 	tokens := *h.client
 	tokens.Transport = &tokenTransport{base: h.client.Transport, secret: h.scheme == "https" && !h.either}
 	tokens.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		if !sameServer(req, via[0]) {
+		if !sameHost(req, via[0]) {
 			h.strip(req)
 		}
 		return tooMany(via)
 	}
 	h.authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(&tokens), docker.WithAuthHeader(h.header),
 		docker.WithAuthCreds(func(asks string) (string, string, error) {
-			// A server that the registry sends us to gets no credential.
+			// A host that the registry sends us to gets no credential.
 			if !h.reg.names(asks) || !a.serves(asks) {
 				return "", "", nil
 			}
@@ -111,7 +111,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request) error {
 	return nil
 }
 
-// checkRedirect follows a redirect without what is meant for the first server only.
+// checkRedirect follows a redirect without what is meant for the first host only.
 func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if err := tooMany(via); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if downgrade && !isByDigest(first) {
 		return errors.New("redirect from TLS to plain HTTP is not followed: the answer to a tag could be forged")
 	}
-	if sameServer(req, first) {
+	if sameHost(req, first) {
 		return nil
 	}
 	h.strip(req)
@@ -134,11 +134,11 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	return h.authorize(req.Context(), req)
 }
 
-func sameServer(a, b *http.Request) bool {
+func sameHost(a, b *http.Request) bool {
 	return a.URL.Host == b.URL.Host && a.URL.Scheme == b.URL.Scheme
 }
 
-// strip takes from a request to another server what is meant for this one. A referer may be a signed URL.
+// strip takes from a request to another host what is meant for this one. A referer may be a signed URL.
 func (h *host) strip(req *http.Request) {
 	for name := range h.header {
 		req.Header.Del(name)
@@ -156,7 +156,7 @@ func tooMany(via []*http.Request) error {
 	return nil
 }
 
-// isByDigest reports whether a request names a digest, by which any server's answer can be checked.
+// isByDigest reports whether a request names a digest, by which any host's answer can be checked.
 func isByDigest(req *http.Request) bool {
 	_, err := digest.Parse(path.Base(req.URL.Path))
 	return err == nil

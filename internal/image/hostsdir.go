@@ -59,7 +59,7 @@ func hostDir(list, host string) (string, error) {
 	return "", nil
 }
 
-// hostConfigs are the servers to ask for what the registry host has, in order.
+// hostConfigs are the hosts to ask for what the registry host has, in order.
 func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
 	configs := []hostConfig{{resolve: true, pull: true}}
 	dir, err := hostDir(s.cfg.RegistryConfigDir, host)
@@ -109,7 +109,7 @@ func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
 // firstTime reports whether file has not had this content before.
 func (s *Store) firstTime(file string, data []byte) bool {
 	sum := sha256.Sum256(data)
-	old, known := s.servers.warnedOf.Swap(file, sum)
+	old, known := s.hosts.warnedOf.Swap(file, sum)
 	return !known || old != sum
 }
 

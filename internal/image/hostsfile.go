@@ -16,7 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// hostConfig is one server that is asked for a registry's images.
+// hostConfig is one host that is asked for a registry's images.
 type hostConfig struct {
 	scheme, host, path string
 	// resolve: it may be asked what a tag is; pull: for content.
@@ -40,23 +40,23 @@ type setting struct {
 // credentials.
 type hostsFile struct {
 	file    string
-	servers []*server
+	tables  []*hostTable
 	unknown []string // keys that mean nothing, with file and line
 }
 
-// server is a table of the file; the one without an address is what stands before all tables.
-type server struct {
+// hostTable is a table of the file; the one without an address is what stands before all tables.
+type hostTable struct {
 	hostConfig
 	address  string
 	line     int
 	override bool
 }
 
-// parseHostsFile returns the servers in the order of the file and, last, the registry itself, whose host is empty
+// parseHostsFile returns the hosts in the order of the file and, last, the registry itself, whose host is empty
 // if the file does not say where it is.
 func parseHostsFile(file string, data []byte) ([]hostConfig, []string, error) {
 	f := &hostsFile{file: file}
-	root := &server{hostConfig: hostConfig{resolve: true, pull: true}}
+	root := &hostTable{hostConfig: hostConfig{resolve: true, pull: true}}
 	settings, err := f.settings(data)
 	if err != nil {
 		return nil, nil, err
@@ -67,7 +67,7 @@ func parseHostsFile(file string, data []byte) ([]hostConfig, []string, error) {
 		}
 	}
 	var configs []hostConfig
-	for _, s := range append(f.servers, root) {
+	for _, s := range append(f.tables, root) {
 		if err := f.locate(s); err != nil {
 			return nil, nil, err
 		}
@@ -160,7 +160,7 @@ func plain(n *unstable.Node) any {
 }
 
 // take sorts one setting.
-func (f *hostsFile) take(root *server, s setting) error {
+func (f *hostsFile) take(root *hostTable, s setting) error {
 	switch key := strings.ToLower(s.path[0]); {
 	case key == "server" && len(s.path) == 1:
 		text, ok := s.value.(string)
@@ -176,7 +176,7 @@ func (f *hostsFile) take(root *server, s setting) error {
 	case len(s.path) == 1 || s.path[1] == "":
 		return f.wrong(s.line, `host must be tables of the form [host."https://ADDRESS"]`)
 	}
-	at := f.server(s.path[1], s.line)
+	at := f.table(s.path[1], s.line)
 	if len(s.path) == 2 {
 		if !s.table {
 			return f.wrong(s.line, `host must be tables of the form [host."https://ADDRESS"]`)
@@ -186,31 +186,31 @@ func (f *hostsFile) take(root *server, s setting) error {
 	return f.set(at, s.path[2:], s)
 }
 
-func (f *hostsFile) server(address string, line int) *server {
-	for _, s := range f.servers {
+func (f *hostsFile) table(address string, line int) *hostTable {
+	for _, s := range f.tables {
 		if s.address == address {
 			return s
 		}
 	}
-	s := &server{hostConfig: hostConfig{resolve: true, pull: true}, address: address, line: line}
-	f.servers = append(f.servers, s)
+	s := &hostTable{hostConfig: hostConfig{resolve: true, pull: true}, address: address, line: line}
+	f.tables = append(f.tables, s)
 	return s
 }
 
-// set takes one key of a server.
-func (f *hostsFile) set(to *server, key []string, s setting) error {
+// set takes one key of a table.
+func (f *hostsFile) set(to *hostTable, key []string, s setting) error {
 	name := strings.ToLower(key[0])
 	if name == "header" {
 		return f.setHeader(to, key[1:], s)
 	}
-	setters := map[string]func(*server, setting) error{
+	setters := map[string]func(*hostTable, setting) error{
 		"capabilities": f.setCapabilities, "ca": f.setCA, "client": f.setClient, "dial_timeout": f.setDialTimeout,
-		"skip_verify": func(to *server, s setting) error {
+		"skip_verify": func(to *hostTable, s setting) error {
 			verify, ok := s.value.(bool)
 			to.skipVerify = &verify
 			return f.unless(ok, s, "skip_verify must be true or false, without quotation marks")
 		},
-		"override_path": func(to *server, s setting) (err error) {
+		"override_path": func(to *hostTable, s setting) (err error) {
 			var ok bool
 			to.override, ok = s.value.(bool)
 			return f.unless(ok, s, "override_path must be true or false, without quotation marks")
@@ -234,7 +234,7 @@ func (f *hostsFile) unless(ok bool, s setting, format string, args ...any) error
 	return f.wrong(s.line, format, args...)
 }
 
-func (f *hostsFile) setCapabilities(to *server, s setting) error {
+func (f *hostsFile) setCapabilities(to *hostTable, s setting) error {
 	const form = `capabilities must be a list of "pull", "resolve", "push" and "referrers"`
 	words, ok := stringList(s.value)
 	if _, single := s.value.(string); !ok || single {
@@ -258,7 +258,7 @@ func (f *hostsFile) setCapabilities(to *server, s setting) error {
 	return nil
 }
 
-func (f *hostsFile) setCA(to *server, s setting) error {
+func (f *hostsFile) setCA(to *hostTable, s setting) error {
 	files, ok := stringList(s.value)
 	if !ok || slices.Contains(files, "") {
 		return f.wrong(s.line, "ca must be a file or a list of files")
@@ -273,7 +273,7 @@ func (f *hostsFile) setCA(to *server, s setting) error {
 	return nil
 }
 
-func (f *hostsFile) setClient(to *server, s setting) error {
+func (f *hostsFile) setClient(to *hostTable, s setting) error {
 	const form = "client must be a file, a list of files, or a list of pairs [certificate, key]"
 	list, ok := s.value.([]any)
 	if !ok {
@@ -297,7 +297,7 @@ func (f *hostsFile) setClient(to *server, s setting) error {
 	return nil
 }
 
-func (f *hostsFile) setDialTimeout(to *server, s setting) error {
+func (f *hostsFile) setDialTimeout(to *hostTable, s setting) error {
 	text, ok := s.value.(string)
 	limit, err := time.ParseDuration(text)
 	if !ok || err != nil && text != "" || limit < 0 {
@@ -307,7 +307,7 @@ func (f *hostsFile) setDialTimeout(to *server, s setting) error {
 	return nil
 }
 
-func (f *hostsFile) setHeader(to *server, name []string, s setting) error {
+func (f *hostsFile) setHeader(to *hostTable, name []string, s setting) error {
 	if len(name) == 0 {
 		return f.unless(s.table, s, "header must be a table")
 	}
@@ -365,8 +365,8 @@ func stringList(value any) ([]string, bool) {
 	return list, true
 }
 
-// locate reads the server's address.
-func (f *hostsFile) locate(s *server) error {
+// locate reads the host's address.
+func (f *hostsFile) locate(s *hostTable) error {
 	if s.address == "" {
 		return nil
 	}
@@ -377,9 +377,9 @@ func (f *hostsFile) locate(s *server) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
-		return f.wrong(s.line, "%.200q is not the address of a server: http:// or https://, a host, a port where needed", scrub(s.address, nil))
+		return f.wrong(s.line, "%.200q is not the address of a host: http:// or https://, a host, a port where needed", scrub(s.address, nil))
 	case u.User != nil, u.RawQuery != "", u.Fragment != "":
-		return f.wrong(s.line, "an address of a server has no user, query or fragment")
+		return f.wrong(s.line, "an address of a host has no user, query or fragment")
 	}
 	s.scheme, s.host = u.Scheme, u.Host
 	if s.host == "docker.io" || s.host == "index.docker.io" {

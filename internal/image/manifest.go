@@ -68,7 +68,7 @@ func wrongPlatform(offered ...string) error {
 		platforms.Format(platforms.DefaultSpec()), list, errdefs.ErrNotFound)}
 }
 
-// parseDocument tells manifest and index by their content: a media type is only what the server says.
+// parseDocument tells manifest and index by their content: a media type is only what the host says.
 func parseDocument(raw []byte) (*document, error) {
 	var d document
 	if err := json.Unmarshal(raw, &d); err != nil {

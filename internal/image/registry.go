@@ -15,10 +15,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// hurry is how long a server has to begin its answer while there is another one to ask.
+// hurry is how long a host has to begin its answer while there is another one to ask.
 const hurry = 10 * time.Second
 
-// registry is the servers that may have one reference, for the length of one pull.
+// registry is the hosts that may have one reference, for the length of one pull.
 type registry struct {
 	store    *Store
 	ref      reference
@@ -27,7 +27,7 @@ type registry struct {
 	hosts    []*host
 	secrets  secrets
 	progress *progress
-	pauses   atomic.Int64 // what has been waited for busy servers
+	pauses   atomic.Int64 // what has been waited for busy hosts
 
 	// top is the manifest that the reference led to, if it had to be fetched to learn that.
 	top struct {
@@ -89,9 +89,9 @@ func (r *registry) close() {
 	}
 }
 
-// names reports whether the configuration names the server: it may have the credential.
-func (r *registry) names(server string) bool {
-	return slices.ContainsFunc(r.hosts, func(h *host) bool { return h.host == server })
+// names reports whether the configuration names the host: it may have the credential.
+func (r *registry) names(name string) bool {
+	return slices.ContainsFunc(r.hosts, func(h *host) bool { return h.host == name })
 }
 
 // hostNames is for messages: where a request went.
@@ -104,21 +104,21 @@ func (r *registry) hostNames() string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// turn says how a server is asked.
+// turn says how a host is asked.
 type turn struct {
 	limit time.Duration // for an answer to begin
 	last  bool          // no other is asked after it
 }
 
-// each asks the servers that may until one does what is wanted. Those that were not to be reached a short while ago
-// come last. A server has little time while another can be asked; if none has the thing, those that were only too
+// each asks the hosts that may until one does what is wanted. Those that were not to be reached a short while ago
+// come last. A host has little time while another can be asked; if none has the thing, those that were only too
 // slow get all the time there is, once in a pull.
 func (r *registry) each(ctx context.Context, may func(*host) bool, want func(*host, turn) error) error {
 	order := slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return !may(h) })
 	if len(order) == 0 {
-		return fmt.Errorf("no server is configured for this: %w", errdefs.ErrNotFound)
+		return fmt.Errorf("no host is configured for this: %w", errdefs.ErrNotFound)
 	}
-	well := func(h *host) bool { return !r.store.servers.sick(h.key()) }
+	well := func(h *host) bool { return !r.store.hosts.sick(h.key()) }
 	slices.SortStableFunc(order, func(a, b *host) int { return rank(well(b)) - rank(well(a)) })
 	var failures []hostFailure
 	var slow []*host
@@ -160,11 +160,11 @@ func rank(good bool) int {
 	return 0
 }
 
-// note remembers a server that was not to be reached, for this pull and others.
+// note remembers a host that was not to be reached, for this pull and others.
 func (r *registry) note(h *host, err error) {
 	var status *statusError
 	if isNetwork(err) || errors.As(err, new(*stallError)) || errors.As(err, &status) && status.code >= 500 {
-		r.store.servers.sicken(h.key())
+		r.store.hosts.sicken(h.key())
 	}
 }
 
@@ -180,24 +180,24 @@ func (h *host) setPatience(gaveUp, patient bool) {
 	h.gaveUp, h.patient = gaveUp, patient
 }
 
-// localError is a failure of this node; no other server can help.
+// localError is a failure of this node; no other host can help.
 type localError struct{ err error }
 
 func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
-// isFinal reports an error that asking another server would not mend.
+// isFinal reports an error that asking another host would not mend.
 func isFinal(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.As(err, new(*localError))
 }
 
-// hostFailure is why one server did not do what was wanted.
+// hostFailure is why one host did not do what was wanted.
 type hostFailure struct {
 	host *host
 	err  error
 }
 
-// hostFailures are those of all servers. The one that says most decides about the class.
+// hostFailures are those of all hosts. The one that says most decides about the class.
 type hostFailures struct {
 	text string
 	err  error
@@ -206,7 +206,7 @@ type hostFailures struct {
 func (e *hostFailures) Error() string { return e.text }
 func (e *hostFailures) Unwrap() error { return e.err }
 
-// worst puts first what says most: that there is no such thing says more than that a server is down, and less than
+// worst puts first what says most: that there is no such thing says more than that a host is down, and less than
 // that it may not be had.
 func worst(failures []hostFailure) error {
 	if len(failures) == 1 {

@@ -21,21 +21,21 @@ import (
 const (
 	// maxErrorBody bounds what is read of an answer that is an error.
 	maxErrorBody = 64 << 10
-	// maxChallenges is how often one request answers 401: once for each server on its way, and once for a token
+	// maxChallenges is how often one request answers 401: once for each host on its way, and once for a token
 	// that has expired.
 	maxChallenges = 3
-	// maxRefusals is how often a request is repeated because the server has no time now.
+	// maxRefusals is how often a request is repeated because the host has no time now.
 	maxRefusals = 5
 )
 
-// request is one thing asked of a server of the registry.
+// request is one thing asked of a host of the registry.
 type request struct {
 	method string
 	what   string // "manifests/latest", "blobs/sha256:…": what comes after the repository
 	accept string
 	from   int64         // the first byte wanted
 	limit  time.Duration // for the answer to begin, and then for the first piece of its body
-	last   bool          // no other server is asked when this one refuses
+	last   bool          // no other host is asked when this one refuses
 }
 
 // statusError is an answer that is an error.
@@ -59,8 +59,8 @@ func (e *statusError) busy() bool {
 	return e.code == http.StatusTooManyRequests || e.code == http.StatusServiceUnavailable
 }
 
-// ask sends a request and repeats it where that helps: after the pause that a busy server wants and, on the last
-// server, once after what may have been an accident. The caller closes the answer's body; its status is 2xx.
+// ask sends a request and repeats it where that helps: after the pause that a busy host wants and, on the last
+// host, once after what may have been an accident. The caller closes the answer's body; its status is 2xx.
 func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 	for refusals, accidents := 0, 0; ; {
 		if err := h.waitPause(ctx, q); err != nil {
@@ -68,7 +68,7 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 		}
 		resp, err := h.once(ctx, q)
 		if err == nil {
-			h.reg.store.servers.recover(h.key())
+			h.reg.store.hosts.recover(h.key())
 			return resp, nil
 		}
 		var status *statusError
@@ -78,7 +78,7 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 			if pause < 0 {
 				pause = backOff(refusals)
 			}
-			h.reg.store.servers.pause(h.key(), min(pause, maxPauses))
+			h.reg.store.hosts.pause(h.key(), min(pause, maxPauses))
 			if refusals++; !q.last || refusals >= maxRefusals {
 				return nil, err
 			}
@@ -91,9 +91,9 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 	}
 }
 
-// waitPause waits while the server wants to be left alone, if it is worth it.
+// waitPause waits while the host wants to be left alone, if it is worth it.
 func (h *host) waitPause(ctx context.Context, q request) error {
-	pause := h.reg.store.servers.paused(h.key())
+	pause := h.reg.store.hosts.paused(h.key())
 	if pause <= 0 {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (h *host) waitPause(ctx context.Context, q request) error {
 	}
 }
 
-// isAccident reports a failure of the server or the connection that may be over at the next try.
+// isAccident reports a failure of the host or the connection that may be over at the next try.
 func isAccident(err error) bool {
 	var status *statusError
 	if errors.As(err, &status) {

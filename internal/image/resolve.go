@@ -36,8 +36,8 @@ func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// lookUp asks one server. HEAD costs nothing where pulls are counted, and is enough if the manifest is here. GET is what
-// a server has to know, and what it sends can be checked, where servers are wrong about length and digest in HEAD.
+// lookUp asks one host. HEAD costs nothing where pulls are counted, and is enough if the manifest is here. GET is what
+// a host has to know, and what it sends can be checked, where hosts are wrong about length and digest in HEAD.
 func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 	q := request{method: http.MethodHead, accept: acceptManifests, limit: t.limit, last: t.last}
 	q.what = "manifests/" + h.reg.ref.tag
@@ -140,7 +140,7 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// contentError says that a server has sent something else than was asked for.
+// contentError says that a host has sent something else than was asked for.
 type contentError struct{ text string }
 
 func (e *contentError) Error() string { return e.text }

@@ -37,9 +37,9 @@ type Config struct {
 	RegistryConfigDir string
 	// Log gets progress and what went wrong besides returned errors; nil is silence.
 	Log *slog.Logger
-	// MaxDownloads is the number of layers downloaded at once from one server by all pulls together; 3 if zero.
+	// MaxDownloads is the number of layers downloaded at once from one host by all pulls together; 3 if zero.
 	MaxDownloads int
-	// StallTimeout is how long a server may send nothing, or next to nothing, before another one is asked or the
+	// StallTimeout is how long a host may send nothing, or next to nothing, before another one is asked or the
 	// pull ends; one minute if zero.
 	StallTimeout time.Duration
 	// ArchiveIdle ends a Load whose reader gives nothing for so long; ten minutes if zero.
@@ -53,7 +53,7 @@ type Store struct {
 	log     *slog.Logger
 	content content.Store
 	layers  *layers
-	servers servers
+	hosts   hostStates
 	pulls   *flights
 
 	locks

@@ -15,7 +15,7 @@ const (
 	maxTokenAnswer = 1 << 20
 )
 
-// stallError says that a server has sent nothing, or next to nothing, for too long.
+// stallError says that a host has sent nothing, or next to nothing, for too long.
 type stallError struct {
 	host  string
 	after time.Duration
@@ -77,7 +77,7 @@ func (b *stallBody) Close() error {
 }
 
 // tokenTransport carries the requests for tokens: their answers are bounded, and no token is asked for without TLS
-// where the registry has TLS. A server that is busy or broken is an error as the registry's own servers make it,
+// where the registry has TLS. A host that is busy or broken is an error as the registry's own hosts make it,
 // which tells how long to wait; the authorizer would keep the status only.
 type tokenTransport struct {
 	base   http.RoundTripper

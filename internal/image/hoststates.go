@@ -10,27 +10,27 @@ import (
 )
 
 const (
-	// sickTime is how long a server that was not to be reached is asked last.
+	// sickTime is how long a host that was not to be reached is asked last.
 	sickTime = time.Minute
-	// maxPause is the longest that one request waits because a server said so, maxPauses what all waits of a pull
-	// may take together. A server that wants more fails the pull, whose repetition is the kubelet's to time.
+	// maxPause is the longest that one request waits because a host said so, maxPauses what all waits of a pull
+	// may take together. A host that wants more fails the pull, whose repetition is the kubelet's to time.
 	maxPause  = 30 * time.Second
 	maxPauses = 2 * time.Minute
-	// maxRemembered bounds the servers that are remembered.
+	// maxRemembered bounds the hosts that are remembered.
 	maxRemembered = 1000
 )
 
-// servers is what the store remembers of the servers it asks and of their configuration, across pulls. The zero
+// hostStates is what the store remembers of the hosts it asks and of their configuration, across pulls. The zero
 // value is ready.
-type servers struct {
+type hostStates struct {
 	warnedOf sync.Map // path of a hosts.toml -> sum of the content that was warned of
 
 	mu    sync.Mutex
-	known map[string]*serverState // by scheme and host
+	known map[string]*hostState // by scheme and host
 }
 
-// serverState is guarded by servers.mu.
-type serverState struct {
+// hostState is guarded by hostStates.mu.
+type hostState struct {
 	sickUntil  time.Time
 	pauseUntil time.Time
 	slots      *semaphore.Weighted
@@ -38,21 +38,21 @@ type serverState struct {
 }
 
 // at is called with mu held.
-func (s *servers) at(key string) *serverState {
+func (s *hostStates) at(key string) *hostState {
 	if s.known == nil {
-		s.known = map[string]*serverState{}
+		s.known = map[string]*hostState{}
 	}
 	st := s.known[key]
 	if st == nil {
 		s.forget()
-		st = &serverState{}
+		st = &hostState{}
 		s.known[key] = st
 	}
 	return st
 }
 
 // forget makes room, with mu held.
-func (s *servers) forget() {
+func (s *hostStates) forget() {
 	if len(s.known) < maxRemembered {
 		return
 	}
@@ -64,27 +64,27 @@ func (s *servers) forget() {
 	}
 }
 
-func (s *servers) sicken(key string) {
+func (s *hostStates) sicken(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.at(key).sickUntil = time.Now().Add(sickTime)
 }
 
-// recover notes that a server answers.
-func (s *servers) recover(key string) {
+// recover notes that a host answers.
+func (s *hostStates) recover(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.at(key).sickUntil = time.Time{}
 }
 
-func (s *servers) sick(key string) bool {
+func (s *hostStates) sick(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Now().Before(s.at(key).sickUntil)
 }
 
-// pause notes that a server wants to be left alone for d.
-func (s *servers) pause(key string, d time.Duration) {
+// pause notes that a host wants to be left alone for d.
+func (s *hostStates) pause(key string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.at(key)
@@ -93,15 +93,15 @@ func (s *servers) pause(key string, d time.Duration) {
 	}
 }
 
-// paused is how long a server is still to be left alone.
-func (s *servers) paused(key string) time.Duration {
+// paused is how long a host is still to be left alone.
+func (s *hostStates) paused(key string) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Until(s.at(key).pauseUntil)
 }
 
-// slot waits until fewer than limit downloads from the server are under way.
-func (s *servers) slot(ctx context.Context, key string, limit int) (release func(), err error) {
+// slot waits until fewer than limit downloads from the host are under way.
+func (s *hostStates) slot(ctx context.Context, key string, limit int) (release func(), err error) {
 	s.mu.Lock()
 	st := s.at(key)
 	if st.slots == nil {
@@ -122,7 +122,7 @@ func (s *servers) slot(ctx context.Context, key string, limit int) (release func
 	return func() { slots.Release(1); leave() }, nil
 }
 
-// backOff is the pause after the n-th refusal of a server that does not say how long: a second, two, four…, of
+// backOff is the pause after the n-th refusal of a host that does not say how long: a second, two, four…, of
 // which up to a half is left to chance, so that many nodes do not come back at once.
 func backOff(n int) time.Duration {
 	d := time.Second << min(n, 4)

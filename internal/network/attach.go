@@ -16,6 +16,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // group is the name of the attachment's cgroup.
@@ -82,9 +84,9 @@ func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 		return err
 	}
 	a.Result = result
-	if left := n.groups.leave(a.group()); len(left) > 0 {
+	if left := n.groups.remove(a.group()); len(left) > 0 {
 		n.log.Info("a CNI plugin left processes running; they end with the sandbox",
-			"sandbox", a.SandboxID, "network", a.Network, "processes", brief(left))
+			"sandbox", a.SandboxID, "network", a.Network, "processes", cgroup.Brief(left))
 	}
 	return nil
 }
@@ -150,7 +152,7 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 	// whose caller was killed is about to end by itself, and better whole than
 	// half: a bridge plugin's DEL that is cut between its link and its
 	// masquerading rules does not find the rules a second time.
-	n.groups.settle(ctx, a.group(), finishTimeout)
+	n.groups.wait(ctx, a.group(), finishTimeout)
 	if err := n.sweep(ctx, a.group()); err != nil {
 		return fmt.Errorf("detach sandbox %s: end what is left of an earlier CNI plugin: %w", a.SandboxID, err)
 	}

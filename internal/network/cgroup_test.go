@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 func TestDaemonsThatShareTheParentDoNotDisturbEachOther(t *testing.T) {
@@ -75,8 +77,8 @@ func TestGroupMadeBelowAPluginsGroupIsRemoved(t *testing.T) {
 	h := newHost(t)
 	g := mustCgroups(t, h)
 	for _, end := range []func() error{
-		func() error { return g.end(t.Context(), "net-x") },
-		func() error { g.leave("net-x"); return nil },
+		func() error { return g.kill(t.Context(), "net-x") },
+		func() error { g.remove("net-x"); return nil },
 	} {
 		if err := os.MkdirAll(filepath.Join(g.root, "net-x", "a", "b"), 0o755); err != nil {
 			t.Fatal(err)
@@ -84,25 +86,8 @@ func TestGroupMadeBelowAPluginsGroupIsRemoved(t *testing.T) {
 		if err := end(); err != nil {
 			t.Error(err)
 		}
-		if exists(g.root) {
+		if cgroup.Group(g.root).Exists() {
 			t.Errorf("%s is left", g.root)
-		}
-	}
-}
-
-func TestCgroup2MountIsFoundInMountinfo(t *testing.T) {
-	for name, c := range map[string]struct{ info, want string }{
-		"unified": {"25 20 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n", "/sys/fs/cgroup"},
-		"hybrid": {"31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n" +
-			"41 31 0:38 / /sys/fs/cgroup/unified rw master:1 propagate_from:2 - cgroup2 cgroup2 rw\n", "/sys/fs/cgroup/unified"},
-		"a copy comes first": {"1 1 0:1 / /run/a\\040b rw - cgroup2 none rw\n2 1 0:1 / /sys/fs/cgroup rw - cgroup2 none rw\n", "/sys/fs/cgroup"},
-		"elsewhere":          {"1 1 0:1 / /run/a\\040b rw - cgroup2 none rw\n", "/run/a b"},
-		"none":               {"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\nrubbish\n\n", ""},
-	} {
-		file := filepath.Join(t.TempDir(), "mountinfo")
-		put(t, file, c.info, 0o600)
-		if got, err := cgroup2Mount(file); err != nil || got != c.want {
-			t.Errorf("%s: %q, %v; want %q", name, got, err, c.want)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // classedError carries an errdefs class without repeating the class's name in
@@ -87,7 +89,7 @@ func interrupted(ctx context.Context, plugin string, started time.Time, ended []
 	}
 	text += " and was ended"
 	if len(ended) > 0 {
-		text += fmt.Sprintf(" (processes: %s)", brief(ended))
+		text += fmt.Sprintf(" (processes: %s)", cgroup.Brief(ended))
 	}
 	return &pluginError{plugin: plugin, text: text, class: class}
 }

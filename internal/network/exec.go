@@ -132,7 +132,7 @@ func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []
 	var ended []string
 	cmd.Cancel = func() error { // runs before Wait reaps, so the pid is ours
 		killed = true
-		ended, _ = r.net.groups.kill(r.group)
+		ended, _ = r.net.groups.signal(r.group)
 		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
 	err = cmd.Run()

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 func isCanceled(err error) bool { return errors.Is(err, context.Canceled) }
@@ -278,7 +280,7 @@ func TestDaemonKilledDuringADDIsUndoneByTheNext(t *testing.T) {
 	if !h.forked() {
 		t.Fatal("the plugin's child did not survive the daemon: this test shows nothing")
 	}
-	if !exists(filepath.Join(h.cgroup(), "net-"+r.SandboxID)) {
+	if !cgroup.Group(filepath.Join(h.cgroup(), "net-"+r.SandboxID)).Exists() {
 		t.Fatal("the plugin is not in its cgroup")
 	}
 	var a Attachment

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // host is what a test has to itself: directories, a control directory of the
@@ -157,7 +159,7 @@ func (h *host) assertQuiet() {
 		h.t.Errorf("cgroups are left: %v", groups)
 	}
 	eventually(h.t, "plugin processes end", func() bool { return len(h.running()) == 0 })
-	eventually(h.t, "the cgroup parent goes", func() bool { return !exists(h.cgroup()) })
+	eventually(h.t, "the cgroup parent goes", func() bool { return !cgroup.Group(h.cgroup()).Exists() })
 }
 
 func (h *host) assertClean() {
@@ -178,7 +180,7 @@ func (h *host) scour() {
 	groups, _ := os.ReadDir(g.root)
 	for _, e := range groups {
 		if e.IsDir() {
-			_ = g.end(context.Background(), e.Name())
+			_ = g.kill(context.Background(), e.Name())
 		}
 	}
 	g.removeRoot()
@@ -198,14 +200,14 @@ func (h *host) untilForked() context.Context {
 
 // cgroup is the parent of this host's groups.
 func (h *host) cgroup() string {
-	mount, err := cgroup2Mount("/proc/self/mountinfo")
+	hierarchies, err := cgroup.Detect()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if mount == "" {
+	if hierarchies.Unified == "" {
 		return ""
 	}
-	return filepath.Join(mount, h.cfg.CgroupParent)
+	return filepath.Join(hierarchies.Unified, h.cfg.CgroupParent)
 }
 
 // request is one for a new sandbox with a network namespace of its own.

@@ -137,7 +137,7 @@ func (n *Network) cni(r *runner, dirs []string) *libcni.CNIConfig {
 
 // sweep ends everything in the named group and removes it.
 func (n *Network) sweep(ctx context.Context, group string) error {
-	return n.groups.end(ctx, group)
+	return n.groups.kill(ctx, group)
 }
 
 // invalid makes an error of class ErrInvalidArgument.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -20,7 +20,7 @@ func request(t testing.TB, pod, container string) Container {
 		ID:      "c1",
 		Sandbox: Sandbox{ID: "s1", Config: podConfig(t, ns(`"pid": "CONTAINER"`), pod)},
 		Config:  containerConfig(t, container),
-		Image:   ocispec.ImageConfig{Entrypoint: []string{"/bin/shop"}},
+		Image:   imagespec.ImageConfig{Entrypoint: []string{"/bin/shop"}},
 		Rootfs:  "/rootfs",
 	}
 	fakePaths(&c)
@@ -72,7 +72,7 @@ func TestCommandAndArgsFollowKubernetes(t *testing.T) {
 		{`{"command": [""]}`, []string{"e"}, nil, ""},
 	} {
 		r := request(t, "", c.container)
-		r.Image = ocispec.ImageConfig{Entrypoint: c.entrypoint, Cmd: c.cmd}
+		r.Image = imagespec.ImageConfig{Entrypoint: c.entrypoint, Cmd: c.cmd}
 		s, err := Build(node, r)
 		if c.want == "" {
 			refusal{c.container, "command", `names no command`}.check(t, err, errdefs.ErrInvalidArgument)

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -38,7 +38,7 @@ func FuzzBuild(f *testing.F) {
 		c := Container{
 			ID: "c1", Rootfs: "/r", Passwd: []byte(passwd), Group: []byte(group), SeccompProfile: []byte(user),
 			Sandbox: Sandbox{ID: "s1"}, Config: &runtimeapi.ContainerConfig{},
-			Image: ocispec.ImageConfig{User: user, StopSignal: user, Env: []string{user}, Cmd: []string{"c"}},
+			Image: imagespec.ImageConfig{User: user, StopSignal: user, Env: []string{user}, Cmd: []string{"c"}},
 		}
 		config := &runtimeapi.PodSandboxConfig{}
 		if protojson.Unmarshal([]byte(pod), config) != nil || protojson.Unmarshal([]byte(container), c.Config) != nil {

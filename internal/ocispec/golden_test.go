@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -23,7 +23,7 @@ type scenario struct {
 	Host      Host
 	Sandbox   json.RawMessage // PodSandboxConfig
 	Container json.RawMessage // ContainerConfig
-	Image     ocispec.ImageConfig
+	Image     imagespec.ImageConfig
 	Passwd    []string
 	Group     []string
 	Devices   []Device

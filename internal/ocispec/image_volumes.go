@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -15,7 +15,7 @@ import (
 // config.Volumes), absolute and sorted, without those that a mount of the request covers, at the path itself or
 // above it, and those in file systems that every container gets anew. What is there in the image is what the
 // volume holds first; a path where nothing is has to be made a directory.
-func ImageVolumes(image ocispec.ImageConfig, config *runtimeapi.ContainerConfig) []string {
+func ImageVolumes(image imagespec.ImageConfig, config *runtimeapi.ContainerConfig) []string {
 	var list []string
 	for volume := range image.Volumes {
 		volume = path.Join("/", volume)

@@ -4,12 +4,12 @@ import (
 	"slices"
 	"testing"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 func TestAnImagesVolumesAreThoseThatNoMountCovers(t *testing.T) {
-	image := ocispec.ImageConfig{Volumes: map[string]struct{}{
+	image := imagespec.ImageConfig{Volumes: map[string]struct{}{
 		"/data": {}, "relative/": {}, "/relative": {}, "/covered": {}, "/above/sub/": {}, "/above-not": {}, "/below": {},
 		"/proc/x": {}, "/dev/shm": {}, "/sys": {}, "/system": {}, "/../up": {}, "/": {},
 	}}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -127,7 +127,7 @@ func (b *bench) container(sandbox Sandbox, script string) Container {
 			Image:    &runtimeapi.ImageSpec{Image: "busybox"},
 			Command:  []string{"sh", "-c", script},
 		},
-		Image:  ocispec.ImageConfig{},
+		Image:  imagespec.ImageConfig{},
 		Passwd: []byte("root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n"),
 		Group:  []byte("root:x:0:\nalice:x:1000:\nstaff:x:50:alice\n"),
 	}

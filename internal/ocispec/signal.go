@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"github.com/moby/sys/signal"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -20,7 +20,7 @@ var synonyms = []string{"SIGNAL_SIGCLD", "SIGNAL_SIGIOT", "SIGNAL_SIGPOLL"}
 // StopSignal returns the signal that a stop begins with: the container's, or else the image's, or else
 // SIGTERM. Where the image names one that does not exist it is SIGTERM too, with ErrInvalidArgument: reason to
 // warn, not to refuse a container that is of use otherwise.
-func StopSignal(config *runtimeapi.ContainerConfig, image ocispec.ImageConfig) (unix.Signal, error) {
+func StopSignal(config *runtimeapi.ContainerConfig, image imagespec.ImageConfig) (unix.Signal, error) {
 	if given := config.GetStopSignal(); given != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		number, ok := criSignal(given)
 		if !ok {

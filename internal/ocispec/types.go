@@ -3,7 +3,7 @@ package ocispec
 import (
 	"os"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -91,7 +91,7 @@ type Container struct {
 	Sandbox Sandbox
 	Config  *runtimeapi.ContainerConfig
 	// Image is the configuration part of the image.
-	Image ocispec.ImageConfig
+	Image imagespec.ImageConfig
 	// Rootfs is the host path of the mounted root file system.
 	Rootfs string
 	// MountSources are the absolute host paths to bind for Config.Mounts, one each, in the same order: symbolic links

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -243,14 +243,14 @@ func TestTheStopSignalIsTheContainersOrTheImagesOrTERM(t *testing.T) {
 		{0, "RTMIN+x", 0},
 		{99, "", 0},
 	} {
-		got, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: c.container}, ocispec.ImageConfig{StopSignal: c.image})
+		got, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: c.container}, imagespec.ImageConfig{StopSignal: c.image})
 		want := cmp.Or(c.want, unix.SIGTERM) // 0: an error, and SIGTERM stands in
 		if got != want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s over %q: got %d (%v), want %d", c.container, c.image, got, err, c.want)
 		}
 	}
 	for number := range runtimeapi.Signal_name {
-		if _, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: runtimeapi.Signal(number)}, ocispec.ImageConfig{}); err != nil {
+		if _, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: runtimeapi.Signal(number)}, imagespec.ImageConfig{}); err != nil {
 			t.Errorf("CRI's signal %d: %v", number, err)
 		}
 	}

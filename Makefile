@@ -17,7 +17,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
-.PHONY: help tools tools-crun build demo lint test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
+.PHONY: help tools tools-crun build generate demo lint test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,6 +32,10 @@ build: ## build the static binaries into build/bin
 	@mkdir -p build/bin
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/bin/ $(addprefix ./cmd/,$(BINARIES))
 	@echo "build: $(BINARIES) $(VERSION) in build/bin"
+
+generate: ## write the Go code of the API from api/**/*.proto (builds the generators first)
+	@hack/tools.sh generate
+	@cd api && ../build/tools/buf lint && ../build/tools/buf generate
 
 demo: tools build ## show a pod in its own user namespace, and that it outlives the daemon (root)
 	@hack/demo.sh

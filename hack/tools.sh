@@ -5,6 +5,8 @@
 #                        runc (with seccomp) and the CNI plugins
 #   hack/tools.sh lint   what `make lint` needs: gofumpt and golangci-lint
 #   hack/tools.sh crun   crun, for `make test-crun`
+#   hack/tools.sh generate
+#                        what `make generate` needs: buf and two plugins
 #   hack/tools.sh kubelet
 #                        a kubelet, for `make test-kubelet`
 #
@@ -154,11 +156,23 @@ lint_tools() {
 			get 0 "$tools" github.com/golangci/golangci-lint/v2/cmd/golangci-lint "$GOLANGCI_LINT_VERSION"
 }
 
+generate_tools() {
+	built "$tools/buf" "$BUF_VERSION" ||
+		step "building buf $BUF_VERSION (takes minutes)" get 0 "$tools" github.com/bufbuild/buf/cmd/buf "$BUF_VERSION"
+	built "$tools/protoc-gen-go" "$PROTOC_GEN_GO_VERSION" ||
+		step "building protoc-gen-go $PROTOC_GEN_GO_VERSION" \
+			get 0 "$tools" google.golang.org/protobuf/cmd/protoc-gen-go "$PROTOC_GEN_GO_VERSION"
+	built "$tools/protoc-gen-go-grpc" "$PROTOC_GEN_GO_GRPC_VERSION" ||
+		step "building protoc-gen-go-grpc $PROTOC_GEN_GO_GRPC_VERSION" \
+			get 0 "$tools" google.golang.org/grpc/cmd/protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC_VERSION"
+}
+
 command -v go >/dev/null || die "no go command in PATH; Pinfold needs Go $(sed -n 's/^go //p' go.mod) or newer (https://go.dev/dl)"
 case ${1:-} in
 run) run_tools ;;
 lint) lint_tools ;;
 crun) crun ;;
+generate) generate_tools ;;
 kubelet) kubelet ;;
-*) die "usage: hack/tools.sh run|lint|crun|kubelet" ;;
+*) die "usage: hack/tools.sh run|lint|crun|generate|kubelet" ;;
 esac

@@ -6,7 +6,7 @@ import (
 	"flag"
 	"fmt"
 
-	"github.com/pinfold-run/pinfold/internal/admin"
+	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 )
 
 // Exit codes of pinfold check.
@@ -18,7 +18,7 @@ const (
 // check prints one line for each difference between the records and the node.
 func check(ctx context.Context, t *tool, args []string) error {
 	flags := flag.NewFlagSet("pinfold check", flag.ContinueOnError)
-	var mend admin.Mend
+	var mend pinfoldv1.CheckRequest
 	flags.BoolVar(&mend.Repair, "repair", false, "first remove leftovers that are certain, then check")
 	flags.StringVar(&mend.Remove, "remove", "", "first kill and remove the pod or container `ID`, which has no record; then check")
 	if err := flags.Parse(args); err != nil {
@@ -35,19 +35,19 @@ func check(ctx context.Context, t *tool, args []string) error {
 		return err
 	}
 	defer n.close()
-	report, err := admin.Check(ctx, n.conn, mend)
+	report, err := n.own.Check(ctx, &mend)
 	if err != nil {
 		fmt.Fprintln(t.errs, "pinfold: could not check:", err)
 		return exitCode(couldNotTell)
 	}
-	for _, d := range report.Differences {
-		fmt.Fprintf(t.out, "%s: %s; %s\n", visible(d.Object), visible(d.Finding), visible(d.Action))
+	for _, d := range report.GetDifferences() {
+		fmt.Fprintf(t.out, "%s: %s; %s\n", visible(d.GetObject()), visible(d.GetFinding()), visible(d.GetAction()))
 	}
-	if report.Failed != "" {
-		fmt.Fprintln(t.errs, "pinfold: the check is not complete:", visibleLines(report.Failed))
+	if report.GetFailed() != "" {
+		fmt.Fprintln(t.errs, "pinfold: the check is not complete:", visibleLines(report.GetFailed()))
 		return exitCode(couldNotTell)
 	}
-	if len(report.Differences) > 0 {
+	if len(report.GetDifferences()) > 0 {
 		return exitCode(differencesFound)
 	}
 	fmt.Fprintln(t.out, "records and node agree")

@@ -6,6 +6,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 )
 
 // node is a connection to the daemon.
@@ -13,6 +15,7 @@ type node struct {
 	conn    *grpc.ClientConn
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
+	own     pinfoldv1.NodeServiceClient
 	// logs lists the log directories that pinfold run made.
 	logs logBook
 }
@@ -26,6 +29,7 @@ func (t *tool) connect() (*node, error) {
 	}
 	return &node{
 		conn: conn, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn),
+		own:  pinfoldv1.NewNodeServiceClient(conn),
 		logs: logBook{dir: t.socket + ".logs"},
 	}, nil
 }

@@ -11,7 +11,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/admin"
+	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 )
 
 func imageLoad(ctx context.Context, t *tool, args []string) error {
@@ -32,14 +32,47 @@ func imageLoad(ctx context.Context, t *tool, args []string) error {
 		return err
 	}
 	defer n.close()
-	loaded, err := admin.LoadImage(ctx, n.conn, archive)
+	loaded, err := n.load(ctx, archive)
 	if err != nil {
 		return err
 	}
 	for _, img := range loaded {
-		fmt.Fprintln(t.out, img.ID, visible(strings.Join(img.Tags, " ")))
+		fmt.Fprintln(t.out, img.GetId(), visible(strings.Join(img.GetTags(), " ")))
 	}
 	return nil
+}
+
+// chunkSize is how much of an archive one message carries, in bytes.
+const chunkSize = 256 << 10
+
+// load sends an archive to the daemon and returns the images in it.
+func (n *node) load(ctx context.Context, archive io.Reader) ([]*pinfoldv1.LoadedImage, error) {
+	ctx, cancel := context.WithCancel(ctx) // ends the call if the archive cannot be read
+	defer cancel()
+	stream, err := n.own.LoadImage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	buffer := make([]byte, chunkSize)
+	for {
+		size, err := archive.Read(buffer)
+		if size > 0 {
+			// io.EOF here means that the daemon has answered early; its answer says why.
+			if err := stream.Send(&pinfoldv1.LoadImageRequest{Chunk: buffer[:size]}); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	answer, err := stream.CloseAndRecv()
+	return answer.GetImages(), err
 }
 
 func imagePull(ctx context.Context, t *tool, args []string) error {
@@ -86,11 +119,17 @@ func imageRemove(ctx context.Context, t *tool, args []string) error {
 }
 
 func imagePin(ctx context.Context, t *tool, args []string) error {
-	return t.eachImage("pin", args, func(n *node, name string) error { return admin.PinImage(ctx, n.conn, name, true) })
+	return t.eachImage("pin", args, func(n *node, name string) error {
+		_, err := n.own.PinImage(ctx, &pinfoldv1.PinImageRequest{Image: name})
+		return err
+	})
 }
 
 func imageUnpin(ctx context.Context, t *tool, args []string) error {
-	return t.eachImage("unpin", args, func(n *node, name string) error { return admin.PinImage(ctx, n.conn, name, false) })
+	return t.eachImage("unpin", args, func(n *node, name string) error {
+		_, err := n.own.UnpinImage(ctx, &pinfoldv1.UnpinImageRequest{Image: name})
+		return err
+	})
 }
 
 // eachImage calls do for each image, also after an error.

@@ -11,7 +11,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/admin"
+	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 )
 
 func ps(ctx context.Context, t *tool, _ []string) error {
@@ -186,15 +186,15 @@ func why(ctx context.Context, t *tool, args []string) error {
 		return err
 	}
 	defer n.close()
-	flights, err := admin.Why(ctx, n.conn, strings.Join(args, ""))
+	list, err := n.own.ListOperations(ctx, &pinfoldv1.ListOperationsRequest{Object: strings.Join(args, "")})
 	if err != nil {
 		return err
 	}
-	for _, f := range flights {
-		fmt.Fprintf(t.out, "%s: %s: step %q for %s (operation began %s ago)\n", f.Operation, visible(f.Object), visible(f.Step),
-			time.Since(f.StepBegan).Round(time.Millisecond), time.Since(f.Began).Round(time.Millisecond))
+	for _, op := range list.GetOperations() {
+		fmt.Fprintf(t.out, "%s: %s: step %q for %s (operation began %s ago)\n", op.GetName(), visible(op.GetObject()), visible(op.GetStep()),
+			time.Since(op.GetStepBegan().AsTime()).Round(time.Millisecond), time.Since(op.GetBegan().AsTime()).Round(time.Millisecond))
 	}
-	if len(flights) == 0 {
+	if len(list.GetOperations()) == 0 {
 		fmt.Fprintln(t.out, "nothing is in progress")
 	}
 	return nil

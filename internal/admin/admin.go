@@ -1,265 +1,156 @@
-// Package admin is the gRPC service pinfold.v1.Node: what Pinfold's own command asks of the daemon
-// beyond CRI, over the same socket. Messages are the well-known wrapper types. Structured answers
-// are JSON.
+// Package admin serves what Pinfold offers beyond CRI: pinfold.v1.NodeService, on the same socket. Its messages are
+// written in api/pinfold/v1.
 package admin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
+	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
-const (
-	serviceName = "pinfold.v1.Node"
-	loadImage   = "LoadImage"
-	why         = "Why"
-	check       = "Check"
-	pinImage    = "PinImage"
-	unpinImage  = "UnpinImage"
-)
-
-// Server serves these calls.
-type Server struct {
+// Images is what the service needs of the store of images.
+type Images interface {
 	// Load stores the images of an archive.
-	Load   func(ctx context.Context, archive io.Reader) ([]Loaded, error)
-	Engine *steps.Engine
-	// Pulls are the pulls of images in progress, in the form of operations.
-	Pulls func() []steps.Flight
-	// Pin sets whether the kubelet has to keep an image.
-	Pin func(image string, pinned bool) error
-	// Check repairs what it is asked to, then compares records with the node.
-	Check func(ctx context.Context, mend Mend) Report
-	// Translate makes a gRPC error of an error.
-	Translate func(error) error
+	Load(ctx context.Context, archive io.Reader) ([]*image.Image, error)
+	// SetPinned sets whether the kubelet has to keep an image.
+	SetPinned(ref string, pinned bool) error
+	// Pulls returns the pulls in progress.
+	Pulls() []image.PullStatus
 }
 
-// Loaded is one image of an archive.
-type Loaded struct {
-	ID   string   `json:"id"`
-	Tags []string `json:"tags"`
-}
-
-// Mend says what a check repairs first.
-type Mend struct {
+// Recovery is what the service needs of the comparison of records and node.
+type Recovery interface {
+	// Check returns the differences. The error joins what could not be looked at.
+	Check(ctx context.Context) ([]pod.Difference, error)
 	// Repair retries debts and removes leftovers that are certain.
-	Repair bool
-	// Remove kills and removes the pod or container with this ID, which is alive and has no record.
-	Remove string
+	Repair(ctx context.Context) error
+	// Discard kills and removes the pod or container with this ID, which is alive and has no record.
+	Discard(ctx context.Context, id string) error
 }
 
-// Report is what a check found. Failed says what could not be checked, "" if nothing.
-type Report struct {
-	Differences []Difference `json:"differences"`
-	Failed      string       `json:"failed,omitempty"`
+// Server serves pinfold.v1.NodeService. Its errors become gRPC's in the interceptors of package cri.
+type Server struct {
+	pinfoldv1.UnimplementedNodeServiceServer
+	Images   Images
+	Recovery Recovery
+	Engine   *steps.Engine
 }
 
-// Difference is one difference between the records and the node: the object, the finding, and the
-// action that follows.
-type Difference struct {
-	Object  string `json:"object"`
-	Finding string `json:"finding"`
-	Action  string `json:"action"`
-}
-
-type service interface {
-	loadImage(stream grpc.ServerStream) error
-	ask(ctx context.Context, method, argument string) (string, error)
-}
-
-// Register adds the service to a gRPC server.
-func Register(to *grpc.Server, s *Server) {
-	to.RegisterService(&grpc.ServiceDesc{
-		ServiceName: serviceName,
-		HandlerType: (*service)(nil),
-		Methods:     methods(why, check, pinImage, unpinImage),
-		Streams:     []grpc.StreamDesc{{StreamName: loadImage, Handler: handleLoad, ClientStreams: true}},
-	}, s)
-}
-
-func methods(names ...string) []grpc.MethodDesc {
-	list := make([]grpc.MethodDesc, 0, len(names))
-	for _, name := range names {
-		list = append(list, grpc.MethodDesc{MethodName: name, Handler: handler(name)})
-	}
-	return list
-}
-
-func handleLoad(srv any, stream grpc.ServerStream) error { return srv.(service).loadImage(stream) }
-
-// handler serves a method that takes a string and returns JSON.
-func handler(method string) grpc.MethodHandler {
-	return func(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-		in := &wrapperspb.StringValue{}
-		if err := decode(in); err != nil {
-			return nil, err
-		}
-		call := func(ctx context.Context, req any) (any, error) {
-			out, err := srv.(service).ask(ctx, method, req.(*wrapperspb.StringValue).GetValue())
-			return wrapperspb.String(out), err
-		}
-		if intercept == nil {
-			return call(ctx, in)
-		}
-		return intercept(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + serviceName + "/" + method}, call)
-	}
-}
-
-// loadImage reads an archive in pieces and answers with the images in it.
-func (s *Server) loadImage(stream grpc.ServerStream) error {
-	loaded, err := s.Load(stream.Context(), &pieces{stream: stream})
-	if err != nil {
-		return s.Translate(err)
-	}
-	data, err := json.Marshal(loaded)
+// LoadImage reads an archive in pieces and answers with the images in it.
+func (s *Server) LoadImage(stream grpc.ClientStreamingServer[pinfoldv1.LoadImageRequest, pinfoldv1.LoadImageResponse]) error {
+	images, err := s.Images.Load(stream.Context(), &chunks{stream: stream})
 	if err != nil {
 		return err
 	}
-	return stream.SendMsg(wrapperspb.String(string(data)))
-}
-
-// ask answers calls with a text. Why gets a part of a name and returns the operations and pulls in
-// progress on matching objects. Check gets "", "repair" or "remove ID" and returns a Report.
-// PinImage and UnpinImage return nothing.
-func (s *Server) ask(ctx context.Context, method, argument string) (string, error) {
-	var answer any
-	switch method {
-	case check:
-		id, remove := strings.CutPrefix(argument, removeArgument)
-		mend := Mend{Repair: argument == repairArgument}
-		if remove {
-			mend.Remove = id
-		}
-		answer = s.Check(ctx, mend)
-	case pinImage, unpinImage:
-		if err := s.Pin(argument, method == pinImage); err != nil {
-			return "", err
-		}
-	default:
-		answer = s.flights(argument)
+	answer := &pinfoldv1.LoadImageResponse{}
+	for _, img := range images {
+		answer.Images = append(answer.Images, &pinfoldv1.LoadedImage{Id: img.ID, Tags: img.Tags})
 	}
-	data, err := json.Marshal(answer)
-	return string(data), err
+	return stream.SendAndClose(answer)
 }
 
-func (s *Server) flights(part string) []steps.Flight {
-	found := s.Engine.Flights(part)
-	for _, pull := range s.Pulls() {
-		if strings.Contains(pull.Object, part) {
-			found = append(found, pull)
-		}
-	}
-	return found
-}
-
-const (
-	repairArgument = "repair"
-	removeArgument = "remove "
-)
-
-// pieces reads the messages of the stream as one byte stream.
-type pieces struct {
-	stream grpc.ServerStream
+// chunks reads the stream's messages as one byte stream.
+type chunks struct {
+	stream grpc.ClientStreamingServer[pinfoldv1.LoadImageRequest, pinfoldv1.LoadImageResponse]
 	rest   []byte
 }
 
 // Read implements io.Reader.
-func (p *pieces) Read(b []byte) (int, error) {
-	for len(p.rest) == 0 {
-		m := &wrapperspb.BytesValue{}
-		if err := p.stream.RecvMsg(m); err != nil {
+func (c *chunks) Read(b []byte) (int, error) {
+	for len(c.rest) == 0 {
+		m, err := c.stream.Recv()
+		if err != nil {
 			return 0, err // io.EOF at the end
 		}
-		p.rest = m.GetValue()
+		c.rest = m.GetChunk()
 	}
-	n := copy(b, p.rest)
-	p.rest = p.rest[n:]
+	n := copy(b, c.rest)
+	c.rest = c.rest[n:]
 	return n, nil
 }
 
-// pieceSize is how much of an archive one message carries, in bytes.
-const pieceSize = 256 << 10
-
-// LoadImage sends an archive to the daemon and returns the images in it.
-func LoadImage(ctx context.Context, conn grpc.ClientConnInterface, archive io.Reader) ([]Loaded, error) {
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, "/"+serviceName+"/"+loadImage)
-	if err != nil {
-		return nil, err
-	}
-	if err := send(stream, archive); err != nil {
-		return nil, err
-	}
-	answer := &wrapperspb.StringValue{}
-	if err := stream.RecvMsg(answer); err != nil {
-		return nil, err
-	}
-	var loaded []Loaded
-	err = json.Unmarshal([]byte(answer.GetValue()), &loaded)
-	return loaded, err
+// PinImage keeps an image from the kubelet's garbage collection.
+func (s *Server) PinImage(_ context.Context, req *pinfoldv1.PinImageRequest) (*pinfoldv1.PinImageResponse, error) {
+	return &pinfoldv1.PinImageResponse{}, s.Images.SetPinned(req.GetImage(), true)
 }
 
-func send(stream grpc.ClientStream, archive io.Reader) error {
-	buffer := make([]byte, pieceSize)
-	for {
-		n, err := archive.Read(buffer)
-		if n > 0 {
-			// io.EOF means that the server has answered early. RecvMsg returns the reason.
-			if err := stream.SendMsg(wrapperspb.Bytes(buffer[:n])); errors.Is(err, io.EOF) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return stream.CloseSend()
-		}
-		if err != nil {
-			return err
+// UnpinImage no longer keeps it.
+func (s *Server) UnpinImage(_ context.Context, req *pinfoldv1.UnpinImageRequest) (*pinfoldv1.UnpinImageResponse, error) {
+	return &pinfoldv1.UnpinImageResponse{}, s.Images.SetPinned(req.GetImage(), false)
+}
+
+// ListOperations returns the operations in progress and then the pulls, as operations with one step.
+func (s *Server) ListOperations(_ context.Context, req *pinfoldv1.ListOperationsRequest) (*pinfoldv1.ListOperationsResponse, error) {
+	answer := &pinfoldv1.ListOperationsResponse{}
+	for _, f := range s.Engine.Flights(req.GetObject()) {
+		answer.Operations = append(answer.Operations, operation(f))
+	}
+	for _, pull := range s.Images.Pulls() {
+		if op := pulling(pull); strings.Contains(op.GetObject(), req.GetObject()) {
+			answer.Operations = append(answer.Operations, op)
 		}
 	}
+	return answer, nil
 }
 
-// Why asks which step the operations are in, on objects whose name contains the given text.
-func Why(ctx context.Context, conn grpc.ClientConnInterface, object string) ([]steps.Flight, error) {
-	var flights []steps.Flight
-	err := invoke(ctx, conn, why, object, &flights)
-	return flights, err
+func operation(f steps.Flight) *pinfoldv1.Operation {
+	op := &pinfoldv1.Operation{
+		Name: f.Operation, Object: text(f.Object), Step: f.Step,
+		Began: timestamppb.New(f.Began), StepBegan: timestamppb.New(f.StepBegan),
+	}
+	for _, d := range f.Done {
+		op.Done = append(op.Done, &pinfoldv1.Step{
+			Name: d.Step, Began: timestamppb.New(d.Start), Took: durationpb.New(d.Took), Error: text(d.Error),
+		})
+	}
+	return op
 }
 
-// Check repairs what it is asked to, then compares records and node.
-func Check(ctx context.Context, conn grpc.ClientConnInterface, mend Mend) (Report, error) {
-	argument := ""
+func pulling(pull image.PullStatus) *pinfoldv1.Operation {
+	step := "look up"
+	if pull.Layers > 0 {
+		step = fmt.Sprintf("%d of %d bytes, %d of %d layers unpacked", pull.Bytes, pull.TotalBytes, pull.LayersDone, pull.Layers)
+	}
+	began := timestamppb.New(pull.Began)
+	return &pinfoldv1.Operation{Name: "PullImage", Object: text("image " + pull.Image), Step: step, Began: began, StepBegan: began}
+}
+
+// Check repairs what it is asked to, then compares records and node. A failure is a part of the answer: the differences
+// that were found are of use all the same.
+func (s *Server) Check(ctx context.Context, req *pinfoldv1.CheckRequest) (*pinfoldv1.CheckResponse, error) {
+	var failed error
 	switch {
-	case mend.Remove != "":
-		argument = removeArgument + mend.Remove
-	case mend.Repair:
-		argument = repairArgument
+	case req.GetRepair() && req.GetRemove() != "":
+		return nil, fmt.Errorf("check: repair and remove cannot go together: %w", errdefs.ErrInvalidArgument)
+	case req.GetRepair():
+		failed = s.Recovery.Repair(ctx)
+	case req.GetRemove() != "":
+		failed = s.Recovery.Discard(ctx, req.GetRemove())
 	}
-	var report Report
-	err := invoke(ctx, conn, check, argument, &report)
-	return report, err
+	found, err := s.Recovery.Check(ctx)
+	answer := &pinfoldv1.CheckResponse{}
+	for _, d := range found {
+		answer.Differences = append(answer.Differences, &pinfoldv1.Difference{
+			Object: text(d.Object), Finding: text(d.Finding), Action: d.Action,
+		})
+	}
+	if err := errors.Join(failed, err); err != nil {
+		answer.Failed = text(err.Error())
+	}
+	return answer, nil
 }
 
-// PinImage sets whether the kubelet has to keep an image. Garbage collection keeps it then;
-// RemoveImage still removes it.
-func PinImage(ctx context.Context, conn grpc.ClientConnInterface, image string, pinned bool) error {
-	method := unpinImage
-	if pinned {
-		method = pinImage
-	}
-	return invoke(ctx, conn, method, image, new(any))
-}
-
-func invoke(ctx context.Context, conn grpc.ClientConnInterface, method, argument string, into any) error {
-	answer := &wrapperspb.StringValue{}
-	if err := conn.Invoke(ctx, "/"+serviceName+"/"+method, wrapperspb.String(argument), answer); err != nil {
-		return err
-	}
-	return json.Unmarshal([]byte(answer.GetValue()), into)
-}
+// text makes a string fit for a message. What it holds may be the name of a file, in any bytes.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

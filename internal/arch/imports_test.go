@@ -18,6 +18,7 @@ var mayImport = []struct {
 	imports []string
 	reason  string
 }{
+	{"api/pinfold/v1", nil, "public: messages and the service on the wire, generated"},
 	{"pin", nil, "public: of use without the rest, so it imports none of it"},
 	{"internal/pinder/wire", nil, "the words that daemon and pinder share; either side links it"},
 	{"internal/logwriter", nil, "how either side's log is written"},
@@ -55,13 +56,13 @@ var mayImport = []struct {
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
 	{"internal/cri", []string{"pin", "internal/duration", "internal/kernel/cgroup", "internal/kernel/proc", "internal/steps", "internal/ocispec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
-	{"internal/admin", []string{"internal/image", "internal/steps"}, "what pinfold asks of the daemon beyond CRI: both ends"},
+	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
-		"pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
+		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
 		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/wire"}, "the same as internal/pinder"},
-	{"cmd/pinfold", []string{"internal/regular", "internal/admin", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
+	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
@@ -106,13 +105,16 @@ func codeOf(err error) codes.Code {
 
 // translateErrors is the interceptor of all unary calls. A panic fails only the request that caused
 // it.
-func translateErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+func translateErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = status.Error(codes.Internal, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
 	resp, err = handle(ctx, req)
+	if !strings.HasPrefix(info.FullMethod, "/runtime.v1.") { // no client of the other service forgets an object
+		return resp, ToStatus(err)
+	}
 	return resp, answer(req, err)
 }
 
@@ -137,8 +139,6 @@ func answer(req any, err error) error {
 		if errors.As(err, &missing) && missing.ID == r.GetPodSandboxId() {
 			return translated
 		}
-	case *wrapperspb.StringValue: // the operator's own command (package admin), which does not distinguish codes
-		return translated
 	}
 	return status.Error(codes.FailedPrecondition, s.Message())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/admin"
 	"github.com/pinfold-run/pinfold/internal/apparmor"
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/handler"
@@ -285,52 +283,6 @@ func (p *parts) upgradePinder(ctx context.Context) {
 		return
 	}
 	p.node.Log.Info("pinder was upgraded in place", "binary", p.node.Paths.Pinder)
-}
-
-// load stores the images of an archive.
-func (p *parts) load(ctx context.Context, archive io.Reader) ([]admin.Loaded, error) {
-	images, err := p.node.Images.Load(ctx, archive)
-	loaded := make([]admin.Loaded, 0, len(images))
-	for _, img := range images {
-		loaded = append(loaded, admin.Loaded{ID: img.ID, Tags: img.Tags})
-	}
-	return loaded, err
-}
-
-// pulls are the pulls in progress, for the operator's command.
-func (p *parts) pulls() []steps.Flight {
-	var flights []steps.Flight
-	for _, pull := range p.node.Images.Pulls() {
-		step := "look up"
-		if pull.Layers > 0 {
-			step = fmt.Sprintf("%d of %d bytes, %d of %d layers unpacked", pull.Bytes, pull.TotalBytes, pull.LayersDone, pull.Layers)
-		}
-		flights = append(flights, steps.Flight{
-			Operation: "PullImage", Object: "image " + pull.Image, Step: step, Began: pull.Began, StepBegan: pull.Began,
-		})
-	}
-	return flights
-}
-
-// check first repairs what it is asked to, then compares records and node for the operator's
-// command.
-func (p *parts) check(ctx context.Context, mend admin.Mend) admin.Report {
-	var failed error
-	switch {
-	case mend.Remove != "":
-		failed = p.recovery.Discard(ctx, mend.Remove)
-	case mend.Repair:
-		failed = p.recovery.Repair(ctx)
-	}
-	found, err := p.recovery.Check(ctx)
-	report := admin.Report{}
-	for _, d := range found {
-		report.Differences = append(report.Differences, admin.Difference(d))
-	}
-	if err := errors.Join(failed, err); err != nil {
-		report.Failed = err.Error()
-	}
-	return report
 }
 
 // collectNetwork tells the network plugins which attachments are in use, so that they free the

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 	"github.com/pinfold-run/pinfold/internal/admin"
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/cri"
@@ -64,8 +65,8 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	}
 	go runtime.Stats.Run(background, runtime.Observed)
 	server := cri.NewServer(runtime, &cri.Images{Node: parts.node, Book: parts.book, Stats: runtime.Stats})
-	admin.Register(server, &admin.Server{
-		Load: parts.load, Engine: parts.node.Engine, Pulls: parts.pulls, Pin: parts.node.Images.SetPinned, Check: parts.check, Translate: cri.ToStatus,
+	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
+		Images: parts.node.Images, Recovery: parts.recovery, Engine: parts.node.Engine,
 	})
 	go socket.keep(ctx, server)
 	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.book.Sandboxes()))

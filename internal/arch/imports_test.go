@@ -44,7 +44,7 @@ var mayImport = []struct {
 	{"internal/pinder/descriptor", nil, "system calls on file descriptors, nothing of pinder's"},
 	{"internal/pinder/ownlog", []string{"internal/logwriter"}, "every room writes to it, so it knows none"},
 	{"internal/pinder/logpump", []string{"internal/pinder/descriptor", "internal/pinder/ownlog"}, "bytes from pipes to a log; it knows no containers, so it is tested without them"},
-	{"internal/pinder", []string{"internal/pinder/wire", "internal/duration", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump", "internal/tree"}, "small, static and replaceable: it links nothing of the daemon"},
+	{"internal/pinder", []string{"internal/pinder/wire", "internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump"}, "small, static and replaceable: it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},

@@ -3,14 +3,11 @@ package pinder
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
-	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // An OCI runtime that made containers may be gone when they have to end: its package was removed, or exchanged for
@@ -47,10 +44,8 @@ func statedGroups(dir string) []string {
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "state.json")); err == nil && json.Unmarshal(data, &runc) == nil {
 		for _, path := range runc.CgroupPaths {
-			for _, mount := range cgroupRoots() {
-				if below, ok := strings.CutPrefix(path, mount+"/"); ok {
-					groups = append(groups, "/"+below)
-				}
+			if below, ok := hierarchies().Below(path); ok {
+				groups = append(groups, below)
 			}
 		}
 	}
@@ -63,31 +58,13 @@ func statedGroups(dir string) []string {
 	return groups
 }
 
-// cgroupRoots are the mount points of all hierarchies.
-func cgroupRoots() []string {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil
-	}
-	var roots []string
-	for line := range strings.Lines(string(b)) {
-		left, right, ok := strings.Cut(line, " - ")
-		if fields := strings.Fields(left); ok && len(fields) >= 5 && strings.HasPrefix(right, "cgroup") {
-			roots = append(roots, fields[4])
-		}
-	}
-	return roots
-}
-
 // removeNamed removes groups named after a container from all hierarchies, with all groups below them, of any depth: a
 // container that may write to its groups makes some that no path names.
 func removeNamed(groups []string) error {
-	for _, mount := range cgroupRoots() {
-		for _, group := range groups {
-			// One that is gone already is fine: systemd removes scopes.
-			if err := tree.RemoveDirectories(filepath.Join(mount, group)); err != nil {
-				return fmt.Errorf("remove group %s: %w", group, err)
-			}
+	for _, group := range groups {
+		// One that is gone already is fine: systemd removes scopes.
+		if err := hierarchies().Remove(group); err != nil {
+			return err
 		}
 	}
 	return nil

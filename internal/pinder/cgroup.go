@@ -13,10 +13,12 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
-// cgroup is where a container's memory events are counted and how it is killed.
-type cgroup struct {
+// group is where a container's memory events are counted and how it is killed.
+type group struct {
 	// Path is the container's path as /proc/PID/cgroup shows it, in the v1 memory
 	// hierarchy where there is one, else in cgroup2.
 	Path string `json:"path,omitempty"`
@@ -36,91 +38,35 @@ type cgroup struct {
 // eventsFile is where version 2 counts a group's OOM kills.
 const eventsFile = "memory.events"
 
-// cgroupMounts finds the mount points of the two hierarchies that matter.
-var cgroupMounts = sync.OnceValues(func() (memory, unified string) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+// hierarchies are those of this host.
+var hierarchies = sync.OnceValue(func() *cgroup.Hierarchies {
+	h, err := cgroup.Detect()
 	if err != nil {
-		return "", ""
+		return &cgroup.Hierarchies{}
 	}
-	for line := range strings.Lines(string(b)) {
-		left, right, ok := strings.Cut(line, " - ")
-		fields, types := strings.Fields(left), strings.Fields(right)
-		if !ok || len(fields) < 5 || len(types) < 3 {
-			continue
-		}
-		switch {
-		case types[0] == "cgroup2" && unified == "":
-			unified = fields[4]
-		case types[0] == "cgroup" && memory == "" && hasOption(types[2], "memory"):
-			memory = fields[4]
-		}
-	}
-	return memory, unified
+	return h
 })
-
-func hasOption(options, want string) bool {
-	for o := range strings.SplitSeq(options, ",") {
-		if o == want {
-			return true
-		}
-	}
-	return false
-}
-
-// membership is a process's group in one hierarchy.
-type membership struct {
-	controllers string // "" is version 2
-	group       string
-}
-
-// memberships reads /proc/PID/cgroup.
-func memberships(pid int) ([]membership, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
-		return nil, err
-	}
-	var list []membership
-	for line := range strings.Lines(string(b)) {
-		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 {
-			list = append(list, membership{controllers: parts[1], group: parts[2]})
-		}
-	}
-	return list, nil
-}
-
-// cgroupPaths are the groups that matter for memory: that of version 1's controller, and that of version 2.
-func cgroupPaths(pid int) (memory, unified string, err error) {
-	list, err := memberships(pid)
-	for _, m := range list {
-		switch {
-		case m.controllers == "":
-			unified = m.group
-		case hasOption(m.controllers, "memory"):
-			memory = m.group
-		}
-	}
-	return memory, unified, err
-}
 
 // findCgroup looks at where the container's init lives. What cannot be found is
 // left empty: a container without OOM counters is still a container. own are the
 // container's groups that are known by name. moved says that the process may have
 // been moved since it was started: then no other group than those is taken.
-func findCgroup(pid int, own []string, moved bool) cgroup {
-	var c cgroup
-	memMount, uniMount := cgroupMounts()
-	mem, uni, err := cgroupPaths(pid)
+func findCgroup(pid int, own []string, moved bool) group {
+	var c group
+	list, err := cgroup.Of(pid)
 	if err != nil {
 		return c
 	}
-	group := uni
+	memMount, uniMount := hierarchies().Mount("memory"), hierarchies().Unified
+	mem, uni := cgroup.In(list, "memory"), cgroup.Unified(list)
+	path := uni
 	for _, g := range own {
-		if within([]string{uni}, []string{g}) {
-			group, moved = g, false
+		if cgroup.Within([]string{uni}, []string{g}) {
+			path, moved = g, false
 		}
 	}
-	if uniMount != "" && !moved && ownCgroupOf(group) {
-		kill := filepath.Join(uniMount, group, "cgroup.kill")
+	if uniMount != "" && !moved && ownCgroupOf(path) {
+		kill := filepath.Join(uniMount, path, "cgroup.kill")
 		if unix.Access(kill, unix.W_OK) == nil {
 			c.Kill = kill
 		}
@@ -140,7 +86,8 @@ func ownCgroupOf(path string) bool {
 	if path == "" || path == "/" {
 		return false
 	}
-	_, own, err := cgroupPaths(os.Getpid())
+	list, err := cgroup.Of(os.Getpid())
+	own := cgroup.Unified(list)
 	return err == nil && own != path && !strings.HasPrefix(own, strings.TrimSuffix(path, "/")+"/")
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
@@ -133,12 +134,12 @@ func (c *children) loop(reapOrphan func(pid int) error) {
 func (c *children) sweep() {
 	for {
 		c.mu.Lock()
-		pid, _, err := peek(unix.P_ALL, 0)
+		pid, _, err := proc.Peek(unix.P_ALL, 0)
 		if err != nil || pid == 0 || !c.mayReap(pid) {
 			c.mu.Unlock()
 			return
 		}
-		_, _, _ = reap(unix.P_PID, pid)
+		_, _, _ = proc.Reap(unix.P_PID, pid)
 		c.mu.Unlock()
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
@@ -234,7 +235,7 @@ func (p *process) endUnclaimed() {
 	if err != nil {
 		return
 	}
-	if _, _, err := peek(unix.P_PID, pid); err == nil {
+	if _, _, err := proc.Peek(unix.P_PID, pid); err == nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 }
@@ -315,7 +316,7 @@ func (p *process) claim() error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := peek(unix.P_PID, pid); err != nil && !errors.Is(err, unix.ECHILD) {
+	if _, _, err := proc.Peek(unix.P_PID, pid); err != nil && !errors.Is(err, unix.ECHILD) {
 		return fmt.Errorf("process %d: %w", pid, err)
 	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
@@ -334,7 +335,7 @@ func (p *process) claim() error {
 
 // identify notes what is known of the process behind the pidfd.
 func (p *process) identify(pid int) error {
-	start, err := startTime(pid)
+	found, err := proc.Find(pid)
 	if err != nil {
 		return fmt.Errorf("process %d: %w", pid, err)
 	}
@@ -350,7 +351,7 @@ func (p *process) identify(pid int) error {
 		}
 	}
 	if err := p.update(func(n *meta) {
-		n.PID, n.StartTime, n.Cgroup, n.Domain, n.Phase, n.Deadline = pid, start, m.Cgroup, m.Domain, phase, 0
+		n.PID, n.StartTime, n.Cgroup, n.Domain, n.Phase, n.Deadline = pid, found.Start, m.Cgroup, m.Domain, phase, 0
 	}); err != nil {
 		return err
 	}
@@ -360,7 +361,7 @@ func (p *process) identify(pid int) error {
 	return p.keep()
 }
 
-func (p *process) openEvents(c *cgroup) {
+func (p *process) openEvents(c *group) {
 	if c.Events == "" {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -86,7 +87,7 @@ func (s *supervisor) adopt(r wire.Adopt) (*wire.Created, error) {
 	fail := func(code wire.Code, err error) (*wire.Created, error) {
 		return nil, wire.Errorf(code, "adopt: container %s: %v", r.ID, err)
 	}
-	h, err := openVerified(r.PID, r.StartTime)
+	h, err := openVerified(proc.Process{PID: r.PID, Start: r.StartTime})
 	if err != nil {
 		return fail(wire.CodeNotFound, err)
 	}
@@ -119,18 +120,9 @@ func (s *supervisor) adopt(r wire.Adopt) (*wire.Created, error) {
 }
 
 // openVerified opens a pidfd and checks that it is of the process meant.
-func openVerified(pid int, start uint64) (*descriptor.Handle, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
+func openVerified(p proc.Process) (*descriptor.Handle, error) {
+	fd, err := p.Open()
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", pid, err)
-	}
-	// Read after opening: if it is right now, the pidfd was opened on it.
-	got, err := startTime(pid)
-	if err == nil && got != start {
-		err = fmt.Errorf("process %d is another one by now: started at %d, not %d", pid, got, start)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
 		return nil, err
 	}
 	h, err := descriptor.Pollable(fd, kindPidfd)
@@ -194,9 +186,9 @@ func (s *supervisor) tryBinary(path string) error {
 	if err != nil {
 		return err
 	}
-	_, _, _ = reap(unix.P_PID, pid)
-	if ws.code != cldExited || ws.status != 0 {
-		return fmt.Errorf("\"version\" fails: code %d, status %d", ws.code, ws.status)
+	_, _, _ = proc.Reap(unix.P_PID, pid)
+	if !ws.OK() {
+		return fmt.Errorf("\"version\" fails: code %d, status %d", ws.Code, ws.Status)
 	}
 	return nil
 }

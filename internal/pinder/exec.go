@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -217,7 +218,7 @@ func (s *supervisor) abandonExec(r wire.Call) error {
 // gone says that the process has ended, whether that is noted already or not.
 func (p *process) gone() bool {
 	h := p.get(kindPidfd)
-	return p.hasExited() || h != nil && pidfdExited(h.FD)
+	return p.hasExited() || h != nil && proc.Ended(h.FD)
 }
 
 // forgetExec drops a finished exec. An unknown one is no error; a living one is.

@@ -4,11 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -22,22 +22,6 @@ const (
 	// groupGrace bounds the wait for killed processes.
 	groupGrace = 5 * time.Second
 )
-
-// freezerMount is the mount point of the version 1 freezer hierarchy, "" where there is none.
-var freezerMount = sync.OnceValue(func() string {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(b)) {
-		left, right, ok := strings.Cut(line, " - ")
-		fields, types := strings.Fields(left), strings.Fields(right)
-		if ok && len(fields) >= 5 && len(types) >= 3 && types[0] == "cgroup" && hasOption(types[2], "freezer") {
-			return fields[4]
-		}
-	}
-	return ""
-})
 
 // makeGroup makes the group of an exec in the container c and returns the runtime's argument for it. None is
 // no error: then only the process itself can be ended.
@@ -63,14 +47,15 @@ func (p *process) makeGroup(c *meta, execID string) []string {
 
 // groupParent is the container's group, and the prefix by which the runtime knows its hierarchy.
 func groupParent(c *meta) (dir, controller string) {
-	if freezer := freezerMount(); freezer != "" {
-		if group := groupIn(c.PID, "freezer"); group != "" && group != "/" {
-			return filepath.Join(freezer, group), "freezer:"
+	if freezer := hierarchies().Mount("freezer"); freezer != "" {
+		list, err := cgroup.Of(c.PID)
+		if path := cgroup.In(list, "freezer"); err == nil && path != "" && path != "/" {
+			return filepath.Join(freezer, path), "freezer:"
 		}
 		return "", ""
 	}
-	memory, unified := cgroupMounts()
-	if memory == "" && unified != "" && ownCgroupOf(c.Cgroup.Path) {
+	unified := hierarchies().Unified
+	if hierarchies().Mount("memory") == "" && unified != "" && ownCgroupOf(c.Cgroup.Path) {
 		return filepath.Join(unified, c.Cgroup.Path), ""
 	}
 	return "", ""
@@ -120,27 +105,10 @@ func (s *supervisor) killExec(r wire.Call) error {
 	return nil
 }
 
-// groupIn is the process's group in the version 1 hierarchy of a controller, "" if there is no such hierarchy.
-func groupIn(pid int, controller string) string {
-	list, err := memberships(pid)
-	if err != nil {
-		return ""
-	}
-	for _, m := range list {
-		if hasOption(m.controllers, controller) {
-			return m.group
-		}
-	}
-	return ""
-}
-
 // groupPath is the path of an exec's group in its hierarchy.
 func groupPath(dir string) string {
-	_, unified := cgroupMounts()
-	for _, mount := range []string{freezerMount(), unified} {
-		if path, ok := strings.CutPrefix(dir, mount+"/"); ok && mount != "" {
-			return "/" + path
-		}
+	if path, ok := hierarchies().Below(dir); ok {
+		return path
 	}
 	return dir
 }

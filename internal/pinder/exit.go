@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -29,7 +30,7 @@ func (p *process) watch() {
 	if h == nil {
 		return
 	}
-	if h.Raw.Read(func(uintptr) bool { return pidfdExited(h.FD) }) != nil {
+	if h.Raw.Read(func(uintptr) bool { return proc.Ended(h.FD) }) != nil {
 		return // closed: discarded
 	}
 	ws, known := p.status(h.FD)
@@ -39,35 +40,35 @@ func (p *process) watch() {
 	exit.ID, exit.ExecID = m.ID, m.ExecID
 	oomKilled := p.oomKilled()
 	if known {
-		exit.Code = int(ws.status)
-		if ws.code != cldExited {
-			exit.Code, exit.Signal = 128+int(ws.status), int(ws.status)
+		exit.Code = int(ws.Status)
+		if ws.Code != proc.CodeExited {
+			exit.Code, exit.Signal = 128+int(ws.Status), int(ws.Status)
 		}
-		exit.OOMKilled = ws.code != cldExited && unix.Signal(ws.status) == unix.SIGKILL && oomKilled
+		exit.OOMKilled = ws.Code != proc.CodeExited && unix.Signal(ws.Status) == unix.SIGKILL && oomKilled
 	}
 	p.drainBounded()
 	p.finish(exit)
 }
 
 // status finds how the process ended without reaping it.
-func (p *process) status(pidfd int) (waitStatus, bool) {
+func (p *process) status(pidfd int) (proc.Exit, bool) {
 	m := p.snapshot()
 	for giveUp := time.Now().Add(strangerTimeout); ; time.Sleep(50 * time.Millisecond) {
-		if pid, ws, err := peek(unix.P_PIDFD, pidfd); err == nil && pid != 0 {
+		if pid, ws, err := proc.Peek(unix.P_PIDFD, pidfd); err == nil && pid != 0 {
 			return ws, true
 		}
 		// Not ours. The reaper's? The start time tells its zombie from that of a
 		// process which got the pid after ours was reaped by a stranger.
-		if st, err := startTime(m.PID); err == nil && st == m.StartTime {
+		if m.process().Check() == nil {
 			if pid, ws, err := p.sup.reaper.peek(m.PID); err == nil && pid != 0 {
 				return ws, true
 			}
 		}
-		if ws, ok := exitOfStranger(pidfd, m.PID, m.StartTime); ok {
+		if ws, ok := m.process().Exit(pidfd); ok {
 			return ws, true
 		}
 		if time.Now().After(giveUp) {
-			return waitStatus{}, false
+			return proc.Exit{}, false
 		}
 	}
 }
@@ -118,10 +119,10 @@ func (p *process) announce(exit *wire.Exit) {
 func (p *process) release() {
 	m := p.snapshot()
 	if h := p.get(kindPidfd); h != nil {
-		if _, _, err := reap(unix.P_PIDFD, h.FD); errors.Is(err, unix.ECHILD) {
+		if _, _, err := proc.Reap(unix.P_PIDFD, h.FD); errors.Is(err, unix.ECHILD) {
 			// ECHILD again when it was not claimed: fine. The start time guards against
 			// a pid that was reaped elsewhere and used again by a child of the reaper's.
-			if st, err := startTime(m.PID); err == nil && st == m.StartTime {
+			if m.process().Check() == nil {
 				_ = p.sup.reaper.reap(m.PID)
 			}
 		}

@@ -6,12 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -148,7 +149,7 @@ func (k *killing) run(deadline time.Time) error {
 	}
 }
 
-func (k *killing) rootEnded() bool { return k.pidfd < 0 || pidfdExited(k.pidfd) }
+func (k *killing) rootEnded() bool { return k.pidfd < 0 || proc.Ended(k.pidfd) }
 
 // awaitRoot waits for the end of the container's init or of the exec'd process.
 func (k *killing) awaitRoot(limit time.Duration) bool {
@@ -176,105 +177,78 @@ func (k *killing) strikeRoot() error {
 	if err := unix.PidfdSendSignal(k.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("signal to process %d: %w", k.root, err)
 	}
-	if !pidfdExited(k.pidfd) {
-		unfreeze(k.root)
+	if !proc.Ended(k.pidfd) {
+		hierarchies().Unfreeze(k.root)
 	}
 	return nil
 }
 
 // members are the living processes that are to end.
-func (k *killing) members() ([]task, error) {
-	all, err := processes.upcoming().get()
+func (k *killing) members() ([]proc.Stat, error) {
+	now, err := processes.upcoming().get()
 	if err != nil {
 		return nil, err
 	}
 	// The root's pid is its own as long as it has not ended; afterwards another process may have it.
 	family := k.family && !k.rootEnded()
-	var found []task
-	for pid, t := range all {
-		if pid <= 1 || pid == os.Getpid() || pid == os.Getppid() || t.dead() {
+	var found []proc.Stat
+	for pid, t := range now.processes {
+		if pid <= 1 || pid == os.Getpid() || pid == os.Getppid() || t.Dead() {
 			continue
 		}
-		if family && descends(all, t, k.roots) || k.owns(all, t) {
+		if family && proc.Descends(now.processes, t, k.roots) || k.owns(now, t) {
 			found = append(found, t)
 		}
 	}
-	slices.SortFunc(found, func(a, b task) int { return a.pid - b.pid })
+	slices.SortFunc(found, func(a, b proc.Stat) int { return a.PID - b.PID })
 	return found, nil
 }
 
 // owns says whether a process is one of those that are to end. One that left the container's groups still is, if
 // it is in the container's mount namespace and came from pinder: others, as an operator's nsenter, only visit.
 // A process that left both no longer belongs to the container.
-func (k *killing) owns(all map[int]task, t task) bool {
-	if t.pid == k.root && k.pidfd >= 0 {
-		return !pidfdExited(k.pidfd)
+func (k *killing) owns(now view, t proc.Stat) bool {
+	if t.PID == k.root && k.pidfd >= 0 {
+		return !proc.Ended(k.pidfd)
 	}
-	groups := t.groups
-	if within(groups, k.own.Groups) {
+	groups := now.groups[t.PID]
+	if cgroup.Within(groups, k.own.Groups) {
 		return true
 	}
-	return k.own.MountNS != 0 && !within(groups, k.foreign) && descends(all, t, k.roots) && mountNS(t.pid) == k.own.MountNS
+	return k.own.MountNS != 0 && !cgroup.Within(groups, k.foreign) && proc.Descends(now.processes, t, k.roots) && proc.MountNamespace(t.PID) == k.own.MountNS
 }
 
 // strike kills a process that was found in /proc, if it is still that one.
-func strike(t task) error {
-	fd, err := unix.PidfdOpen(t.pid, 0)
+func strike(t proc.Stat) error {
+	fd, err := unix.PidfdOpen(t.PID, 0)
 	if err != nil {
 		return nil //nolint:nilerr // ended
 	}
 	defer func() { _ = unix.Close(fd) }()
-	if now, err := startTime(t.pid); err != nil || now != t.start {
-		return nil //nolint:nilerr // ended
+	if t.Check() != nil {
+		return nil // ended
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("signal to process %d: %w", t.pid, err)
+		return fmt.Errorf("signal to process %d: %w", t.PID, err)
 	}
-	if !pidfdExited(fd) {
-		unfreeze(t.pid)
+	if !proc.Ended(fd) {
+		hierarchies().Unfreeze(t.PID)
 	}
 	return nil
 }
 
-// unfreeze takes a process out of a frozen group of the version 1 freezer, into the hierarchy's root, which cannot
-// be frozen. That helps whichever group above the process is frozen, and thaws no other process. In version 2 a frozen
-// process takes SIGKILL.
-func unfreeze(pid int) {
-	if freezingGroup(pid) == "" {
-		return
-	}
-	_ = os.WriteFile(filepath.Join(freezerMount(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0) // its effect is looked for
-}
-
-// freezingGroup is the process's group in the version 1 freezer if that or one above it is frozen, else "".
-func freezingGroup(pid int) string {
-	freezer := freezerMount()
-	if freezer == "" {
-		return ""
-	}
-	group := groupIn(pid, "freezer")
-	if group == "" || group == "/" {
-		return ""
-	}
-	state, err := os.ReadFile(filepath.Join(freezer, group, "freezer.state"))
-	if err != nil || strings.TrimSpace(string(state)) == "THAWED" {
-		return ""
-	}
-	return filepath.Join(freezer, group)
-}
-
 // obstacle says why processes do not end.
-func (k *killing) obstacle(left []task, refused error) error {
+func (k *killing) obstacle(left []proc.Stat, refused error) error {
 	var why []string
 	for i, t := range left {
 		if i == namedTasks {
 			why = append(why, fmt.Sprintf("and %d more", len(left)-i))
 			break
 		}
-		why = append(why, fmt.Sprintf("process %d %s", t.pid, k.hindrance(t)))
+		why = append(why, fmt.Sprintf("process %d %s", t.PID, k.hindrance(t)))
 	}
 	if len(left) == 0 {
-		why = append(why, fmt.Sprintf("process %d %s", k.root, k.hindrance(task{pid: k.root})))
+		why = append(why, fmt.Sprintf("process %d %s", k.root, k.hindrance(proc.Stat{Process: proc.Process{PID: k.root}})))
 	}
 	text := "not ended after SIGKILL: " + strings.Join(why, "; ")
 	if refused != nil {
@@ -284,65 +258,52 @@ func (k *killing) obstacle(left []task, refused error) error {
 }
 
 // hindrance looks at one process that ought to have ended.
-func (k *killing) hindrance(t task) string {
-	if now, err := readTask(t.pid); err == nil {
+func (k *killing) hindrance(t proc.Stat) string {
+	if now, err := proc.ReadStat(t.PID); err == nil {
 		t = now
 	}
-	if group := freezingGroup(t.pid); group != "" {
-		return "is frozen by " + group
+	if group := hierarchies().FreezingGroup(t.PID); group != "" {
+		return "is frozen by " + string(group)
 	}
-	switch t.state {
+	switch t.State {
 	case 'D':
-		if at := waitChannel(t.pid); at != "" {
+		if at := proc.WaitChannel(t.PID); at != "" {
 			return "is in uninterruptible sleep, in " + at
 		}
 		return "is in uninterruptible sleep"
 	case 't':
-		return "is held by its debugger, process " + statusLine(t.pid, "TracerPid:")
+		return "is held by its debugger, process " + proc.Status(t.PID, "TracerPid")
 	case 'T':
 		return "is stopped"
 	}
-	if t.pid == k.root {
-		if others := sharers(t.pid); others != "" {
+	if t.PID == k.root {
+		if others := sharers(t.PID); others != "" {
 			return "waits for others of its PID namespace: " + others
 		}
 	}
-	if t.state == 'Z' {
+	if t.State == 'Z' {
 		return "has ended but for other threads"
 	}
-	return "is " + statusLine(t.pid, "State:")
-}
-
-// waitChannel is the kernel's function that a process waits in, "" if it is not told.
-func waitChannel(pid int) string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/wchan")
-	if at := strings.TrimSpace(string(b)); err == nil && at != "0" {
-		return at
-	}
-	return ""
+	return "is " + proc.Status(t.PID, "State")
 }
 
 // sharers are the other processes of a PID namespace. Its PID 1 ends after all of them were reaped, each by its
 // parent, which may be outside, as after an nsenter.
 func sharers(pid int) string {
-	link := func(pid int) string {
-		ns, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
-		return ns
-	}
-	want := link(pid)
-	all, err := tasks()
-	if err != nil || want == "" || want == link(os.Getpid()) {
+	want := proc.PIDNamespace(pid)
+	all, err := proc.All()
+	if err != nil || want == "" || want == proc.PIDNamespace(os.Getpid()) {
 		return ""
 	}
 	var found []string
 	for other, t := range all {
-		if other == pid || link(other) != want {
+		if other == pid || proc.PIDNamespace(other) != want {
 			continue
 		}
-		text := fmt.Sprintf("process %d (%s)", other, statusLine(other, "State:"))
-		if t.dead() {
-			text += fmt.Sprintf(" of parent %d", t.parent)
-			if tracer := statusLine(other, "TracerPid:"); tracer != "0" {
+		text := fmt.Sprintf("process %d (%s)", other, proc.Status(other, "State"))
+		if t.Dead() {
+			text += fmt.Sprintf(" of parent %d", t.Parent)
+			if tracer := proc.Status(other, "TracerPid"); tracer != "0" {
 				text += ", held by its debugger, process " + tracer
 			}
 		}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -58,7 +59,7 @@ func TestWithoutADescriptorAKillFailsAndASignalIsSent(t *testing.T) {
 		if err := p.end(time.Now().Add(time.Second)); err == nil {
 			t.Error("a kill that could not be done is said to have been")
 		}
-		if all, err := tasks(); err == nil {
+		if all, err := proc.All(); err == nil {
 			t.Errorf("of the node's processes %d are seen without a descriptor", len(all))
 		}
 		if err := s.signal(wire.Signal{ID: "a", Signal: int(unix.SIGKILL)}); err != nil {
@@ -115,8 +116,8 @@ func TestWhatHoldsUpTheEndOfAPIDNamespaceIsNamed(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	await("its end", func() bool { t, err := readTask(second); return err == nil && t.dead() })
-	got := (&killing{root: first}).hindrance(task{pid: first})
+	await("its end", func() bool { t, err := proc.ReadStat(second); return err == nil && t.Dead() })
+	got := (&killing{root: first}).hindrance(proc.Stat{Process: proc.Process{PID: first}})
 	want := fmt.Sprintf("process %d (Z (zombie)) of parent %d, held by its debugger, process %d", second, first, unix.Gettid())
 	if !strings.Contains(got, want) {
 		t.Errorf("PID 1 %s; it waits for %s", got, want)
@@ -160,8 +161,8 @@ func TestKillsThatWaitForALookAtTheProcessesShareIt(t *testing.T) {
 			t.Fatal("each has a look of its own")
 		}
 	}
-	if all, err := first.get(); err != nil || all[os.Getpid()].pid != os.Getpid() {
-		t.Fatalf("%d processes, %v", len(all), err)
+	if all, err := first.get(); err != nil || all.processes[os.Getpid()].PID != os.Getpid() {
+		t.Fatalf("%d processes, %v", len(all.processes), err)
 	}
 	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
@@ -173,7 +174,7 @@ func TestKillsThatWaitForALookAtTheProcessesShareIt(t *testing.T) {
 	if again == first {
 		t.Fatal("a look that has begun is given to one who asks later")
 	}
-	if all, err := again.get(); err != nil || all[cmd.Process.Pid].parent != os.Getpid() {
-		t.Errorf("what began before the look is not in it: %+v, %v", all[cmd.Process.Pid], err)
+	if all, err := again.get(); err != nil || all.processes[cmd.Process.Pid].Parent != os.Getpid() {
+		t.Errorf("what began before the look is not in it: %+v, %v", all.processes[cmd.Process.Pid], err)
 	}
 }

@@ -42,7 +42,7 @@ func (s *slice) add(id string) *process {
 	}
 	s.t.Cleanup(st.close)
 	events := filepath.Join(s.dir, id, eventsFile)
-	p := s.sup.wrap(containerKey(id), st, meta{ID: id, Cgroup: cgroup{Events: events, Parent: oomParent(events, true)}})
+	p := s.sup.wrap(containerKey(id), st, meta{ID: id, Cgroup: group{Events: events, Parent: oomParent(events, true)}})
 	p.openEvents(&p.meta.Cgroup)
 	s.sup.remember(p)
 	s.sup.reckonOOM(s.parent())

@@ -2,13 +2,12 @@ package pinder
 
 import (
 	"errors"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 func TestOOMCountersOfBothCgroupVersions(t *testing.T) {
@@ -45,65 +44,6 @@ func TestUnclaimedChildStaysUntilCallsUnderWayHaveEnded(t *testing.T) {
 	may(false, "it is claimed")
 }
 
-func TestPeekLeavesTheZombieAndReapTakesIt(t *testing.T) {
-	cmd := exec.Command("/bin/sh", "-c", "exit 9")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	pid := cmd.Process.Pid
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := descriptor.Pollable(fd, "pidfd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	start, err := startTime(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Raw.Read(func(uintptr) bool { return pidfdExited(fd) }); err != nil {
-		t.Fatal(err)
-	}
-	want := waitStatus{cldExited, 9}
-	for range 2 {
-		if got, ws, err := peek(unix.P_PID, pid); err != nil || got != pid || ws != want {
-			t.Fatalf("peek: %d, %+v, %v", got, ws, err)
-		}
-	}
-	if ws, ok := exitOfStranger(fd, pid, start); !ok || ws != want {
-		t.Fatalf("as a stranger: %+v, %v", ws, ok)
-	}
-	if got, ws, err := reap(unix.P_PIDFD, fd); err != nil || got != pid || ws != want {
-		t.Fatalf("reap: %d, %+v, %v", got, ws, err)
-	}
-	if _, _, err := peek(unix.P_PID, pid); !errors.Is(err, unix.ECHILD) {
-		t.Fatalf("peek after reap: %v", err)
-	}
-}
-
-func TestPidfdIsOpenedOnlyOnTheProcessMeant(t *testing.T) {
-	cmd := exec.Command("/bin/sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	start, err := startTime(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openVerified(cmd.Process.Pid, start+1); err == nil {
-		t.Fatal("a wrong start time was accepted")
-	}
-	h, err := openVerified(cmd.Process.Pid, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.Close()
-}
-
 func TestIDsAreChecked(t *testing.T) {
 	for _, id := range []string{"", "a/b", "../x", ".x", "a b", "ä", strings.Repeat("x", 129)} {
 		if checkID("container", id) == nil {
@@ -123,7 +63,8 @@ func TestKillFileIsNeverThatOfOthers(t *testing.T) {
 			t.Errorf("%q is taken for a container's cgroup", path)
 		}
 	}
-	_, own, err := cgroupPaths(unix.Getpid())
+	list, err := cgroup.Of(unix.Getpid())
+	own := cgroup.Unified(list)
 	if err != nil {
 		t.Fatal(err)
 	}

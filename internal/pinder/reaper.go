@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
@@ -183,12 +184,12 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 
 // reapSupervisor says whether the supervisor is gone.
 func (r *reaper) reapSupervisor() bool {
-	pid, ws, err := reap(unix.P_PID, r.pid)
+	pid, ws, err := proc.Reap(unix.P_PID, r.pid)
 	if err == nil && pid == 0 {
 		return false
 	}
 	if !r.quit.Load() {
-		ownlog.Printf("supervisor %d ended: code %d status %d (%v)", r.pid, ws.code, ws.status, err)
+		ownlog.Printf("supervisor %d ended: code %d status %d (%v)", r.pid, ws.Code, ws.Status, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -199,7 +200,7 @@ func (r *reaper) reapSupervisor() bool {
 // reportOrphan tells the supervisor of one zombie of ours. It stays until the
 // supervisor asks for it: a zombie is the safest place for an exit status.
 func (r *reaper) reportOrphan() {
-	pid, _, err := peek(unix.P_ALL, 0)
+	pid, _, err := proc.Peek(unix.P_ALL, 0)
 	if err == nil && pid != 0 && pid != r.pid {
 		_ = r.link.send(linkMsg{op: opOrphan, pid: int32(pid)}, false)
 	}
@@ -285,9 +286,9 @@ func (r *reaper) handle(m linkMsg) {
 }
 
 func (r *reaper) answerWait(m linkMsg) {
-	f := peek
+	f := proc.Peek
 	if m.op == opReap {
-		f = reap
+		f = proc.Reap
 	}
 	if int(m.pid) == r.pid || m.pid <= 0 {
 		r.link.reply(m, unix.EINVAL)
@@ -296,7 +297,7 @@ func (r *reaper) answerWait(m linkMsg) {
 	pid, ws, err := f(unix.P_PID, int(m.pid))
 	_ = r.link.send(linkMsg{
 		op: opReply, seq: m.seq, pid: int32(pid),
-		code: ws.code, status: ws.status, errno: int32(errnoOf(err)),
+		code: ws.Code, status: ws.Status, errno: int32(errnoOf(err)),
 	}, true)
 	if m.op == opReap {
 		r.reportOrphan()

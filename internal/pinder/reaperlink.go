@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
@@ -135,9 +136,9 @@ func (r *reaperLink) drop(key string) error {
 }
 
 // peek looks at a child of the reaper's; ECHILD when it has no such child.
-func (r *reaperLink) peek(pid int) (got int, ws waitStatus, err error) {
+func (r *reaperLink) peek(pid int) (got int, ws proc.Exit, err error) {
 	m, err := r.ask(linkMsg{op: opPeek, pid: int32(pid)})
-	return int(m.pid), waitStatus{m.code, m.status}, err
+	return int(m.pid), proc.Exit{Code: m.code, Status: m.status}, err
 }
 
 func (r *reaperLink) reap(pid int) error {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -177,7 +178,7 @@ func (p *process) reopen(m *meta) error {
 	if p.get(kindPidfd) != nil {
 		return nil
 	}
-	h, err := openVerified(m.PID, m.StartTime)
+	h, err := openVerified(m.process())
 	if err != nil {
 		return fmt.Errorf("its process is not found again: %w", err)
 	}
@@ -216,7 +217,7 @@ func (p *process) undoCreation(m *meta) {
 	if pid, err := p.readPidFile(); err == nil {
 		// The exec'd process is the reaper's child by now, or gone.
 		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
-			if parent, err := statNumber(pid, 4); err == nil && int(parent) == os.Getppid() {
+			if stat, err := proc.ReadStat(pid); err == nil && stat.Parent == os.Getppid() {
 				_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			}
 			_ = unix.Close(pidfd)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/duration"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -84,10 +85,10 @@ func (s *supervisor) runRuntime(p *process, rt wire.Runtime, c call) (string, er
 		s.kids.unclaim(pid)
 		return "", err
 	}
-	_, _, _ = reap(unix.P_PID, pid)
+	_, _, _ = proc.Reap(unix.P_PID, pid)
 	s.kids.unclaim(pid)
 	printed := readOutput(output)
-	if ws.code == cldExited && ws.status == 0 {
+	if ws.OK() {
 		return printed, nil
 	}
 	return "", &callError{text: runtimeReason(rt, logPath, printed, c, ws)}
@@ -148,21 +149,21 @@ func runtimeEnv() []string {
 
 // waitDeadline waits for our child without reaping it, and kills its group at
 // the deadline. It closes pidfd.
-func waitDeadline(pid, pidfd int, deadline time.Time) (waitStatus, error) {
+func waitDeadline(pid, pidfd int, deadline time.Time) (proc.Exit, error) {
 	started := time.Now()
 	h, err := descriptor.Pollable(pidfd, "runtime")
 	if err != nil {
 		_ = unix.Close(pidfd)
-		return waitStatus{}, err
+		return proc.Exit{}, err
 	}
 	defer h.Close()
-	var ws waitStatus
+	var ws proc.Exit
 	await := func(until time.Time) error {
 		_ = h.File.SetReadDeadline(until)
 		var werr error
 		err := h.Raw.Read(func(uintptr) bool {
 			var got int
-			got, ws, werr = peek(unix.P_PID, pid)
+			got, ws, werr = proc.Peek(unix.P_PID, pid)
 			return werr != nil || got != 0
 		})
 		if err == nil {
@@ -177,7 +178,7 @@ func waitDeadline(pid, pidfd int, deadline time.Time) (waitStatus, error) {
 		if err := await(time.Now().Add(killGrace)); err != nil {
 			return ws, &callError{text: text + ", and does not die", timeout: true}
 		}
-		_, _, _ = reap(unix.P_PID, pid)
+		_, _, _ = proc.Reap(unix.P_PID, pid)
 		return ws, &callError{text: text, timeout: true}
 	}
 	return ws, err
@@ -246,7 +247,7 @@ func readEnd(path string) ([]byte, error) {
 
 // runtimeReason finds the best words for a failure: the last error of the JSON
 // log, else the last line printed.
-func runtimeReason(rt wire.Runtime, logPath, printed string, c call, ws waitStatus) string {
+func runtimeReason(rt wire.Runtime, logPath, printed string, c call, ws proc.Exit) string {
 	reason := ""
 	if b, err := readEnd(logPath); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -266,9 +267,9 @@ func runtimeReason(rt wire.Runtime, logPath, printed string, c call, ws waitStat
 		lines := strings.Split(strings.TrimSpace(printed), "\n")
 		reason = lines[len(lines)-1]
 	}
-	how := fmt.Sprintf("exit status %d", ws.status)
-	if ws.code != cldExited {
-		how = "ended by signal " + unix.SignalName(syscall.Signal(ws.status))
+	how := fmt.Sprintf("exit status %d", ws.Status)
+	if ws.Code != proc.CodeExited {
+		how = "ended by signal " + unix.SignalName(syscall.Signal(ws.Status))
 	}
 	if reason == "" {
 		return filepath.Base(rt.Binary) + ": " + how

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -105,6 +106,9 @@ func (st *sharedState) saveMeta(m *meta) error {
 	return nil
 }
 
+// process is the container's init or the exec'd process.
+func (m *meta) process() proc.Process { return proc.Process{PID: m.PID, Start: m.StartTime} }
+
 func (st *sharedState) loadMeta() (meta, error) {
 	var m meta
 	slot := atomic.LoadUint64(&st.metaSlot) & 1
@@ -141,7 +145,7 @@ type meta struct {
 
 	PID       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"startTime,omitempty"`
-	Cgroup    cgroup `json:"cgroup"`
+	Cgroup    group  `json:"cgroup"`
 	Domain    domain `json:"domain,omitzero"`
 
 	// Deadline is that of the runtime call under way, Unix nanoseconds.

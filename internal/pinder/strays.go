@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
@@ -138,7 +139,7 @@ func (s *strays) await(id string, deadline time.Time) bool {
 	delete(s.byID, id)
 	s.mu.Unlock()
 	for _, h := range hs {
-		ended := func(uintptr) bool { return pidfdExited(h.FD) }
+		ended := func(uintptr) bool { return proc.Ended(h.FD) }
 		_ = h.File.SetReadDeadline(deadline)
 		if h.Raw.Read(ended) != nil {
 			ownlog.Printf("container %s: a runtime call of an earlier supervisor does not end: killing it", id)

@@ -100,7 +100,7 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 
 // bringLayer brings the blob unless the layer is there, or is there as soon as another pull has unpacked it.
 func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.Descriptor) error {
-	unlock, err := a.store.layerLocks.lock(ctx, chain)
+	unlock, err := a.store.layerLocks.Lock(ctx, chain)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.De
 }
 
 func (a *assembly) unpackLayer(ctx context.Context, src layerSource) error {
-	unlock, err := a.store.layerLocks.lock(ctx, src.chain)
+	unlock, err := a.store.layerLocks.Lock(ctx, src.chain)
 	if err != nil {
 		return err
 	}

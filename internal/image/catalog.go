@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 // shortestPrefix is the least number of hexadecimal digits that name an image.
@@ -40,7 +42,7 @@ func (c *catalog) find(ref string) *Image {
 	if img := c.images[canonicalID(ref)]; img != nil {
 		return img
 	}
-	if r, err := parseReference(ref); err == nil {
+	if r, err := reference.Parse(ref); err == nil {
 		if id, ok := c.names[r.String()]; ok {
 			return c.images[id]
 		}
@@ -154,7 +156,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	img := now.find(ref)
 	if img == nil {
 		s.writing.Unlock()
-		if _, err := parseReference(ref); err != nil && !looksLikeID(ref) {
+		if _, err := reference.Parse(ref); err != nil && !looksLikeID(ref) {
 			return err
 		}
 		return nil

@@ -14,10 +14,9 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
-)
 
-// maxErrorText cuts what a registry has to say.
-const maxErrorText = 600
+	"github.com/pinfold-run/pinfold/internal/image/secret"
+)
 
 // ErrRegistryUnavailable is the class of a pull whose registry was not to be reached, or could not answer. It is
 // an errdefs.ErrUnavailable.
@@ -27,7 +26,7 @@ var ErrRegistryUnavailable = fmt.Errorf("registry %w", errdefs.ErrUnavailable)
 // text only, without credentials: a registry may answer with what it was sent, and a redirect's URL is signed.
 func (r *registry) failure(step string, err error) error {
 	class := classOf(err)
-	text := strings.TrimSuffix(shorten(scrub(err.Error(), r.secrets.all())), ": "+class.Error())
+	text := strings.TrimSuffix(secret.Shorten(secret.Scrub(err.Error(), r.secrets.All())), ": "+class.Error())
 	if text == class.Error() {
 		return fmt.Errorf("%s: %w", step, class)
 	}

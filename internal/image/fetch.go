@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
 const (
@@ -35,14 +37,14 @@ type blob struct {
 // take turns: the second finds the blob, or goes on where the first has failed. A pull from another registry takes
 // its turn only for a while: its own registry may be the quicker one.
 func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
-	leave, err := r.store.blobLocks.lock(ctx, desc.Digest.String()+" of "+r.ref.host())
+	leave, err := r.store.blobLocks.Lock(ctx, desc.Digest.String()+" of "+r.ref.Host())
 	if err != nil {
 		return err
 	}
 	defer leave()
 	b := blob{desc, ingestName(desc.Digest)}
 	patience, cancel := context.WithTimeout(ctx, min(hurry, r.store.cfg.StallTimeout))
-	unlock, err := r.store.blobLocks.lock(patience, desc.Digest.String())
+	unlock, err := r.store.blobLocks.Lock(patience, desc.Digest.String())
 	cancel()
 	switch {
 	case err == nil:
@@ -50,7 +52,7 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		b.ingest += " of " + r.ref.host()
+		b.ingest += " of " + r.ref.Host()
 		defer func() { _ = r.store.content.Abort(context.WithoutCancel(ctx), b.ingest) }() // none after success
 	}
 	if _, err := r.store.content.Info(ctx, desc.Digest); err == nil {
@@ -112,7 +114,7 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 			stalled && (!t.last || have-had < goodProgress):
 			return err
 		}
-		r.log.Info("download is resumed", "host", h.host, "bytes", r.have(ctx, b), "reason", scrub(err.Error(), r.secrets.all()))
+		r.log.Info("download is resumed", "host", h.host, "bytes", r.have(ctx, b), "reason", secret.Scrub(err.Error(), r.secrets.All()))
 	}
 }
 

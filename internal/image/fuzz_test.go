@@ -7,6 +7,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 // FuzzDocument: what a registry serves as a manifest, an index or a configuration is understood or refused
@@ -32,7 +34,7 @@ func FuzzDocument(f *testing.F) {
 			}
 		}
 		for _, m := range d.Manifests {
-			if validDigest(m.Digest) == nil {
+			if reference.CheckDigest(m.Digest) == nil {
 				digests = append(digests, m.Digest)
 			}
 		}

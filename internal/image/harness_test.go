@@ -32,6 +32,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
+const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
 // hub is a real registry on loopback. Tests put faults in its way and count what is asked of it.
 type hub struct {
 	*httptest.Server

@@ -11,11 +11,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 func notFound(ref string) error {
-	return fmt.Errorf("image %.300q: %w", scrub(ref, nil), errdefs.ErrNotFound)
+	return fmt.Errorf("image %.300q: %w", secret.Scrub(ref, nil), errdefs.ErrNotFound)
 }
 
 // Hold keeps the image's layers for holder (a container ID) until Release, and returns their directories, the
@@ -120,7 +121,7 @@ func (s *Store) pruneLayers(age time.Duration) error {
 // has pinned the layer before, or finds it gone. Images that are removed at once may share the layer: the second removal
 // waits until it has been deleted.
 func (s *Store) dropLayer(chain string) error {
-	unlock, err := s.dropLocks.lock(context.Background(), chain)
+	unlock, err := s.dropLocks.Lock(context.Background(), chain)
 	if err != nil {
 		return err
 	}

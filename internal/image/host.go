@@ -61,7 +61,7 @@ func (r *registry) newHost(config hostConfig) (*host, error) {
 	}
 	h.client = &http.Client{Transport: trip, CheckRedirect: h.checkRedirect}
 	for _, values := range h.header {
-		h.reg.secrets.add(values...)
+		h.reg.secrets.Add(values...)
 	}
 	h.login()
 	return h, nil
@@ -106,7 +106,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request) error {
 		return fmt.Errorf("authorize: %w", err)
 	}
 	if _, token, found := strings.Cut(req.Header.Get("Authorization"), " "); found {
-		h.reg.secrets.add(token)
+		h.reg.secrets.Add(token)
 	}
 	return nil
 }

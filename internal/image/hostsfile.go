@@ -14,6 +14,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
 // hostConfig is one host that is asked for a registry's images.
@@ -377,7 +379,7 @@ func (f *hostsFile) locate(s *hostTable) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
-		return f.wrong(s.line, "%.200q is not the address of a host: http:// or https://, a host, a port where needed", scrub(s.address, nil))
+		return f.wrong(s.line, "%.200q is not the address of a host: http:// or https://, a host, a port where needed", secret.Scrub(s.address, nil))
 	case u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return f.wrong(s.line, "an address of a host has no user, query or fragment")
 	}

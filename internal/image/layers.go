@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -41,7 +42,7 @@ type layerInfo struct {
 func newLayers(dir string) *layers { return &layers{dir: dir, known: map[string]layerInfo{}} }
 
 // path is the directory of a layer; chain is a valid digest.
-func (l *layers) path(chain string) string { return filepath.Join(l.dir, fileName(chain)) }
+func (l *layers) path(chain string) string { return filepath.Join(l.dir, reference.FileName(chain)) }
 
 // tree is the directory that overlay gets.
 func (l *layers) tree(chain string) string { return filepath.Join(l.path(chain), "fs") }
@@ -69,8 +70,8 @@ func (l *layers) list() (map[string]time.Time, error) {
 	}
 	found := map[string]time.Time{}
 	for _, e := range entries {
-		chain := fromFileName(e.Name())
-		if strings.HasPrefix(e.Name(), tempPrefix) || validDigest(digest.Digest(chain)) != nil {
+		chain := reference.FromFileName(e.Name())
+		if strings.HasPrefix(e.Name(), tempPrefix) || reference.CheckDigest(digest.Digest(chain)) != nil {
 			continue
 		}
 		if fi, err := e.Info(); err == nil {
@@ -109,7 +110,7 @@ func (l *layers) remember(chain string, info layerInfo) {
 
 // condemn takes a layer its name, which makes it not exist, and returns the directory that is left to delete.
 func (l *layers) condemn(chain string) (string, error) {
-	doomed := filepath.Join(l.dir, tempPrefix+"gone-"+fileName(chain))
+	doomed := filepath.Join(l.dir, tempPrefix+"gone-"+reference.FileName(chain))
 	// A condemned layer that could not be deleted may still be there.
 	if err := tree.Remove(context.Background(), doomed); err != nil {
 		return "", err

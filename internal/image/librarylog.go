@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
+
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
 // quietLibraries keeps containerd's process-wide logger, which some of its code uses without a context, to errors:
@@ -45,8 +47,8 @@ func (h logHook) Fire(e *logrus.Entry) error {
 	}
 	args := []any{}
 	if err, ok := e.Data[logrus.ErrorKey]; ok {
-		args = append(args, "error", shorten(scrub(fmt.Sprint(err), secrets)))
+		args = append(args, "error", secret.Shorten(secret.Scrub(fmt.Sprint(err), secrets)))
 	}
-	h.log.Log(context.Background(), level, "containerd: "+shorten(scrub(e.Message, secrets)), args...)
+	h.log.Log(context.Background(), level, "containerd: "+secret.Shorten(secret.Scrub(e.Message, secrets)), args...)
 	return nil
 }

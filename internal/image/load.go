@@ -18,6 +18,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 // Load reads an OCI image layout or an archive of "docker save", as a tar that may be compressed, and lists the
@@ -41,7 +43,7 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // only read from
-	unlock, err := s.loads.lock(ctx, "")
+	unlock, err := s.loads.Lock(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout
 		return nil, err
 	}
 	if ref, ok := archiveName(desc.Annotations); ok {
-		if ref.digest == "" {
+		if ref.Digest == "" {
 			img.Tags = []string{ref.String()}
 		}
 		if isLayout {
@@ -161,17 +163,17 @@ func entryName(desc ocispec.Descriptor) string {
 }
 
 // archiveName finds the name in an entry's annotations. OCI's ref.name is often a bare tag, which is no name.
-func archiveName(annotations map[string]string) (reference, bool) {
+func archiveName(annotations map[string]string) (reference.Reference, bool) {
 	for _, key := range []string{images.AnnotationImageName, ocispec.AnnotationRefName} {
 		name := annotations[key]
 		if key == ocispec.AnnotationRefName && !strings.ContainsAny(name, ":/") {
 			continue
 		}
-		if ref, err := parseReference(name); err == nil {
+		if ref, err := reference.Parse(name); err == nil {
 			return ref, true
 		}
 	}
-	return reference{}, false
+	return reference.Reference{}, false
 }
 
 // badArchive classes what the importer says, which has classes for few things.
@@ -217,7 +219,7 @@ func (r *refRecorder) Writer(ctx context.Context, opts ...content.WriterOpt) (co
 	r.mu.Unlock()
 	if algorithm, hex, ok := strings.Cut(strings.TrimPrefix(o.Ref, archiveIngest+"blobs/"), "/"); ok {
 		d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
-		if validDigest(d) == nil && d.Algorithm() != digest.Canonical {
+		if reference.CheckDigest(d) == nil && d.Algorithm() != digest.Canonical {
 			opts = append(opts, content.WithDescriptor(ocispec.Descriptor{Digest: d, Size: o.Desc.Size}))
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 const (
@@ -90,7 +92,7 @@ func parseDocument(raw []byte) (*document, error) {
 
 // document reads a blob of at most limit bytes whole. All that are being read have maxDocuments bytes together.
 func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit int64, parse func(raw []byte) error) error {
-	if err := validDigest(desc.Digest); err != nil {
+	if err := reference.CheckDigest(desc.Digest); err != nil {
 		return refuse("%v", err)
 	}
 	if desc.Size < 0 || desc.Size > limit {
@@ -271,7 +273,7 @@ func parseConfiguration(raw []byte) (ocispec.Image, error) {
 }
 
 func checkLayer(l ocispec.Descriptor) error {
-	if err := validDigest(l.Digest); err != nil {
+	if err := reference.CheckDigest(l.Digest); err != nil {
 		return refuse("layer: %v", err)
 	}
 	if !isLayer(l) {
@@ -290,7 +292,7 @@ func isLayer(desc ocispec.Descriptor) bool {
 // chainIDs names each layer together with those below it.
 func chainIDs(diffIDs []digest.Digest) ([]string, error) {
 	for _, d := range diffIDs {
-		if err := validDigest(d); err != nil {
+		if err := reference.CheckDigest(d); err != nil {
 			return nil, refuse("diff ID: %v", err)
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
 // Names are what people and registries call an image that a container was made of. They are those of the moment of
@@ -21,7 +24,7 @@ type Names struct {
 // NamesFor returns the names of an image that was asked for as asked. It prefers the tag that was asked for to others
 // of the image, and the digest in that tag's repository to those in others.
 func (i *Image) NamesFor(asked string) Names {
-	full, err := NormalizeReference(asked)
+	full, err := reference.Normalize(asked)
 	if err != nil {
 		full = asked
 	}
@@ -59,7 +62,7 @@ func repository(ref string) string {
 func (s *Store) Find(ref string) (*Image, error) {
 	img, ok := s.Resolve(ref)
 	if !ok {
-		return nil, fmt.Errorf("image %q is not on this node: %w", scrub(ref, nil), errdefs.ErrNotFound)
+		return nil, fmt.Errorf("image %q is not on this node: %w", secret.Scrub(ref, nil), errdefs.ErrNotFound)
 	}
 	return img, nil
 }

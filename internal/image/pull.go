@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
 // Pull brings the image that ref names from its registry, unpacks it and lists it; what is here already is not
@@ -18,7 +21,7 @@ import (
 // ErrFailedPrecondition (an image that cannot be used, or a registry configuration that cannot). After an error
 // nothing is listed; what has been downloaded is kept for an hour, so that a repetition goes on from there.
 func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error) {
-	parsed, err := parseReference(ref)
+	parsed, err := reference.Parse(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -33,14 +36,14 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error
 	return img, nil
 }
 
-func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image, err error) {
+func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (img *Image, err error) {
 	reg, err := s.connect(ref, auth)
 	if err != nil {
 		return nil, err
 	}
 	defer reg.close()
-	defer func() { err = clean(err, reg.secrets.all()) }() // whatever came from the registry: manifests, too
-	ctx, cancel := context.WithCancel(s.libraryLog(ctx, reg.secrets.all))
+	defer func() { err = secret.Clean(err, reg.secrets.All()) }() // whatever came from the registry: manifests, too
+	ctx, cancel := context.WithCancel(s.libraryLog(ctx, reg.secrets.All))
 	defer cancel()
 	lease := s.lease()
 	defer func() { s.conclude(ctx, lease, err) }()
@@ -55,7 +58,7 @@ func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image
 	if err != nil {
 		return nil, err
 	}
-	if ref.digest == "" {
+	if ref.Digest == "" {
 		img.Tags = []string{ref.String()}
 	}
 	img.Digests = digestNames(ref, top.Digest)
@@ -68,4 +71,4 @@ func (s *Store) pull(ctx context.Context, ref reference, auth *Auth) (img *Image
 }
 
 // digestNames are the names with a digest that a reference and what it led to give an image.
-func digestNames(ref reference, top digest.Digest) []string { return []string{ref.at(top)} }
+func digestNames(ref reference.Reference, top digest.Digest) []string { return []string{ref.At(top)} }

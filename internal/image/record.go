@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	_ "crypto/sha512" // go-digest knows the algorithms that are linked
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -56,7 +56,7 @@ func (r *record) image() *Image {
 }
 
 // recordName is the file of an image ID, which is always a valid digest (see validate).
-func recordName(id string) string { return fileName(id) + ".json" }
+func recordName(id string) string { return reference.FileName(id) + ".json" }
 
 // removedSuffix is added to the name of a record whose image was removed while there was no space to write that into
 // it. A rename needs none.
@@ -73,23 +73,6 @@ func noteRemoved(dir string, nameless *Image) error {
 		return errors.Join(err, renameErr)
 	}
 	return syncDir(dir)
-}
-
-// fileName is how a valid digest is written in names of files: sha256 without its name, others with it.
-func fileName(dgst string) string {
-	d := digest.Digest(dgst)
-	if d.Algorithm() == digest.SHA256 {
-		return d.Encoded()
-	}
-	return d.Algorithm().String() + "-" + d.Encoded()
-}
-
-// fromFileName is the reverse. What it returns need not be valid.
-func fromFileName(name string) string {
-	if algorithm, hex, ok := strings.Cut(name, "-"); ok {
-		return algorithm + ":" + hex
-	}
-	return digest.NewDigestFromEncoded(digest.SHA256, name).String()
 }
 
 // readRecord reads and checks one record; name is the file's, which must agree with the content.
@@ -112,30 +95,18 @@ func (r *record) validate(name string) error {
 	if r.Schema < 1 || r.Schema > recordSchema {
 		return fmt.Errorf("schema %d is not known to this version", r.Schema)
 	}
-	if err := validDigest(digest.Digest(r.ID)); err != nil {
+	if err := reference.CheckDigest(digest.Digest(r.ID)); err != nil {
 		return fmt.Errorf("image ID: %w", err)
 	}
 	if name != recordName(r.ID) {
 		return fmt.Errorf("the record is of image %s", r.ID)
 	}
 	for _, c := range r.Chain {
-		if err := validDigest(digest.Digest(c)); err != nil {
+		if err := reference.CheckDigest(digest.Digest(c)); err != nil {
 			return fmt.Errorf("chain ID: %w", err)
 		}
 	}
 	return nil
-}
-
-// validDigest accepts the algorithms of the OCI image specification. Names of files are made of these digests.
-func validDigest(d digest.Digest) error {
-	if err := d.Validate(); err != nil {
-		return fmt.Errorf("digest %.200q: %w", string(d), err)
-	}
-	switch d.Algorithm() {
-	case digest.SHA256, digest.SHA384, digest.SHA512:
-		return nil
-	}
-	return fmt.Errorf("digest %.200q: algorithm is not supported", string(d))
 }
 
 // writeRecord replaces the image's record. After nil it is on the disk.

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
 // hurry is how long a host has to begin its answer while there is another one to ask.
@@ -21,11 +23,11 @@ const hurry = 10 * time.Second
 // registry is the hosts that may have one reference, for the length of one pull.
 type registry struct {
 	store    *Store
-	ref      reference
+	ref      reference.Reference
 	auth     *Auth
 	log      *slog.Logger
 	hosts    []*host
-	secrets  secrets
+	secrets  secret.Set
 	progress *progress
 	pauses   atomic.Int64 // what has been waited for busy hosts
 
@@ -36,30 +38,8 @@ type registry struct {
 	}
 }
 
-// secrets are the strings that no text may show. More come while the registry is asked: tokens.
-type secrets struct {
-	mu   sync.Mutex
-	list []string
-}
-
-func (s *secrets) add(more ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, secret := range more {
-		if secret != "" && !slices.Contains(s.list, secret) {
-			s.list = append(s.list, secret)
-		}
-	}
-}
-
-func (s *secrets) all() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.list)
-}
-
 // connect reads the configuration of the reference's host; it makes no connection yet. The caller calls close.
-func (s *Store) connect(ref reference, auth *Auth) (*registry, error) {
+func (s *Store) connect(ref reference.Reference, auth *Auth) (*registry, error) {
 	if _, _, err := auth.login(); err != nil {
 		return nil, err
 	}
@@ -67,9 +47,9 @@ func (s *Store) connect(ref reference, auth *Auth) (*registry, error) {
 		store: s, ref: ref, auth: auth, log: s.log.With("image", ref.String()),
 		progress: &progress{image: ref.String(), began: time.Now()},
 	}
-	r.secrets.add(auth.secrets()...)
-	r.secrets.add(proxySecrets()...)
-	configs, err := s.hostConfigs(ref.host())
+	r.secrets.Add(auth.secrets()...)
+	r.secrets.Add(secret.OfProxies()...)
+	configs, err := s.hostConfigs(ref.Host())
 	for i := 0; err == nil && i < len(configs); i++ {
 		var h *host
 		if h, err = r.newHost(configs[i]); err == nil {
@@ -77,7 +57,7 @@ func (s *Store) connect(ref reference, auth *Auth) (*registry, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("registry configuration of %s: %s: %w", ref.host(), scrub(err.Error(), r.secrets.all()),
+		return nil, fmt.Errorf("registry configuration of %s: %s: %w", ref.Host(), secret.Scrub(err.Error(), r.secrets.All()),
 			errdefs.ErrFailedPrecondition)
 	}
 	return r, nil

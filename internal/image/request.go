@@ -198,7 +198,7 @@ func retryAfter(text string) time.Duration {
 
 // send sends a request once. The limit counts until the answer begins, tokens and redirects included.
 func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(docker.WithScope(ctx, "repository:"+h.reg.ref.path()+":pull"))
+	ctx, cancel := context.WithCancelCause(docker.WithScope(ctx, "repository:"+h.reg.ref.Path()+":pull"))
 	timer := time.AfterFunc(q.limit, func() { cancel(&stallError{host: h.host, after: q.limit}) })
 	resp, err := h.sendWithin(ctx, q)
 	if !timer.Stop() && err == nil { // it has ended the answer's context
@@ -218,8 +218,8 @@ func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
 }
 
 func (h *host) sendWithin(ctx context.Context, q request) (*http.Response, error) {
-	u := url.URL{Scheme: h.scheme, Host: h.host, Path: path.Join("/", h.path, h.reg.ref.path(), q.what)}
-	if ns := h.reg.ref.host(); ns != u.Host && (ns != "docker.io" || u.Host != "registry-1.docker.io") {
+	u := url.URL{Scheme: h.scheme, Host: h.host, Path: path.Join("/", h.path, h.reg.ref.Path(), q.what)}
+	if ns := h.reg.ref.Host(); ns != u.Host && (ns != "docker.io" || u.Host != "registry-1.docker.io") {
 		u.RawQuery = url.Values{"ns": {ns}}.Encode() // a mirror of several registries asks for which
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, u.String(), nil)

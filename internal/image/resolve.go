@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 // acceptManifests are the types that are understood; registries choose among them.
@@ -25,7 +27,7 @@ var acceptManifests = strings.Join([]string{
 // resolve asks what the reference names.
 func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var desc ocispec.Descriptor
-	may := func(h *host) bool { return h.pull && (h.resolve || r.ref.digest != "") }
+	may := func(h *host) bool { return h.pull && (h.resolve || r.ref.Digest != "") }
 	err := r.each(ctx, may, func(h *host, t turn) (err error) {
 		desc, err = h.lookUp(ctx, t)
 		return err
@@ -40,8 +42,8 @@ func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 // a host has to know, and what it sends can be checked, where hosts are wrong about length and digest in HEAD.
 func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 	q := request{method: http.MethodHead, accept: acceptManifests, limit: t.limit, last: t.last}
-	q.what = "manifests/" + h.reg.ref.tag
-	if want := h.reg.ref.digest; want != "" {
+	q.what = "manifests/" + h.reg.ref.Tag
+	if want := h.reg.ref.Digest; want != "" {
 		q.what = "manifests/" + want.String()
 	}
 	resp, err := h.ask(ctx, q)
@@ -84,8 +86,8 @@ func mayKnowGet(err error) bool {
 // described makes a descriptor of the answer to HEAD, if it is about a manifest that is here.
 func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Descriptor, bool) {
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest"))}
-	want := h.reg.ref.digest
-	if validDigest(desc.Digest) != nil || want != "" && desc.Digest != want {
+	want := h.reg.ref.Digest
+	if reference.CheckDigest(desc.Digest) != nil || want != "" && desc.Digest != want {
 		return desc, false
 	}
 	info, err := h.reg.store.content.Info(ctx, desc.Digest)
@@ -114,14 +116,14 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Size: int64(len(raw))}
 	algorithm := digest.SHA256
-	if want := h.reg.ref.digest; want != "" {
+	if want := h.reg.ref.Digest; want != "" {
 		algorithm = want.Algorithm()
 	}
 	if !algorithm.Available() {
 		return none, fmt.Errorf("digest algorithm %s is not supported: %w", algorithm, errdefs.ErrFailedPrecondition)
 	}
 	desc.Digest = algorithm.FromBytes(raw)
-	for _, want := range []digest.Digest{h.reg.ref.digest, digest.Digest(resp.Header.Get("Docker-Content-Digest"))} {
+	for _, want := range []digest.Digest{h.reg.ref.Digest, digest.Digest(resp.Header.Get("Docker-Content-Digest"))} {
 		if want.Validate() == nil && want.Algorithm() == algorithm && want != desc.Digest {
 			return none, &contentError{fmt.Sprintf("%s has sent a manifest that is %s and not %s", h.host, desc.Digest, want)}
 		}

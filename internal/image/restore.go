@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 // loadRecords fills the catalog from the records. Only an unreadable directory is an error.
@@ -80,7 +82,7 @@ func (s *Store) putAside(ctx context.Context, name string, reason error) {
 	}
 	s.log.Error("image record put aside; pull the image again", "record", file, "reason", reason)
 	s.quarantined = append(s.quarantined, Quarantined{File: file, Reason: reason.Error()})
-	img, err := s.rebuild(ctx, fromFileName(strings.TrimSuffix(strings.TrimSuffix(name, removedSuffix), ".json")))
+	img, err := s.rebuild(ctx, reference.FromFileName(strings.TrimSuffix(strings.TrimSuffix(name, removedSuffix), ".json")))
 	if err == nil {
 		err = writeRecord(s.records(), newRecord(img, true))
 	}
@@ -94,7 +96,7 @@ func (s *Store) putAside(ctx context.Context, name string, reason error) {
 
 // rebuild makes an image without names from the configuration that its ID is the digest of.
 func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
-	if err := validDigest(digest.Digest(id)); err != nil {
+	if err := reference.CheckDigest(digest.Digest(id)); err != nil {
 		return nil, err
 	}
 	raw, err := content.ReadBlob(ctx, s.content, ocispec.Descriptor{Digest: digest.Digest(id)})

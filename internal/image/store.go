@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/pinfold-run/pinfold/internal/image/keylock"
 )
 
 // Defaults of Config.
@@ -68,13 +70,13 @@ type Store struct {
 }
 
 // locks are held for one layer or blob each.
-type locks struct{ layerLocks, blobLocks, dropLocks keyLocks }
+type locks struct{ layerLocks, blobLocks, dropLocks keylock.Set }
 
 // loading is what loads of archives share, and pulls with them.
 type loading struct {
 	documents *semaphore.Weighted // bytes of those that are being read
 
-	loads  keyLocks     // one Load at a time, under the key "": archives share names of ingests
+	loads  keylock.Set  // one Load at a time, under the key "": archives share names of ingests
 	spools atomic.Int32 // archives being received
 }
 
@@ -228,7 +230,7 @@ func (s *Store) dropBlob(dgst digest.Digest) {
 	if wanted() {
 		return
 	}
-	unlock, err := s.blobLocks.lock(context.Background(), dgst.String())
+	unlock, err := s.blobLocks.Lock(context.Background(), dgst.String())
 	if err != nil {
 		return
 	}

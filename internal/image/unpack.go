@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -33,7 +34,7 @@ type layerSource struct {
 // On failure nothing is left. Classes: ErrDataLoss when the content is not what the image's configuration
 // promises, ErrResourceExhausted on a full disk, ErrFailedPrecondition when the blob is no usable archive.
 func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSource) (err error) {
-	temp, err := os.MkdirTemp(l.dir, tempPrefix+fileName(src.chain)+"-")
+	temp, err := os.MkdirTemp(l.dir, tempPrefix+reference.FileName(src.chain)+"-")
 	if err != nil {
 		return fmt.Errorf("unpack layer %s: %w", src.diffID, withDiskClass(err))
 	}

@@ -1,4 +1,4 @@
-package image_test
+package reference_test
 
 import (
 	"strings"
@@ -6,7 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -23,7 +23,7 @@ func TestReferencesAreNormalized(t *testing.T) {
 		"registry.example/a@" + someDigest: "registry.example/a@" + someDigest,
 		"busybox:1.36@" + someDigest:       "docker.io/library/busybox@" + someDigest,
 	} {
-		got, err := image.NormalizeReference(in)
+		got, err := reference.Normalize(in)
 		if err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", in, got, err, want)
 		}
@@ -35,7 +35,7 @@ func TestBadReferencesAreInvalidArguments(t *testing.T) {
 		"", " ", "Busybox", "a:b:c", "a//b", "a@sha256:12", "-a", "http://host/a", "a@md5:d41d8cd98f00b204e9800998ecf8427e",
 		strings.TrimPrefix(someDigest, "sha256:"), strings.Repeat("a/", 300) + "a", "../../etc", "a:" + strings.Repeat("x", 200),
 	} {
-		if got, err := image.NormalizeReference(in); !errdefs.IsInvalidArgument(err) {
+		if got, err := reference.Normalize(in); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %q, %v", in, got, err)
 		}
 	}
@@ -48,14 +48,14 @@ func FuzzReference(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		once, err := image.NormalizeReference(in)
+		once, err := reference.Normalize(in)
 		if err != nil {
 			if !errdefs.IsInvalidArgument(err) {
 				t.Fatalf("%q: class of %v", in, err)
 			}
 			return
 		}
-		twice, err := image.NormalizeReference(once)
+		twice, err := reference.Normalize(once)
 		if err != nil || twice != once {
 			t.Fatalf("%q -> %q -> %q, %v", in, once, twice, err)
 		}

@@ -1,12 +1,15 @@
-package image
+// Package secret keeps credentials out of messages: it removes them from texts and errors.
+package secret
 
 import (
 	"encoding/json"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -15,6 +18,8 @@ const (
 	redacted = "[redacted]"
 	// shortSecret: what is shorter is part of ordinary words, and is taken out only where it stands alone.
 	shortSecret = 4
+	// maxErrorText cuts what a registry has to say.
+	maxErrorText = 600
 )
 
 // What scrub does with a byte.
@@ -34,10 +39,10 @@ var (
 		`\b(?:bearer|basic)\s+([a-z0-9._~+/=-]{20,})`)
 )
 
-// scrub returns text without credentials, on one line: no query, fragment or user of any URL, and none of secrets,
+// Scrub returns text without credentials, on one line: no query, fragment or user of any URL, and none of secrets,
 // in any of the forms in which messages quote them. All of it is looked for in the text as it came, so that taking
 // one thing out never hides another.
-func scrub(text string, secrets []string) string {
+func Scrub(text string, secrets []string) string {
 	fate := make([]byte, len(text))
 	mark := func(from, to int, as byte) {
 		for i := from; i < to; i++ {
@@ -169,16 +174,40 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// shorten cuts what a registry has to say.
-func shorten(text string) string {
+// Set is the strings that no text may show. More come while a registry is asked: tokens.
+type Set struct {
+	mu   sync.Mutex
+	list []string
+}
+
+// Add adds strings; empty ones are left out.
+func (s *Set) Add(more ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, secret := range more {
+		if secret != "" && !slices.Contains(s.list, secret) {
+			s.list = append(s.list, secret)
+		}
+	}
+}
+
+// All returns a copy of the strings.
+func (s *Set) All() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
+}
+
+// Shorten cuts a long message of a registry.
+func Shorten(text string) string {
 	if len(text) > maxErrorText {
 		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
 	}
 	return text
 }
 
-// proxySecrets are the credentials of the proxies in the environment, which net/http may quote.
-func proxySecrets() []string {
+// OfProxies are the credentials of the proxies in the environment, which net/http may quote.
+func OfProxies() []string {
 	var list []string
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
 		_, rest, found := strings.Cut(os.Getenv(name), "://")
@@ -215,12 +244,12 @@ type cleanError struct {
 func (e *cleanError) Error() string { return e.text }
 func (e *cleanError) Unwrap() error { return e.err }
 
-// clean returns err with a text that scrub has been over.
-func clean(err error, secrets []string) error {
+// Clean returns err with a text that Scrub has been over.
+func Clean(err error, secrets []string) error {
 	if err == nil {
 		return nil
 	}
-	if text := scrub(err.Error(), secrets); text != err.Error() {
+	if text := Scrub(err.Error(), secrets); text != err.Error() {
 		return &cleanError{text: text, err: err}
 	}
 	return err

@@ -1,4 +1,4 @@
-package image
+package secret
 
 import (
 	"encoding/base64"
@@ -31,7 +31,7 @@ func TestNoUserQueryOrFragmentOfAURLIsShown(t *testing.T) {
 		`token=abc123deadbeef&x=y`,
 	} {
 		for _, secrets := range [][]string{nil, {"t"}, {"h"}, {"tt"}, {"http"}, {"://"}, {"?"}, {"s", "p"}} {
-			if out := scrub(text, secrets); strings.Contains(out, "abc123") || strings.Contains(out, "deadbeef") {
+			if out := Scrub(text, secrets); strings.Contains(out, "abc123") || strings.Contains(out, "deadbeef") {
 				t.Errorf("%s with secrets %q: %s", text, secrets, out)
 			}
 		}
@@ -44,7 +44,7 @@ func TestNoUserQueryOrFragmentOfAURLIsShown(t *testing.T) {
 		"two\nlines \x1b[31mred\x1b[0m \u202eturned":     "two; lines  [31mred [0m  turned",
 		`no basic auth credentials, bearer is not basic`: `no basic auth credentials, bearer is not basic`,
 	} {
-		if out := scrub(text, nil); out != want {
+		if out := Scrub(text, nil); out != want {
 			t.Errorf("%q: %q, want %q", text, out, want)
 		}
 	}
@@ -57,7 +57,7 @@ func TestAShortSecretIsNoPartOfAWord(t *testing.T) {
 		"unauthorized: bad 't'":     "unauthorized: bad '[redacted]'",
 		"Get \"http://t:t@h/p\": x": "Get \"http://h/p\": x",
 	} {
-		if out := scrub(text, []string{"t"}); out != want {
+		if out := Scrub(text, []string{"t"}); out != want {
 			t.Errorf("%q: %q, want %q", text, out, want)
 		}
 	}
@@ -73,7 +73,7 @@ func TestTheCredentialsOfAProxyAreNotShown(t *testing.T) {
 		for _, text := range []string{
 			fmt.Sprint(err), fmt.Sprintf("invalid proxy address %q: %v", proxy, err), "no such user:pr0xyPass", "pr0xyPass is wrong",
 		} {
-			if out := scrub(text, proxySecrets()); strings.Contains(out, "pr0xyPass") || strings.Contains(out, "pr0xy%50ass") {
+			if out := Scrub(text, OfProxies()); strings.Contains(out, "pr0xyPass") || strings.Contains(out, "pr0xy%50ass") {
 				t.Errorf("%s: %s", proxy, out)
 			}
 		}
@@ -94,16 +94,16 @@ func TestNoSecretIsShownInAnyFormInAnyText(t *testing.T) {
 	}
 	for range 20_000 {
 		secret, sig := random(4+rnd.Intn(12)), strconv.FormatInt(rnd.Int63()|1<<60, 36)
-		auth := &Auth{Username: "user" + random(2), Password: secret}
+		basic := base64.StdEncoding.EncodeToString([]byte("user" + random(2) + ":" + secret))
 		quoted, _ := json.Marshal(secret)
 		forms := []string{
 			secret, strconv.Quote(secret), string(quoted), url.QueryEscape(secret), url.PathEscape(secret),
-			base64.StdEncoding.EncodeToString([]byte(auth.Username + ":" + secret)),
+			basic,
 			"http://user:" + url.PathEscape(secret) + "@h/",
 		}
 		text := random(5) + " " + forms[rnd.Intn(len(forms))] + " " + random(5) +
 			fmt.Sprintf(" Get %q: refused; ", "https://h/"+url.PathEscape(random(3))+"?"+random(3)+"X-Amz-Signature="+sig) + random(5)
-		out := scrub(text, auth.secrets())
+		out := Scrub(text, []string{secret, basic})
 		for _, form := range append(forms[:len(forms)-1], sig) {
 			if strings.Contains(out, form) {
 				t.Fatalf("%q of %q is shown: %q", form, text, out)
@@ -119,7 +119,7 @@ func FuzzScrub(f *testing.F) {
 		if len(sig) < 8 || strings.Trim(sig, "0123456789abcdef") != "" || strings.Contains(before+after+secret, sig) {
 			return
 		}
-		out := scrub(before+" https://h/p?X-Amz-Signature="+sig+" "+secret+after, []string{secret})
+		out := Scrub(before+" https://h/p?X-Amz-Signature="+sig+" "+secret+after, []string{secret})
 		if strings.Contains(out, sig) {
 			t.Errorf("the signature is shown: %q", out)
 		}

@@ -1,24 +1,25 @@
-package image
+// Package keylock has mutexes by key: one lock for each layer, blob or other thing with a name.
+package keylock
 
 import (
 	"context"
 	"sync"
 )
 
-// keyLocks is a set of mutexes by key, each existing only while it is held or waited for. The zero value is ready.
-type keyLocks struct {
+// Set is a set of mutexes by key, each existing only while it is held or waited for. The zero value is ready.
+type Set struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock
 }
 
 type keyLock struct {
 	turn  chan struct{} // holds one value while the lock is taken
-	users int           // those who have or want it; guarded by keyLocks.mu
+	users int           // those who have or want it; guarded by Set.mu
 }
 
-// lock waits for the lock of key, or for the end of ctx, whose error it then returns. The caller must call unlock
+// Lock waits for the lock of key, or for the end of ctx, whose error it then returns. The caller must call unlock
 // once.
-func (k *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
+func (k *Set) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.locks == nil {
 		k.locks = map[string]*keyLock{}
@@ -40,7 +41,7 @@ func (k *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 	}
 }
 
-func (k *keyLocks) leave(key string, l *keyLock) {
+func (k *Set) leave(key string, l *keyLock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if l.users--; l.users == 0 {

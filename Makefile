@@ -17,10 +17,13 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # What one test package may take; packages run two at a time.
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
-.PHONY: help tools tools-crun build generate demo lint test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
+# The packages with unit tests: all but the end-to-end ones.
+UNIT := ./cmd/... ./hack/... ./internal/... ./pin/...
+
+.PHONY: help tools tools-crun build generate demo lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 tools: ## install or build what this machine lacks (Debian packages, runc, CNI plugins)
 	@hack/tools.sh run
@@ -43,6 +46,22 @@ demo: tools build ## show a pod in its own user namespace, and that it outlives 
 lint: ## check format, vet (amd64 and arm64) and lint
 	@hack/tools.sh lint
 	@hack/lint.sh
+
+vuln: ## look for known vulnerabilities in what the binaries call (needs the Go vulnerability database)
+	@hack/tools.sh vuln
+	@hack/vuln.sh
+
+unit: ## the unit tests that need no root, in less than a minute
+	@go test -short $(UNIT)
+
+unit-race: ## the same with the race detector
+	@CGO_ENABLED=1 go test -short -race $(UNIT)
+
+cover: ## what the unit tests cover: a number for each package, and build/cover/unit.html
+	@hack/cover.sh $(UNIT)
+
+e2e: must-be-root tools build ## the end-to-end tests, or those that match: make e2e RUN=TestScenarios/life (root)
+	@go test $(TEST_FLAGS) -v -run '$(or $(RUN),.)' ./e2e
 
 test: must-be-root tools build ## run all unit and end-to-end tests (root)
 	@go test $(TEST_FLAGS) ./...
@@ -85,4 +104,4 @@ clean: ## remove everything that was built
 
 .PHONY: must-be-root
 must-be-root:
-	@[[ $$(id -u) == 0 ]] || { echo "make test must run as root: it makes namespaces, mounts, bridges and cgroups of its own (try: sudo make test)" >&2; exit 1; }
+	@[[ $$(id -u) == 0 ]] || { echo "make $(MAKECMDGOALS) must run as root: it makes namespaces, mounts, bridges and cgroups of its own (try: sudo make $(MAKECMDGOALS), or make unit)" >&2; exit 1; }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/containerd/nri/pkg/api"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // insideVariable tells the process that it is in namespaces of its own already.
@@ -30,9 +32,9 @@ func TestMain(m *testing.M) {
 	if who := os.Getenv(reachVariable); who != "" {
 		os.Exit(reach(who))
 	}
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "the end-to-end tests make namespaces, mounts and cgroups: run them as root")
-		os.Exit(1)
+	if why := testroot.Missing(); why != "" {
+		fmt.Println("no end-to-end test was run:", why)
+		os.Exit(0)
 	}
 	if os.Getenv(insideVariable) == "" {
 		fmt.Fprintln(os.Stderr, enterNamespaces())

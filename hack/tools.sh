@@ -4,6 +4,8 @@
 #   hack/tools.sh run    what `make demo` and `make test` need: Debian packages,
 #                        runc (with seccomp) and the CNI plugins
 #   hack/tools.sh lint   what `make lint` needs: gofumpt and golangci-lint
+#   hack/tools.sh vuln   what `make vuln` needs: govulncheck
+#   hack/tools.sh debug  what `make debug` needs: delve
 #   hack/tools.sh crun   crun, for `make test-crun`
 #   hack/tools.sh generate
 #                        what `make generate` needs: buf and two plugins
@@ -167,12 +169,25 @@ generate_tools() {
 			get 0 "$tools" google.golang.org/grpc/cmd/protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC_VERSION"
 }
 
+vuln_tools() {
+	built "$tools/govulncheck" "$GOVULNCHECK_VERSION" ||
+		step "building govulncheck $GOVULNCHECK_VERSION" \
+			get 0 "$tools" golang.org/x/vuln/cmd/govulncheck "$GOVULNCHECK_VERSION"
+}
+
+debug_tools() {
+	built "$tools/dlv" "$DELVE_VERSION" ||
+		step "building delve $DELVE_VERSION (takes minutes)" get 0 "$tools" github.com/go-delve/delve/cmd/dlv "$DELVE_VERSION"
+}
+
 command -v go >/dev/null || die "no go command in PATH; Pinfold needs Go $(sed -n 's/^go //p' go.mod) or newer (https://go.dev/dl)"
 case ${1:-} in
 run) run_tools ;;
 lint) lint_tools ;;
+vuln) vuln_tools ;;
+debug) debug_tools ;;
 crun) crun ;;
 generate) generate_tools ;;
 kubelet) kubelet ;;
-*) die "usage: hack/tools.sh run|lint|crun|generate|kubelet" ;;
+*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|kubelet" ;;
 esac

@@ -3,10 +3,12 @@ package pin
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func BenchmarkCreate(b *testing.B) {
-	requireRoot(b)
+	testroot.Need(b)
 	for name, c := range map[string]struct {
 		m     *Mappings
 		kinds Kind
@@ -30,7 +32,7 @@ func BenchmarkCreate(b *testing.B) {
 }
 
 func BenchmarkCreateAndPin(b *testing.B) {
-	requireRoot(b)
+	testroot.Need(b)
 	for name, m := range map[string]*Mappings{"user": &testMappings, "host-owned": nil} {
 		b.Run(name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "net")

@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func TestNewUserNamespaceOwnsTheOthers(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, &testMappings, all)
 	for _, n := range []*Namespace{set.Net, set.IPC, set.UTS} {
 		if owner := mustOwner(t, n); !owner.Same(set.User) {
@@ -29,7 +31,7 @@ func TestNewUserNamespaceOwnsTheOthers(t *testing.T) {
 }
 
 func TestWithoutMappingsTheHostOwnsTheNamespaces(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, Net|IPC|UTS)
 	if set.User != nil {
 		t.Errorf("got %s, want no user namespace", set.User)
@@ -43,7 +45,7 @@ func TestWithoutMappingsTheHostOwnsTheNamespaces(t *testing.T) {
 }
 
 func TestOnlyTheKindsAskedForAreNew(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	if set.UTS == nil || set.Net != nil || set.IPC != nil || set.User != nil {
 		t.Errorf("got %+v, want a UTS namespace only", set)
@@ -58,7 +60,7 @@ func TestOnlyTheKindsAskedForAreNew(t *testing.T) {
 }
 
 func TestMapsAreAsGiven(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	m := Mappings{
 		UIDs: []IDMap{{0, 200000, 1000}, {1000, 300000, 500}},
 		GIDs: []IDMap{{0, 400000, 10}, {100, 500000, 1}},
@@ -93,14 +95,14 @@ func TestImpossibleRequestsAreRefused(t *testing.T) {
 }
 
 func TestProbeAnswersForWhatCreateCanDo(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	if err := Probe(all); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestForbiddenByPrivilege(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	created := onWeakThread(func() error { _, err := Create(nil, Net); return err })
 	probed := onWeakThread(func() error { return Probe(Net | UTS) })
 	for _, err := range []error{created, probed} {
@@ -113,7 +115,7 @@ func TestForbiddenByPrivilege(t *testing.T) {
 // TestForbiddenBySysctl lowers a limit inside a new user namespace, where the
 // sysctl is that namespace's own, and asks there.
 func TestForbiddenBySysctl(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	if hint, zero := limitsHint(all); zero || !strings.Contains(hint, "user.max_net_namespaces = ") {
 		t.Errorf("got %q, %t; want the limits listed", hint, zero)
 	}
@@ -142,7 +144,7 @@ func TestForbiddenBySysctl(t *testing.T) {
 func roleProbe([]string) error { return Probe(Net | UTS) }
 
 func TestThousandRoundsLeaveNothing(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	rounds := 1000
 	if testing.Short() {
 		rounds = 100
@@ -190,7 +192,7 @@ func createPinOpenUnpin(path string) error {
 // preemption of goroutines as busy as they can be while children share the
 // memory.
 func TestConcurrentCreatesAreIndependent(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	const workers, rounds = 8, 25
 	dir := t.TempDir()
 	before := takeCensus(t, dir)
@@ -232,7 +234,7 @@ func growStack(depth int) int {
 }
 
 func TestCallerThreadIsAsBefore(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	fields := []string{"SigBlk", "SigPnd", "CapEff", "Uid", "Gid"}
@@ -255,7 +257,7 @@ func TestCallerThreadIsAsBefore(t *testing.T) {
 // TestRunningOutOfDescriptorsLeavesNothing makes each system call in turn that
 // needs a descriptor fail, with and without PIDFD_GET_…_NAMESPACE.
 func TestRunningOutOfDescriptorsLeavesNothing(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	dir := t.TempDir()
 	before := takeCensus(t, dir)
 	failures := 0

@@ -13,10 +13,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func TestPinnedNamespaceOutlivesItsDescriptors(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, &testMappings, all)
 	path := pinPath(t)
 	if err := set.Net.Pin(path); err != nil {
@@ -33,7 +35,7 @@ func TestPinnedNamespaceOutlivesItsDescriptors(t *testing.T) {
 }
 
 func TestEveryKindCanBePinned(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, &testMappings, all)
 	for _, n := range []*Namespace{set.User, set.Net, set.IPC, set.UTS} {
 		path := pinPath(t)
@@ -47,7 +49,7 @@ func TestEveryKindCanBePinned(t *testing.T) {
 }
 
 func TestPinTouchesNothingThatExists(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, Net|UTS)
 	dir := t.TempDir()
 	file, link, target := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "target")
@@ -80,7 +82,7 @@ func TestPinTouchesNothingThatExists(t *testing.T) {
 // TestFailedPinLeavesNoFile has the mount fail: the thread may create files,
 // but not mount.
 func TestFailedPinLeavesNoFile(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	dir := t.TempDir()
 	err := onWeakThread(func() error { return set.UTS.Pin(filepath.Join(dir, "pin")) })
@@ -93,7 +95,7 @@ func TestFailedPinLeavesNoFile(t *testing.T) {
 }
 
 func TestUnpinIsIdempotent(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	path := filepath.Join(t.TempDir(), "pin")
 	for _, state := range []struct {
@@ -133,7 +135,7 @@ func TestUnpinIsIdempotent(t *testing.T) {
 }
 
 func TestUnpinLeavesAloneWhatIsNoPin(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	dir := t.TempDir()
 	file, link, mount := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "mount")
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
@@ -169,7 +171,7 @@ func mountTmpfs(t *testing.T, dir string) {
 }
 
 func TestConcurrentUnpinsAllSucceed(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	path := pinPath(t)
 	for range 20 {
@@ -191,7 +193,7 @@ func TestConcurrentUnpinsAllSucceed(t *testing.T) {
 // TestPinsWorkUnderAnyPropagation pins and unpins while another mount namespace
 // has been copied from this one, both before and after the pin was made.
 func TestPinsWorkUnderAnyPropagation(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	for name, flag := range map[string]uintptr{
 		"private": unix.MS_PRIVATE, "shared": unix.MS_SHARED, "unbindable": unix.MS_UNBINDABLE,
 	} {
@@ -261,7 +263,7 @@ func copyMountNamespace(t *testing.T, propagation string) *exec.Cmd {
 }
 
 func TestIdentifyNamesTheNamespaceOfAPinWithoutHoldingIt(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	path := pinPath(t)
 	if err := set.UTS.Pin(path); err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // mustHold makes a held child that is ended with the test.
@@ -30,7 +32,7 @@ func mustHold(t *testing.T, kinds Kind) *held {
 // TestProcGivesWhatThePidfdGives covers kernels before 6.11, whose only way is
 // the one through /proc.
 func TestProcGivesWhatThePidfdGives(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	child := mustHold(t, all)
 	for _, info := range all.infos() {
 		fromProc, err := child.namespaceFromProc(info)
@@ -54,7 +56,7 @@ func TestProcGivesWhatThePidfdGives(t *testing.T) {
 }
 
 func TestHeldChildTakesNoSignalButKill(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	child := mustHold(t, UTS)
 	status := readFile(t, fmt.Sprintf("/proc/%d/status", child.pid))
 	// The kernel never blocks SIGKILL (9) and SIGSTOP (19).
@@ -72,7 +74,7 @@ func TestHeldChildTakesNoSignalButKill(t *testing.T) {
 }
 
 func TestNothingIsTakenFromADeadChild(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	child := mustHold(t, all)
 	if err := unix.PidfdSendSignal(child.pidfd, unix.SIGKILL, nil, 0); err != nil {
 		t.Fatal(err)
@@ -95,7 +97,7 @@ func TestNothingIsTakenFromADeadChild(t *testing.T) {
 // TestChildReapedByOthersIsNoError covers a process that waits for all its
 // children, clones included.
 func TestChildReapedByOthersIsNoError(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	child := mustHold(t, Net)
 	if _, err := child.procDir(); err != nil {
 		t.Fatal(err)
@@ -115,7 +117,7 @@ func TestChildReapedByOthersIsNoError(t *testing.T) {
 // TestChildThatMissedTheDeathOfItsParentEnds gives the child another parent to
 // expect, as it finds one when its own has died before prctl.
 func TestChildThatMissedTheDeathOfItsParentEnds(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	pid, pidfd, err := cloneHeld(unix.CLONE_NEWUTS, unix.Getppid())

@@ -6,10 +6,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func TestMountsCopiedForAnotherUserNamespaceAreLockedForAll(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	before, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		t.Fatal(err)

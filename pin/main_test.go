@@ -2,6 +2,7 @@ package pin
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // testMappings is a pod's mapping: 65536 IDs from 100000 upward.
@@ -45,6 +48,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if testroot.Missing() != "" && flag.Lookup("test.skip").Value.String() == "" {
+		_ = flag.Set("test.skip", "^Example") // an example cannot leave itself out
 	}
 	var leaks atomic.Int32
 	TraceLeaks(func(created string) {
@@ -84,13 +90,6 @@ func startRole(t *testing.T, role string, args ...string) (*exec.Cmd, string) {
 		t.Fatalf("%s said %q: %v", role, line, err)
 	}
 	return cmd, strings.TrimSpace(line)
-}
-
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("needs root: it makes namespaces and mounts")
-	}
 }
 
 func mustCreate(t testing.TB, m *Mappings, kinds Kind) *Set {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 const lastUint32 = 1<<32 - 1
@@ -143,7 +145,7 @@ func TestHostIDsFollowTheLines(t *testing.T) {
 // TestKernelTakesWhatValidateTakes has the kernel judge maps at the limits and
 // random ones.
 func TestKernelTakesWhatValidateTakes(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	maps := [][]IDMap{manyLines(340), {{0, 1, lastUint32 - 1}}, {{0, 1000, 1}, {lastUint32 - 1, 2000, 1}}}
 	for count := uint32(340); ; count-- {
 		if size := len(mapText(longLines(count))); size < os.Getpagesize() {

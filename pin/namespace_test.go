@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func fdIsOpen(fd int) bool {
@@ -101,7 +103,7 @@ func TestDisownPassesTheDescriptorOn(t *testing.T) {
 }
 
 func TestDescriptorsAreCloseOnExec(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, &testMappings, all)
 	for _, n := range []*Namespace{set.User, set.Net, set.IPC, set.UTS, mustOwner(t, set.Net), mustOpen(t, "/proc/self/ns/net")} {
 		flags, err := unix.FcntlInt(uintptr(rawFD(t, n)), unix.F_GETFD, 0)
@@ -172,7 +174,7 @@ func TestKindsAreNamed(t *testing.T) {
 }
 
 func TestDoRunsInsideAndTheThreadComesBack(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, &testMappings, all)
 	for _, n := range []*Namespace{set.Net, set.IPC, set.UTS} {
 		name := n.Kind().String()
@@ -206,7 +208,7 @@ func requireEveryThreadAtHome(t *testing.T, name string) {
 }
 
 func TestProcessesStartedInDoAreInside(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	var out []byte
 	err := set.UTS.Do(func() (err error) {
@@ -227,7 +229,7 @@ func TestProcessesStartedInDoAreInside(t *testing.T) {
 // TestThreadThatCannotComeBackIsDestroyed makes the way back fail by giving up,
 // inside, the capability that it needs.
 func TestThreadThatCannotComeBackIsDestroyed(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	var tid int
 	err := set.UTS.Do(func() error {
@@ -250,7 +252,7 @@ func TestThreadThatCannotComeBackIsDestroyed(t *testing.T) {
 }
 
 func TestDoPassesGoexitOn(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
 	passed := make(chan bool, 1)
 	go func() {

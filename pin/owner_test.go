@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func TestAUserNamespaceBelongsToItsMappedRoot(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	for _, m := range []*Mappings{
 		&testMappings,
 		{UIDs: []IDMap{{0, 300000, 1}}, GIDs: []IDMap{{0, 400000, 1}}},
@@ -41,7 +43,7 @@ func TestAUserNamespaceBelongsToItsMappedRoot(t *testing.T) {
 
 // What one pod takes of a budget must not be missing to the node's root.
 func TestInotifyInstancesInAUserNamespaceAreNotRoots(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	set := mustCreate(t, &testMappings, User)
 	var taken string
 	err := set.User.WithFD(func(fd int) error {
@@ -97,7 +99,7 @@ func roleTakeInotify([]string) error {
 }
 
 func TestWithoutTheRightsTheNamespaceIsTheCallersAndSaysWhy(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	for _, capability := range []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_SETPCAP} {
 		started := make(chan string)
 		go func() {
@@ -132,7 +134,7 @@ func roleSayOwner([]string) error {
 }
 
 func TestNoThreadKeepsTheCredentialsOfANamespacesOwner(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	before := threadCredentials(t)
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err != nil {
@@ -186,7 +188,7 @@ func threadCredentials(t *testing.T) map[string]bool {
 // A process of the owner's that is outside of the namespace has all capabilities over the held child, and the child
 // has this process's memory. (It may kill the child, and Create then fails.)
 func TestAHeldChildIsOutOfReachOfItsOwner(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // mountsAt are the lines of mountinfo whose mount point is path or below it.
@@ -40,7 +42,7 @@ func unmountAll(t *testing.T, dir string) {
 }
 
 func TestShareMakesOneSharedMountHoweverOftenItIsAsked(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	dir := t.TempDir()
 	unmountAll(t, dir)
 	mount, err := Share(dir)
@@ -67,7 +69,7 @@ func TestShareMakesOneSharedMountHoweverOftenItIsAsked(t *testing.T) {
 
 // Any user of the node may open the directory, and lock it.
 func TestShareDoesNotWaitForALockThatIsKept(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	dir := t.TempDir()
 	unmountAll(t, dir)
 	kept, err := os.Open(dir)
@@ -115,7 +117,7 @@ func coverings(t *testing.T) map[string]func(parent, dir string) error {
 }
 
 func TestAPinBelowWhatOthersHaveMountedIsTakenOff(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	for name, cover := range coverings(t) {
 		parent := t.TempDir()
 		dir := filepath.Join(parent, "netns")

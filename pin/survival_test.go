@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // roleCreateAndPin pins a network namespace, tells its user namespace, and
@@ -50,7 +52,7 @@ func roleCreateForever([]string) error {
 }
 
 func TestPinnedPairSurvivesTheDeathOfItsMaker(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	path := pinPath(t)
 	maker, made := startRole(t, "create-and-pin", path)
 	maker.Process.Kill()
@@ -76,7 +78,7 @@ func TestPinnedPairSurvivesTheDeathOfItsMaker(t *testing.T) {
 // inside Create. Orphans become children of this process, which can therefore
 // know of each of them, and of its end.
 func TestNoChildOutlivesAKilledCaller(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}

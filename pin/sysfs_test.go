@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork is the reason for the
@@ -12,7 +14,7 @@ import (
 // where that user namespace owns the network namespace, and may not where the
 // host does.
 func TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork(t *testing.T) {
-	requireRoot(t)
+	testroot.Need(t)
 	inside := mustCreate(t, &testMappings, all)
 	outside := mustCreate(t, nil, Net)
 	user, ownNet, hostsNet := pinPath(t), pinPath(t), pinPath(t)

@@ -12,7 +12,7 @@ import (
 // it may import. The order is that of ARCHITECTURE.md, from the ground up: a
 // package imports only packages above it here. A package that is missing here is
 // an error, so that a new one is placed on purpose. Tests are bound by the same
-// order, except that they may also use internal/testimage.
+// order, except that they may also use forTests.
 var mayImport = []struct {
 	dir     string
 	imports []string
@@ -36,6 +36,7 @@ var mayImport = []struct {
 	{"internal/config", nil, "keys, flags and defaults"},
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
 	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
+	{"internal/testroot", nil, "leaves out tests that need root; linked into tests only"},
 	{"internal/ocispec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
 	{"internal/host", []string{"internal/kernel/cgroup", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
@@ -68,11 +69,14 @@ var mayImport = []struct {
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
-	{"e2e", []string{"pin", "internal/testimage"}, "uses the three binaries as an operator does"},
+	{"e2e", []string{"pin", "internal/testimage", "internal/testroot"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
 	{"hack/busybox-image", []string{"internal/testimage"}, "a command around it"},
 	{"hack/vm/vmlinux", nil, "unpacks the kernel for the test VM"},
 }
+
+// forTests are the packages that only tests use.
+var forTests = []string{"internal/testimage", "internal/testroot"}
 
 // outside says which packages alone may import something from outside; all
 // others may not. A prefix stands for everything below it.
@@ -119,7 +123,7 @@ func importOrder(files []source) []string {
 		entry := mayImport[place]
 		for full := range f.imports() {
 			dir, ours := strings.CutPrefix(full, modulePath+"/")
-			if !ours || dir == f.dir || slices.Contains(entry.imports, dir) || (f.test && dir == "internal/testimage") {
+			if !ours || dir == f.dir || slices.Contains(entry.imports, dir) || (f.test && slices.Contains(forTests, dir)) {
 				continue
 			}
 			wrong = append(wrong, fmt.Sprintf("%s: %s may not import %s (%s)", f.path, f.dir, dir, entry.reason))

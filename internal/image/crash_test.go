@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 const victim = "PINFOLD_TEST_IMAGE_VICTIM"
@@ -140,7 +141,7 @@ func TestPullsRemovalsAndHoldsAtOnce(t *testing.T) {
 }
 
 func TestFullDiskIsSaidAndNothingIsLeftOnIt(t *testing.T) {
-	needRoot(t)
+	testroot.Need(t)
 	h := newHub(t)
 	compressible := layerOf(t, reg("big", strings.Repeat("x", 8<<20)))
 	large, _ := bigLayer(t)

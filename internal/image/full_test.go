@@ -12,11 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // smallDisk mounts a file system with little room.
 func smallDisk(t *testing.T) string {
 	t.Helper()
+	testroot.Need(t)
 	at := t.TempDir()
 	must(t, unix.Mount("tmpfs", at, "tmpfs", 0, "size=16m,nr_inodes=400,mode=0700"))
 	t.Cleanup(func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) })

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -45,6 +46,7 @@ type hub struct {
 
 func newHub(t *testing.T) *hub {
 	t.Helper()
+	testroot.Need(t)
 	h := &hub{}
 	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -196,13 +198,6 @@ func newLog() (*logBuffer, *slog.Logger) {
 	return buf, slog.New(slog.NewTextHandler(buf, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("unpacking layers gives files their owners and makes device nodes: run this test as root")
-	}
-}
-
 // open opens a store that has been swept, closed at the end of the test.
 func open(t *testing.T, cfg image.Config) *image.Store {
 	t.Helper()
@@ -213,7 +208,7 @@ func open(t *testing.T, cfg image.Config) *image.Store {
 
 func openUnswept(t *testing.T, cfg image.Config) *image.Store {
 	t.Helper()
-	needRoot(t)
+	testroot.Need(t)
 	if cfg.Root == "" {
 		cfg.Root = t.TempDir()
 	}

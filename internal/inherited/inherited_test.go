@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // roleVariable makes this program a service that resets its attributes ("daemon" or "pinder") and starts another, which reports
@@ -147,6 +149,7 @@ var forPinder = map[string]func() error{
 }
 
 func TestWhatAStarterSetIsNotPassedOn(t *testing.T) {
+	testroot.Need(t)
 	want := inherits(t, "pinder", "", nothing)
 	for _, role := range []string{"daemon", "pinder"} {
 		for name, c := range forBoth {
@@ -171,6 +174,7 @@ func TestWhatAStarterSetIsNotPassedOn(t *testing.T) {
 }
 
 func TestAllOfItTogetherIsNotPassedOn(t *testing.T) {
+	testroot.Need(t)
 	var shell strings.Builder
 	for _, name := range []string{"umask 077", "ignored signals", "an open descriptor"} {
 		fmt.Fprintln(&shell, forBoth[name].shell)

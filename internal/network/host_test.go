@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // host is what a test has to itself: directories, a control directory of the
@@ -35,8 +36,9 @@ var hosts, ids atomic.Int64
 
 func newHost(t *testing.T) *host {
 	t.Helper()
+	testroot.Need(t)
 	if os.Getenv(isolated) == "" {
-		t.Fatal("this test makes network namespaces, mounts and cgroups: run it as root, and not while fuzzing")
+		t.Fatal("this test makes network namespaces, mounts and cgroups: not while fuzzing")
 	}
 	dir := t.TempDir()
 	h := &host{t: t, dir: dir, conf: filepath.Join(dir, "net.d"), control: filepath.Join(dir, "control"), log: new(bytes.Buffer)}

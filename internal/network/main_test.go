@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // isolated marks the process that runs the tests: a copy of the test binary in
@@ -38,7 +40,7 @@ func TestMain(m *testing.M) {
 			_ = os.RemoveAll(scratch)
 		}
 		os.Exit(code)
-	case os.Geteuid() != 0 || fuzzing():
+	case testroot.Missing() != "" || fuzzing():
 		// Tests that need the host say so themselves, see host.
 		os.Exit(m.Run())
 	}

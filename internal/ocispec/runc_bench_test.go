@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/testroot"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -61,9 +62,7 @@ func realHost(t *testing.T) Host {
 
 func runtimeBinary(t *testing.T) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Fatal("must run as root: it runs containers with runc")
-	}
+	testroot.Need(t)
 	if path := os.Getenv("PINFOLD_RUNC"); path != "" {
 		return path
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func must(t testing.TB, err error) {
@@ -76,6 +78,7 @@ func TestAnArchiveOfALayerHoldsNothingFromOutsideIt(t *testing.T) {
 }
 
 func TestAnArchiveOfALayerKeepsLinksOwnersAndAttributes(t *testing.T) {
+	testroot.Need(t)
 	upper := t.TempDir()
 	must(t, os.MkdirAll(upper+"/a/opaque", 0o751))
 	must(t, os.Chmod(upper+"/a", 0o751|os.ModeSticky))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 const (
@@ -29,9 +30,7 @@ func (h heldNS) WithFD(use func(int) error) error { return use(int(h.file.Fd()))
 
 func needRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this test mounts: run it as root")
-	}
+	testroot.Need(t)
 	if _, err := os.Stat(busybox); err != nil {
 		t.Fatalf("this test needs Debian's busybox-static: %v", err)
 	}
@@ -206,6 +205,7 @@ func shell(t testing.TB, script string) string {
 // mounted makes a mount of the test's own and registers its end.
 func mounted(t testing.TB, source, target, kind string, flags uintptr, data string) {
 	t.Helper()
+	testroot.Need(t)
 	must(t, os.MkdirAll(target, 0o755))
 	if err := unix.Mount(source, target, kind, flags, data); err != nil {
 		t.Fatalf("mount %s at %s: %v", kind, target, err)

@@ -12,16 +12,9 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
+	"github.com/pinfold-run/pinfold/internal/testroot"
 	"github.com/pinfold-run/pinfold/pin"
 )
-
-// needRoot skips tests that make cgroups or namespaces; `make test` runs as root.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("makes cgroups or namespaces: run as root")
-	}
-}
 
 // inGroups runs a shell command in a new group of every hierarchy of this host that can have one.
 func inGroups(t testing.TB, h *cgroup.Hierarchies, name, command string) *exec.Cmd {
@@ -60,7 +53,7 @@ func inGroups(t testing.TB, h *cgroup.Hierarchies, name, command string) *exec.C
 }
 
 func TestARealGroupOfThisHost(t *testing.T) {
-	needRoot(t)
+	testroot.Need(t)
 	h, err := cgroup.Detect()
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +97,7 @@ func TestARealGroupOfThisHost(t *testing.T) {
 }
 
 func TestTrafficIsCountedInThePodsNetwork(t *testing.T) {
-	needRoot(t)
+	testroot.Need(t)
 	set, err := pin.Create(nil, pin.Net)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +140,7 @@ func TestTrafficIsCountedInThePodsNetwork(t *testing.T) {
 
 // BenchmarkOneContainer is the price of one container in a list: some thirty small files.
 func BenchmarkOneContainer(b *testing.B) {
-	needRoot(b)
+	testroot.Need(b)
 	h, err := cgroup.Detect()
 	if err != nil {
 		b.Fatal(err)

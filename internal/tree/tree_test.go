@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 func must(t testing.TB, err error) {
@@ -120,6 +122,9 @@ func TestATreeOfAnyShapeIsRemoved(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "without rights" {
+				testroot.Need(t)
+			}
 			top := filepath.Join(t.TempDir(), "top")
 			must(t, os.Mkdir(top, 0o700))
 			build(top)

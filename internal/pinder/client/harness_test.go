@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
 // These tests run the real pinder with the real runc as root. PINFOLD_RUNC names
@@ -35,6 +37,10 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) int {
+	if why := testroot.Missing(); why != "" {
+		fmt.Println("no test of this package was run:", why)
+		return 0
+	}
 	dir, err := os.MkdirTemp("", "pinder")
 	if err != nil {
 		fmt.Println(err)
@@ -51,9 +57,6 @@ func testMain(m *testing.M) int {
 }
 
 func prepare(dir string) error {
-	if os.Geteuid() != 0 {
-		return errors.New("containers need root")
-	}
 	pinderBinary = filepath.Join(dir, "pinder")
 	if given := os.Getenv("PINFOLD_PINDER"); given != "" {
 		pinderBinary = given // as for tests of one release against another

@@ -16,7 +16,7 @@ import (
 
 	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 	"github.com/pinfold-run/pinfold/internal/image"
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -33,7 +33,7 @@ type Images interface {
 // Recovery is what the service needs of the comparison of records and node.
 type Recovery interface {
 	// Check returns the differences. The error joins what could not be looked at.
-	Check(ctx context.Context) ([]pod.Difference, error)
+	Check(ctx context.Context) ([]recovery.Difference, error)
 	// Repair retries debts and removes leftovers that are certain.
 	Repair(ctx context.Context) error
 	// Discard kills and removes the pod or container with this ID, which is alive and has no record.

@@ -16,7 +16,7 @@ import (
 
 	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 	"github.com/pinfold-run/pinfold/internal/image"
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -24,7 +24,7 @@ import (
 type node struct {
 	asked  []string
 	failed error
-	found  []pod.Difference
+	found  []recovery.Difference
 	pulls  []image.PullStatus
 }
 
@@ -43,7 +43,7 @@ func (n *node) SetPinned(ref string, pinned bool) error {
 
 func (n *node) Pulls() []image.PullStatus { return n.pulls }
 
-func (n *node) Check(context.Context) ([]pod.Difference, error) {
+func (n *node) Check(context.Context) ([]recovery.Difference, error) {
 	n.asked = append(n.asked, "check")
 	return n.found, errors.New("no disk")
 }
@@ -113,7 +113,7 @@ func TestACheckMendsFirstAndTellsWhatItFoundAndWhatFailed(t *testing.T) {
 		{&pinfoldv1.CheckRequest{Repair: true}, "repair, check"},
 		{&pinfoldv1.CheckRequest{Remove: "4f1c"}, "remove 4f1c, check"},
 	} {
-		n := &node{failed: errors.New("no hand"), found: []pod.Difference{{Object: "file \xff", Finding: "f", Action: "a"}}}
+		n := &node{failed: errors.New("no hand"), found: []recovery.Difference{{Object: "file \xff", Finding: "f", Action: "a"}}}
 		answer, err := serve(t, n, nil).Check(t.Context(), c.req)
 		if err != nil || strings.Join(n.asked, ", ") != c.asked {
 			t.Errorf("%v: %v, asked for %q", c.req, err, n.asked)

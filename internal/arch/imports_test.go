@@ -55,15 +55,21 @@ var mayImport = []struct {
 	{"internal/pod", []string{
 		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/kernel/cgroup", "internal/handler", "internal/host", "internal/rootfs",
 		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client",
-	}, "the heart: it puts all of the above together"},
-	{"internal/stream", []string{"internal/pod"}, "sessions of clients: the protocols on one side, pod on the other"},
+	}, "the model: records, states, book, events, names"},
+	{"internal/pod/lifecycle", []string{
+		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/handler", "internal/rootfs",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/pod",
+	}, "the operations: it puts all of the above together"},
+	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
+	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/ocispec", "internal/network", "internal/pinder/client", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
+	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/kernel/cgroup", "internal/kernel/proc", "internal/steps", "internal/ocispec", "internal/pod", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
-	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod"}, "gRPC in and out, of what the node offers beyond CRI"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/kernel/cgroup", "internal/kernel/proc", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
-		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
@@ -92,7 +98,7 @@ var outside = []struct {
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
-	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
+	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/google/go-containerregistry", nil, "a registry for tests only"},
 }
 

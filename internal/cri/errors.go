@@ -18,6 +18,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -55,7 +56,7 @@ var names = []struct {
 	// A kubelet checks the message of a failed pull only if the code is Unknown.
 	{image.ErrRegistryUnavailable, crierrors.ErrRegistryUnavailable, codes.Unknown},
 	{ocispec.ErrRecursiveReadOnly, crierrors.ErrRROUnsupported, codes.OK},
-	{pod.ErrImageVolume, crierrors.ErrImageVolumeMountFailed, codes.OK},
+	{lifecycle.ErrImageVolume, crierrors.ErrImageVolumeMountFailed, codes.OK},
 }
 
 // ToStatus gives an error its gRPC code, and CRI's name if it has one. An error without a class is

@@ -16,6 +16,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -70,8 +71,8 @@ func TestCRIsNamesOfErrorsBeginTheMessage(t *testing.T) {
 		// The kubelet strips the code from what it compares only if that is Unknown.
 		{fmt.Errorf("look up at x: connection refused: %w", image.ErrRegistryUnavailable), "RegistryUnavailable: ", codes.Unknown},
 		{fmt.Errorf("mounts[0].recursive_read_only: %w", ocispec.ErrRecursiveReadOnly), "RROUnsupported: ", codes.FailedPrecondition},
-		{fmt.Errorf("%w 0: %w", pod.ErrImageVolume, errdefs.ErrNotFound), "ImageVolumeMountFailed: ", codes.NotFound},
-		{fmt.Errorf("%w 0: no class", pod.ErrImageVolume), "ImageVolumeMountFailed: ", codes.Internal},
+		{fmt.Errorf("%w 0: %w", lifecycle.ErrImageVolume, errdefs.ErrNotFound), "ImageVolumeMountFailed: ", codes.NotFound},
+		{fmt.Errorf("%w 0: no class", lifecycle.ErrImageVolume), "ImageVolumeMountFailed: ", codes.Internal},
 		{fmt.Errorf("daemon ends: %w", errdefs.ErrUnavailable), "", codes.Unavailable},
 	} {
 		wrapped := &steps.Error{Operation: "Op", Object: "x", Step: "s", Cause: c.err}

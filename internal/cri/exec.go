@@ -10,7 +10,7 @@ import (
 
 // ExecSync runs a command in a container and returns its output and exit code.
 func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	result, err := r.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), duration.Seconds(req.GetTimeout()))
+	result, err := r.Sessions.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), duration.Seconds(req.GetTimeout()))
 	if err != nil {
 		return nil, err
 	}

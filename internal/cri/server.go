@@ -13,6 +13,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
+	"github.com/pinfold-run/pinfold/internal/pod/recovery"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 	"github.com/pinfold-run/pinfold/internal/stats"
 	"github.com/pinfold-run/pinfold/internal/stream"
 )
@@ -22,9 +25,10 @@ type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	Node       *pod.Node
 	Book       *pod.Book
-	Sandboxes  *pod.Sandboxes
-	Containers *pod.Containers
-	Debts      *pod.Debts
+	Sandboxes  *lifecycle.Sandboxes
+	Containers *lifecycle.Containers
+	Sessions   *session.Sessions
+	Debts      *recovery.Debts
 	Stats      *stats.Reader
 	Streams    *stream.Server
 	// RuntimeVersion is Pinfold's own version.

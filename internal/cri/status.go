@@ -6,6 +6,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 )
 
 // Status says whether the node can run pods and has a network for them, and what each runtime
@@ -48,7 +49,7 @@ func condition(kind, reason string, problem error) *runtimeapi.RuntimeCondition 
 	return &runtimeapi.RuntimeCondition{Type: kind, Reason: reason, Message: problem.Error()}
 }
 
-func statusInfo(n *pod.Node, debts *pod.Debts, handlers any) (map[string]string, error) {
+func statusInfo(n *pod.Node, debts *recovery.Debts, handlers any) (map[string]string, error) {
 	userns := "works"
 	if n.UserNamespaces != nil {
 		userns = n.UserNamespaces.Error()

@@ -22,6 +22,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/nri"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
+	"github.com/pinfold-run/pinfold/internal/pod/recovery"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 	"github.com/pinfold-run/pinfold/internal/record"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -32,10 +35,11 @@ import (
 type parts struct {
 	node       *pod.Node
 	book       *pod.Book
-	sandboxes  *pod.Sandboxes
-	containers *pod.Containers
-	debts      *pod.Debts
-	recovery   *pod.Recovery
+	sandboxes  *lifecycle.Sandboxes
+	containers *lifecycle.Containers
+	sessions   *session.Sessions
+	debts      *recovery.Debts
+	recovery   *recovery.Recovery
 	plugins    *nri.Plugins
 }
 
@@ -43,7 +47,7 @@ type parts struct {
 // later.
 func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version string, log *slog.Logger) (*parts, error) {
 	node := &pod.Node{Paths: paths, Log: log, Engine: steps.NewEngine(logSteps(log))}
-	p := &parts{node: node, book: pod.NewBook(), debts: pod.NewDebts(log)}
+	p := &parts{node: node, book: pod.NewBook(), debts: recovery.NewDebts(log)}
 	node.Events = pod.NewEvents(p.book)
 	for _, make := range []func(context.Context, *config.Config) error{
 		p.findPinder, p.openRecords, p.probeHost, p.findHandlers, p.openMounts, p.openImages, p.openNetwork,
@@ -53,8 +57,9 @@ func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version st
 			return nil, err
 		}
 	}
-	p.containers = pod.NewContainers(node, p.book, p.debts)
-	p.sandboxes = pod.NewSandboxes(node, p.book, p.containers, p.debts)
+	p.containers = lifecycle.NewContainers(node, p.book, p.debts)
+	p.sandboxes = lifecycle.NewSandboxes(node, p.book, p.containers, p.debts)
+	p.sessions = session.NewSessions(node, p.book, p.sandboxes.Current)
 	if err := p.preparePlugins(c, version); err != nil {
 		p.close()
 		return nil, err
@@ -233,7 +238,7 @@ func pluginGroup(systemd bool) (string, error) {
 
 // recover restores what an earlier run left and starts retrying debts.
 func (p *parts) recover(ctx context.Context) error {
-	p.recovery = &pod.Recovery{
+	p.recovery = &recovery.Recovery{
 		Node: p.node, Book: p.book, Sandboxes: p.sandboxes, Containers: p.containers, Debts: p.debts,
 	}
 	if err := p.recovery.Load(); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 	"github.com/pinfold-run/pinfold/internal/record"
 )
 
@@ -53,7 +54,7 @@ func claim(c *config.Config, paths pod.Paths, log *slog.Logger) (release func(),
 	if err != nil {
 		return nil, err
 	}
-	return unlockAll, paths.Claim(boot, func(err error) {
+	return unlockAll, recovery.Claim(paths, boot, func(err error) {
 		log.Warn("the state directory does not record its root, so a daemon with another root can start on it", "error", err)
 	})
 }

@@ -47,7 +47,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	if err := parts.recover(background); err != nil {
 		return err
 	}
-	streams, err := stream.Start(log, parts.containers, parts.sandboxes)
+	streams, err := stream.Start(log, parts.sessions)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	}
 	defer socket.remove()
 	runtime := &cri.Runtime{
-		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers,
+		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers, Sessions: parts.sessions,
 		Debts: parts.debts, Stats: stats.NewReader(parts.node.Cgroups), Streams: streams, RuntimeVersion: version,
 		Ending: ctx.Done(),
 	}

@@ -70,46 +70,48 @@ func (b *Book) pick(want func(*Container) bool) []*Container {
 	return all
 }
 
-// ready finds the ready sandbox of that identity (see identity), nil if there is none.
-func (b *Book) ready(key string) *Sandbox {
+// Ready finds the ready sandbox of that identity (see identity), nil if there is none.
+func (b *Book) Ready(key string) *Sandbox {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, s := range b.sandboxes {
-		if rec := s.Record(); rec.State == Ready && identity(rec.Config.GetMetadata()) == key {
+		if rec := s.Record(); rec.State == Ready && rec.Identity() == key {
 			return s
 		}
 	}
 	return nil
 }
 
-// live finds the container of that identity which exists and has not ended, nil if there is none.
-func (b *Book) live(sandbox, key string) *Container {
+// Live finds the container of that identity which exists and has not ended, nil if there is none.
+func (b *Book) Live(sandbox, key string) *Container {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, c := range b.containers {
 		rec := c.Record()
-		if c.Sandbox == sandbox && (rec.State == Created || rec.State == Running) && containerIdentity(rec) == key {
+		if c.Sandbox == sandbox && (rec.State == Created || rec.State == Running) && rec.Identity() == key {
 			return c
 		}
 	}
 	return nil
 }
 
-func (b *Book) addSandbox(s *Sandbox) {
+// AddSandbox puts a sandbox into the index.
+func (b *Book) AddSandbox(s *Sandbox) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sandboxes[s.ID] = s
 }
 
-func (b *Book) dropSandbox(id string) {
+// DropSandbox takes a sandbox out of the index.
+func (b *Book) DropSandbox(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.sandboxes, id)
 }
 
-// admit adds a container if its sandbox is ready at this moment. A sandbox leaves Ready before its
+// Admit adds a container if its sandbox is ready at this moment. A sandbox leaves Ready before its
 // containers are stopped, so a container is either refused here or seen by that stop.
-func (b *Book) admit(c *Container) error {
+func (b *Book) Admit(c *Container) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, ok := b.sandboxes[c.Sandbox]
@@ -117,19 +119,21 @@ func (b *Book) admit(c *Container) error {
 		return &MissingError{Kind: "sandbox", ID: c.Sandbox}
 	}
 	if state := s.Record().State; state != Ready {
-		return fmt.Errorf("sandbox %s is %s, not ready%s: %w", c.Sandbox, state, because(s.Record()), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("sandbox %s is %s, not ready%s: %w", c.Sandbox, state, s.Record().Because(), errdefs.ErrFailedPrecondition)
 	}
 	b.containers[c.ID] = c
 	return nil
 }
 
-func (b *Book) addContainer(c *Container) {
+// AddContainer puts a container into the index, whatever the state of its sandbox; see Admit.
+func (b *Book) AddContainer(c *Container) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.containers[c.ID] = c
 }
 
-func (b *Book) dropContainer(id string) {
+// DropContainer takes a container out of the index.
+func (b *Book) DropContainer(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.containers, id)

@@ -10,12 +10,12 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// bundleConfig is the configuration of a container, or of a pod's PID 1, as the OCI runtime reads it.
-func (p Paths) bundleConfig(id string) string { return filepath.Join(p.bundle(id), "config.json") }
+// BundleConfig is the configuration of a container, or of a pod's PID 1, as the OCI runtime reads it.
+func (p Paths) BundleConfig(id string) string { return filepath.Join(p.Bundle(id), "config.json") }
 
-// bundleSpec reads a bundle's configuration, with what plugins have changed.
-func (n *Node) bundleSpec(id string) (*specs.Spec, error) {
-	data, err := os.ReadFile(n.Paths.bundleConfig(id))
+// BundleSpec reads a bundle's configuration, with what plugins have changed.
+func (n *Node) BundleSpec(id string) (*specs.Spec, error) {
+	data, err := os.ReadFile(n.Paths.BundleConfig(id))
 	if err != nil {
 		return nil, err
 	}
@@ -29,21 +29,22 @@ func (n *Node) bundleSpec(id string) (*specs.Spec, error) {
 	return &config, nil
 }
 
-// writeBundleSpec writes a bundle's configuration. The bundle's directory is there.
-func (n *Node) writeBundleSpec(id string, config *specs.Spec) error {
+// WriteBundleSpec writes a bundle's configuration. The bundle's directory is there.
+func (n *Node) WriteBundleSpec(id string, config *specs.Spec) error {
 	data, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
 	// It has the environment, which may hold secrets.
-	return os.WriteFile(n.Paths.bundleConfig(id), data, 0o600)
+	return os.WriteFile(n.Paths.BundleConfig(id), data, 0o600)
 }
 
 // boundSources is the file that says what lies behind the locked mounts which a bundle's configuration names as
 // sources, by their paths.
-func (p Paths) boundSources(id string) string { return filepath.Join(p.bundle(id), "sources.json") }
+func (p Paths) boundSources(id string) string { return filepath.Join(p.Bundle(id), "sources.json") }
 
-func (n *Node) writeBoundSources(id string, sources map[string]string) error {
+// WriteBoundSources writes what lies behind the locked mounts, by their paths.
+func (n *Node) WriteBoundSources(id string, sources map[string]string) error {
 	data, err := json.Marshal(sources)
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func (n *Node) writeBoundSources(id string, sources map[string]string) error {
 // Bundle is a container's OCI spec, nil when it has none any more. Its mounts have the sources that were asked for,
 // not those that stand in for them. It may hold secrets of the pod's environment, as CRI's verbose status does.
 func (n *Node) Bundle(id string) json.RawMessage {
-	data, err := os.ReadFile(n.Paths.bundleConfig(id))
+	data, err := os.ReadFile(n.Paths.BundleConfig(id))
 	if err != nil {
 		return nil
 	}

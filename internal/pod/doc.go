@@ -1,23 +1,22 @@
-// Package pod is the heart of Pinfold: the life of pods (sandboxes) and of their containers.
+// Package pod is the model of pods (sandboxes) and of their containers: their records and states, the objects in
+// memory, the book that lists them, the events that they have, and the names and paths that derive from their IDs.
 //
-// Each operation is a list of named, reversible steps (sandbox_run.go, container_create.go, …) that
-// package steps runs. The same list rolls back a failure, cleans up after a crash, and removes the
-// object in the end: removing a sandbox is undoing the steps that made it.
+// What happens to them is in the packages below: lifecycle runs the operations of CRI, session connects clients with
+// containers and pods, recovery brings book, records and kernel in line.
 //
 // # What owns what
 //
-// A sandbox is its pinned namespaces; no process belongs to it. Before a step makes anything, the
-// sandbox's record says so, and every name (pins, mounts, bundle, groups, directories) derives from
-// the ID, so that the record of intent is enough to find all of it. A record goes only when
-// everything it owns is confirmed gone.
+// A sandbox is its pinned namespaces; no process belongs to it. Before a step makes anything, the sandbox's record
+// says so. Every name (pins, mounts, bundle, groups, directories) derives from the ID, so the first version of the
+// record is enough to find all of it. A record is removed only when all that it owns is known to be removed.
 //
-// # Locks, in the order they may be taken
+// # Locks, in the order in which they may be taken
 //
-//	Sandbox.order     one operation on a sandbox at a time; held across steps
-//	  Container.order one operation on a container at a time; held across steps
+//	Sandbox.Order     one operation on a sandbox at a time; held across steps
+//	  Container.Order one operation on a container at a time; held across steps
 //	    Book.mu       the index; a few instructions, never across a step or a system call
 //
-// Readers (list, status) take no order lock: a record is an immutable value behind an atomic pointer.
-// Container.order may be taken without Sandbox.order; a stop takes neither while it waits for a
-// process to end, so a kill is never behind a hung operation.
+// Readers (list, status) take neither of the first two: a record is an immutable value behind an atomic pointer.
+// Container.Order may be taken without Sandbox.Order. A stop takes neither while it waits for a process to end, so
+// a kill never waits for an operation that hangs.
 package pod

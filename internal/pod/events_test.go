@@ -15,17 +15,17 @@ import (
 // eventful is a book with one pod and a log of its events.
 func eventful() (*Events, *Sandbox) {
 	book := NewBook()
-	box := newSandbox(&SandboxRecord{ID: "pod", State: Ready, Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{})})
-	book.addSandbox(box)
+	box := NewSandbox(&SandboxRecord{ID: "pod", State: Ready, Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{})})
+	book.AddSandbox(box)
 	return NewEvents(book), box
 }
 
 // happen adds a container to the book and tells its creation.
 func (e *Events) happen(n int) {
-	c := newContainer(&ContainerRecord{ID: fmt.Sprint("c", n), Sandbox: "pod", State: Created})
-	e.book.addContainer(c)
+	c := NewContainer(&ContainerRecord{ID: fmt.Sprint("c", n), Sandbox: "pod", State: Created})
+	e.book.AddContainer(c)
 	e.containerChanged(c, Creating, Created)
-	e.book.dropContainer(c.ID)
+	e.book.DropContainer(c.ID)
 }
 
 func TestASlowReaderIsToldThatItLostEvents(t *testing.T) {

@@ -16,19 +16,16 @@ import (
 // NamespacePins are the paths of a sandbox's pinned namespaces, by kind.
 func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
 	pins := map[string]string{}
-	for _, kind := range kindsInOrder {
-		if rec.kinds()&kind != 0 {
-			pins[kind.String()] = n.pinPath(rec, kind)
+	for _, kind := range KindsInOrder {
+		if rec.Kinds()&kind != 0 {
+			pins[kind.String()] = n.PinPath(rec, kind)
 		}
 	}
 	if rec.Init.PID != 0 {
-		pins[pin.PID.String()] = n.Paths.pin(rec.ID, pin.PID)
+		pins[pin.PID.String()] = n.Paths.Pin(rec.ID, pin.PID)
 	}
 	return pins
 }
-
-// CgroupParent is the cgroup that a sandbox's containers lie in, in the form of the cgroup driver.
-func (n *Node) CgroupParent(rec *SandboxRecord) string { return n.cgroupParent(rec) }
 
 // NamespaceOwner says what a namespace belongs to.
 type NamespaceOwner struct {
@@ -72,7 +69,7 @@ func namespaceOwner(path string) (NamespaceOwner, error) {
 // Namespaces are the paths by which the namespaces of a container's process can be entered, by kind: the pod's pins,
 // and the process's own entry for those that are not the pod's. Of a container without a process it is nil.
 func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string {
-	if !rec.Process.alive() {
+	if !rec.Process.Alive() {
 		return nil
 	}
 	paths := map[string]string{}

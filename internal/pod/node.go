@@ -38,8 +38,8 @@ type Node struct {
 	UserNamespaces error
 }
 
-// newID returns the name of a new sandbox or container: 128 random bits in hexadecimal.
-func newID() string {
+// NewID returns the name of a new sandbox or container: 128 random bits in hexadecimal.
+func NewID() string {
 	var id [16]byte
 	// crypto/rand.Read never fails (Go 1.24 and later).
 	_, _ = rand.Read(id[:])

@@ -6,9 +6,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 )
 
-// hostUser is a process's user by the node's IDs, nil if the pod's user namespace does not map it: the OCI runtime
+// HostUser is a process's user by the node's IDs, nil if the pod's user namespace does not map it: the OCI runtime
 // refuses such a process.
-func (r *SandboxRecord) hostUser(user specs.User) *client.Owner {
+func (r *SandboxRecord) HostUser(user specs.User) *client.Owner {
 	m := r.Mappings()
 	if m == nil {
 		return &client.Owner{UID: user.UID, GID: user.GID}
@@ -21,15 +21,15 @@ func (r *SandboxRecord) hostUser(user specs.User) *client.Owner {
 	return &client.Owner{UID: uid, GID: gid}
 }
 
-// warnOfOwners says in the log which images of a container have files whose owner the pod's user namespace does not
+// WarnOfOwners says in the log which images of a container have files whose owner the pod's user namespace does not
 // map. Such a pod runs, and may never need them; but they belong to nobody (65534) there and cannot be changed, and
 // without a word nobody would look for the reason in the pod's range of IDs.
-func (n *Node) warnOfOwners(r *SandboxRecord, c *ContainerRecord) {
+func (n *Node) WarnOfOwners(r *SandboxRecord, c *ContainerRecord) {
 	m := r.Mappings()
 	if m == nil {
 		return
 	}
-	for _, id := range c.images() {
+	for _, id := range c.Images() {
 		img, ok := n.Images.Resolve(id)
 		if !ok {
 			continue

@@ -25,30 +25,36 @@ type Paths struct {
 // netNSPrefix marks pins of Pinfold in a directory that others use too.
 const netNSPrefix = "pinfold-"
 
-func (p Paths) netNS(id string) string { return filepath.Join(p.NetNS, netNSPrefix+id) }
+// NetNSPin is where a sandbox's network namespace is pinned.
+func (p Paths) NetNSPin(id string) string { return filepath.Join(p.NetNS, netNSPrefix+id) }
 
-func (p Paths) pins() string { return filepath.Join(p.State, "ns") }
+// Pins is the directory of the other pins, with a directory for each sandbox.
+func (p Paths) Pins() string { return filepath.Join(p.State, "ns") }
 
-func (p Paths) pin(id string, kind pin.Kind) string {
+// Pin is where a namespace of a sandbox is pinned.
+func (p Paths) Pin(id string, kind pin.Kind) string {
 	if kind == pin.Net {
-		return p.netNS(id)
+		return p.NetNSPin(id)
 	}
-	return filepath.Join(p.pins(), id, kindName[kind])
+	return filepath.Join(p.Pins(), id, kindName[kind])
 }
 
 var kindName = map[pin.Kind]string{pin.User: "user", pin.IPC: "ipc", pin.UTS: "uts", pin.PID: "pid"}
 
-func (p Paths) bundles() string { return filepath.Join(p.State, "bundles") }
+// Bundles is the directory of the OCI bundles.
+func (p Paths) Bundles() string { return filepath.Join(p.State, "bundles") }
 
-func (p Paths) bundle(id string) string { return filepath.Join(p.bundles(), id) }
+// Bundle is the OCI bundle of a container, or of a pod's PID 1.
+func (p Paths) Bundle(id string) string { return filepath.Join(p.Bundles(), id) }
 
-// initDir is the directory of the copy of Pinder that pods run as PID 1. It is durable because the state directory
+// InitDir is the directory of the copy of Pinder that pods run as PID 1. It is durable because the state directory
 // may be on a file system that executes nothing.
-func (p Paths) initDir() string { return filepath.Join(p.Root, "init") }
+func (p Paths) InitDir() string { return filepath.Join(p.Root, "init") }
 
 func (p Paths) runtimes() string { return filepath.Join(p.State, "runtime") }
 
-func (p Paths) runtimeRoot(handler string) string { return filepath.Join(p.runtimes(), handler) }
+// RuntimeRoot is where an OCI runtime keeps its own state.
+func (p Paths) RuntimeRoot(handler string) string { return filepath.Join(p.runtimes(), handler) }
 
 // Mounts is the directory of the mount area.
 func (p Paths) Mounts() string { return filepath.Join(p.State, "mnt") }
@@ -59,23 +65,25 @@ func (p Paths) Images() string { return filepath.Join(p.Root, "images") }
 // CNICache is where the network plugins' results are kept.
 func (p Paths) CNICache() string { return filepath.Join(p.Root, "cni") }
 
-// sandbox is the directory of all that is durable of one sandbox.
-func (p Paths) sandbox(id string) string { return filepath.Join(p.Root, podsDir, id) }
+// Sandbox is the directory of all that is durable of one sandbox.
+func (p Paths) Sandbox(id string) string { return filepath.Join(p.Root, PodsDir, id) }
 
-func (p Paths) files(id string) string { return filepath.Join(p.sandbox(id), "files") }
+// Files is the directory of the files that a sandbox lends to its containers.
+func (p Paths) Files(id string) string { return filepath.Join(p.Sandbox(id), "files") }
 
-// layer is the directory of a container's writable layer.
-func (p Paths) layer(sandbox, container string) string {
-	return filepath.Join(p.sandbox(sandbox), "layers", container)
+// Layer is the directory of a container's writable layer.
+func (p Paths) Layer(sandbox, container string) string {
+	return filepath.Join(p.Sandbox(sandbox), "layers", container)
 }
 
 // Upper is the directory of what a container has written, within its layer.
 func (p Paths) Upper(sandbox, container string) string {
-	return filepath.Join(p.layer(sandbox, container), "upper")
+	return filepath.Join(p.Layer(sandbox, container), "upper")
 }
 
-func (p Paths) exit(sandbox, container string) string {
-	return filepath.Join(p.sandbox(sandbox), containersDir, container+".exit")
+// Exit is the file in which pinder says how a container ended.
+func (p Paths) Exit(sandbox, container string) string {
+	return filepath.Join(p.Sandbox(sandbox), ContainersDir, container+".exit")
 }
 
 // Make creates the directories and closes them to all users but root, whatever the umask and whatever mode an older
@@ -93,12 +101,12 @@ func (p Paths) Make() error {
 	}{
 		{p.Root, root},
 		{p.State, passage},
-		{filepath.Join(p.Root, podsDir), 0o700},
+		{filepath.Join(p.Root, PodsDir), 0o700},
 		{p.Images(), 0o700},
 		{p.CNICache(), 0o700},
-		{p.pins(), 0o700},
+		{p.Pins(), 0o700},
 		{p.runtimes(), 0o700},
-		{p.bundles(), passage},
+		{p.Bundles(), passage},
 		{p.Mounts(), passage},
 	} {
 		if err := ownDir(dir.path, dir.mode); err != nil {
@@ -125,13 +133,16 @@ func ownDir(path string, mode os.FileMode) error {
 	return errors.Join(dir.Chown(0, 0), dir.Chmod(mode))
 }
 
+// PodsDir and ContainersDir are parts of the names of records.
 const (
-	podsDir       = "pods"
-	containersDir = "containers"
+	PodsDir       = "pods"
+	ContainersDir = "containers"
 )
 
-func sandboxKey(id string) string { return podsDir + "/" + id + "/pod" }
+// SandboxKey names the record of a sandbox.
+func SandboxKey(id string) string { return PodsDir + "/" + id + "/pod" }
 
-func containerKey(sandbox, id string) string {
-	return podsDir + "/" + sandbox + "/" + containersDir + "/" + id
+// ContainerKey names the record of a container.
+func ContainerKey(sandbox, id string) string {
+	return PodsDir + "/" + sandbox + "/" + ContainersDir + "/" + id
 }

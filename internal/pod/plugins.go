@@ -2,12 +2,9 @@ package pod
 
 import (
 	"context"
-	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
 // Plugins are third parties that see what happens to pods and containers, and may refuse or adjust
@@ -52,92 +49,3 @@ const (
 	ContainerStopped
 	ContainerRemoved
 )
-
-// askPod tells plugins of a pod's event; they may refuse.
-func (n *Node) askPod(ctx context.Context, event SandboxEvent, rec *SandboxRecord) error {
-	if n.Plugins == nil {
-		return nil
-	}
-	return n.Plugins.Pod(ctx, event, rec)
-}
-
-// tellPod tells plugins of a pod's event; what they say to it changes nothing.
-func (n *Node) tellPod(ctx context.Context, event SandboxEvent, rec *SandboxRecord) {
-	if err := n.askPod(ctx, event, rec); err != nil {
-		n.Log.Warn("a plugin objects; the pod's operation goes on", "sandbox", rec.ID, "error", err)
-	}
-}
-
-// askContainer tells plugins of a container's event; they may refuse.
-func (n *Node) askContainer(ctx context.Context, event ContainerEvent, pod *SandboxRecord, rec *ContainerRecord) error {
-	if n.Plugins == nil {
-		return nil
-	}
-	return n.Plugins.Container(ctx, event, pod, rec)
-}
-
-// tellContainer tells plugins of a container's event; what they say to it changes nothing.
-func (n *Node) tellContainer(ctx context.Context, event ContainerEvent, pod *SandboxRecord, rec *ContainerRecord) {
-	if err := n.askContainer(ctx, event, pod, rec); err != nil {
-		n.Log.Warn("a plugin objects; the container's operation goes on", "container", rec.ID, "error", err)
-	}
-}
-
-// pluginsRun shows the pod to plugins, complete but not yet ready.
-func (s *Sandboxes) pluginsRun(ctx context.Context, box *Sandbox) error {
-	return s.node.askPod(ctx, PodRun, box.Record())
-}
-
-// pluginsRemove tells plugins that the pod goes. It never fails: no plugin keeps a pod.
-func (s *Sandboxes) pluginsRemove(ctx context.Context, box *Sandbox) error {
-	s.node.tellPod(ctx, PodStopped, box.Record())
-	s.node.tellPod(ctx, PodRemoved, box.Record())
-	return nil
-}
-
-func (s *Sandboxes) pluginsStop(ctx context.Context, box *Sandbox) error {
-	s.node.tellPod(ctx, PodStopped, box.Record())
-	return nil
-}
-
-// pluginsAdjust shows plugins the bundle's configuration and writes it again as they want it.
-func (s *Containers) pluginsAdjust(ctx context.Context, box *Sandbox, c *Container) error {
-	if s.node.Plugins == nil {
-		return nil
-	}
-	config, err := s.node.bundleSpec(c.ID)
-	if err != nil {
-		return err
-	}
-	changed, err := s.node.Plugins.Adjust(ctx, box.Record(), c.Record(), config)
-	if err != nil || !changed {
-		return err
-	}
-	if config.Linux.Seccomp != nil {
-		if err := ocispec.CheckSeccomp(config.Linux.Seccomp); err != nil {
-			return fmt.Errorf("seccomp filter as plugins want it: %w", err)
-		}
-	}
-	return s.node.writeBundleSpec(c.ID, config)
-}
-
-// pluginsForget tells plugins that the container goes. It never fails, as pluginsRemove.
-func (s *Containers) pluginsForget(ctx context.Context, box *Sandbox, c *Container) error {
-	s.node.tellContainer(ctx, ContainerStopped, box.Record(), c.Record())
-	s.node.tellContainer(ctx, ContainerRemoved, box.Record(), c.Record())
-	return nil
-}
-
-func (s *Containers) pluginsStart(ctx context.Context, c *Container) error {
-	box, err := s.book.Sandbox(c.Sandbox)
-	if err != nil {
-		return err
-	}
-	return s.node.askContainer(ctx, ContainerStarting, box.Record(), c.Record())
-}
-
-func (s *Containers) pluginsStarted(ctx context.Context, c *Container) {
-	if box, err := s.book.Sandbox(c.Sandbox); err == nil {
-		s.node.tellContainer(ctx, ContainerStarted, box.Record(), c.Record())
-	}
-}

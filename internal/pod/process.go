@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTime reads field 22 of proc_pid_stat(5). The second field, the command in parentheses, may hold anything, so
+// StartTime reads field 22 of proc_pid_stat(5). The second field, the command in parentheses, may hold anything, so
 // counting starts behind its last parenthesis.
-func startTime(pid int) (uint64, error) {
+func StartTime(pid int) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -26,10 +26,10 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[startTimeField], 10, 64)
 }
 
-// condition is the kernel's word for what a process does, "S (sleeping)".
-func (p Process) condition() string {
+// Condition is the kernel's word for what a process does, "S (sleeping)".
+func (p Process) Condition() string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
-	if err != nil || !p.alive() {
+	if err != nil || !p.Alive() {
 		return "gone"
 	}
 	for line := range strings.Lines(string(data)) {
@@ -40,13 +40,13 @@ func (p Process) condition() string {
 	return "unknown"
 }
 
-// alive reports whether that very process still exists (a zombie does). One that cannot be looked at, for want of a
+// Alive reports whether that very process still exists (a zombie does). One that cannot be looked at, for want of a
 // descriptor perhaps, has not ended for that: kill(2) needs none.
-func (p Process) alive() bool {
+func (p Process) Alive() bool {
 	if p.PID <= 0 {
 		return false
 	}
-	started, err := startTime(p.PID)
+	started, err := StartTime(p.PID)
 	if err != nil {
 		return !errors.Is(unix.Kill(p.PID, 0), unix.ESRCH)
 	}

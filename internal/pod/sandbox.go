@@ -2,6 +2,10 @@ package pod
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -16,18 +20,18 @@ import (
 type Sandbox struct {
 	// ID never changes.
 	ID string
-	// order is held by the one operation on this sandbox that is in progress.
-	order sync.Mutex
+	// Order is held by the one operation on this sandbox that is in progress.
+	Order sync.Mutex
 	// record is the last stored value, changed only by the holder of order.
 	record atomic.Pointer[SandboxRecord]
-	// durable waits for the intent's fsync; set while Run is in progress, used by its steps only.
-	durable func() error
-	// pinned are the inode numbers of what was pinned; used by the steps of Run only.
-	pinned map[string]uint64
-	// interrupt ends the Do of the Run in progress; set before the sandbox is in the book.
-	interrupt context.CancelCauseFunc
-	// erased is set, under order, when nothing of the sandbox is left.
-	erased bool
+	// Durable waits for the intent's fsync; set while Run is in progress, used by its steps only.
+	Durable func() error
+	// Pinned are the inode numbers of what was pinned; used by the steps of Run only.
+	Pinned map[string]uint64
+	// Interrupt ends the Do of the Run in progress; set before the sandbox is in the book.
+	Interrupt context.CancelCauseFunc
+	// Erased is set, under order, when nothing of the sandbox is left.
+	Erased bool
 	// announced is set, under order, when clients may know the sandbox.
 	announced bool
 }
@@ -35,19 +39,20 @@ type Sandbox struct {
 // Record returns the current value; it must not be changed.
 func (s *Sandbox) Record() *SandboxRecord { return s.record.Load() }
 
-func newSandbox(rec *SandboxRecord) *Sandbox {
+// NewSandbox returns the sandbox of a record.
+func NewSandbox(rec *SandboxRecord) *Sandbox {
 	s := &Sandbox{ID: rec.ID, announced: rec.State != "" && rec.State != Creating}
 	s.record.Store(rec)
 	return s
 }
 
-// changeSandbox stores a changed copy of the record: on disk, then in memory. On an error neither has
+// ChangeSandbox stores a changed copy of the record: on disk, then in memory. On an error neither has
 // changed. It is for steps that make something. The caller holds the order.
-func (n *Node) changeSandbox(s *Sandbox, change func(*SandboxRecord)) error {
+func (n *Node) ChangeSandbox(s *Sandbox, change func(*SandboxRecord)) error {
 	rec := *s.Record()
 	before := rec.State
 	change(&rec)
-	if err := n.Records.Put(sandboxKey(s.ID), &rec); err != nil {
+	if err := n.Records.Put(SandboxKey(s.ID), &rec); err != nil {
 		return err
 	}
 	s.record.Store(&rec)
@@ -55,10 +60,10 @@ func (n *Node) changeSandbox(s *Sandbox, change func(*SandboxRecord)) error {
 	return nil
 }
 
-// noteSandbox is changeSandbox for steps that take something away: these go on when the disk is full or
+// NoteSandbox is changeSandbox for steps that take something away: these go on when the disk is full or
 // broken, since a record that says too much is safe. Whatever it claims is looked for again and not found.
-func (n *Node) noteSandbox(s *Sandbox, change func(*SandboxRecord)) {
-	err := n.changeSandbox(s, change)
+func (n *Node) NoteSandbox(s *Sandbox, change func(*SandboxRecord)) {
+	err := n.ChangeSandbox(s, change)
 	if err == nil {
 		return
 	}
@@ -70,8 +75,8 @@ func (n *Node) noteSandbox(s *Sandbox, change func(*SandboxRecord)) {
 	n.Events.sandboxChanged(s, before, rec.State)
 }
 
-// namespaceOptions never returns nil.
-func (r *SandboxRecord) namespaceOptions() *runtimeapi.NamespaceOption {
+// NamespaceOptions never returns nil.
+func (r *SandboxRecord) NamespaceOptions() *runtimeapi.NamespaceOption {
 	if o := r.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); o != nil {
 		return o
 	}
@@ -80,23 +85,23 @@ func (r *SandboxRecord) namespaceOptions() *runtimeapi.NamespaceOption {
 
 // HostNetwork reports whether the pod uses the node's network namespace.
 func (r *SandboxRecord) HostNetwork() bool {
-	return r.namespaceOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE
+	return r.NamespaceOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE
 }
 
-// owesNetwork reports whether a CNI DEL is owed.
-func (r *SandboxRecord) owesNetwork() bool { return r.Network != nil && r.Network.Owed }
+// OwesNetwork reports whether a CNI DEL is owed.
+func (r *SandboxRecord) OwesNetwork() bool { return r.Network != nil && r.Network.Owed }
 
 // SharesPID reports whether the containers of the pod share one PID namespace of the pod's own.
 func (r *SandboxRecord) SharesPID() bool {
-	return r.namespaceOptions().GetPid() == runtimeapi.NamespaceMode_POD
+	return r.NamespaceOptions().GetPid() == runtimeapi.NamespaceMode_POD
 }
 
 // Mappings are the pod's ID mappings, nil for a pod in the node's user namespace.
 func (r *SandboxRecord) Mappings() *pin.Mappings { return r.Config.Mappings() }
 
-// kinds are the namespaces that the pod has of its own, made and pinned before anything of it runs.
+// Kinds are the namespaces that the pod has of its own, made and pinned before anything of it runs.
 // The PID namespace is not among them: it lives as long as its first process (see initSteps).
-func (r *SandboxRecord) kinds() pin.Kind {
+func (r *SandboxRecord) Kinds() pin.Kind {
 	var kinds pin.Kind
 	if r.Mappings() != nil {
 		kinds |= pin.User
@@ -105,17 +110,17 @@ func (r *SandboxRecord) kinds() pin.Kind {
 		// A pod on the node's network also bears the node's name: Kubernetes' meaning of hostNetwork.
 		kinds |= pin.Net | pin.UTS
 	}
-	if r.namespaceOptions().GetIpc() != runtimeapi.NamespaceMode_NODE {
+	if r.NamespaceOptions().GetIpc() != runtimeapi.NamespaceMode_NODE {
 		kinds |= pin.IPC
 	}
 	return kinds
 }
 
-// kindsInOrder is the order in which a set's members are pinned.
-var kindsInOrder = []pin.Kind{pin.User, pin.Net, pin.IPC, pin.UTS}
+// KindsInOrder is the order in which a set's members are pinned.
+var KindsInOrder = []pin.Kind{pin.User, pin.Net, pin.IPC, pin.UTS}
 
-// rootOwner is the pod's root by the node's IDs.
-func (r *SandboxRecord) rootOwner() rootfs.Owner {
+// RootOwner is the pod's root by the node's IDs.
+func (r *SandboxRecord) RootOwner() rootfs.Owner {
 	var root rootfs.Owner
 	if m := r.Mappings(); m != nil {
 		root.UID, _ = m.HostUID(0)
@@ -124,13 +129,13 @@ func (r *SandboxRecord) rootOwner() rootfs.Owner {
 	return root
 }
 
-// forSpec is the sandbox as package spec wants to see it.
-func (n *Node) forSpec(r *SandboxRecord) ocispec.Sandbox {
+// ForSpec is the sandbox as package spec wants to see it.
+func (n *Node) ForSpec(r *SandboxRecord) ocispec.Sandbox {
 	path := func(kind pin.Kind) string {
-		if r.kinds()&kind == 0 {
+		if r.Kinds()&kind == 0 {
 			return ""
 		}
-		return n.pinPath(r, kind)
+		return n.PinPath(r, kind)
 	}
 	s := ocispec.Sandbox{
 		ID:     r.ID,
@@ -138,13 +143,52 @@ func (n *Node) forSpec(r *SandboxRecord) ocispec.Sandbox {
 		Namespaces: ocispec.NamespacePaths{
 			User: path(pin.User), Net: path(pin.Net), IPC: path(pin.IPC), UTS: path(pin.UTS),
 		},
-		Files:        n.files(r),
-		Hostname:     r.hostname(),
-		CgroupParent: n.cgroupParent(r),
+		Files:        n.Files(r),
+		Hostname:     r.Hostname(),
+		CgroupParent: n.CgroupParent(r),
 		SELinuxLevel: r.SELinuxLevel,
 	}
 	if r.Init.PID != 0 {
-		s.Namespaces.PID = n.Paths.pin(r.ID, pin.PID)
+		s.Namespaces.PID = n.Paths.Pin(r.ID, pin.PID)
 	}
 	return s
 }
+
+// Hostname is the pod's: the configured one, or the node's with host network.
+func (r *SandboxRecord) Hostname() string {
+	if name := r.Config.GetHostname(); name != "" {
+		return name
+	}
+	if r.HostNetwork() {
+		name, _ := os.Hostname()
+		return name
+	}
+	return truncate(r.Config.GetMetadata().GetName(), maxHostname)
+}
+
+// maxHostname is the kernel's __NEW_UTS_LEN less one, as Kubernetes has it.
+const maxHostname = 63
+
+func truncate(s string, n int) string {
+	if len(s) > n {
+		s = strings.TrimRight(s[:n], "-.")
+	}
+	return s
+}
+
+// Because is the reason that a record has for not being ready, as the end of a clause.
+func (rec *SandboxRecord) Because() string {
+	if rec.Reason == "" {
+		return ""
+	}
+	return " (" + rec.Reason + ")"
+}
+
+// Identity is what makes two RunPodSandbox requests the same one.
+func (r *SandboxRecord) Identity() string {
+	m := r.Config.GetMetadata()
+	return strings.Join([]string{m.GetNamespace(), m.GetName(), m.GetUid(), strconv.Itoa(int(m.GetAttempt()))}, "/")
+}
+
+// Object names the sandbox in errors, timelines and flights.
+func (r *SandboxRecord) Object() string { return fmt.Sprintf("sandbox %s (%s)", r.ID, r.Identity()) }

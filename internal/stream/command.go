@@ -13,12 +13,12 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 // command is a session of Exec or Attach.
 type command interface {
-	run(ctx context.Context, streams pod.Streams) error
+	run(ctx context.Context, streams session.Streams) error
 	wants() options
 }
 
@@ -70,7 +70,7 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 	wants := n.wants()
 	made, err := await(c, opened, wants.kinds(protocol))
 	if err == nil {
-		streams := pod.Streams{TTY: wants.tty}
+		streams := session.Streams{TTY: wants.tty}
 		if s := made["stdin"]; s != nil {
 			streams.In = s
 		}
@@ -178,16 +178,16 @@ const maxSize = 1 << 10
 
 // sizes returns the terminal sizes that come on a stream as JSON. Anything else ends them. The rest
 // of the stream is then read and ignored, so that it does not block the session's other streams.
-func sizes(from io.Reader) func() (pod.TerminalSize, bool) {
+func sizes(from io.Reader) func() (session.TerminalSize, bool) {
 	bounded := &io.LimitedReader{R: from}
 	decoder := json.NewDecoder(bounded)
-	return func() (pod.TerminalSize, bool) {
+	return func() (session.TerminalSize, bool) {
 		bounded.N = maxSize
 		var size struct{ Width, Height uint16 }
 		if decoder.Decode(&size) != nil {
 			_, _ = io.Copy(io.Discard, from)
-			return pod.TerminalSize{}, false
+			return session.TerminalSize{}, false
 		}
-		return pod.TerminalSize(size), true
+		return session.TerminalSize(size), true
 	}
 }

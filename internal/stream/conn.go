@@ -17,7 +17,7 @@ type connKey struct{}
 type watchedConn struct {
 	net.Conn
 	// session belongs to the request's token. It is set before the HTTP server gets the connection.
-	session session
+	session announcement
 	// first is what was read to find the token. Only one reader uses it.
 	first []byte
 

@@ -12,7 +12,7 @@ import (
 
 	framing "github.com/moby/spdystream/spdy"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 // A command that ends while its client still sends input: to close a connection with unread bytes takes back what was
@@ -22,7 +22,7 @@ func TestNothingOfTheOutputIsLostWhenACommandEndsBeforeItsInput(t *testing.T) {
 	for name, dial := range protocols {
 		t.Run(name, func(t *testing.T) {
 			s := started(t)
-			c := dial(t, s.announced(t, fakeCommand{everything, "ends", func(_ context.Context, s pod.Streams) error {
+			c := dial(t, s.announced(t, fakeCommand{everything, "ends", func(_ context.Context, s session.Streams) error {
 				if _, err := io.ReadFull(s.In, make([]byte, 1<<10)); err != nil {
 					return err
 				}
@@ -64,7 +64,7 @@ func TestNothingOfTheOutputIsLostWhenACommandEndsBeforeItsInput(t *testing.T) {
 func TestAPingAfterTheEndTakesNothingBack(t *testing.T) {
 	const size = 4 << 20
 	s := started(t)
-	where := s.announced(t, fakeCommand{options{stdout: true}, "ends", func(_ context.Context, s pod.Streams) error {
+	where := s.announced(t, fakeCommand{options{stdout: true}, "ends", func(_ context.Context, s session.Streams) error {
 		_, err := s.Out.Write(bytes.Repeat([]byte("x"), size))
 		return err
 	}})

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 const (
@@ -141,7 +141,7 @@ func (f *forwarding) expire(request string, p *pair) {
 // forward serves one connection. Clients end the whole session if the error stream has any text. So
 // nothing is written there if only the application of this connection has closed it.
 func (f *forwarding) forward(p *pair, port int32) {
-	err := f.connect(port, pod.Forwarded{ReadWriter: p.data, CloseWrite: p.data.Close, Reset: p.data.Reset})
+	err := f.connect(port, session.Forwarded{ReadWriter: p.data, CloseWrite: p.data.Close, Reset: p.data.Reset})
 	if err != nil {
 		_, _ = io.WriteString(p.errs, err.Error())
 	}
@@ -150,9 +150,9 @@ func (f *forwarding) forward(p *pair, port int32) {
 	_ = p.data.Reset()
 }
 
-func (f *forwarding) connect(port int32, client pod.Forwarded) error {
+func (f *forwarding) connect(port int32, client session.Forwarded) error {
 	err := f.server.forwards.within(maxAllForwards, func() error {
-		return f.server.sandboxes.PortForward(f.ctx, f.request.GetPodSandboxId(), port, client)
+		return f.server.sessions.PortForward(f.ctx, f.request.GetPodSandboxId(), port, client)
 	})
 	if err == nil {
 		return nil

@@ -31,8 +31,8 @@ const (
 type gate struct {
 	net.Listener
 	// admit takes the session that a request's path names. left is called when its connection ends.
-	admit func(path string) (session, refusal)
-	left  func(session)
+	admit func(path string) (announcement, refusal)
+	left  func(announcement)
 
 	admitted chan *watchedConn
 	closed   chan struct{}
@@ -48,7 +48,7 @@ type refusal struct {
 	text   string
 }
 
-func newGate(l net.Listener, admit func(string) (session, refusal), left func(session)) *gate {
+func newGate(l net.Listener, admit func(string) (announcement, refusal), left func(announcement)) *gate {
 	g := &gate{
 		Listener: l, admit: admit, left: left,
 		admitted: make(chan *watchedConn), closed: make(chan struct{}), open: map[*watchedConn]struct{}{},

@@ -20,27 +20,27 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 // fakeCommand is a session whose command is a function.
 type fakeCommand struct {
 	options
 	name string
-	do   func(ctx context.Context, s pod.Streams) error
+	do   func(ctx context.Context, s session.Streams) error
 }
 
-func (fakeCommand) kind() string                                   { return "exec" }
-func (fakeCommand) size() int                                      { return 1 }
-func (n fakeCommand) object() string                               { return n.name }
-func (n fakeCommand) wants() options                               { return n.options }
-func (n fakeCommand) run(ctx context.Context, s pod.Streams) error { return n.do(ctx, s) }
-func (n fakeCommand) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
-func echo(_ context.Context, s pod.Streams) error                  { _, err := io.Copy(s.Out, s.In); return err }
-func untilGone(ctx context.Context, _ pod.Streams) error           { <-ctx.Done(); return nil }
+func (fakeCommand) kind() string                                       { return "exec" }
+func (fakeCommand) size() int                                          { return 1 }
+func (n fakeCommand) object() string                                   { return n.name }
+func (n fakeCommand) wants() options                                   { return n.options }
+func (n fakeCommand) run(ctx context.Context, s session.Streams) error { return n.do(ctx, s) }
+func (n fakeCommand) serve(w http.ResponseWriter, r *http.Request)     { serveCommand(w, r, n) }
+func echo(_ context.Context, s session.Streams) error                  { _, err := io.Copy(s.Out, s.In); return err }
+func untilGone(ctx context.Context, _ session.Streams) error           { <-ctx.Done(); return nil }
 func started(t *testing.T) *Server {
 	t.Helper()
-	s, err := Start(discard, nil, nil)
+	s, err := Start(discard, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func started(t *testing.T) *Server {
 }
 
 // announced returns the URL of a session.
-func (s *Server) announced(t *testing.T, n session) string {
+func (s *Server) announced(t *testing.T, n announcement) string {
 	t.Helper()
 	where, err := s.announce(n)
 	if err != nil {
@@ -268,9 +268,9 @@ func TestATerminalsSizeIsBounded(t *testing.T) {
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				s := started(t)
-				sized := make(chan pod.TerminalSize, 10)
+				sized := make(chan session.TerminalSize, 10)
 				ended := make(chan struct{})
-				c := dial(t, s.announced(t, fakeCommand{everything, "c", func(_ context.Context, s pod.Streams) error {
+				c := dial(t, s.announced(t, fakeCommand{everything, "c", func(_ context.Context, s session.Streams) error {
 					go func() {
 						defer close(ended)
 						for {
@@ -343,7 +343,7 @@ func TestInputThatIsNotReadIsNotGathered(t *testing.T) {
 			payload := strings.Repeat("0123456789abcdef", size/16)
 			for i := range got {
 				commands.Add(1)
-				c := dial(t, s.announced(t, fakeCommand{everything, "c", func(_ context.Context, s pod.Streams) error {
+				c := dial(t, s.announced(t, fakeCommand{everything, "c", func(_ context.Context, s session.Streams) error {
 					defer commands.Done()
 					<-read
 					n, err := io.CopyN(io.Discard, s.In, size)

@@ -15,7 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 const (
@@ -37,13 +37,12 @@ const (
 
 // Server serves sessions. Its methods may be called from any goroutine.
 type Server struct {
-	log        *slog.Logger
-	containers *pod.Containers
-	sandboxes  *pod.Sandboxes
-	listener   *gate
-	http       *http.Server
-	tokens     tokens
-	forwards   count
+	log      *slog.Logger
+	sessions *session.Sessions
+	listener *gate
+	http     *http.Server
+	tokens   tokens
+	forwards count
 
 	mu   sync.Mutex
 	open map[string]int // sessions, by object
@@ -51,12 +50,12 @@ type Server struct {
 }
 
 // Start serves on a port of its own on 127.0.0.1, until Close.
-func Start(log *slog.Logger, containers *pod.Containers, sandboxes *pod.Sandboxes) (*Server, error) {
+func Start(log *slog.Logger, sessions *session.Sessions) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s := &Server{log: log, containers: containers, sandboxes: sandboxes, open: map[string]int{}}
+	s := &Server{log: log, sessions: sessions, open: map[string]int{}}
 	s.listener = newGate(listener, s.admit, s.left)
 	s.http = &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: headerTimeout, MaxHeaderBytes: maxRequest,
@@ -83,7 +82,7 @@ func (s *Server) Exec(r *runtimeapi.ExecRequest) (string, error) {
 	if err := checkStreams("Exec", r.GetTty(), r.GetStdin(), r.GetStdout(), r.GetStderr()); err != nil {
 		return "", err
 	}
-	if err := s.containers.CheckExec(r.GetContainerId(), r.GetCmd()); err != nil {
+	if err := s.sessions.CheckExec(r.GetContainerId(), r.GetCmd()); err != nil {
 		return "", err
 	}
 	return s.announce(execSession{s, r})
@@ -94,7 +93,7 @@ func (s *Server) Attach(r *runtimeapi.AttachRequest) (string, error) {
 	if err := checkStreams("Attach", r.GetTty(), r.GetStdin(), r.GetStdout(), r.GetStderr()); err != nil {
 		return "", err
 	}
-	if err := s.containers.CheckAttach(r.GetContainerId()); err != nil {
+	if err := s.sessions.CheckAttach(r.GetContainerId()); err != nil {
 		return "", err
 	}
 	return s.announce(attachSession{s, r})
@@ -107,7 +106,7 @@ func (s *Server) PortForward(r *runtimeapi.PortForwardRequest) (string, error) {
 			return "", fmt.Errorf("PortForward: port %d is not between 1 and 65535: %w", port, errdefs.ErrInvalidArgument)
 		}
 	}
-	if err := s.sandboxes.CheckPortForward(r.GetPodSandboxId()); err != nil {
+	if err := s.sessions.CheckPortForward(r.GetPodSandboxId()); err != nil {
 		return "", err
 	}
 	return s.announce(forwardSession{s, r})
@@ -123,8 +122,8 @@ func checkStreams(rpc string, tty, stdin, stdout, stderr bool) error {
 	return nil
 }
 
-// session is one announced request.
-type session interface {
+// announcement is one announced request.
+type announcement interface {
 	// kind is the first element of the URL's path.
 	kind() string
 	// object is the container or pod that the session is with.
@@ -136,7 +135,7 @@ type session interface {
 	serve(w http.ResponseWriter, r *http.Request)
 }
 
-func (s *Server) announce(n session) (string, error) {
+func (s *Server) announce(n announcement) (string, error) {
 	token, err := s.tokens.add(n)
 	if err != nil {
 		return "", err
@@ -148,7 +147,7 @@ func (s *Server) announce(n session) (string, error) {
 var unknownURL = refusal{http.StatusNotFound, "this URL is unknown, was used before, or has expired"}
 
 // admit takes the session that a request's path names, if the limits allow another session.
-func (s *Server) admit(requested string) (session, refusal) {
+func (s *Server) admit(requested string) (announcement, refusal) {
 	dir, token := path.Split(requested)
 	n := s.tokens.take(token)
 	if n == nil {
@@ -175,7 +174,7 @@ func (s *Server) admit(requested string) (session, refusal) {
 }
 
 // left counts down the open sessions.
-func (s *Server) left(n session) {
+func (s *Server) left(n announcement) {
 	s.tokens.done(n)
 	object := n.object()
 	s.mu.Lock()

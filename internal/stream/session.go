@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 // exitError is the exit code of a command that failed.
@@ -33,8 +33,8 @@ func (n execSession) wants() options {
 
 func (n execSession) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
 
-func (n execSession) run(ctx context.Context, streams pod.Streams) error {
-	code, err := n.server.containers.Exec(ctx, n.request.GetContainerId(), n.request.GetCmd(), streams)
+func (n execSession) run(ctx context.Context, streams session.Streams) error {
+	code, err := n.server.sessions.Exec(ctx, n.request.GetContainerId(), n.request.GetCmd(), streams)
 	switch {
 	case ctx.Err() != nil:
 		return nil // the client has disconnected
@@ -61,8 +61,8 @@ func (n attachSession) wants() options {
 
 func (n attachSession) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
 
-func (n attachSession) run(ctx context.Context, streams pod.Streams) error {
-	err := n.server.containers.Attach(ctx, n.request.GetContainerId(), streams)
+func (n attachSession) run(ctx context.Context, streams session.Streams) error {
+	err := n.server.sessions.Attach(ctx, n.request.GetContainerId(), streams)
 	if ctx.Err() != nil {
 		return nil // the client has disconnected
 	}

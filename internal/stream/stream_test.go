@@ -40,7 +40,7 @@ func TestASessionEndsWithItsConnection(t *testing.T) {
 		"the server's": func(s *Server, _ net.Conn) { _ = s.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := Start(discard, nil, nil)
+			s, err := Start(discard, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,12 +23,12 @@ const (
 // tokens are the announced sessions that wait for their client.
 type tokens struct {
 	mu      sync.Mutex
-	waiting map[string]session
+	waiting map[string]announcement
 	bytes   int // of all requests that are not done
 }
 
 // add returns a new token. ErrResourceExhausted if too many wait.
-func (t *tokens) add(s session) (string, error) {
+func (t *tokens) add(s announcement) (string, error) {
 	var random [32]byte
 	// crypto/rand.Read never fails (Go 1.24 and later).
 	_, _ = rand.Read(random[:])
@@ -45,7 +45,7 @@ func (t *tokens) add(s session) (string, error) {
 	}
 	t.bytes += s.size()
 	if t.waiting == nil {
-		t.waiting = map[string]session{}
+		t.waiting = map[string]announcement{}
 	}
 	t.waiting[token] = s
 	time.AfterFunc(tokenLife, func() {
@@ -58,7 +58,7 @@ func (t *tokens) add(s session) (string, error) {
 
 // take removes a token and returns its session, nil if there is none. The caller calls done for it
 // at the end.
-func (t *tokens) take(token string) session {
+func (t *tokens) take(token string) announcement {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.waiting[token]
@@ -67,7 +67,7 @@ func (t *tokens) take(token string) session {
 }
 
 // done releases the memory of a session's request.
-func (t *tokens) done(s session) {
+func (t *tokens) done(s announcement) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bytes -= s.size()

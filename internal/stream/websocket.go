@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/net/websocket"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
 // In Kubernetes' protocols over WebSocket the first byte of a message is the number of a channel.
@@ -201,7 +201,7 @@ func (o output) send(p []byte) error {
 func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 	serveWebSocket(w, r, channelProtocols, func(c *channels) {
 		wants := n.wants()
-		streams := pod.Streams{TTY: wants.tty}
+		streams := session.Streams{TTY: wants.tty}
 		c.inputs = make([]*inbox, commandChannels)
 		if wants.stdin {
 			c.inputs[channelIn] = newInbox()
@@ -264,7 +264,7 @@ func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request)
 			f.running.Go(func() {
 				in := c.inputs[2*i]
 				defer in.drop()
-				if err := f.connect(port, pod.Forwarded{ReadWriter: duplex{in, data}}); err != nil {
+				if err := f.connect(port, session.Forwarded{ReadWriter: duplex{in, data}}); err != nil {
 					_, _ = io.WriteString(errs, err.Error())
 				}
 			})

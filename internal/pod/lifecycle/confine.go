@@ -1,0 +1,58 @@
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/apparmor"
+	"github.com/pinfold-run/pinfold/internal/cdi"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/selinux"
+)
+
+// confine completes a container's configuration by what only the node's files can tell: the devices that
+// vendors describe, and whether the AppArmor profile is there.
+func confine(n *pod.Node, rec *pod.ContainerRecord, config *specs.Spec) error {
+	if err := checkAppArmor(apparmor.Loaded, config.Process.ApparmorProfile); err != nil {
+		return err
+	}
+	if n.Host.SELinux {
+		if err := errors.Join(selinux.Check(config.Process.SelinuxLabel), selinux.Check(config.Linux.MountLabel)); err != nil {
+			return err
+		}
+	}
+	names, err := cdiDevices(rec.Config.ContainerConfig)
+	if err != nil {
+		return err
+	}
+	return cdi.Inject(config, cdi.DefaultDirs(), names)
+}
+
+// cdiDevices are those of the field and those of the older form, annotations.
+func cdiDevices(config *runtimeapi.ContainerConfig) ([]string, error) {
+	var names []string
+	for _, d := range config.GetCDIDevices() {
+		names = append(names, d.GetName())
+	}
+	annotated, err := cdi.Annotated(config.GetAnnotations())
+	return append(names, annotated...), err
+}
+
+// checkAppArmor refuses a profile that is not loaded, before a runtime fails over it in words of its own.
+func checkAppArmor(loaded func(string) (bool, error), profile string) error {
+	if profile == "" {
+		return nil
+	}
+	ok, err := loaded(profile)
+	if err != nil {
+		return fmt.Errorf("AppArmor profile %q: %w", profile, err)
+	}
+	if !ok {
+		return fmt.Errorf("AppArmor profile %q is not loaded on this node: %w", profile, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// Stop asks a container's process to end with its stop signal and kills it after the grace period.
+// Several calls may be made, also at once: the signal is sent once, the shortest grace wins. A container that does
+// not run is stopped.
+func (s *Containers) Stop(ctx context.Context, id string, grace time.Duration) error {
+	c, err := s.book.Container(id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.stop(ctx, c, grace)
+}
+
+func (s *Containers) stop(ctx context.Context, c *pod.Container, grace time.Duration) error {
+	state := c.Record().State
+	if state != pod.Running && state != pod.Created {
+		return nil
+	}
+	// A time in a record has no monotonic part, so neither has one that is compared with it.
+	news, killAt, sooner := c.Stop.Shorten(time.Now().Add(grace).Round(0))
+	if grace > 0 && state == pod.Running {
+		if news {
+			s.node.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.KillAt = killAt })
+		}
+		s.signal(ctx, c)
+		if ended, err := awaitGrace(c, ctx, killAt, sooner); ended || err != nil {
+			return err
+		}
+	}
+	return s.kill(ctx, c)
+}
+
+// awaitGrace waits for the container's end until the grace period is over, which another call may shorten.
+func awaitGrace(c *pod.Container, ctx context.Context, killAt time.Time, sooner <-chan struct{}) (ended bool, err error) {
+	for {
+		timer := time.NewTimer(time.Until(killAt))
+		select {
+		case <-c.Ended:
+			timer.Stop()
+			return true, nil
+		case <-timer.C:
+			return false, nil
+		case <-sooner:
+			timer.Stop()
+			_, killAt, sooner = c.Stop.Shorten(killAt)
+		case <-ctx.Done():
+			timer.Stop()
+			return false, fmt.Errorf("StopContainer: container %s: waiting for it to end: %w", c.ID, context.Cause(ctx))
+		}
+	}
+}
+
+// signal sends the stop signal, unless it was sent. The record says so afterwards; pinder knows it before: a daemon
+// that is killed in between does not send it again.
+func (s *Containers) signal(ctx context.Context, c *pod.Container) {
+	if !c.Stop.ClaimSignal() {
+		return
+	}
+	err := s.node.Pinder.StopSignal(ctx, c.ID, unix.Signal(c.Record().StopSignal))
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		c.Stop.ReturnSignal()
+		s.node.Log.Warn("stop signal not delivered; the container will be killed", "container", c.ID, "error", err)
+		return
+	}
+	s.node.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.Signalled = time.Now() })
+}
+
+// kill ends every process of the container and waits until its end is recorded.
+func (s *Containers) kill(ctx context.Context, c *pod.Container) error {
+	ctx, cancel := context.WithTimeout(ctx, pod.KillTimeout)
+	defer cancel()
+	err := s.node.Pinder.KillAll(ctx, c.ID)
+	// The process of a stale one ends when it is settled.
+	if errors.Is(err, errdefs.ErrNotFound) && (c.Stale.Load() || !c.Record().Process.Alive()) {
+		s.FinishLost(c, "pinder does not know the container, and its process is gone")
+		err = nil
+	}
+	if err != nil {
+		select {
+		case <-c.Ended: // what is left of it is seen to when it is settled
+			return nil
+		default:
+			return fmt.Errorf("StopContainer: container %s: %w", c.ID, err)
+		}
+	}
+	select {
+	case <-c.Ended:
+		return nil
+	case <-ctx.Done():
+	}
+	process := c.Record().Process
+	return fmt.Errorf("StopContainer: container %s: its end is not known %s after SIGKILL: process %d is %s: %w",
+		c.ID, pod.KillTimeout, process.PID, process.Condition(), context.DeadlineExceeded)
+}

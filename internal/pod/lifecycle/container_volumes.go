@@ -1,0 +1,159 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
+)
+
+// imageVolumes finds the images of the container's image volumes: what the record is to say of its mounts
+// before any is made.
+func (s *Containers) imageVolumes(rec *pod.ContainerRecord) ([]pod.VolumeMount, error) {
+	mounts := make([]pod.VolumeMount, len(rec.Config.GetMounts()))
+	for i, m := range rec.Config.GetMounts() {
+		if m.GetImage() == nil {
+			continue
+		}
+		img, err := s.node.Images.Find(m.GetImage().GetImage())
+		if err != nil {
+			return nil, volumeError(i, m, err)
+		}
+		mounts[i].Image = img.ID
+	}
+	return mounts, nil
+}
+
+// ErrImageVolume is in every error of an image volume, beside the class of its cause.
+var ErrImageVolume = errors.New("image volume")
+
+func volumeError(i int, m *runtimeapi.Mount, err error) error {
+	if m.GetImage() != nil {
+		return fmt.Errorf("%w %d (%s at %s): %w", ErrImageVolume, i, m.GetImage().GetImage(), m.GetContainerPath(), err)
+	}
+	return fmt.Errorf("volume %d (%s at %s): %w", i, m.GetHostPath(), m.GetContainerPath(), err)
+}
+
+// mountVolumes makes the places of the volumes that the image declares, finds the host side of every mount of
+// the container, before the runtime sees any, and mounts images and the idmapped clones of those volumes that
+// need one.
+func (s *Containers) mountVolumes(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
+	if err := s.placeVolumes(box, c); err != nil {
+		return err
+	}
+	mounts := c.Record().Config.GetMounts()
+	if len(mounts) == 0 {
+		return nil
+	}
+	// All are looked at before one is made. A step does it: a server that does not answer holds up the look, too.
+	if err := checkHostPaths(mounts); err != nil {
+		return err
+	}
+	if err := s.makeHostPaths(c); err != nil {
+		return err
+	}
+	if err := relabelVolumes(s.node, box.Record(), c.Record()); err != nil {
+		return err
+	}
+	user, err := s.userNS(box)
+	if err != nil {
+		return err
+	}
+	defer user.Close()
+	resolved := slices.Clone(c.Record().Mounts)
+	for i, m := range mounts {
+		if resolved[i].Image != "" {
+			resolved[i].Source, err = s.imageVolume(box, c, i, user)
+		} else {
+			resolved[i].Source, err = s.volume(box, c, i, user)
+		}
+		if err != nil {
+			return volumeError(i, m, err)
+		}
+	}
+	return s.node.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Mounts = resolved })
+}
+
+// placeVolumes makes the directories of the image's own volumes where no layer has them. They are part of the
+// container's writable layer and go with it.
+func (s *Containers) placeVolumes(box *pod.Sandbox, c *pod.Container) error {
+	rec := c.Record()
+	img, err := s.node.Images.Find(rec.Image)
+	if err != nil {
+		return err
+	}
+	owner := box.Record().RootOwner()
+	var places []string
+	for _, path := range ocispec.ImageVolumes(img.Config.Config, rec.Config.ContainerConfig) {
+		place, err := s.node.Mounts.MakePlace(c.ID, path, owner)
+		if err != nil {
+			return fmt.Errorf("volume of the image: %w", err)
+		}
+		places = append(places, place)
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	return s.node.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Volumes = places })
+}
+
+// imageVolume mounts an image. Its owners are those of the pod's user namespace, whatever the request says.
+func (s *Containers) imageVolume(box *pod.Sandbox, c *pod.Container, index int, user optionalNS) (string, error) {
+	rec := c.Record()
+	layers, _, err := s.node.Images.Hold(rec.Mounts[index].Image, c.ID)
+	if err != nil {
+		return "", err
+	}
+	_, label := selinuxLabels(s.node, box.Record(), rec)
+	return s.node.Mounts.MountImage(c.ID, index, rootfs.ImageVolume{
+		Lower: layers, UserNS: user.orNil(), SubPath: rec.Config.GetMounts()[index].GetImageSubPath(), SELinuxContext: label,
+	})
+}
+
+func (s *Containers) volume(box *pod.Sandbox, c *pod.Container, index int, user optionalNS) (string, error) {
+	m := c.Record().Config.GetMounts()[index]
+	source, err := hostPath(m.GetHostPath())
+	if err != nil {
+		return "", err
+	}
+	mappings := ocispec.MountMappings(m)
+	if mappings == nil {
+		return source, nil
+	}
+	if user.ns == nil {
+		return "", fmt.Errorf("ID mappings of a volume need a pod with a user namespace: %w", errdefs.ErrInvalidArgument)
+	}
+	volume := rootfs.Volume{
+		Source:    source,
+		Mappings:  *mappings,
+		Recursive: true,
+		Slave:     m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+		Hidden: func(point string, why error) {
+			s.node.Log.Warn("a file system below a volume is hidden from the pod: its owners cannot be mapped",
+				"container", c.ID, "volume", m.GetHostPath(), "mounted_at", point, "reason", why)
+		},
+	}
+	// The common case: the pod's own mappings, whose namespace is there already.
+	if box.Record().Mappings().Equal(*mappings) {
+		volume.UserNS = user.orNil()
+	}
+	return s.node.Mounts.IDMapVolume(c.ID, index, volume)
+}
+
+// hostPath follows the symbolic links of a volume's path.
+func hostPath(path string) (string, error) {
+	source, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("the host path does not exist: %w", errdefs.ErrNotFound)
+	}
+	return source, err
+}

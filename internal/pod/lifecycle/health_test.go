@@ -1,0 +1,87 @@
+package lifecycle
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// lookedAt is a pod whose namespaces and PID 1 are the test's own.
+func lookedAt(t *testing.T) (*pod.Node, *pod.SandboxRecord) {
+	t.Helper()
+	n := &pod.Node{Paths: pod.Paths{State: t.TempDir(), NetNS: t.TempDir()}}
+	started, err := pod.StartTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD, Ipc: runtimeapi.NamespaceMode_NODE}
+	rec := &pod.SandboxRecord{
+		ID: "a", State: pod.Ready, Init: pod.Process{PID: os.Getpid(), StartTime: started},
+		Means: pod.Means{RuntimeRoot: "/none", NetNS: filepath.Join(n.Paths.NetNS, "a")},
+		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options},
+		}}),
+	}
+	for kind, path := range n.NamespacePins(rec) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/proc/self/ns/"+kind, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n, rec
+}
+
+// withoutDescriptors runs f while this process may open nothing.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	f()
+}
+
+func TestAPodThatCannotBeLookedAtIsNotTakenForBroken(t *testing.T) {
+	n, rec := lookedAt(t)
+	if reason := Broken(n, rec); reason != "" {
+		t.Fatalf("a whole pod is broken: %s", reason)
+	}
+	withoutDescriptors(t, func() {
+		if _, err := os.ReadFile("/proc/self/stat"); err == nil {
+			t.Error("the test's limit has no effect")
+		}
+		if reason := Broken(n, rec); reason != "" {
+			t.Errorf("without a descriptor to look with, the pod is broken: %s", reason)
+		}
+		if gone := (pod.Process{PID: 1 << 22, StartTime: 1}); gone.Alive() {
+			t.Error("a process that is not there is alive")
+		}
+	})
+	for _, lost := range []string{pin.Net.String(), pin.PID.String()} {
+		n, rec := lookedAt(t)
+		if err := os.Remove(n.NamespacePins(rec)[lost]); err != nil {
+			t.Fatal(err)
+		}
+		if reason := Broken(n, rec); !strings.Contains(reason, lost) {
+			t.Errorf("without its %s namespace the pod lacks %q", lost, reason)
+		}
+	}
+}

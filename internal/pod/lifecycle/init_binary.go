@@ -1,0 +1,82 @@
+package lifecycle
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
+	"github.com/pinfold-run/pinfold/internal/selinux"
+)
+
+// initBinary is what pods that share their PID namespace run as PID 1: a copy of pinder, alone in a directory. Its
+// zero value is ready.
+type initBinary struct {
+	mu     sync.Mutex
+	copied bool
+}
+
+// pinderName is the copy's name in its directory.
+const pinderName = "pinder"
+
+// mount shows the copy to a pod and returns its path there. It is a read-only overlay: a container with CAP_SYS_ADMIN
+// may enter the mount namespace of its pod's PID 1 and lift what a bind mount forbids, and would then have the
+// node's own binary before it; an overlay without an upper directory cannot be made writable.
+func (b *initBinary) mount(n *pod.Node, rec *pod.SandboxRecord) (string, error) {
+	dir, err := b.dir(n)
+	if err != nil {
+		return "", err
+	}
+	if rec.Mappings() != nil {
+		group := rec.RootOwner().GID
+		if err := n.Mounts.Admit(rec.ID, group); err != nil {
+			return "", err
+		}
+	}
+	view, err := n.Mounts.MountImage(rec.ID, 0, rootfs.ImageVolume{Lower: []string{dir}})
+	return filepath.Join(view, pinderName), err
+}
+
+// dir returns the directory of the copy, which is made once in the life of a daemon, if it differs; pods that run an
+// older one keep it. Under SELinux it has a label of containers: what label pinder has where it was installed is the
+// policy's business.
+func (b *initBinary) dir(n *pod.Node) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	dir := n.Paths.InitDir()
+	if b.copied {
+		return dir, nil
+	}
+	// The way to it is closed to all but root; the pod's root sees it in the overlay.
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, pinderName)
+	data, err := os.ReadFile(n.Paths.Pinder)
+	if err != nil {
+		return "", err
+	}
+	if there, err := os.ReadFile(path); err != nil || !bytes.Equal(there, data) {
+		temporary := path + ".new"
+		if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		if err := os.WriteFile(temporary, data, 0o755); err != nil {
+			return "", err
+		}
+		if err := os.Rename(temporary, path); err != nil {
+			return "", err
+		}
+	}
+	// Whatever the umask: the pod's mapped root has to be able to run it.
+	err = os.Chmod(path, 0o755)
+	if label := ocispec.SELinuxSharedLabel(n.Host); label != "" {
+		err = errors.Join(err, selinux.SetLabel(dir, label), selinux.SetLabel(path, label))
+	}
+	b.copied = err == nil
+	return dir, err
+}

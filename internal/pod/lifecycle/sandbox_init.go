@@ -1,0 +1,161 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/tree"
+	"github.com/pinfold-run/pinfold/pin"
+)
+
+// startInit gives a pod that shares its PID namespace its PID 1: "pinder init", run by the pod's OCI
+// runtime under the sandbox's own ID, with nothing in its root but that binary. Other pods have none.
+func (s *Sandboxes) startInit(ctx context.Context, box *pod.Sandbox) error {
+	rec := box.Record()
+	if !rec.SharesPID() {
+		return nil
+	}
+	if err := s.writeInitBundle(rec); err != nil {
+		return err
+	}
+	runtime, err := s.node.RuntimeOf(ctx, rec)
+	if err != nil {
+		return err
+	}
+	limits, err := takeRlimits(s.node, rec, rec.ID)
+	if err != nil {
+		return err
+	}
+	m := s.node.Means(rec)
+	created, err := s.node.Pinder.Create(ctx, client.CreateRequest{
+		Rlimits: limits,
+		ID:      rec.ID, Bundle: s.node.Paths.Bundle(rec.ID),
+		Runtime: runtime.Path, RuntimeRoot: m.RuntimeRoot,
+		SystemdCgroup: m.SystemdCgroup, Timeout: pod.RuntimeTimeout,
+		Stdio: client.Stdio{Owner: rec.HostUser(specs.User{})},
+	})
+	if err != nil {
+		return err
+	}
+	process := pod.Process{PID: created.PID, StartTime: created.StartTime}
+	if err := s.node.ChangeSandbox(box, func(r *pod.SandboxRecord) { r.Init = process }); err != nil {
+		return err
+	}
+	if err := s.pinPID(box, process); err != nil {
+		return err
+	}
+	return s.node.Pinder.Start(ctx, rec.ID)
+}
+
+func (s *Sandboxes) writeInitBundle(rec *pod.SandboxRecord) error {
+	dir := s.node.Paths.Bundle(rec.ID)
+	root := filepath.Join(dir, "rootfs")
+	// The pod's root passes to its root file system, and no other user of the node at any time: see rootfs.Area.Admit.
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := admit(rec, dir); err != nil {
+		return err
+	}
+	// The mount points are made here: the pod's root has no right to make them in a directory of the host's.
+	for _, point := range []string{"proc", "dev"} {
+		if err := os.MkdirAll(filepath.Join(root, point), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "pinder"), nil, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"", "proc", "dev", "pinder"} { // whatever the umask: the pod's root passes
+		if err := os.Chmod(filepath.Join(root, name), 0o755); err != nil {
+			return err
+		}
+	}
+	host, err := hostFor(s.node, rec)
+	if err != nil {
+		return err
+	}
+	if err := labelFiles(s.node, rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
+		return err
+	}
+	binary, err := s.binary.mount(s.node, rec)
+	if err != nil {
+		return err
+	}
+	return s.node.WriteBundleSpec(rec.ID, ocispec.Init(host, s.node.ForSpec(rec), ocispec.InitFiles{Rootfs: root, Pinder: binary}))
+}
+
+// admit closes a directory to all but the node's root and the group of the pod's.
+func admit(r *pod.SandboxRecord, dir string) error {
+	mode := os.FileMode(0o700)
+	group := int(r.RootOwner().GID)
+	if group != 0 {
+		mode = 0o710
+	}
+	return errors.Join(os.Chown(dir, 0, group), os.Chmod(dir, mode))
+}
+
+// pinPID pins the PID namespace of a process that is held before its start, and makes sure that the
+// pid meant that process all along.
+func (s *Sandboxes) pinPID(box *pod.Sandbox, process pod.Process) error {
+	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", process.PID))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if started, err := pod.StartTime(process.PID); err != nil || started != process.StartTime {
+		return fmt.Errorf("PID 1 of the pod (pid %d) is gone already", process.PID)
+	}
+	if err := os.MkdirAll(filepath.Join(s.node.Paths.Pins(), box.ID), 0o700); err != nil {
+		return err
+	}
+	if box.Pinned != nil {
+		_, box.Pinned[pin.PID.String()] = ns.ID()
+	}
+	return ns.Pin(s.node.Paths.Pin(box.ID, pin.PID))
+}
+
+// InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has
+// ended, and with it all processes in the pod's PID namespace, is not ready any more: no process can join that
+// namespace (pid_namespaces(7)). What it holds is given back as at the next start of the daemon.
+func (s *Sandboxes) InitEnded(exit client.Exit) {
+	box, err := s.book.Sandbox(exit.ID)
+	if err != nil || box.ID != exit.ID || exit.ExecID != "" {
+		return
+	}
+	go func() {
+		<-s.containers.connected
+		box.Order.Lock()
+		defer box.Order.Unlock()
+		rec := box.Record()
+		if box.Erased || rec.State != pod.Ready || !rec.SharesPID() || rec.Init.Alive() {
+			return
+		}
+		s.node.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", initEnded)
+		s.node.NoteSandbox(box, func(r *pod.SandboxRecord) { r.State, r.Reason = pod.Stopped, initEnded })
+		s.debts.Add(box)
+	}()
+}
+
+const initEnded = "its PID 1 has ended"
+
+// endInit ends PID 1 and with it whatever else is in the PID namespace.
+func (s *Sandboxes) endInit(ctx context.Context, box *pod.Sandbox) error {
+	rec := box.Record()
+	if !rec.SharesPID() {
+		return nil
+	}
+	if err := s.node.Pinder.Delete(ctx, s.node.Deletion(rec, rec.ID)); err != nil {
+		return err
+	}
+	// Its root is one that a container with CAP_SYS_ADMIN may have made writable, and filled.
+	return tree.Remove(ctx, s.node.Paths.Bundle(rec.ID))
+}

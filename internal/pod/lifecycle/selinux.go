@@ -1,0 +1,111 @@
+package lifecycle
+
+import (
+	"sync"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/selinux"
+)
+
+// selinuxLabels are those of a container's processes and files, or of what belongs to the pod as such where c is
+// nil; "" on a node without SELinux.
+func selinuxLabels(n *pod.Node, r *pod.SandboxRecord, c *pod.ContainerRecord) (process, mount string) {
+	s := ocispec.Sandbox{ID: r.ID, Config: r.Config, SELinuxLevel: r.SELinuxLevel}
+	if c == nil {
+		return ocispec.SELinuxLabels(n.Host, s, nil)
+	}
+	return ocispec.SELinuxLabels(n.Host, s, c.Config.ContainerConfig)
+}
+
+// labelFiles gives files of the pod's own its label, each alone. Without SELinux it does nothing.
+func labelFiles(n *pod.Node, r *pod.SandboxRecord, paths ...string) error {
+	_, label := selinuxLabels(n, r, nil)
+	if label == "" {
+		return nil
+	}
+	for _, path := range paths {
+		if err := selinux.SetLabel(path, label); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relabelVolumes gives the host's files of those mounts that ask for it the container's label, private to the pod:
+// CRI has no word for labels that several pods share. All are looked at before any is changed. Without SELinux it
+// does nothing.
+func relabelVolumes(n *pod.Node, r *pod.SandboxRecord, c *pod.ContainerRecord) error {
+	_, label := selinuxLabels(n, r, c)
+	if label == "" {
+		return nil
+	}
+	var sources []string
+	for i, m := range c.Config.GetMounts() {
+		if !m.GetSelinuxRelabel() || m.GetImage() != nil {
+			continue
+		}
+		source, err := hostPath(m.GetHostPath())
+		if err == nil {
+			err = selinux.MayRelabel(source)
+		}
+		if err != nil {
+			return volumeError(i, m, err)
+		}
+		sources = append(sources, source)
+	}
+	for _, source := range sources {
+		if err := selinux.Relabel(source, label); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// levels gives each pod a level of SELinux that no other pod of the node has. The records are the book of those
+// in use; here are only those of pods that are not in the book yet. Its zero value is ready.
+type levels struct {
+	mu sync.Mutex
+	// chosen is by the pod's ID.
+	chosen map[string]string
+}
+
+// maxLevelTries bounds the search; with a thousand pods each try but one in five hundred succeeds.
+const maxLevelTries = 1000
+
+// choose puts a level into the record of a pod to be. The caller calls the result when the pod is in the book or
+// has failed. A level that the pod's configuration gives is taken as it is, but no other pod gets it by choice.
+func (l *levels) choose(selinux bool, book *pod.Book, rec *pod.SandboxRecord) (done func()) {
+	if !selinux {
+		return func() {}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	used := map[string]bool{}
+	for _, level := range l.chosen {
+		used[level] = true
+	}
+	for _, box := range book.Sandboxes() {
+		used[box.Record().SELinuxLevel] = true
+	}
+	level := rec.Config.GetLinux().GetSecurityContext().GetSelinuxOptions().GetLevel()
+	for n := 0; level == "" && n < maxLevelTries; n++ {
+		if try := ocispec.SELinuxLevel(rec.ID, n); !used[try] {
+			level = try
+		}
+	}
+	if level == "" {
+		// Half a million pairs are in use: two pods share one rather than that a pod does not start.
+		level = ocispec.SELinuxLevel(rec.ID, 0)
+	}
+	rec.SELinuxLevel = level
+	if l.chosen == nil {
+		l.chosen = map[string]string{}
+	}
+	l.chosen[rec.ID] = level
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.chosen, rec.ID)
+	}
+}

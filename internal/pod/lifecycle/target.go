@@ -1,0 +1,38 @@
+package lifecycle
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// pidTarget finds the process whose PID namespace mode TARGET joins: that of a running container of the same pod.
+// It is nil in other modes. To OCI runtimes the namespace has a name only as long as the process has its pid, so
+// it is asked for twice, before the runtime joins and afterwards: what is the same process at both times was it all
+// along, for a pid that was given away does not come back with the same start time.
+func (s *Containers) pidTarget(rec *pod.ContainerRecord) (*pod.Process, error) {
+	options := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if options.GetPid() != runtimeapi.NamespaceMode_TARGET {
+		return nil, nil
+	}
+	target, err := s.book.Container(options.GetTargetId())
+	if err != nil {
+		return nil, fmt.Errorf("PID namespace target: %w", err)
+	}
+	of := target.Record()
+	if of.Sandbox != rec.Sandbox || of.State != pod.Running || !of.Process.Alive() {
+		return nil, fmt.Errorf("PID namespace target %s is not a running container of this pod: %w", target.ID, errdefs.ErrFailedPrecondition)
+	}
+	return &of.Process, nil
+}
+
+// pidNamespace names the process's PID namespace, "" without a process.
+func pidNamespace(p *pod.Process) string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("/proc/%d/ns/pid", p.PID)
+}

@@ -1,0 +1,155 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// Debts retries, with back-off, what could not be undone or given back: unfinished creations and
+// removals, and network attachments that their plugins did not take back. What is owed is in the
+// records; this is only the list of whom to try again and when, made anew at every start.
+type Debts struct {
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu   sync.Mutex
+	owed map[string]*debt
+}
+
+// debt is one object and its next try. The object is a *Sandbox or a *Container.
+type debt struct {
+	object any
+	tries  int
+	next   time.Time
+	// again is set when the object is added while a try is under way, which may not have seen why.
+	again bool
+	// trying is set while a try is under way.
+	trying bool
+}
+
+// Back-off of a debt: the first retry after firstRetry, then twice as long each time, up to maxRetry.
+const (
+	firstRetry = time.Second
+	maxRetry   = 5 * time.Minute
+)
+
+// NewDebts returns an empty list.
+func NewDebts(log *slog.Logger) *Debts {
+	return &Debts{log: log, wake: make(chan struct{}, 1), owed: map[string]*debt{}}
+}
+
+// Add puts an object on the list; one that is there already keeps its back-off.
+func (d *Debts) Add(object any) {
+	key := debtKey(object)
+	d.mu.Lock()
+	if known, ok := d.owed[key]; !ok {
+		d.owed[key] = &debt{object: object, next: time.Now().Add(firstRetry)}
+	} else if known.trying {
+		known.again = true
+	}
+	d.mu.Unlock()
+	d.poke()
+}
+
+// isNew reports whether nothing has failed yet to be given back of an object.
+func (d *Debts) isNew(object any) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	owed, ok := d.owed[debtKey(object)]
+	return !ok || owed.tries == 0 && owed.trying
+}
+
+func debtKey(object any) string {
+	switch o := object.(type) {
+	case *pod.Sandbox:
+		return o.ID
+	case *pod.Container:
+		return o.ID
+	default:
+		panic(fmt.Sprintf("pod: a debt of %T", object))
+	}
+}
+
+// Hurry makes everything due now: the network may have come back.
+func (d *Debts) Hurry() {
+	d.mu.Lock()
+	for _, debt := range d.owed {
+		debt.next = time.Now()
+		debt.again = debt.trying
+	}
+	d.mu.Unlock()
+	d.poke()
+}
+
+func (d *Debts) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Count is the number of objects that owe.
+func (d *Debts) Count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.owed)
+}
+
+// Run pays debts until ctx ends. pay returns nil when nothing is owed any more.
+func (d *Debts) Run(ctx context.Context, pay func(ctx context.Context, object any) error) {
+	for {
+		wait := d.payDue(ctx, pay)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-d.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// payDue tries each due debt in a goroutine of its own, so that a hung one holds up no other, waits
+// for none of them, and returns how long until the next is due.
+func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	wait := maxRetry
+	for key, debt := range d.owed {
+		if debt.trying {
+			continue // settle wakes us
+		}
+		if debt.next.After(now) {
+			wait = min(wait, debt.next.Sub(now))
+			continue
+		}
+		debt.trying, debt.again = true, false
+		go func() { d.settle(key, debt, pay(ctx, debt.object)) }()
+	}
+	return wait
+}
+
+func (d *Debts) settle(key string, debt *debt, err error) {
+	d.mu.Lock()
+	debt.trying = false
+	switch {
+	case err == nil && debt.again:
+		debt.tries, debt.next = 0, time.Now().Add(firstRetry)
+	case err == nil:
+		delete(d.owed, key)
+	default:
+		debt.tries++
+		debt.next = time.Now().Add(min(maxRetry, firstRetry<<min(debt.tries, 16)))
+		d.log.Warn("debt not paid", "object", key, "tries", debt.tries, "next", debt.next, "error", err)
+	}
+	d.mu.Unlock()
+	d.poke()
+}

@@ -1,0 +1,288 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
+	"github.com/pinfold-run/pinfold/internal/tree"
+)
+
+// Recovery brings the book in line with records, supervisor and kernel when the daemon starts. It
+// works object by object: whatever is wrong with one becomes that one's reason and stops nothing
+// else. What is left to undo or to pay is put on the list of debts and done while the daemon serves.
+type Recovery struct {
+	Node       *pod.Node
+	Book       *pod.Book
+	Sandboxes  *lifecycle.Sandboxes
+	Containers *lifecycle.Containers
+	Debts      *Debts
+
+	// rebooted are the containers that ran when the node went down; set by Load.
+	rebooted []*pod.Container
+	// known are the containers that pinder has; set by Reconcile, Repair and Check.
+	known atomic.Pointer[map[string]client.ContainerState]
+}
+
+// Load reads all records into the book. It needs nothing but the records, so that exits which the
+// supervisor reports at once find their containers.
+func (r *Recovery) Load() error {
+	ids, err := r.Node.Records.Keys(pod.PodsDir)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		r.loadSandbox(id)
+	}
+	r.Node.Events.Recall()
+	for _, c := range r.rebooted {
+		r.Containers.FinishLost(c, "the node was rebooted while the container ran")
+	}
+	return nil
+}
+
+func (r *Recovery) loadSandbox(id string) {
+	rec := &pod.SandboxRecord{}
+	entry, err := r.Node.Records.Get(pod.SandboxKey(id), rec)
+	if errors.Is(err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
+		// Its record was deleted, the directory not yet; or made, and the record not yet. Names of it
+		// elsewhere, if any, are found by Reconcile.
+		if err := tree.Remove(context.Background(), r.Node.Paths.Sandbox(id)); err != nil {
+			r.Node.Log.Error("remains of a pod not removed", "sandbox", id, "error", err)
+		}
+		return
+	}
+	if err == nil && rec.ID != id {
+		err = fmt.Errorf("it names the sandbox %q", rec.ID)
+	}
+	switch {
+	case err != nil:
+		rec = r.quarantine(id, err)
+		entry.SameBoot = true
+	case entry.FromIntent && entry.SameBoot && r.alive(id) != "":
+		// It had been made: what is alive comes after the intent and the first record.
+		rec.State, rec.Lost = pod.Stopped, true
+		rec.Reason = "its record could not be read; what was recorded before it was made stands in"
+	}
+	if !entry.SameBoot {
+		rec.Pins = nil // they went with that boot
+	}
+	if !entry.SameBoot && rec.State == pod.Ready {
+		rec.State, rec.Reason = pod.Stopped, "the node was rebooted"
+	}
+	box := pod.NewSandbox(rec)
+	r.Book.AddSandbox(box)
+	names, err := r.containerNames(id)
+	if err != nil {
+		r.Node.Log.Error("containers of a pod not listed", "sandbox", id, "error", err)
+	}
+	for _, name := range names {
+		r.loadContainer(box, name)
+	}
+}
+
+// containerNames lists the container records of a sandbox, without the exit files beside them.
+func (r *Recovery) containerNames(sandbox string) ([]string, error) {
+	names, err := r.Node.Records.Keys(filepath.Join(pod.PodsDir, sandbox, pod.ContainersDir))
+	return slices.DeleteFunc(names, func(n string) bool { return filepath.Ext(n) != "" }), err
+}
+
+// onlyRemains reports whether a pod directory without a record is what an interrupted creation or
+// removal leaves: one in which no container was recorded.
+func (r *Recovery) onlyRemains(id string) bool {
+	names, err := r.containerNames(id)
+	return err == nil && len(names) == 0
+}
+
+// quarantine puts a record that cannot be read aside and makes one that says so in its place: a
+// sandbox that is not ready, with the reason, whose removal cleans up what its ID implies.
+func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
+	where, err := r.Node.Records.Quarantine(pod.SandboxKey(id))
+	if err != nil {
+		r.Node.Log.Error("unreadable record not moved aside", "sandbox", id, "error", err)
+	}
+	reason := fmt.Sprintf("its record could not be read (%v); it was moved to %s", cause, where)
+	r.Node.Log.Error("sandbox record unreadable", "sandbox", id, "reason", reason)
+	rec := &pod.SandboxRecord{
+		ID: id, State: pod.Stopped, Created: time.Now(), Handler: r.Node.Handlers.Default(), Reason: reason, Lost: true,
+		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{
+			Metadata: &runtimeapi.PodSandboxMetadata{Name: "unreadable-" + id, Namespace: "pinfold", Uid: id},
+		}),
+	}
+	// What the plugins are owed is not known any more; asking today's for a DEL is the best there is.
+	if plan, err := r.Node.Network.Plan(network.Request{SandboxID: id, NetNS: r.Node.Paths.NetNSPin(id)}); err == nil {
+		plan.Owed = true
+		rec.Network = &plan
+	}
+	if err := r.Node.Records.Put(pod.SandboxKey(id), rec); err != nil {
+		r.Node.Log.Error("substitute record not written", "sandbox", id, "error", err)
+	}
+	return rec
+}
+
+func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
+	rec := &pod.ContainerRecord{}
+	entry, err := r.Node.Records.Get(pod.ContainerKey(box.ID, id), rec)
+	if err == nil && rec.ID != id {
+		err = fmt.Errorf("it names the container %q", rec.ID)
+	}
+	if err != nil {
+		where, _ := r.Node.Records.Quarantine(pod.ContainerKey(box.ID, id))
+		r.Node.Log.Error("container record unreadable, the container is removed", "container", id, "moved to", where, "error", err)
+		rec = &pod.ContainerRecord{
+			ID: id, Sandbox: box.ID, State: pod.Removing, Times: pod.Times{Created: time.Now()},
+			Config: pod.ContainerConfig{ContainerConfig: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "unreadable-" + id}}},
+		}
+	}
+	c := pod.NewContainer(rec)
+	r.Book.AddContainer(c)
+	if !entry.SameBoot && (rec.State == pod.Created || rec.State == pod.Running) {
+		r.rebooted = append(r.rebooted, c)
+	}
+}
+
+// Reconcile compares the book with the supervisor and the kernel, claims the images in use, and
+// starts what has to be finished. The supervisor is connected.
+func (r *Recovery) Reconcile(ctx context.Context) {
+	known, err := r.Node.Pinder.Containers(ctx)
+	if err != nil {
+		r.Node.Log.Error("pinder's containers are not known", "error", err)
+	} else {
+		r.setKnown(known)
+	}
+	alive := map[string]client.ContainerState{}
+	for _, c := range known {
+		alive[c.ID] = c
+	}
+	for _, c := range r.Book.Containers() {
+		r.reconcileContainer(ctx, c, alive)
+	}
+	for _, box := range r.Book.Sandboxes() {
+		r.reconcileSandbox(box)
+	}
+	unknown := r.eraseRemains()
+	for id, what := range unknown {
+		r.Node.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
+	}
+	if len(unknown) > 0 {
+		r.Node.Log.Warn("unused image data is not swept: what is alive without a record may use it")
+		return
+	}
+	if err := r.Node.Images.Sweep(ctx); err != nil {
+		r.Node.Log.Error("unused image data not swept", "error", err)
+	}
+}
+
+func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, alive map[string]client.ContainerState) {
+	rec := c.Record()
+	if err := lifecycle.HoldImages(r.Node, rec); err != nil {
+		r.Node.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
+	}
+	if rec.State == pod.Created || rec.State == pod.Running {
+		state, ok := alive[c.ID]
+		switch {
+		case !ok && rec.State == pod.Created:
+			// Both of our processes had been ended. Its program has not run, so nothing of it is lost.
+			c.Stale.Store(true)
+		case !ok:
+			r.judge(c, state, r.adopt(ctx, c))
+		default:
+			r.judge(c, state, true)
+		}
+	}
+	switch c.Record().State {
+	case pod.Creating, pod.Removing, pod.Exited:
+		r.Debts.Add(c)
+	}
+}
+
+// judge believes the supervisor about a container that a record has as created or running.
+func (r *Recovery) judge(c *pod.Container, state client.ContainerState, known bool) {
+	switch {
+	case !known:
+		r.Containers.FinishLost(c, "the container ended while neither pinfoldd nor pinder ran")
+	case state.Exit != nil:
+		r.Containers.Finish(c, state.Exit.At, pod.StatusOf(*state.Exit))
+	case state.Running() && c.Record().State == pod.Created:
+		// Start had been done when the daemon ended, but not recorded.
+		err := r.Node.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
+		if err != nil {
+			r.Node.Log.Error("running container not recorded", "container", c.ID, "error", err)
+		}
+	}
+}
+
+// adopt hands a process that still runs to a pinder that does not know it: both of our processes had
+// been ended.
+func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
+	rec := c.Record()
+	if !rec.Process.Alive() {
+		return false
+	}
+	box, err := r.Book.Sandbox(c.Sandbox)
+	if err != nil {
+		return false
+	}
+	_, err = r.Node.Pinder.Adopt(ctx, client.AdoptRequest{
+		CreateRequest: r.Containers.RuntimeRequest(box, c), PID: rec.Process.PID, StartTime: rec.Process.StartTime,
+	})
+	if err != nil {
+		r.Node.Log.Error("running container not adopted", "container", c.ID, "error", err)
+	}
+	return err == nil
+}
+
+func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
+	rec := box.Record()
+	if rec.State == pod.Ready {
+		if reason := lifecycle.Broken(r.Node, rec); reason != "" {
+			r.Node.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
+			err := r.Node.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
+			if err != nil {
+				r.Node.Log.Error("sandbox state not recorded", "sandbox", box.ID, "error", err)
+			}
+		}
+	}
+	switch {
+	case box.Record().State == pod.Ready:
+	case r.runsOn(box):
+		r.Node.Log.Warn("the record of a pod is lost, and the pod is not; it is left alone until it is stopped", "sandbox", box.ID)
+	default:
+		r.Debts.Add(box)
+	}
+}
+
+// runsOn reports whether something of a pod is alive of which the record is lost: that is no permission to end it.
+func (r *Recovery) runsOn(box *pod.Sandbox) bool {
+	if rec := box.Record(); !rec.Lost || rec.State != pod.Stopped {
+		return false
+	}
+	return r.alive(box.ID) != "" || slices.ContainsFunc(r.Book.ContainersOf(box.ID), func(c *pod.Container) bool {
+		state := c.Record().State
+		return state == pod.Created || state == pod.Running
+	})
+}
+
+// Pay settles what one object owes; it is what Debts calls.
+func (r *Recovery) Pay(ctx context.Context, object any) error {
+	switch o := object.(type) {
+	case *pod.Sandbox:
+		return r.Sandboxes.Pay(ctx, o)
+	case *pod.Container:
+		return r.Containers.Pay(ctx, o)
+	default:
+		panic(fmt.Sprintf("pod: a debt of %T", object))
+	}
+}

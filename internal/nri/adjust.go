@@ -127,7 +127,10 @@ func adjustLinux(config *specs.Spec, l *api.LinuxContainerAdjustment) error {
 		config.Process.OOMScoreAdj = &score
 	}
 	if io := l.GetIoPriority(); io != nil {
-		config.Process.IOPriority = io.ToOCI()
+		config.Process.IOPriority = nil
+		if io.GetClass() != api.IOPrioClass_IOPRIO_CLASS_NONE {
+			config.Process.IOPriority = io.ToOCI()
+		}
 	}
 	if s := l.GetScheduler(); s != nil {
 		config.Process.Scheduler = s.ToOCI()

@@ -2,6 +2,7 @@ package nri
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,21 @@ func TestEveryPartOfAnAdjustmentIsMade(t *testing.T) {
 	}
 	if !slices.Equal(injected, []string{"v/c=d"}) {
 		t.Errorf("CDI devices %v", injected)
+	}
+}
+
+func TestAPriorityOfNoClassIsRemoved(t *testing.T) {
+	config := base()
+	for class, want := range map[api.IOPrioClass]*specs.LinuxIOPriority{
+		api.IOPrioClass_IOPRIO_CLASS_NONE: nil,
+		api.IOPrioClass_IOPRIO_CLASS_IDLE: {Class: specs.IOPRIO_CLASS_IDLE, Priority: 3},
+	} {
+		config.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_RT}
+		a := &api.ContainerAdjustment{}
+		a.SetLinuxIOPriority(&api.LinuxIOPriority{Class: class, Priority: 3})
+		if err := (&Plugins{}).adjust(config, a); err != nil || !reflect.DeepEqual(config.Process.IOPriority, want) {
+			t.Errorf("%v: %v, %v", class, err, config.Process.IOPriority)
+		}
 	}
 }
 

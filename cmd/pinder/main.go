@@ -22,6 +22,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
 	"github.com/pinfold-run/pinfold/internal/pinder"
+	"github.com/pinfold-run/pinfold/internal/pinder/reaper"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -59,7 +60,7 @@ func main() {
 		out := logwriter.New(os.Stderr, nil)
 		fmt.Fprintln(out, "pinder:", err)
 		out.Flush(time.Second)
-		if errors.Is(err, pinder.ErrRunning) {
+		if errors.Is(err, reaper.ErrRunning) {
 			os.Exit(exitRunning)
 		}
 		os.Exit(exitFailure)
@@ -117,11 +118,11 @@ func run(o options) error {
 	case o.command == "supervise":
 		return pinder.RunSupervisor(o.state)
 	case o.inherit >= 0:
-		return pinder.InheritReaper(o.state, o.inherit)
+		return reaper.Inherit(o.state, o.inherit)
 	case o.detach:
 		return detach(o.state)
 	default:
-		return pinder.RunReaper(o.state)
+		return reaper.Run(o.state)
 	}
 }
 

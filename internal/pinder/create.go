@@ -92,7 +92,7 @@ func (s *supervisor) create(r wire.Create) (*wire.Created, error) {
 		defer p.unlockOp()
 		return p.created(), nil
 	}
-	if s.reaper.gone() {
+	if s.reaper.Gone() {
 		// What was done stands: the supervisor that follows this one undoes it if it was not complete, and the
 		// repeated request gets it if it was. The lock is kept so that no other request meets it in between.
 		return nil, err

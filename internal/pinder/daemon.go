@@ -12,6 +12,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -147,14 +148,14 @@ func (s *supervisor) upgrade(r wire.Upgrade) error {
 			defer p.unlockOp()
 		}
 	}
-	if _, err := s.reaper.ask(linkMsg{op: opExec, text: r.Path}); err != nil {
+	if err := s.reaper.Upgrade(r.Path); err != nil {
 		return wire.Errorf(wire.CodeInternal, "upgrade: reaper: %v", err)
 	}
 	ownlog.Printf("reaper is upgraded; supervisor follows")
 	syscall.ForkLock.Lock() // as in become
 	defer syscall.ForkLock.Unlock()
-	for _, fd := range []int{fdLink, fdListen, fdLock} {
-		if err := keepOnExec(fd, true); err != nil {
+	for _, fd := range []int{link.FDLink, link.FDListen, link.FDLock} {
+		if err := descriptor.KeepOnExec(fd, true); err != nil {
 			return wire.Errorf(wire.CodeInternal, "upgrade: %v", err)
 		}
 	}

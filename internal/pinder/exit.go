@@ -60,7 +60,7 @@ func (p *process) status(pidfd int) (proc.Exit, bool) {
 		// Not ours. The reaper's? The start time tells its zombie from that of a
 		// process which got the pid after ours was reaped by a stranger.
 		if m.process().Check() == nil {
-			if pid, ws, err := p.sup.reaper.peek(m.PID); err == nil && pid != 0 {
+			if pid, ws, err := p.sup.reaper.Peek(m.PID); err == nil && pid != 0 {
 				return ws, true
 			}
 		}
@@ -123,7 +123,7 @@ func (p *process) release() {
 			// ECHILD again when it was not claimed: fine. The start time guards against
 			// a pid that was reaped elsewhere and used again by a child of the reaper's.
 			if m.process().Check() == nil {
-				_ = p.sup.reaper.reap(m.PID)
+				_ = p.sup.reaper.Reap(m.PID)
 			}
 		}
 	}

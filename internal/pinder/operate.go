@@ -232,7 +232,7 @@ func (s *supervisor) shutdown() error {
 	if n := len(s.all()); n > 0 {
 		return wire.Errorf(wire.CodeFailedPrecondition, "shutdown: %d containers and execs depend on pinder", n)
 	}
-	if _, err := s.reaper.ask(linkMsg{op: opQuit}); err != nil {
+	if err := s.reaper.Quit(); err != nil {
 		return wire.Errorf(wire.CodeFailedPrecondition, "shutdown: %v", err)
 	}
 	time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) }) // after the answer

@@ -174,7 +174,7 @@ func (p *process) keep() error {
 	if err != nil {
 		return err
 	}
-	if err := p.sup.reaper.keep(p.key, kinds, fds); err != nil {
+	if err := p.sup.reaper.Keep(p.key, kinds, fds); err != nil {
 		descriptor.CloseAll(fds)
 		return fmt.Errorf("hand descriptors of %s to the reaper: %w", p.describe(), err)
 	}
@@ -196,7 +196,7 @@ func (p *process) discard() {
 	removePidFile(p.pidFile())
 	p.sup.forget(p)
 	p.keeping.Lock()
-	if err := p.sup.reaper.drop(p.key); err != nil {
+	if err := p.sup.reaper.Drop(p.key); err != nil {
 		ownlog.Printf("drop %s: %v", p.key, err)
 	}
 	p.sup.broadcast(wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)

@@ -4,22 +4,28 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // recall collects what the reaper gives back.
-type recall struct{ objects []entry }
+type recall struct{ objects []recalled }
+
+type recalled struct {
+	key   string
+	kinds []string
+	fds   []int
+}
 
 func (r *recall) add(key string, kinds []string, fds []int) {
-	r.objects = append(r.objects, entry{Key: key, Kinds: strings.Join(kinds, ","), FDs: fds})
+	r.objects = append(r.objects, recalled{key, kinds, fds})
 }
 
 // restoreAll continues what the last supervisor did. One object that cannot be
@@ -27,22 +33,22 @@ func (r *recall) add(key string, kinds []string, fds []int) {
 func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
 	defer close(s.restored)
 	// The answer comes after the last object, on the same socket, by the same reader.
-	if _, err := s.reaper.ask(linkMsg{op: opRecall}); err != nil {
+	if err := s.reaper.Recall(); err != nil {
 		select {
 		case <-gone: // soon, if it is dead
 			// It died meanwhile. What it still said is continued, and handed over.
 			ownlog.Printf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
-		case <-time.After(reaperTimeout):
+		case <-time.After(link.Timeout):
 			return fmt.Errorf("ask the reaper for descriptors: %w", err)
 		}
 	}
 	keep := map[string]bool{}
 	for _, o := range r.objects {
-		p, err := s.restore(o.Key, splitKinds(o.Kinds), o.FDs)
+		p, err := s.restore(o.key, o.kinds, o.fds)
 		if err != nil {
-			ownlog.Printf("restore %s: %v", o.Key, err)
-			if len(o.FDs) == len(splitKinds(o.Kinds)) { // else it did not come whole, and the reaper has it still
-				_ = s.reaper.drop(o.Key)
+			ownlog.Printf("restore %s: %v", o.key, err)
+			if len(o.fds) == len(o.kinds) { // else it did not come whole, and the reaper has it still
+				_ = s.reaper.Drop(o.key)
 			}
 			continue
 		}

@@ -198,7 +198,7 @@ func (n *session) reply(id uint64, body any, fds []int, err error) {
 	if !errors.As(err, &pe) {
 		pe = &wire.Error{Code: wire.CodeInternal, Text: err.Error()}
 	}
-	if pe.Code == wire.CodeInternal && n.sup.reaper.gone() {
+	if pe.Code == wire.CodeInternal && n.sup.reaper.Gone() {
 		// That is why, most likely. This image is about to be replaced (takeOver): the daemon loses the
 		// connection, and asks again.
 		return

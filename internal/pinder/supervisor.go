@@ -15,14 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/reaper"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // supervisor is the inner process.
 type supervisor struct {
 	dir    string
-	reaper *reaperLink
+	reaper *link.Reaper
 	kids   *children
 	strays *strays
 	// restored is closed when the table holds what the last supervisor left.
@@ -42,8 +44,8 @@ func (s *supervisor) callsDir() string { return filepath.Join(s.dir, "calls") }
 // RunSupervisor is the inner process, started by a reaper with its descriptors
 // at fixed numbers. It returns only with an error.
 func RunSupervisor(dir string) error {
-	for _, fd := range []int{fdLink, fdListen, fdLock} {
-		if err := keepOnExec(fd, false); err != nil {
+	for _, fd := range []int{link.FDLink, link.FDListen, link.FDLock} {
+		if err := descriptor.KeepOnExec(fd, false); err != nil {
 			return fmt.Errorf("supervise: descriptor %d: %w (pinder starts its supervisor itself)", fd, err)
 		}
 	}
@@ -60,21 +62,21 @@ func RunSupervisor(dir string) error {
 	}
 	s.strays = findStrays(s.callsDir(), dir)
 	var err error
-	if s.reaper, err = newReaperLink(fdLink); err != nil {
+	if s.reaper, err = link.NewReaper(link.FDLink); err != nil {
 		return err
 	}
 	parent := os.Getppid()
 	recalled := &recall{}
 	gone := make(chan struct{})
 	go func() {
-		s.reaper.serve(s.pong, s.kids.reported, recalled.add)
+		s.reaper.Serve(s.pong, s.kids.reported, recalled.add)
 		close(gone) // and nothing is recalled after
 	}()
 	go s.watchReaper(parent, gone)
 	if err := s.restoreAll(recalled, gone); err != nil {
 		return err
 	}
-	go s.kids.loop(s.reaper.reap)
+	go s.kids.loop(s.reaper.Reap)
 	return s.accept()
 }
 
@@ -83,14 +85,14 @@ func RunSupervisor(dir string) error {
 func (s *supervisor) pong() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reaper.pong()
+	s.reaper.Pong()
 }
 
 // watchReaper takes the reaper's place when it is gone, and ends it when it is
 // silent: it pings every tick, so several of our own ticks without a ping mean
 // that it is stopped or wedged.
 func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(link.Tick)
 	defer ticker.Stop()
 	missed := 0
 	for {
@@ -98,11 +100,11 @@ func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
 		case <-gone:
 			s.takeOver()
 		case <-ticker.C:
-			if missed++; s.reaper.pinged.Swap(false) {
+			if missed++; s.reaper.Pinged() {
 				missed = 0
 			}
 			// Our parent cannot have been reaped and its pid reused while it is our parent.
-			if missed > 2*maxMissed && os.Getppid() == parent {
+			if missed > 2*link.MaxMissed && os.Getppid() == parent {
 				ownlog.Printf("reaper %d is silent: killing it", parent)
 				_ = unix.Kill(parent, unix.SIGKILL)
 				missed = 0
@@ -125,22 +127,22 @@ func (s *supervisor) takeOver() {
 // becomeReaper returns only when it fails. It hands on the descriptors themselves, since there may be no room for
 // duplicates; the locks of all objects, which nothing else takes together, are held so that none is closed.
 func (s *supervisor) becomeReaper() error {
-	t := &table{Listen: fdListen, Lock: fdLock, Link: -1}
+	var objects []reaper.Object
 	for _, p := range s.all() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.meta.Phase == wire.PhaseDeleted {
 			continue
 		}
-		o := entry{Key: p.key}
+		o := reaper.Object{Key: p.key}
 		var kinds []string
 		for kind, h := range p.handles {
 			kinds, o.FDs = append(kinds, kind), append(o.FDs, h.FD)
 		}
 		o.Kinds = strings.Join(kinds, ",")
-		t.Objects = append(t.Objects, o)
+		objects = append(objects, o)
 	}
-	return become("/proc/self/exe", s.dir, t)
+	return reaper.TakePlace(s.dir, objects)
 }
 
 func (s *supervisor) all() []*process {
@@ -189,7 +191,7 @@ func (s *supervisor) forget(p *process) {
 
 // accept serves connections.
 func (s *supervisor) accept() error {
-	h, err := descriptor.Pollable(fdListen, "listener")
+	h, err := descriptor.Pollable(link.FDListen, "listener")
 	if err != nil {
 		return err
 	}

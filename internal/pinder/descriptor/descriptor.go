@@ -45,6 +45,16 @@ func CloseAll(fds []int) {
 	}
 }
 
+// KeepOnExec says whether a descriptor stays open in a program that this process becomes or starts.
+func KeepOnExec(fd int, keep bool) error {
+	flag := unix.FD_CLOEXEC
+	if keep {
+		flag = 0
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flag)
+	return err
+}
+
 // Duplicate is another descriptor of the same file. It is above the numbers that a supervisor is started with.
 func Duplicate(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 6) }
 

@@ -1,4 +1,4 @@
-package pinder
+package reaper
 
 import (
 	"encoding/json"
@@ -7,22 +7,26 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/link"
 )
 
 // table is what one reaper leaves to the process image that follows it in the
 // same pid. All descriptors keep their numbers.
 type table struct {
-	Listen     int     `json:"listen"`
-	Lock       int     `json:"lock"`
-	Link       int     `json:"link"` // -1: no supervisor
-	Supervisor int     `json:"supervisor,omitempty"`
-	Seq        uint32  `json:"seq,omitempty"` // the opExec to be answered
-	Objects    []entry `json:"objects,omitempty"`
+	Listen     int      `json:"listen"`
+	Lock       int      `json:"lock"`
+	Link       int      `json:"link"` // -1: no supervisor
+	Supervisor int      `json:"supervisor,omitempty"`
+	Seq        uint32   `json:"seq,omitempty"` // the OpExec to be answered
+	Objects    []Object `json:"objects,omitempty"`
 }
 
-type entry struct {
+// Object is what is held of one container or exec.
+type Object struct {
 	Key   string `json:"key"`
-	Kinds string `json:"kinds"`
+	Kinds string `json:"kinds"` // comma separated, one for each descriptor
 	FDs   []int  `json:"fds"`
 }
 
@@ -35,6 +39,12 @@ func (t *table) fds() []int {
 		all = append(all, o.FDs...)
 	}
 	return all
+}
+
+// TakePlace makes this process, a supervisor whose reaper is dead, a reaper with all descriptors. It returns only when
+// that fails, and then everything is as it was.
+func TakePlace(dir string, objects []Object) error {
+	return become("/proc/self/exe", dir, &table{Listen: link.FDListen, Lock: link.FDLock, Link: -1, Objects: objects})
 }
 
 // become replaces this process image by the reaper in binary. It returns only
@@ -57,47 +67,38 @@ func become(binary, dir string, t *table) error {
 	defer syscall.ForkLock.Unlock()
 	all := append(t.fds(), fd)
 	for i, f := range all {
-		if err := keepOnExec(f, true); err != nil {
+		if err := descriptor.KeepOnExec(f, true); err != nil {
 			for _, done := range all[:i] {
-				_ = keepOnExec(done, false)
+				_ = descriptor.KeepOnExec(done, false)
 			}
 			return fmt.Errorf("hand over: descriptor %d: %w", f, err)
 		}
 	}
 	err = syscall.Exec(binary, []string{"pinder", "--state", dir, "--inherit", strconv.Itoa(fd)}, syscall.Environ())
 	for _, f := range all {
-		_ = keepOnExec(f, false)
+		_ = descriptor.KeepOnExec(f, false)
 	}
 	return fmt.Errorf("execute %s: %w", binary, err)
 }
 
-func keepOnExec(fd int, keep bool) error {
-	flag := unix.FD_CLOEXEC
-	if keep {
-		flag = 0
-	}
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flag)
-	return err
-}
-
 // handOver is the reaper's part of an upgrade. The caller holds r.mu.
 func (r *reaper) handOver(binary string, seq uint32) error {
-	t := &table{Listen: r.listen, Lock: r.lock, Link: r.link.fd, Supervisor: r.pid, Seq: seq}
+	t := &table{Listen: r.listen, Lock: r.lock, Link: r.link.FD, Supervisor: r.pid, Seq: seq}
 	for key, k := range r.store {
-		t.Objects = append(t.Objects, entry{Key: key, Kinds: k.kinds, FDs: k.fds})
+		t.Objects = append(t.Objects, Object{Key: key, Kinds: k.kinds, FDs: k.fds})
 	}
 	return become(binary, r.dir, t)
 }
 
-// InheritReaper is RunReaper for a process image that follows another: fd is
+// Inherit is RunReaper for a process image that follows another: fd is
 // the table's memfd.
-func InheritReaper(dir string, fd int) error {
+func Inherit(dir string, fd int) error {
 	t, err := readTable(fd)
 	if err != nil {
 		return err
 	}
 	for _, f := range t.fds() {
-		if err := keepOnExec(f, false); err != nil {
+		if err := descriptor.KeepOnExec(f, false); err != nil {
 			return fmt.Errorf("inherited descriptor %d: %w", f, err)
 		}
 	}
@@ -106,11 +107,11 @@ func InheritReaper(dir string, fd int) error {
 		r.store[o.Key] = &kept{kinds: o.Kinds, fds: o.FDs}
 	}
 	if t.Link >= 0 {
-		if r.link, err = newLink(t.Link); err != nil {
+		if r.link, err = link.NewConn(t.Link); err != nil {
 			return err
 		}
 		r.pid = t.Supervisor
-		r.link.reply(linkMsg{seq: t.Seq}, 0)
+		r.link.Reply(link.Message{Seq: t.Seq}, 0)
 	}
 	return r.run()
 }
@@ -131,13 +132,6 @@ func readTable(fd int) (*table, error) {
 	}
 	return t, nil
 }
-
-// The supervisor's descriptors, by number.
-const (
-	fdLink   = 3
-	fdListen = 4
-	fdLock   = 5
-)
 
 // spawn starts a supervisor.
 func (r *reaper) spawn() error {
@@ -161,7 +155,7 @@ func (r *reaper) spawn() error {
 		_ = unix.Close(pair[0])
 		return fmt.Errorf("start supervisor: %w", err)
 	}
-	l, err := newLink(pair[0])
+	l, err := link.NewConn(pair[0])
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pid, r.link = pid, l

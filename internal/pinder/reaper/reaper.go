@@ -1,4 +1,12 @@
-package pinder
+// Package reaper is pinder's outer process. It must never fail, so it does little:
+//
+//   - it holds the listening socket, the lock, and duplicates of all descriptors that the supervisor told it to keep;
+//   - it starts the supervisor, and starts it again when it ends or does not answer;
+//   - it is a sub-reaper: the children of a dead supervisor become its own, and stay zombies until the next supervisor
+//     has recorded how they ended.
+//
+// It runs no OCI runtime, opens no file of a container, and knows nothing of what it keeps.
+package reaper
 
 import (
 	"errors"
@@ -14,6 +22,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
@@ -21,11 +30,9 @@ const (
 	socketName = "pinder.sock"
 	lockName   = "pinder.lock"
 
-	tick       = 2 * time.Second
-	maxMissed  = 5 // ticks without an answer until the other one counts as hung
 	minBackoff = 20 * time.Millisecond
 	maxBackoff = time.Second
-	// A supervisor that lived this long was a good one: the next starts at once.
+	// After a supervisor that lived this long, the next starts at once.
 	goodLife = 200 * time.Millisecond
 )
 
@@ -44,7 +51,7 @@ type reaper struct {
 
 	// Written by run's goroutine alone, and under mu.
 	pid  int // the supervisor, 0 when there is none; our child, so the pid cannot be reused
-	link *link
+	link *link.Conn
 
 	missed atomic.Int32
 	quit   atomic.Bool
@@ -55,10 +62,10 @@ type reaper struct {
 	store map[string]*kept
 }
 
-// RunReaper is the outer process of a fresh pinder for state directory dir. It
+// Run is the outer process of a fresh pinder for state directory dir. It
 // returns only with an error, before anything is started, or nil after a
 // shutdown. A second pinder of the same directory gets ErrRunning.
-func RunReaper(dir string) error {
+func Run(dir string) error {
 	r := &reaper{dir: dir, store: map[string]*kept{}}
 	var err error
 	if r.lock, err = takeLock(dir); err != nil {
@@ -117,8 +124,7 @@ func listenSocket(path string) (int, error) {
 	return -1, fmt.Errorf("bind %s: %w", path, err)
 }
 
-// run never gives up: as long as it lives there is a supervisor, or one about
-// to be.
+// run ends only after a shutdown. Until then there is a supervisor, or one is about to be started.
 func (r *reaper) run() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become sub-reaper: %w", err)
@@ -162,7 +168,7 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 		r.serve()
 		close(served)
 	}()
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(link.Tick)
 	defer ticker.Stop()
 	for !r.reapSupervisor() {
 		r.reportOrphan()
@@ -177,7 +183,7 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 	}
 	// Everything that the dead one had asked for comes before its successor.
 	<-served
-	r.link.close()
+	r.link.Close()
 	r.link = nil
 	return nil
 }
@@ -202,19 +208,19 @@ func (r *reaper) reapSupervisor() bool {
 func (r *reaper) reportOrphan() {
 	pid, _, err := proc.Peek(unix.P_ALL, 0)
 	if err == nil && pid != 0 && pid != r.pid {
-		_ = r.link.send(linkMsg{op: opOrphan, pid: int32(pid)}, false)
+		_ = r.link.Send(link.Message{Op: link.OpOrphan, PID: int32(pid)}, false)
 	}
 }
 
 // watch counts ticks, not time: after a pause of the whole machine or cgroup
 // only one tick is due, and no supervisor is called hung for it.
 func (r *reaper) watch() {
-	if r.missed.Add(1) > maxMissed {
+	if r.missed.Add(1) > link.MaxMissed {
 		ownlog.Printf("supervisor %d does not answer: killing it", r.pid)
 		_ = unix.Kill(r.pid, unix.SIGKILL)
 		return
 	}
-	_ = r.link.send(linkMsg{op: opPing}, false)
+	_ = r.link.Send(link.Message{Op: link.OpPing}, false)
 }
 
 // terminate ends pinder on SIGTERM only when nothing depends on it.
@@ -232,7 +238,7 @@ func (r *reaper) terminate() {
 // serve answers one supervisor until it is gone.
 func (r *reaper) serve() {
 	for {
-		m, err := r.link.recv()
+		m, err := r.link.Recv()
 		if err != nil {
 			return
 		}
@@ -242,64 +248,64 @@ func (r *reaper) serve() {
 	}
 }
 
-func (r *reaper) handle(m linkMsg) {
-	switch m.op {
-	case opKeep:
-		if m.truncated { // what is held stays
-			descriptor.CloseAll(m.fds)
-			r.link.reply(m, unix.EMFILE)
+func (r *reaper) handle(m link.Message) {
+	switch m.Op {
+	case link.OpKeep:
+		if m.Truncated { // what is held stays
+			descriptor.CloseAll(m.FDs)
+			r.link.Reply(m, unix.EMFILE)
 			return
 		}
-		key, kinds, _ := splitItem(m.text)
+		key, kinds, _ := link.SplitItem(m.Text)
 		r.drop(key)
-		r.store[key] = &kept{kinds: kinds, fds: m.fds}
-		r.link.reply(m, 0)
-	case opDrop:
-		r.drop(m.text)
-		r.link.reply(m, 0)
-	case opRecall:
+		r.store[key] = &kept{kinds: kinds, fds: m.FDs}
+		r.link.Reply(m, 0)
+	case link.OpDrop:
+		r.drop(m.Text)
+		r.link.Reply(m, 0)
+	case link.OpRecall:
 		for key, k := range r.store {
-			_ = r.link.send(linkMsg{op: opItem, seq: m.seq, text: joinItem(key, k.kinds), fds: k.fds}, true)
+			_ = r.link.Send(link.Message{Op: link.OpItem, Seq: m.Seq, Text: link.JoinItem(key, k.kinds), FDs: k.fds}, true)
 		}
-		r.link.reply(m, 0)
-	case opPeek, opReap:
+		r.link.Reply(m, 0)
+	case link.OpPeek, link.OpReap:
 		r.answerWait(m)
-	case opPong:
+	case link.OpPong:
 		r.missed.Store(0)
-	case opExec:
-		err := r.handOver(m.text, m.seq)
-		ownlog.Printf("upgrade to %s: %v", m.text, err)
-		r.link.reply(m, errnoOf(err))
-	case opQuit:
+	case link.OpExec:
+		err := r.handOver(m.Text, m.Seq)
+		ownlog.Printf("upgrade to %s: %v", m.Text, err)
+		r.link.Reply(m, errnoOf(err))
+	case link.OpQuit:
 		if len(r.store) > 0 {
-			r.link.reply(m, unix.EBUSY)
+			r.link.Reply(m, unix.EBUSY)
 			return
 		}
 		r.quit.Store(true)
-		r.link.reply(m, 0)
+		r.link.Reply(m, 0)
 	default:
-		for _, fd := range m.fds {
+		for _, fd := range m.FDs {
 			_ = unix.Close(fd)
 		}
-		r.link.reply(m, unix.ENOSYS)
+		r.link.Reply(m, unix.ENOSYS)
 	}
 }
 
-func (r *reaper) answerWait(m linkMsg) {
+func (r *reaper) answerWait(m link.Message) {
 	f := proc.Peek
-	if m.op == opReap {
+	if m.Op == link.OpReap {
 		f = proc.Reap
 	}
-	if int(m.pid) == r.pid || m.pid <= 0 {
-		r.link.reply(m, unix.EINVAL)
+	if int(m.PID) == r.pid || m.PID <= 0 {
+		r.link.Reply(m, unix.EINVAL)
 		return
 	}
-	pid, ws, err := f(unix.P_PID, int(m.pid))
-	_ = r.link.send(linkMsg{
-		op: opReply, seq: m.seq, pid: int32(pid),
-		code: ws.Code, status: ws.Status, errno: int32(errnoOf(err)),
+	pid, ws, err := f(unix.P_PID, int(m.PID))
+	_ = r.link.Send(link.Message{
+		Op: link.OpReply, Seq: m.Seq, PID: int32(pid),
+		Code: ws.Code, Status: ws.Status, Errno: int32(errnoOf(err)),
 	}, true)
-	if m.op == opReap {
+	if m.Op == link.OpReap {
 		r.reportOrphan()
 	}
 }

@@ -37,7 +37,7 @@ var mayImport = []struct {
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
 	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
 	{"internal/testroot", nil, "leaves out tests that need root; linked into tests only"},
-	{"internal/ocispec", []string{"pin"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
+	{"internal/ocispec", []string{"pin", "internal/kernel/cgroup"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
 	{"internal/host", []string{"internal/kernel/cgroup", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
 	{"internal/image/secret", nil, "credentials and texts, nothing else"},
@@ -55,11 +55,11 @@ var mayImport = []struct {
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{
-		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/kernel/cgroup", "internal/handler", "internal/host", "internal/rootfs",
+		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/kernel/proc", "internal/kernel/cgroup", "internal/handler", "internal/host", "internal/rootfs",
 		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client",
 	}, "the model: records, states, book, events, names"},
 	{"internal/pod/lifecycle", []string{
-		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/handler", "internal/rootfs",
+		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/kernel/proc", "internal/handler", "internal/rootfs",
 		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/pod",
 	}, "the operations: it puts all of the above together"},
 	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
@@ -67,7 +67,7 @@ var mayImport = []struct {
 	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/kernel/cgroup", "internal/kernel/proc", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",

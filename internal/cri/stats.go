@@ -2,14 +2,10 @@ package cri
 
 import (
 	"context"
-	"path"
-	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
-	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/stats"
 )
@@ -113,7 +109,7 @@ func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
 func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
 	return stats.Container{
 		ID:      rec.ID,
-		Process: proc.Process{PID: rec.Process.PID, Start: rec.Process.StartTime},
+		Process: rec.Process,
 		Layer:   paths.Upper(rec.Sandbox, rec.ID),
 		Shares:  uint64(max(0, rec.Config.GetLinux().GetResources().GetCpuShares())),
 	}
@@ -189,7 +185,7 @@ func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) p
 		parts = append(parts, c.usage)
 	}
 	if rec.Init.PID != 0 {
-		init := stats.Container{ID: rec.ID, Process: proc.Process{PID: rec.Init.PID, Start: rec.Init.StartTime}}
+		init := stats.Container{ID: rec.ID, Process: rec.Init}
 		if used, err := r.Stats.Container(init); err == nil {
 			parts = append(parts, used)
 		}
@@ -209,17 +205,15 @@ func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) p
 	return used
 }
 
-// podGroup is the pod's own cgroup, if it has one. It is the parent of the containers' groups, if
-// the request named it or its name contains the pod's ID. Other parents are shared by several pods.
+// podGroup is the pod's own cgroup, if it has one: the group above its containers', if it was asked for or is named
+// after the pod. Other groups are shared by pods. A plugin may have put the containers elsewhere, so the group above
+// them counts.
 func (r *Runtime) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.Group, bool) {
-	parent := rec.Config.GetLinux().GetCgroupParent()
+	group := r.Node.Cgroup(rec)
 	for _, u := range parts {
-		if up := u.Group.Parent(); parent != "" || strings.Contains(path.Base(up.Path), rec.ID) {
+		if up := u.Group.Parent(); group.Asked || group.Ours && up.Path == group.Path() {
 			return up, true
 		}
 	}
-	if parent != "" && r.Node.SystemdCgroup(rec) {
-		parent = cgroup.Layout{Systemd: true}.Pod(parent, rec.ID).Path()
-	}
-	return r.Stats.At(parent), parent != ""
+	return r.Stats.At(group.Path()), group.Asked
 }

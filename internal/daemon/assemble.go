@@ -211,29 +211,16 @@ func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 }
 
 func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
-	parent, err := pluginGroup(p.node.Host.SystemdCgroup)
+	own, err := cgroup.Own()
 	if err != nil {
 		return err
 	}
+	layout := cgroup.Layout{Systemd: p.node.Host.SystemdCgroup}
 	p.node.Network, err = network.New(network.Config{
 		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.node.Paths.CNICache(),
-		CgroupParent: parent, Log: p.node.Log,
+		CgroupParent: layout.Plugins(own), Log: p.node.Log,
 	})
 	return err
-}
-
-// pluginGroup is the cgroup for CNI plugins. Where systemd owns the hierarchy, it is below the
-// daemon's own group, which the unit delegates (decision 10). Otherwise it is the default of
-// package network.
-func pluginGroup(systemd bool) (string, error) {
-	if !systemd {
-		return "", nil
-	}
-	own, err := cgroup.Own()
-	if err != nil || own == "" {
-		return "", err
-	}
-	return filepath.Join(own, "cni"), nil
 }
 
 // recover restores what an earlier run left and starts retrying debts.

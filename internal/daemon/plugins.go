@@ -9,6 +9,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/cdi"
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/nri"
+	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
 // preparePlugins makes the place for NRI plugins. They can connect after recovery.
@@ -25,7 +26,7 @@ func (p *parts) preparePlugins(c *config.Config, version string) error {
 		Book:         p.book,
 		Bundle:       func(id string) []byte { return p.node.Bundle(id) },
 		Namespaces:   p.node.NamespacePins,
-		CgroupParent: p.node.CgroupParent,
+		CgroupParent: func(rec *pod.SandboxRecord) string { return p.node.Cgroup(rec).Parent },
 		Apply: func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
 			return p.containers.ApplyResources(ctx, id, to)
 		},

@@ -47,7 +47,7 @@ func Build(h Host, c Container) (*specs.Spec, error) {
 		Annotations: annotations(h, c),
 		Linux: &specs.Linux{
 			Resources:         resources,
-			CgroupsPath:       CgroupsPath(h, c.Sandbox, c.ID),
+			CgroupsPath:       c.Sandbox.Cgroup.Container(c.ID),
 			Namespaces:        namespaces,
 			Devices:           deviceNodes(c),
 			RootfsPropagation: rootfsPropagation(c),

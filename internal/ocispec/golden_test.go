@@ -2,6 +2,7 @@ package ocispec
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files in testdata/build instead of comparing with them")
@@ -44,6 +47,8 @@ func (s *scenario) container(t *testing.T) Container {
 			t.Fatal(err)
 		}
 	}
+	parent := cmp.Or(c.Sandbox.Config.GetLinux().GetCgroupParent(), "/pinfold")
+	c.Sandbox.Cgroup = cgroup.Layout{Systemd: s.Host.SystemdCgroup}.Pod(parent, c.Sandbox.ID)
 	const pins, files = "/run/pinfold/ns/5a4db0c5", "/var/lib/pinfold/pods/5a4db0c5/files"
 	options := c.Sandbox.Config.namespaces()
 	paths := &c.Sandbox.Namespaces

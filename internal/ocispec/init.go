@@ -41,7 +41,7 @@ func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
 		Annotations: podAnnotations(h, s, "sandbox"),
 		Linux: &specs.Linux{
 			Resources:     &specs.LinuxResources{Devices: deviceRules(c)},
-			CgroupsPath:   CgroupsPath(h, s, s.ID),
+			CgroupsPath:   s.Cgroup.Container(s.ID),
 			Namespaces:    initNamespaces(h, s),
 			MaskedPaths:   DefaultMaskedPaths(),
 			ReadonlyPaths: DefaultReadonlyPaths(),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/testroot"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -167,7 +168,7 @@ func (b *bench) command(args ...string) *exec.Cmd {
 
 // hostPod uses all of the node's namespaces.
 func hostPod() Sandbox {
-	return Sandbox{ID: "pod", CgroupParent: "/", Config: ParsePod(&runtimeapi.PodSandboxConfig{
+	return Sandbox{ID: "pod", Cgroup: cgroup.Layout{}.Pod("/", ""), Config: ParsePod(&runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: "p", Namespace: "default", Uid: "u"},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged: true,

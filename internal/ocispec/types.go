@@ -5,6 +5,8 @@ import (
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // Host is what probing found out about this node and about the daemon's own powers. The zero value is
@@ -78,9 +80,8 @@ type Sandbox struct {
 	// Hostname is that of the pod's UTS namespace; "" means the configuration's, and the node's if that is
 	// empty too.
 	Hostname string
-	// CgroupParent is as CRI gives it; "" means the configuration's, and DefaultCgroupParent if that is
-	// empty too.
-	CgroupParent string
+	// Cgroup is the group above those of the pod's containers.
+	Cgroup cgroup.PodGroup
 	// SELinuxLevel was chosen for the pod when it was made, see SELinuxLevel; "" if none was.
 	SELinuxLevel string
 }

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
 // The tables here are the specification of what is refused: a request (what is given is added to a
@@ -244,7 +246,7 @@ func TestACgroupParentFitsTheNodesDriver(t *testing.T) {
 		host         Host
 		parent, want string // want "" means refused
 	}{
-		{bare, "", "/pinfold/id"},
+		{bare, "", "/pinfold-pod/id"},
 		{bare, "/kubepods/pod1", "/kubepods/pod1/id"},
 		{bare, "kubepods", "/kubepods/id"},
 		{bare, "/kubepods.slice", "/kubepods.slice/id"},
@@ -267,11 +269,8 @@ func TestACgroupParentFitsTheNodesDriver(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", c.parent, err)
 		}
-		if got := CgroupsPath(c.host, Sandbox{Config: config}, "id"); got != c.want {
+		if got := (cgroup.Layout{Systemd: c.host.SystemdCgroup}).Pod(c.parent, "pod").Container("id"); got != c.want {
 			t.Errorf("parent %q: got %q, want %q", c.parent, got, c.want)
 		}
-	}
-	if got := CgroupsPath(bare, Sandbox{Config: podConfig(t), CgroupParent: "/other"}, "id"); got != "/other/id" {
-		t.Errorf("the sandbox's own parent is not used: %q", got)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/handler"
+	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/pin"
@@ -94,24 +95,10 @@ func (n *Node) Files(r *SandboxRecord) ocispec.Files {
 	return f
 }
 
-// CgroupParent is the group below which the pod's containers are: the kubelet's, or our own where
-// none was asked for, so that we know which one to remove.
-func (n *Node) CgroupParent(r *SandboxRecord) string {
-	if parent := r.Config.GetLinux().GetCgroupParent(); parent != "" {
-		return parent
-	}
-	if n.SystemdCgroup(r) {
-		h := n.Host
-		h.SystemdCgroup = true
-		return ocispec.DefaultCgroupParent(h) // systemd removes scopes and empty slices by itself
-	}
-	return OwnGroup + r.ID
+// Cgroup is the group above those of the sandbox's containers.
+func (n *Node) Cgroup(rec *SandboxRecord) cgroup.PodGroup {
+	return cgroup.Layout{Systemd: n.SystemdCgroup(rec)}.Pod(rec.Config.GetLinux().GetCgroupParent(), rec.ID)
 }
-
-// OwnGroup begins the name of the cgroup of a pod that has no parent of the kubelet's, with the driver cgroupfs.
-// There is none above them all: it could not be removed without taking it from under a runtime that is about to
-// make a group in it.
-const OwnGroup = "/pinfold-"
 
 // KillTimeout is how long a killed process may take to end before that is said.
 const KillTimeout = 30 * time.Second

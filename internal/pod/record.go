@@ -7,6 +7,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -46,7 +47,7 @@ type SandboxRecord struct {
 	// Timeline is how RunPodSandbox spent its time.
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	// Init is PID 1 of a pod that shares its PID namespace; zero otherwise.
-	Init Process `json:"init,omitzero"`
+	Init proc.Process `json:"init,omitzero"`
 	// Means are what it takes to remove the pod; zero in records of older versions.
 	Means Means `json:"means,omitzero"`
 	// Pins are the inode numbers of the pod's own namespaces, by kind; nil in records of older versions.
@@ -74,10 +75,10 @@ type ContainerRecord struct {
 	State   State           `json:"state"`
 	Config  ContainerConfig `json:"config"`
 	FromImage
-	LogPath string     `json:"logPath,omitempty"`
-	Process Process    `json:"process,omitzero"`
-	Times   Times      `json:"times"`
-	Exit    ExitStatus `json:"exit,omitzero"`
+	LogPath string       `json:"logPath,omitempty"`
+	Process proc.Process `json:"process,omitzero"`
+	Times   Times        `json:"times"`
+	Exit    ExitStatus   `json:"exit,omitzero"`
 	// Timeline is how CreateContainer and StartContainer spent their time.
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	Mounts   []VolumeMount  `json:"mounts,omitempty"`
@@ -111,12 +112,6 @@ type VolumeMount struct {
 	Source string `json:"source,omitempty"`
 	// Image is the ID of the image that an image volume shows, "" for other volumes.
 	Image string `json:"image,omitempty"`
-}
-
-// Process identifies a process beyond its pid: start time is field 22 of proc_pid_stat(5), in clock ticks since boot.
-type Process struct {
-	PID       int    `json:"pid"`
-	StartTime uint64 `json:"startTime"`
 }
 
 // Times are zero for what has not happened.

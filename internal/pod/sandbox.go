@@ -145,7 +145,7 @@ func (n *Node) ForSpec(r *SandboxRecord) ocispec.Sandbox {
 		},
 		Files:        n.Files(r),
 		Hostname:     r.Hostname(),
-		CgroupParent: n.CgroupParent(r),
+		Cgroup:       n.Cgroup(r),
 		SELinuxLevel: r.SELinuxLevel,
 	}
 	if r.Init.PID != 0 {

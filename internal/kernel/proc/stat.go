@@ -136,6 +136,15 @@ func Status(pid int, name string) string {
 	return ""
 }
 
+// State is the kernel's word for what the process does, "S (sleeping)"; "gone" if it has ended and was reaped.
+func (p Process) State() string {
+	state := Status(p.PID, "State")
+	if state == "" || !p.Alive() {
+		return "gone"
+	}
+	return state
+}
+
 // WaitChannel is the kernel's function in which a process waits, "" if that is not known.
 func WaitChannel(pid int) string {
 	data, err := os.ReadFile(file(pid, "wchan"))

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pod"
@@ -294,7 +295,7 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *pod.Sandbox, c *pod
 		return err
 	}
 	return s.node.ChangeContainer(c, func(r *pod.ContainerRecord) {
-		r.Process = pod.Process{PID: created.PID, StartTime: created.StartTime}
+		r.Process = proc.Process{PID: created.PID, Start: created.StartTime}
 	})
 }
 

@@ -105,5 +105,5 @@ func (s *Containers) kill(ctx context.Context, c *pod.Container) error {
 	}
 	process := c.Record().Process
 	return fmt.Errorf("StopContainer: container %s: its end is not known %s after SIGKILL: process %d is %s: %w",
-		c.ID, pod.KillTimeout, process.PID, process.Condition(), context.DeadlineExceeded)
+		c.ID, pod.KillTimeout, process.PID, process.State(), context.DeadlineExceeded)
 }

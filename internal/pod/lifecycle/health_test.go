@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/pin"
@@ -18,13 +19,13 @@ import (
 func lookedAt(t *testing.T) (*pod.Node, *pod.SandboxRecord) {
 	t.Helper()
 	n := &pod.Node{Paths: pod.Paths{State: t.TempDir(), NetNS: t.TempDir()}}
-	started, err := pod.StartTime(os.Getpid())
+	process, err := proc.Find(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	options := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD, Ipc: runtimeapi.NamespaceMode_NODE}
 	rec := &pod.SandboxRecord{
-		ID: "a", State: pod.Ready, Init: pod.Process{PID: os.Getpid(), StartTime: started},
+		ID: "a", State: pod.Ready, Init: process,
 		Means: pod.Means{RuntimeRoot: "/none", NetNS: filepath.Join(n.Paths.NetNS, "a")},
 		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options},
@@ -71,7 +72,7 @@ func TestAPodThatCannotBeLookedAtIsNotTakenForBroken(t *testing.T) {
 		if reason := Broken(n, rec); reason != "" {
 			t.Errorf("without a descriptor to look with, the pod is broken: %s", reason)
 		}
-		if gone := (pod.Process{PID: 1 << 22, StartTime: 1}); gone.Alive() {
+		if gone := (proc.Process{PID: 1 << 22, Start: 1}); gone.Alive() {
 			t.Error("a process that is not there is alive")
 		}
 	})

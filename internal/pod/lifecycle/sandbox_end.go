@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -143,13 +142,13 @@ func (s *Sandboxes) eraseAll(ctx context.Context, box *pod.Sandbox) error {
 	return s.node.Engine.Undo(ctx, operation)
 }
 
-// RemoveCgroup removes the pod's group if it is ours; the kubelet's it removes itself.
+// RemoveCgroup removes the pod's group if it is ours.
 func (s *Sandboxes) RemoveCgroup(box *pod.Sandbox) {
-	parent := s.node.CgroupParent(box.Record())
-	if !strings.HasPrefix(parent, pod.OwnGroup) {
+	group := s.node.Cgroup(box.Record())
+	if !group.Ours {
 		return
 	}
-	if err := s.node.Cgroups.Remove(parent); err != nil {
+	if err := s.node.Cgroups.Remove(group.Path()); err != nil {
 		s.node.Log.Warn("cgroup not removed", "sandbox", box.ID, "error", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pod"
@@ -45,7 +46,7 @@ func (s *Sandboxes) startInit(ctx context.Context, box *pod.Sandbox) error {
 	if err != nil {
 		return err
 	}
-	process := pod.Process{PID: created.PID, StartTime: created.StartTime}
+	process := proc.Process{PID: created.PID, Start: created.StartTime}
 	if err := s.node.ChangeSandbox(box, func(r *pod.SandboxRecord) { r.Init = process }); err != nil {
 		return err
 	}
@@ -105,13 +106,13 @@ func admit(r *pod.SandboxRecord, dir string) error {
 
 // pinPID pins the PID namespace of a process that is held before its start, and makes sure that the
 // pid meant that process all along.
-func (s *Sandboxes) pinPID(box *pod.Sandbox, process pod.Process) error {
+func (s *Sandboxes) pinPID(box *pod.Sandbox, process proc.Process) error {
 	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", process.PID))
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	if started, err := pod.StartTime(process.PID); err != nil || started != process.StartTime {
+	if process.Check() != nil {
 		return fmt.Errorf("PID 1 of the pod (pid %d) is gone already", process.PID)
 	}
 	if err := os.MkdirAll(filepath.Join(s.node.Paths.Pins(), box.ID), 0o700); err != nil {

@@ -118,7 +118,7 @@ func (s *Sandboxes) planNetwork(rec *pod.SandboxRecord) error {
 		DNS:          dns(config.GetDnsConfig()),
 		Annotations:  config.GetAnnotations(),
 		PodCIDRs:     podCIDRs(s.node),
-		CgroupParent: s.node.CgroupParent(rec),
+		CgroupParent: s.node.Cgroup(rec).Parent,
 	})
 	if err != nil {
 		return err

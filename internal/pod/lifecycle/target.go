@@ -6,6 +6,7 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
@@ -13,7 +14,7 @@ import (
 // It is nil in other modes. To OCI runtimes the namespace has a name only as long as the process has its pid, so
 // it is asked for twice, before the runtime joins and afterwards: what is the same process at both times was it all
 // along, for a pid that was given away does not come back with the same start time.
-func (s *Containers) pidTarget(rec *pod.ContainerRecord) (*pod.Process, error) {
+func (s *Containers) pidTarget(rec *pod.ContainerRecord) (*proc.Process, error) {
 	options := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if options.GetPid() != runtimeapi.NamespaceMode_TARGET {
 		return nil, nil
@@ -30,7 +31,7 @@ func (s *Containers) pidTarget(rec *pod.ContainerRecord) (*pod.Process, error) {
 }
 
 // pidNamespace names the process's PID namespace, "" without a process.
-func pidNamespace(p *pod.Process) string {
+func pidNamespace(p *proc.Process) string {
 	if p == nil {
 		return ""
 	}

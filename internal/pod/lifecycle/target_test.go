@@ -8,15 +8,16 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
 func TestAPIDThatNoLongerMeansItsContainerIsNoTarget(t *testing.T) {
-	started, err := pod.StartTime(os.Getpid())
+	process, err := proc.Find(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := pod.ContainerRecord{ID: "t", Sandbox: "p", State: pod.Running, Process: pod.Process{PID: os.Getpid(), StartTime: started}}
+	target := pod.ContainerRecord{ID: "t", Sandbox: "p", State: pod.Running, Process: process}
 	options := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET, TargetId: "t"}
 	asking := &pod.ContainerRecord{ID: "a", Sandbox: "p", Config: pod.ContainerConfig{ContainerConfig: &runtimeapi.ContainerConfig{
 		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: options}},
@@ -26,7 +27,7 @@ func TestAPIDThatNoLongerMeansItsContainerIsNoTarget(t *testing.T) {
 		class  error
 	}{
 		"as it is":           {func(*pod.ContainerRecord) {}, nil},
-		"its pid was reused": {func(r *pod.ContainerRecord) { r.Process.StartTime-- }, errdefs.ErrFailedPrecondition},
+		"its pid was reused": {func(r *pod.ContainerRecord) { r.Process.Start-- }, errdefs.ErrFailedPrecondition},
 		"it has ended":       {func(r *pod.ContainerRecord) { r.State = pod.Exited }, errdefs.ErrFailedPrecondition},
 		"it is elsewhere":    {func(r *pod.ContainerRecord) { r.Sandbox = "q" }, errdefs.ErrFailedPrecondition},
 		"it is unknown":      {func(r *pod.ContainerRecord) { r.ID = "other" }, errdefs.ErrNotFound},

@@ -236,7 +236,7 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 		return false
 	}
 	_, err = r.Node.Pinder.Adopt(ctx, client.AdoptRequest{
-		CreateRequest: r.Containers.RuntimeRequest(box, c), PID: rec.Process.PID, StartTime: rec.Process.StartTime,
+		CreateRequest: r.Containers.RuntimeRequest(box, c), PID: rec.Process.PID, StartTime: rec.Process.Start,
 	})
 	if err != nil {
 		r.Node.Log.Error("running container not adopted", "container", c.ID, "error", err)

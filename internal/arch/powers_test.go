@@ -26,6 +26,7 @@ var mountCalls = []string{
 var starters = map[string]string{
 	"internal/network":           "CNI plugins, each in a group of its attachment",
 	"internal/pinder":            "the OCI runtime",
+	"internal/pinder/reaper":     "the supervisor, and itself anew",
 	"internal/pinder/client":     "pinder",
 	"internal/apparmor":          "apparmor_parser, which loads the default profile at start",
 	"internal/handler":           "the OCI runtime's own account of its features",

@@ -9,8 +9,8 @@ import (
 )
 
 // CheckpointContainer writes the state of a running container to an archive. See pod.Containers.Checkpoint.
-func (r *Runtime) CheckpointContainer(ctx context.Context, req *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
-	if err := r.Containers.Checkpoint(ctx, req.GetContainerId(), req.GetLocation(), duration.Seconds(req.GetTimeout())); err != nil {
+func (r *containers) CheckpointContainer(ctx context.Context, req *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
+	if err := r.containers.Checkpoint(ctx, req.GetContainerId(), req.GetLocation(), duration.Seconds(req.GetTimeout())); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.CheckpointContainerResponse{}, nil

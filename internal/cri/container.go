@@ -12,11 +12,19 @@ import (
 	"github.com/pinfold-run/pinfold/internal/duration"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 )
 
+// containers serves the RPCs of containers.
+type containers struct {
+	node       *pod.Node
+	book       *pod.Book
+	containers *lifecycle.Containers
+}
+
 // CreateContainer makes a container in a ready pod. See pod.Containers.Create.
-func (r *Runtime) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
-	id, err := r.Containers.Create(ctx, req.GetPodSandboxId(), req.GetSandboxConfig(), req.GetConfig())
+func (r *containers) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	id, err := r.containers.Create(ctx, req.GetPodSandboxId(), req.GetSandboxConfig(), req.GetConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -24,32 +32,32 @@ func (r *Runtime) CreateContainer(ctx context.Context, req *runtimeapi.CreateCon
 }
 
 // StartContainer runs a created container's process.
-func (r *Runtime) StartContainer(ctx context.Context, req *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
-	if err := r.Containers.Start(ctx, req.GetContainerId()); err != nil {
+func (r *containers) StartContainer(ctx context.Context, req *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	if err := r.containers.Start(ctx, req.GetContainerId()); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
 // StopContainer stops a container and kills it after the grace period. Idempotent.
-func (r *Runtime) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	if err := r.Containers.Stop(ctx, req.GetContainerId(), duration.Seconds(req.GetTimeout())); err != nil {
+func (r *containers) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	if err := r.containers.Stop(ctx, req.GetContainerId(), duration.Seconds(req.GetTimeout())); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
 // RemoveContainer removes a container. It kills one that runs. Idempotent.
-func (r *Runtime) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
-	if err := r.Containers.Remove(ctx, req.GetContainerId()); err != nil {
+func (r *containers) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	if err := r.containers.Remove(ctx, req.GetContainerId()); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemoveContainerResponse{}, nil
 }
 
 // ContainerStatus describes one container.
-func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
-	c, err := r.Book.Container(req.GetContainerId())
+func (r *containers) ContainerStatus(_ context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	c, err := r.book.Container(req.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +65,7 @@ func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerSt
 	if !visible(rec.State) {
 		return nil, &pod.MissingError{Kind: "container", ID: req.GetContainerId(), Why: "is " + string(rec.State)}
 	}
-	resp := &runtimeapi.ContainerStatusResponse{Status: r.containerStatus(rec)}
+	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(rec)}
 	if req.GetVerbose() {
 		resp.Info, err = r.containerInfo(rec)
 	}
@@ -65,29 +73,29 @@ func (r *Runtime) ContainerStatus(_ context.Context, req *runtimeapi.ContainerSt
 }
 
 // containerInfo is the verbose part, which helps an operator to examine a container.
-func (r *Runtime) containerInfo(rec *pod.ContainerRecord) (map[string]string, error) {
+func (r *containers) containerInfo(rec *pod.ContainerRecord) (map[string]string, error) {
 	info := map[string]any{
 		"sandboxID": rec.Sandbox,
 		"pid":       rec.Process.PID,
 		"state":     rec.State,
 		"timeline":  rec.Timeline,
-		"inFlight":  r.Node.Engine.Flights(rec.ID),
-		"spec":      r.Node.Bundle(rec.ID),
+		"inFlight":  r.node.Engine.Flights(rec.ID),
+		"spec":      r.node.Bundle(rec.ID),
 	}
-	if box, err := r.Book.Sandbox(rec.Sandbox); err == nil {
-		info["namespaces"] = r.Node.Namespaces(rec, r.Node.NamespacePins(box.Record()))
+	if box, err := r.book.Sandbox(rec.Sandbox); err == nil {
+		info["namespaces"] = r.node.Namespaces(rec, r.node.NamespacePins(box.Record()))
 	}
 	return toInfo(info)
 }
 
 // ListContainers lists the containers that match the filter, newest first.
-func (r *Runtime) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	return &runtimeapi.ListContainersResponse{Containers: r.containers(req.GetFilter())}, nil
+func (r *containers) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	return &runtimeapi.ListContainersResponse{Containers: r.list(req.GetFilter())}, nil
 }
 
-func (r *Runtime) containers(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+func (r *containers) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
 	var list []*runtimeapi.Container
-	for _, c := range r.Book.Containers() {
+	for _, c := range r.book.Containers() {
 		rec := c.Record()
 		if visible(rec.State) && idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
 			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector()) &&
@@ -109,7 +117,7 @@ func (r *Runtime) containers(f *runtimeapi.ContainerFilter) []*runtimeapi.Contai
 	return list
 }
 
-func (r *Runtime) containerStatus(rec *pod.ContainerRecord) *runtimeapi.ContainerStatus {
+func containerStatus(rec *pod.ContainerRecord) *runtimeapi.ContainerStatus {
 	return &runtimeapi.ContainerStatus{
 		Id:          rec.ID,
 		Metadata:    rec.Config.GetMetadata(),

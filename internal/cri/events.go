@@ -11,11 +11,17 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
+// events serves the stream of events.
+type events struct {
+	events *pod.Events
+	ending <-chan struct{}
+}
+
 // GetContainerEvents sends the events of containers and, under their own IDs, of pods, until the
 // client ends the call. See pod.Events for where a stream begins. A client that does not keep up is
 // disconnected.
-func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer) error {
-	events := r.Node.Events.Subscribe()
+func (r *events) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer) error {
+	events := r.events.Subscribe()
 	defer events.Close()
 	// The header tells the client that it gets every event from here on.
 	if err := stream.SendHeader(metadata.MD{}); err != nil {
@@ -23,24 +29,24 @@ func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runt
 	}
 	sent := make(chan error, 1)
 	// If a client does not read, Send blocks. gRPC ends it when this function returns.
-	go func() { sent <- r.sendEvents(stream.Context(), events, stream.Send) }()
+	go func() { sent <- sendEvents(stream.Context(), events, stream.Send) }()
 	select {
 	case err := <-sent:
 		return err
 	case <-events.Lost:
 		return events.ErrLost()
-	case <-r.Ending:
+	case <-r.ending:
 		return fmt.Errorf("pinfoldd is shutting down: %w", errdefs.ErrUnavailable)
 	}
 }
 
-func (r *Runtime) sendEvents(ctx context.Context, events *pod.EventStream, send func(*runtimeapi.ContainerEventResponse) error) error {
+func sendEvents(ctx context.Context, events *pod.EventStream, send func(*runtimeapi.ContainerEventResponse) error) error {
 	for {
 		event, err := events.Next(ctx)
 		if err != nil {
 			return err
 		}
-		if err := send(r.toEvent(event)); err != nil {
+		if err := send(toEvent(event)); err != nil {
 			return err
 		}
 	}
@@ -53,7 +59,7 @@ var eventTypes = map[pod.EventKind]runtimeapi.ContainerEventType{
 	pod.EventDeleted: runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT,
 }
 
-func (r *Runtime) toEvent(e *pod.Event) *runtimeapi.ContainerEventResponse {
+func toEvent(e *pod.Event) *runtimeapi.ContainerEventResponse {
 	event := &runtimeapi.ContainerEventResponse{
 		ContainerId: e.ID, ContainerEventType: eventTypes[e.Kind], CreatedAt: e.At.UnixNano(),
 	}
@@ -62,7 +68,7 @@ func (r *Runtime) toEvent(e *pod.Event) *runtimeapi.ContainerEventResponse {
 	}
 	for _, rec := range e.Containers {
 		if visible(rec.State) {
-			event.ContainersStatuses = append(event.ContainersStatuses, r.containerStatus(rec))
+			event.ContainersStatuses = append(event.ContainersStatuses, containerStatus(rec))
 		}
 	}
 	return event

@@ -9,8 +9,8 @@ import (
 )
 
 // ExecSync runs a command in a container and returns its output and exit code.
-func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	result, err := r.Sessions.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), duration.Seconds(req.GetTimeout()))
+func (r *sessions) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	result, err := r.sessions.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), duration.Seconds(req.GetTimeout()))
 	if err != nil {
 		return nil, err
 	}
@@ -20,8 +20,8 @@ func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest)
 }
 
 // ReopenContainerLog makes a running container's log continue in a new file.
-func (r *Runtime) ReopenContainerLog(ctx context.Context, req *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
-	if err := r.Containers.ReopenLog(ctx, req.GetContainerId()); err != nil {
+func (r *containers) ReopenContainerLog(ctx context.Context, req *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	if err := r.containers.ReopenLog(ctx, req.GetContainerId()); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.ReopenContainerLogResponse{}, nil

@@ -15,7 +15,7 @@ import (
 var commonLabels = []string{"container", "id", "image", "name", "namespace", "pod"}
 
 // ListMetricDescriptors lists all possible metrics. The list is always the same.
-func (r *Runtime) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
+func (r *statistics) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	resp := &runtimeapi.ListMetricDescriptorsResponse{}
 	for _, m := range stats.Metrics() {
 		resp.Descriptors = append(resp.Descriptors, &runtimeapi.MetricDescriptor{
@@ -26,18 +26,18 @@ func (r *Runtime) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricD
 }
 
 // ListPodSandboxMetrics measures all ready pods and their running containers.
-func (r *Runtime) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+func (r *statistics) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
 	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: r.podsMetrics(ctx)}, nil
 }
 
 // StreamPodSandboxMetrics is ListPodSandboxMetrics in several messages.
-func (r *Runtime) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer) error {
+func (r *statistics) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer) error {
 	return inBatchesOf(metricsBatchSize, r.podsMetrics(stream.Context()), func(batch []*runtimeapi.PodSandboxMetrics) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: batch})
 	})
 }
 
-func (r *Runtime) podsMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetrics {
+func (r *statistics) podsMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetrics {
 	var all []*runtimeapi.PodSandboxMetrics
 	for _, used := range r.podsUsage(ctx, func(*pod.SandboxRecord) bool { return true }) {
 		meta := used.rec.Config.GetMetadata()
@@ -50,7 +50,7 @@ func (r *Runtime) podsMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetri
 		}
 		for _, c := range used.containers {
 			subject := stats.Subject{
-				Usage: c.usage, Started: c.rec.Times.Started, Files: r.Stats.Files(c.usage, r.observed(c.rec).Process),
+				Usage: c.usage, Started: c.rec.Times.Started, Files: r.reader.Files(c.usage, r.observed(c.rec).Process),
 			}
 			labels := []string{
 				c.rec.Config.GetMetadata().GetName(), c.usage.Group.Path, c.rec.ImageName(), c.rec.ID, meta.GetNamespace(), meta.GetName(),

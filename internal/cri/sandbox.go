@@ -8,11 +8,19 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 )
 
+// pods serves the RPCs of pods.
+type pods struct {
+	node      *pod.Node
+	book      *pod.Book
+	sandboxes *lifecycle.Sandboxes
+}
+
 // RunPodSandbox makes a pod, ready for containers. See pod.Sandboxes.Run.
-func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	id, err := r.Sandboxes.Run(ctx, req.GetConfig(), req.GetRuntimeHandler())
+func (r *pods) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	id, err := r.sandboxes.Run(ctx, req.GetConfig(), req.GetRuntimeHandler())
 	if err != nil {
 		return nil, err
 	}
@@ -20,42 +28,42 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 }
 
 // StopPodSandbox stops a pod's processes and frees its addresses. Idempotent.
-func (r *Runtime) StopPodSandbox(ctx context.Context, req *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	if err := r.Sandboxes.Stop(ctx, req.GetPodSandboxId()); err != nil {
+func (r *pods) StopPodSandbox(ctx context.Context, req *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	if err := r.sandboxes.Stop(ctx, req.GetPodSandboxId()); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
 
 // RemovePodSandbox removes a pod with its containers. Idempotent.
-func (r *Runtime) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	if err := r.Sandboxes.Remove(ctx, req.GetPodSandboxId()); err != nil {
+func (r *pods) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	if err := r.sandboxes.Remove(ctx, req.GetPodSandboxId()); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 
 // PodSandboxStatus describes one pod and its containers.
-func (r *Runtime) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+func (r *pods) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
 	// Take the time first: the status is at least that new. A kubelet would keep an older status
 	// that claims to be newer.
 	at := time.Now().UnixNano()
-	box, err := r.Book.Sandbox(req.GetPodSandboxId())
+	box, err := r.book.Sandbox(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	rec := r.Sandboxes.Current(box)
+	rec := r.sandboxes.Current(box)
 	if !visible(rec.State) {
 		return nil, &pod.MissingError{Kind: "sandbox", ID: req.GetPodSandboxId(), Why: "is " + string(rec.State)}
 	}
 	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(rec), Timestamp: at}
-	for _, c := range r.Book.ContainersOf(box.ID) {
+	for _, c := range r.book.ContainersOf(box.ID) {
 		if visible(c.Record().State) {
-			resp.ContainersStatuses = append(resp.ContainersStatuses, r.containerStatus(c.Record()))
+			resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c.Record()))
 		}
 	}
 	if req.GetVerbose() {
-		resp.Info, err = sandboxInfo(r.Node, rec)
+		resp.Info, err = sandboxInfo(r.node, rec)
 	}
 	return resp, err
 }
@@ -83,14 +91,14 @@ func toInfo(info map[string]any) (map[string]string, error) {
 }
 
 // ListPodSandbox lists the pods that match the filter, newest first.
-func (r *Runtime) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	return &runtimeapi.ListPodSandboxResponse{Items: r.sandboxes(req.GetFilter())}, nil
+func (r *pods) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	return &runtimeapi.ListPodSandboxResponse{Items: r.list(req.GetFilter())}, nil
 }
 
-func (r *Runtime) sandboxes(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
+func (r *pods) list(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
 	var list []*runtimeapi.PodSandbox
-	for _, box := range r.Book.Sandboxes() {
-		rec := r.Sandboxes.Current(box)
+	for _, box := range r.book.Sandboxes() {
+		rec := r.sandboxes.Current(box)
 		if visible(rec.State) && idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector()) &&
 			(f.GetState() == nil || f.GetState().GetState() == sandboxState(rec)) {
 			list = append(list, &runtimeapi.PodSandbox{

@@ -5,7 +5,6 @@
 package cri
 
 import (
-	"context"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,9 +19,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/stream"
 )
 
-// Runtime serves runtime.v1.RuntimeService. Calls that it does not have return Unimplemented.
-type Runtime struct {
-	runtimeapi.UnimplementedRuntimeServiceServer
+// Parts are what the calls of CRI are translated into.
+type Parts struct {
 	Node       *pod.Node
 	Book       *pod.Book
 	Sandboxes  *lifecycle.Sandboxes
@@ -31,10 +29,39 @@ type Runtime struct {
 	Debts      *recovery.Debts
 	Stats      *stats.Reader
 	Streams    *stream.Server
-	// RuntimeVersion is Pinfold's own version.
-	RuntimeVersion string
-	// Ending is closed at shutdown. Then streams without an end of their own end.
+	// Version is Pinfold's own.
+	Version string
+	// Ending is closed when streams without an end of their own have to end.
 	Ending <-chan struct{}
+}
+
+// Runtime serves runtime.v1.RuntimeService: it has one server for each group of RPCs. RPCs that none of them
+// has answer Unimplemented.
+type Runtime struct {
+	unimplemented
+	node
+	pods
+	containers
+	sessions
+	statistics
+	events
+}
+
+// unimplemented is one level deeper than the groups, so that their methods come before its own.
+type unimplemented struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+}
+
+// NewRuntime returns the service that calls these parts.
+func NewRuntime(p Parts) *Runtime {
+	return &Runtime{
+		node:       node{node: p.Node, sandboxes: p.Sandboxes, debts: p.Debts, version: p.Version},
+		pods:       pods{node: p.Node, book: p.Book, sandboxes: p.Sandboxes},
+		containers: containers{node: p.Node, book: p.Book, containers: p.Containers},
+		sessions:   sessions{sessions: p.Sessions, streams: p.Streams},
+		statistics: statistics{node: p.Node, book: p.Book, sandboxes: p.Sandboxes, reader: p.Stats},
+		events:     events{events: p.Node.Events, ending: p.Ending},
+	}
 }
 
 // Images serves runtime.v1.ImageService. Calls that it does not have return Unimplemented.
@@ -81,14 +108,4 @@ func options(idle time.Duration) []grpc.ServerOption {
 		grpc.UnaryInterceptor(translateErrors),
 		grpc.StreamInterceptor(translateStreamErrors),
 	}
-}
-
-// Version says which API this is. The version in the request has no meaning any more.
-func (r *Runtime) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
-	return &runtimeapi.VersionResponse{
-		Version:           "0.1.0", // the version of the kubelet's API, fixed since 2016
-		RuntimeName:       "pinfold",
-		RuntimeVersion:    r.RuntimeVersion,
-		RuntimeApiVersion: "v1",
-	}, nil
 }

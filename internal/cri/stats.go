@@ -7,43 +7,52 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/stats"
 )
 
+// statistics serves the RPCs of statistics and metrics.
+type statistics struct {
+	node      *pod.Node
+	book      *pod.Book
+	sandboxes *lifecycle.Sandboxes
+	reader    *stats.Reader
+}
+
 // ContainerStats returns what one container uses. A container that does not run has attributes
 // only.
-func (r *Runtime) ContainerStats(ctx context.Context, req *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
-	c, err := r.Book.Container(req.GetContainerId())
+func (r *statistics) ContainerStats(ctx context.Context, req *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+	c, err := r.book.Container(req.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
 	rec := c.Record()
 	if rec.State == pod.Running {
-		r.Stats.Expect(ctx, []stats.Container{r.observed(rec)})
+		r.reader.Expect(ctx, []stats.Container{r.observed(rec)})
 	}
 	used, ok := r.containerUsage(rec)
 	if !ok {
 		used = containerUsage{rec: rec}
 	}
-	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(layersFS(r.Node.Paths.Root))}, nil
+	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(layersFS(r.node.Paths.Root))}, nil
 }
 
 // ListContainerStats returns what the running containers that match the filter use. It skips
 // containers that end meanwhile.
-func (r *Runtime) ListContainerStats(ctx context.Context, req *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+func (r *statistics) ListContainerStats(ctx context.Context, req *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
 	return &runtimeapi.ListContainerStatsResponse{Stats: r.containersStats(ctx, req.GetFilter())}, nil
 }
 
 // StreamContainerStats is ListContainerStats in several messages.
-func (r *Runtime) StreamContainerStats(req *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
+func (r *statistics) StreamContainerStats(req *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
 	return inBatches(r.containersStats(stream.Context(), req.GetFilter()), func(batch []*runtimeapi.ContainerStats) error {
 		return stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: batch})
 	})
 }
 
-func (r *Runtime) containersStats(ctx context.Context, f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
+func (r *statistics) containersStats(ctx context.Context, f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
 	var all []*runtimeapi.ContainerStats
-	layers := layersFS(r.Node.Paths.Root)
+	layers := layersFS(r.node.Paths.Root)
 	for _, used := range r.containersUsage(ctx, func(rec *pod.ContainerRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
 			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
@@ -54,30 +63,30 @@ func (r *Runtime) containersStats(ctx context.Context, f *runtimeapi.ContainerSt
 }
 
 // PodSandboxStats returns what one pod uses.
-func (r *Runtime) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
-	box, err := r.Book.Sandbox(req.GetPodSandboxId())
+func (r *statistics) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+	box, err := r.book.Sandbox(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
 	used := r.podUsage(ctx, box.Record())
-	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.Node.Paths.Root))}, nil
+	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.node.Paths.Root))}, nil
 }
 
 // ListPodSandboxStats returns what the ready pods that match the filter use.
-func (r *Runtime) ListPodSandboxStats(ctx context.Context, req *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+func (r *statistics) ListPodSandboxStats(ctx context.Context, req *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	return &runtimeapi.ListPodSandboxStatsResponse{Stats: r.podsStats(ctx, req.GetFilter())}, nil
 }
 
 // StreamPodSandboxStats is ListPodSandboxStats in several messages.
-func (r *Runtime) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
+func (r *statistics) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
 	return inBatches(r.podsStats(stream.Context(), req.GetFilter()), func(batch []*runtimeapi.PodSandboxStats) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: batch})
 	})
 }
 
-func (r *Runtime) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
+func (r *statistics) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	var all []*runtimeapi.PodSandboxStats
-	layers := layersFS(r.Node.Paths.Root)
+	layers := layersFS(r.node.Paths.Root)
 	for _, used := range r.podsUsage(ctx, func(rec *pod.SandboxRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
 	}) {
@@ -102,8 +111,8 @@ type podUsage struct {
 }
 
 // observed is a container in the form of package stats.
-func (r *Runtime) observed(rec *pod.ContainerRecord) stats.Container {
-	return observed(r.Node.Paths, rec)
+func (r *statistics) observed(rec *pod.ContainerRecord) stats.Container {
+	return observed(r.node.Paths, rec)
 }
 
 func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
@@ -116,7 +125,7 @@ func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
 }
 
 // Observed lists the running containers. stats.Reader.Run watches them.
-func (r *Runtime) Observed() []stats.Container { return running(r.Book, r.Node.Paths) }
+func (r *statistics) Observed() []stats.Container { return running(r.book, r.node.Paths) }
 
 func running(book *pod.Book, paths pod.Paths) []stats.Container {
 	var containers []stats.Container
@@ -128,23 +137,23 @@ func running(book *pod.Book, paths pod.Paths) []stats.Container {
 	return containers
 }
 
-func (r *Runtime) containerUsage(rec *pod.ContainerRecord) (containerUsage, bool) {
+func (r *statistics) containerUsage(rec *pod.ContainerRecord) (containerUsage, bool) {
 	if rec.State != pod.Running {
 		return containerUsage{}, false
 	}
-	usage, err := r.Stats.Container(r.observed(rec))
+	usage, err := r.reader.Container(r.observed(rec))
 	return containerUsage{rec, usage}, err == nil
 }
 
-func (r *Runtime) containersUsage(ctx context.Context, want func(*pod.ContainerRecord) bool) []containerUsage {
+func (r *statistics) containersUsage(ctx context.Context, want func(*pod.ContainerRecord) bool) []containerUsage {
 	var records []*pod.ContainerRecord
 	var expected []stats.Container
-	for _, c := range r.Book.Containers() {
+	for _, c := range r.book.Containers() {
 		if rec := c.Record(); rec.State == pod.Running && want(rec) {
 			records, expected = append(records, rec), append(expected, r.observed(rec))
 		}
 	}
-	r.Stats.Expect(ctx, expected)
+	r.reader.Expect(ctx, expected)
 	var all []containerUsage
 	for _, rec := range records {
 		if used, ok := r.containerUsage(rec); ok {
@@ -154,11 +163,11 @@ func (r *Runtime) containersUsage(ctx context.Context, want func(*pod.ContainerR
 	return all
 }
 
-func (r *Runtime) podsUsage(ctx context.Context, want func(*pod.SandboxRecord) bool) []podUsage {
+func (r *statistics) podsUsage(ctx context.Context, want func(*pod.SandboxRecord) bool) []podUsage {
 	var records []*pod.SandboxRecord
 	wanted := map[string]bool{}
-	for _, box := range r.Book.Sandboxes() {
-		if rec := r.Sandboxes.Current(box); rec.State == pod.Ready && want(rec) {
+	for _, box := range r.book.Sandboxes() {
+		if rec := r.sandboxes.Current(box); rec.State == pod.Ready && want(rec) {
 			records, wanted[rec.ID] = append(records, rec), true
 		}
 	}
@@ -173,34 +182,34 @@ func (r *Runtime) podsUsage(ctx context.Context, want func(*pod.SandboxRecord) b
 	return all
 }
 
-func (r *Runtime) podUsage(ctx context.Context, rec *pod.SandboxRecord) podUsage {
+func (r *statistics) podUsage(ctx context.Context, rec *pod.SandboxRecord) podUsage {
 	return r.withPod(rec, r.containersUsage(ctx, func(c *pod.ContainerRecord) bool { return c.Sandbox == rec.ID }))
 }
 
 // withPod adds what the whole pod uses: the numbers of its cgroup. If it has no cgroup of its own,
 // they are the sum over its containers and its first process.
-func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) podUsage {
+func (r *statistics) withPod(rec *pod.SandboxRecord, containers []containerUsage) podUsage {
 	var parts []*stats.Usage
 	for _, c := range containers {
 		parts = append(parts, c.usage)
 	}
 	if rec.Init.PID != 0 {
 		init := stats.Container{ID: rec.ID, Process: rec.Init}
-		if used, err := r.Stats.Container(init); err == nil {
+		if used, err := r.reader.Container(init); err == nil {
 			parts = append(parts, used)
 		}
 	}
 	used := podUsage{rec: rec, containers: containers}
 	if group, ok := r.podGroup(rec, parts); ok {
 		// If the group does not exist, usage stays nil.
-		used.usage, _ = r.Stats.Group(rec.ID, group)
+		used.usage, _ = r.reader.Group(rec.ID, group)
 	}
 	if used.usage == nil {
-		used.usage = r.Stats.Sum(rec.ID, time.Now(), parts)
+		used.usage = r.reader.Sum(rec.ID, time.Now(), parts)
 	}
 	if !rec.HostNetwork() {
 		// Without a pin the pod has no network, so there is nothing to count.
-		used.network, _ = stats.Network(r.Node.NamespacePins(rec)["net"])
+		used.network, _ = stats.Network(r.node.NamespacePins(rec)["net"])
 	}
 	return used
 }
@@ -208,12 +217,12 @@ func (r *Runtime) withPod(rec *pod.SandboxRecord, containers []containerUsage) p
 // podGroup is the pod's own cgroup, if it has one: the group above its containers', if it was asked for or is named
 // after the pod. Other groups are shared by pods. A plugin may have put the containers elsewhere, so the group above
 // them counts.
-func (r *Runtime) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.Group, bool) {
-	group := r.Node.Cgroup(rec)
+func (r *statistics) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.Group, bool) {
+	group := r.node.Cgroup(rec)
 	for _, u := range parts {
 		if up := u.Group.Parent(); group.Asked || group.Ours && up.Path == group.Path() {
 			return up, true
 		}
 	}
-	return r.Stats.At(group.Path()), group.Asked
+	return r.reader.At(group.Path()), group.Asked
 }

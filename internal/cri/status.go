@@ -6,30 +6,49 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 )
 
+// node serves the RPCs about the node and the runtime itself.
+type node struct {
+	node      *pod.Node
+	sandboxes *lifecycle.Sandboxes
+	debts     *recovery.Debts
+	version   string
+}
+
+// Version says which API this is. The version in the request has no meaning any more.
+func (r *node) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{
+		Version:           "0.1.0", // the version of the kubelet's API, fixed since 2016
+		RuntimeName:       "pinfold",
+		RuntimeVersion:    r.version,
+		RuntimeApiVersion: "v1",
+	}, nil
+}
+
 // Status says whether the node can run pods and has a network for them, and what each runtime
 // handler supports.
-func (r *Runtime) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+func (r *node) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
-			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", r.Node.Ready(ctx)),
-			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.Node.Network.Status(ctx)),
+			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", r.node.Ready(ctx)),
+			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.node.Network.Status(ctx)),
 		}},
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy:  true,
-			UserNamespacesHostNetwork: r.Node.Host.Features.UsernsHostNetwork,
+			UserNamespacesHostNetwork: r.node.Host.Features.UsernsHostNetwork,
 			MountOptions:              true,
 		},
 	}
-	handlers := r.Node.Handlers.All(ctx)
+	handlers := r.node.Handlers.All(ctx)
 	for _, h := range handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{
 			Name: h.Name,
 			Features: &runtimeapi.RuntimeHandlerFeatures{
-				RecursiveReadOnlyMounts: h.RecursiveReadOnly && r.Node.Host.Features.RecursiveReadOnly,
-				UserNamespaces:          h.UserNamespaces && r.Node.UserNamespaces == nil,
+				RecursiveReadOnlyMounts: h.RecursiveReadOnly && r.node.Host.Features.RecursiveReadOnly,
+				UserNamespaces:          h.UserNamespaces && r.node.UserNamespaces == nil,
 			},
 		})
 	}
@@ -37,7 +56,7 @@ func (r *Runtime) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*r
 		return resp, nil
 	}
 	var err error
-	resp.Info, err = statusInfo(r.Node, r.Debts, handlers)
+	resp.Info, err = statusInfo(r.node, r.debts, handlers)
 	return resp, err
 }
 
@@ -66,9 +85,9 @@ func statusInfo(n *pod.Node, debts *recovery.Debts, handlers any) (map[string]st
 }
 
 // RuntimeConfig says which cgroup driver is used, so that the kubelet uses the same one.
-func (r *Runtime) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+func (r *node) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
-	if r.Node.Host.SystemdCgroup {
+	if r.node.Host.SystemdCgroup {
 		driver = runtimeapi.CgroupDriver_SYSTEMD
 	}
 	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil

@@ -28,15 +28,15 @@ func inBatchesOf[T any](size int, list []T, send func([]T) error) error {
 }
 
 // StreamPodSandboxes is ListPodSandbox in several messages.
-func (r *Runtime) StreamPodSandboxes(req *runtimeapi.StreamPodSandboxesRequest, stream runtimeapi.RuntimeService_StreamPodSandboxesServer) error {
-	return inBatches(r.sandboxes(req.GetFilter()), func(batch []*runtimeapi.PodSandbox) error {
+func (r *pods) StreamPodSandboxes(req *runtimeapi.StreamPodSandboxesRequest, stream runtimeapi.RuntimeService_StreamPodSandboxesServer) error {
+	return inBatches(r.list(req.GetFilter()), func(batch []*runtimeapi.PodSandbox) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxesResponse{PodSandboxes: batch})
 	})
 }
 
 // StreamContainers is ListContainers in several messages.
-func (r *Runtime) StreamContainers(req *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer) error {
-	return inBatches(r.containers(req.GetFilter()), func(batch []*runtimeapi.Container) error {
+func (r *containers) StreamContainers(req *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer) error {
+	return inBatches(r.list(req.GetFilter()), func(batch []*runtimeapi.Container) error {
 		return stream.Send(&runtimeapi.StreamContainersResponse{Containers: batch})
 	})
 }

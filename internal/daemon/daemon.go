@@ -58,13 +58,13 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 		return err
 	}
 	defer socket.remove()
-	runtime := &cri.Runtime{
+	reader := stats.NewReader(parts.node.Cgroups)
+	runtime := cri.NewRuntime(cri.Parts{
 		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers, Sessions: parts.sessions,
-		Debts: parts.debts, Stats: stats.NewReader(parts.node.Cgroups), Streams: streams, RuntimeVersion: version,
-		Ending: ctx.Done(),
-	}
-	go runtime.Stats.Run(background, runtime.Observed)
-	server := cri.NewServer(runtime, &cri.Images{Node: parts.node, Book: parts.book, Stats: runtime.Stats})
+		Debts: parts.debts, Stats: reader, Streams: streams, Version: version, Ending: ctx.Done(),
+	})
+	go reader.Run(background, runtime.Observed)
+	server := cri.NewServer(runtime, &cri.Images{Node: parts.node, Book: parts.book, Stats: reader})
 	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
 		Images: parts.node.Images, Recovery: parts.recovery, Engine: parts.node.Engine,
 	})

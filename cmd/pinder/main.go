@@ -22,6 +22,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
 	"github.com/pinfold-run/pinfold/internal/pinder"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/reaper"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -41,8 +42,8 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == pinder.Limited {
-		fmt.Fprintln(os.Stderr, "pinder:", pinder.RunLimited(os.Args[2:]))
+	if len(os.Args) > 1 && os.Args[1] == oci.Limited {
+		fmt.Fprintln(os.Stderr, "pinder:", oci.RunLimited(os.Args[2:]))
 		os.Exit(exitFailure)
 	}
 	o, err := parse(os.Args[1:])

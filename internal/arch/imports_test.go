@@ -50,7 +50,8 @@ var mayImport = []struct {
 	{"internal/pinder/logpump", []string{"internal/pinder/descriptor", "internal/pinder/ownlog"}, "bytes from pipes to a log; it knows no containers, so it is tested without them"},
 	{"internal/pinder/link", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/wire"}, "the words that pinder's two processes share; of wire it uses the socket"},
 	{"internal/pinder/reaper", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/ownlog"}, "it must never fail, so nothing else is near"},
-	{"internal/pinder", []string{"internal/pinder/wire", "internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/ownlog", "internal/pinder/reaper"}, "small, static and replaceable: it links nothing of the daemon"},
+	{"internal/pinder/oci", []string{"internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog"}, "calls of OCI runtimes and what they leave; it knows no containers of pinder's"},
+	{"internal/pinder", []string{"internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "small, static and replaceable: it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
@@ -73,7 +74,7 @@ var mayImport = []struct {
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
 		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
-	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
+	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
@@ -110,7 +111,7 @@ var standardOnly = []string{
 	"pin", "internal/duration", "internal/inherited", "internal/logwriter", "internal/tree", "internal/testimage",
 	"internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup",
 	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump",
-	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder", "cmd/pinder",
+	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder", "cmd/pinder",
 }
 
 func importOrder(files []source) []string {

@@ -25,7 +25,8 @@ var mountCalls = []string{
 // starters may start processes, and for what.
 var starters = map[string]string{
 	"internal/network":           "CNI plugins, each in a group of its attachment",
-	"internal/pinder":            "the OCI runtime",
+	"internal/pinder":            "itself anew, for an upgrade",
+	"internal/pinder/oci":        "the OCI runtime",
 	"internal/pinder/reaper":     "the supervisor, and itself anew",
 	"internal/pinder/client":     "pinder",
 	"internal/apparmor":          "apparmor_parser, which loads the default profile at start",

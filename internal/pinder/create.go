@@ -14,6 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -61,7 +62,7 @@ func (s *supervisor) create(r wire.Create) (*wire.Created, error) {
 	if err := checkCreate(&r); err != nil {
 		return nil, err
 	}
-	deadline := deadlineIn(r.Runtime.TimeoutMillis)
+	deadline := oci.DeadlineAfter(r.Runtime.TimeoutMillis)
 	if _, err := s.lookup(r.ID, ""); err != nil { // a repeat needs none
 		free, err := s.admit("create: container "+r.ID, createDescriptors)
 		if err != nil {
@@ -151,29 +152,29 @@ func (p *process) createIn(r *wire.Create, deadline time.Time) error {
 		return wire.Errorf(logCode(err), "%s: container %s: %v", step, r.ID, err)
 	}
 	child, err := p.prepareStreams(r)
-	defer child.close()
 	if err != nil {
 		return fail("create", err)
 	}
+	defer child.Close()
 	if err := p.keep(); err != nil {
 		return fail("create", err)
 	}
-	c := call{
-		step: "create", deadline: deadline,
-		stdin: child.stdin, stdout: child.stdout, stderr: child.stderr,
-		args: []string{"create", "--bundle", r.Bundle, "--pid-file", p.pidFile()},
+	c := oci.Call{
+		Step: "create", Deadline: deadline,
+		Stdin: child.Stdin, Stdout: child.Stdout, Stderr: child.Stderr,
+		Args: []string{"create", "--bundle", r.Bundle, "--pid-file", p.pidFile()},
 	}
-	var console *consoleSocket
+	var console *oci.ConsoleSocket
 	if r.TTY {
-		if console, err = p.sup.newConsoleSocket(); err != nil {
+		if console, err = p.sup.calls.NewConsoleSocket(); err != nil {
 			return fail("create", err)
 		}
-		defer console.close()
-		c.args = append(c.args, "--console-socket", console.path)
+		defer console.Close()
+		c.Args = append(c.Args, "--console-socket", console.Path)
 	} else if h := p.get(kindStderr); h != nil {
-		c.errors = h.FD
+		c.Errors = h.FD
 	}
-	c.args = append(c.args, r.ID)
+	c.Args = append(c.Args, r.ID)
 	if err := p.launch(r.Runtime, c, console); err != nil {
 		return err
 	}
@@ -186,18 +187,15 @@ func (p *process) createIn(r *wire.Create, deadline time.Time) error {
 // a create that went on after everything that knew of it was killed. Nothing has
 // run in it; if something has, it is not ours to remove.
 func (p *process) clearRemains(r *wire.Create, deadline time.Time) error {
-	p.sup.strays.await(r.ID, deadline)
+	p.sup.strays.Await(r.ID, deadline)
 	if _, err := os.Lstat(filepath.Join(r.Runtime.Root, r.ID)); err != nil {
 		return nil //nolint:nilerr // there is none, or the runtime will say so
 	}
-	out, err := p.sup.runRuntime(nil, r.Runtime, call{step: "state", args: []string{"state", r.ID}, deadline: deadline})
-	if status := statusOf(out); err == nil && status != "created" && status != "stopped" {
-		return wire.Errorf(wire.CodeAlreadyExists, "create: container %s: is known to the runtime, and %s", r.ID, status)
+	state, err := p.sup.calls.State(r.Runtime, r.ID, deadline)
+	if err == nil && state.Status != "created" && state.Status != "stopped" {
+		return wire.Errorf(wire.CodeAlreadyExists, "create: container %s: is known to the runtime, and %s", r.ID, state.Status)
 	}
-	_, err = p.sup.runRuntime(nil, r.Runtime, call{
-		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
-	})
-	if err != nil {
+	if err := p.sup.calls.Delete(r.Runtime, r.ID, true, deadline); err != nil {
 		return wrapCall("delete", p, err)
 	}
 	return nil
@@ -205,27 +203,46 @@ func (p *process) clearRemains(r *wire.Create, deadline time.Time) error {
 
 // launch calls the runtime and claims the process that it leaves. Until the
 // claim stands, no exited child is reaped by the way.
-func (p *process) launch(rt wire.Runtime, c call, console *consoleSocket) error {
-	n := p.sup.kids.beginCall()
-	defer p.sup.kids.endCall(n)
+func (p *process) launch(rt wire.Runtime, c oci.Call, console *oci.ConsoleSocket) error {
+	n := p.sup.calls.Children.BeginCall()
+	defer p.sup.calls.Children.EndCall(n)
 	defer func() { removePidFile(p.pidFile()) }()
-	if _, err := p.sup.runRuntime(p, rt, c); err != nil {
+	if err := p.runRuntime(rt, c); err != nil {
 		p.endUnclaimed()
-		return wrapCall(c.step, p, err)
+		return wrapCall(c.Step, p, err)
 	}
 	if console != nil {
-		master, err := console.receive()
+		master, err := console.Receive()
 		if err != nil {
-			return wrapCall(c.step, p, err)
+			return wrapCall(c.Step, p, err)
 		}
 		if err := p.adoptMaster(master); err != nil {
-			return wrapCall(c.step, p, err)
+			return wrapCall(c.Step, p, err)
 		}
 	}
 	if err := p.claim(); err != nil {
-		return wrapCall(c.step, p, err)
+		return wrapCall(c.Step, p, err)
 	}
 	return nil
+}
+
+// runRuntime runs a call that changes the process's phase.
+func (p *process) runRuntime(rt wire.Runtime, c oci.Call) error {
+	// The deadline is for a next supervisor, see awaitStrays.
+	if err := p.update(func(m *meta) { m.Deadline = c.Deadline.UnixNano() }); err != nil {
+		return err
+	}
+	_, err := p.sup.calls.Run(rt, c)
+	return err
+}
+
+// wrapCall puts step and object before the cause.
+func wrapCall(step string, p *process, err error) error {
+	code := wire.CodeInternal
+	if oci.TimedOut(err) {
+		code = wire.CodeDeadlineExceeded
+	}
+	return wire.Errorf(code, "runtime %s: %s: %v", step, p.describe(), err)
 }
 
 // endUnclaimed kills what a failed call may have left running: only a child of
@@ -263,24 +280,24 @@ func (p *process) adoptMaster(fd int) error {
 }
 
 // prepareStreams makes everything that is to exist before the runtime is called.
-func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
+func (p *process) prepareStreams(r *wire.Create) (oci.ChildEnds, error) {
 	if r.LogPath != "" {
 		log, _, err := logpump.Open(r.LogDir, r.LogPath)
 		if err != nil {
-			return childEnds{}, err
+			return oci.ChildEnds{}, err
 		}
 		p.set(kindLog, &descriptor.Handle{FD: int(log)})
 	}
 	private, err := logpump.NewPrivate()
 	if err != nil {
-		return childEnds{}, err
+		return oci.ChildEnds{}, err
 	}
 	p.set(kindPrivateR, &descriptor.Handle{FD: private.Read})
 	p.set(kindPrivateW, &descriptor.Handle{FD: private.Write})
 	if r.TTY {
-		return childEnds{}, nil
+		return oci.ChildEnds{}, nil
 	}
-	child, ours, err := pipes(r.Stdin, r.Owner)
+	child, ours, err := oci.Pipes(r.Stdin, r.Owner)
 	if err != nil {
 		return child, err
 	}
@@ -288,6 +305,7 @@ func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
 		h := &descriptor.Handle{FD: fd}
 		if kind != kindStdin {
 			if h, err = descriptor.Pollable(fd, kind); err != nil {
+				child.Close()
 				return child, err
 			}
 		}
@@ -300,7 +318,7 @@ func (p *process) prepareStreams(r *wire.Create) (childEnds, error) {
 func (p *process) pidFile() string { return p.sup.pidFile(p.key) }
 
 func (s *supervisor) pidFile(key string) string {
-	return filepath.Join(s.callsDir(), strings.ReplaceAll(key, "/", "+")+".pid")
+	return filepath.Join(s.calls.Dir, strings.ReplaceAll(key, "/", "+")+".pid")
 }
 
 // removePidFile removes a pid file, and what runc writes before it renames it: it may have been killed in between.
@@ -328,7 +346,7 @@ func (p *process) claim() error {
 		_ = unix.Close(pidfd)
 		return err
 	}
-	p.sup.kids.claim(pid)
+	p.sup.calls.Children.Claim(pid)
 	p.set(kindPidfd, h)
 	return p.identify(pid)
 }

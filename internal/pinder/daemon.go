@@ -1,7 +1,6 @@
 package pinder
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,35 +12,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // upgradeGrace is how long an upgrade waits for operations under way.
 const upgradeGrace = 10 * time.Second
-
-// statusOf reads the answer of the runtime's "state".
-func statusOf(out string) string {
-	var st struct {
-		Status string `json:"status"`
-	}
-	if json.Unmarshal([]byte(out), &st) != nil {
-		return ""
-	}
-	return st.Status
-}
-
-// pidOf reads the init's pid from the same answer, 0 if there is no process.
-func pidOf(out string) int {
-	var st struct {
-		Status string `json:"status"`
-		PID    int    `json:"pid"`
-	}
-	if json.Unmarshal([]byte(out), &st) != nil || st.Status == "stopped" {
-		return 0
-	}
-	return st.PID
-}
 
 // missing answers an offer: those keys that a daemon holds and pinder does not.
 func (s *supervisor) missing(r wire.Keys) (wire.Keys, error) {
@@ -107,9 +84,9 @@ func (s *supervisor) adopt(r wire.Adopt) (*wire.Created, error) {
 		return fail(wire.CodeAlreadyExists, fmt.Errorf("is known"))
 	}
 	defer p.unlockOp()
-	s.kids.claim(r.PID)
+	s.calls.Children.Claim(r.PID)
 	if err := p.identify(r.PID); err != nil {
-		s.kids.unclaim(r.PID)
+		s.calls.Children.Unclaim(r.PID)
 		p.discard()
 		return fail(wire.CodeNotFound, err)
 	}
@@ -167,8 +144,8 @@ func (s *supervisor) upgrade(r wire.Upgrade) error {
 // tryBinary runs "PATH version": a binary that cannot even do that must not
 // take our place.
 func (s *supervisor) tryBinary(path string) error {
-	n := s.kids.beginCall()
-	defer s.kids.endCall(n)
+	n := s.calls.Children.BeginCall()
+	defer s.calls.Children.EndCall(n)
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -183,7 +160,7 @@ func (s *supervisor) tryBinary(path string) error {
 	if err != nil {
 		return err
 	}
-	ws, err := waitDeadline(pid, fd, time.Now().Add(5*time.Second))
+	ws, err := oci.WaitDeadline(pid, fd, time.Now().Add(5*time.Second))
 	if err != nil {
 		return err
 	}

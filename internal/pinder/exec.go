@@ -13,6 +13,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -92,36 +93,36 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 		return nil, wrapCall("exec", p, err)
 	}
 	defer func() { _ = os.Remove(spec) }()
-	c := call{
-		step: "exec", deadline: deadlineIn(r.TimeoutMillis),
-		args: []string{"exec", "--detach", "--process", spec, "--pid-file", p.pidFile()},
+	c := oci.Call{
+		Step: "exec", Deadline: oci.DeadlineAfter(r.TimeoutMillis),
+		Args: []string{"exec", "--detach", "--process", spec, "--pid-file", p.pidFile()},
 	}
-	c.args = append(c.args, group...)
+	c.Args = append(c.Args, group...)
 	out := &execStarted{}
-	var console *consoleSocket
+	var console *oci.ConsoleSocket
 	var err error
 	if r.TTY {
-		if console, err = p.sup.newConsoleSocket(); err != nil {
+		if console, err = p.sup.calls.NewConsoleSocket(); err != nil {
 			return nil, wrapCall("exec", p, err)
 		}
-		defer console.close()
-		c.args = append(c.args, "--console-socket", console.path)
+		defer console.Close()
+		c.Args = append(c.Args, "--console-socket", console.Path)
 	} else {
-		child, ours, err := pipes(r.Stdin, r.Owner)
+		child, ours, err := oci.Pipes(r.Stdin, r.Owner)
 		if err != nil {
 			return nil, wrapCall("exec", p, err)
 		}
-		defer child.close()
-		c.stdin, c.stdout, c.stderr, c.errors = child.stdin, child.stdout, child.stderr, ours[kindStderr]
+		defer child.Close()
+		c.Stdin, c.Stdout, c.Stderr, c.Errors = child.Stdin, child.Stdout, child.Stderr, ours[kindStderr]
 		for _, kind := range []string{kindStdin, kindStdout, kindStderr} {
 			if fd, ok := ours[kind]; ok {
 				out.Streams, out.fds = append(out.Streams, kind), append(out.fds, fd)
 			}
 		}
 		// A runtime that fails writes its reason there; reading must not wait for it.
-		_ = unix.SetNonblock(c.errors, true)
+		_ = unix.SetNonblock(c.Errors, true)
 	}
-	c.args = append(c.args, r.ID)
+	c.Args = append(c.Args, r.ID)
 	if err := p.launch(p.snapshot().Runtime, c, console); err != nil {
 		descriptor.CloseAll(out.fds)
 		return nil, err
@@ -144,7 +145,7 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 }
 
 func (p *process) processFile() string {
-	return filepath.Join(p.sup.callsDir(), strings.ReplaceAll(p.key, "/", "+")+".process")
+	return filepath.Join(p.sup.calls.Dir, strings.ReplaceAll(p.key, "/", "+")+".process")
 }
 
 // watchExec is watch for an exec, which is forgotten some time after its end.

@@ -127,7 +127,7 @@ func (p *process) release() {
 			}
 		}
 	}
-	p.sup.kids.unclaim(m.PID)
+	p.sup.calls.Children.Unclaim(m.PID)
 }
 
 // record writes the exit record. A failure is retried while this supervisor

@@ -14,6 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -320,7 +321,7 @@ func (s *supervisor) killAll(r wire.Call) error {
 	if err != nil {
 		return err
 	}
-	if err := p.end(deadlineIn(r.TimeoutMillis)); err != nil {
+	if err := p.end(oci.DeadlineAfter(r.TimeoutMillis)); err != nil {
 		return wire.Errorf(wire.CodeDeadlineExceeded, "kill: %s: %v", p.describe(), err)
 	}
 	return nil

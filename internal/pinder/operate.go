@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -17,7 +18,7 @@ func (s *supervisor) start(r wire.Call) error {
 	if err != nil {
 		return err
 	}
-	deadline := deadlineIn(r.TimeoutMillis)
+	deadline := oci.DeadlineAfter(r.TimeoutMillis)
 	if err := p.lockOp(deadline); err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (s *supervisor) start(r wire.Call) error {
 	if err := p.setPhase(wire.PhaseStarting); err != nil {
 		return wire.Errorf(wire.CodeInternal, "start: container %s: %v", r.ID, err)
 	}
-	_, err = s.runRuntime(p, m.Runtime, call{step: "start", args: []string{"start", r.ID}, deadline: deadline})
+	err = p.runRuntime(m.Runtime, oci.Call{Step: "start", Args: []string{"start", r.ID}, Deadline: deadline})
 	if err != nil {
 		_ = p.setPhase(wire.PhaseCreated)
 		return wrapCall("start", p, err)
@@ -95,7 +96,7 @@ func (p *process) awaitCreation() error {
 	if p.snapshot().Phase != wire.PhaseCreating {
 		return nil
 	}
-	if err := p.lockOp(deadlineIn(0)); err != nil {
+	if err := p.lockOp(oci.DeadlineAfter(0)); err != nil {
 		return err
 	}
 	p.unlockOp()
@@ -108,7 +109,7 @@ func (s *supervisor) delete(r wire.Delete) error {
 	if err := checkID("container", r.ID); err != nil {
 		return err
 	}
-	deadline := deadlineIn(r.Runtime.TimeoutMillis)
+	deadline := oci.DeadlineAfter(r.Runtime.TimeoutMillis)
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return s.deleteUnknown(r, deadline)
@@ -121,13 +122,13 @@ func (s *supervisor) delete(r wire.Delete) error {
 	if m.Phase == wire.PhaseDeleted {
 		return nil
 	}
-	s.strays.await(r.ID, deadline)
+	s.strays.Await(r.ID, deadline)
 	err = p.erase(m.Runtime, deadline)
-	if notStarted(err) && r.Runtime.Binary != m.Runtime.Binary {
+	if oci.NotStarted(err) && r.Runtime.Binary != m.Runtime.Binary {
 		// The daemon knows where the runtime is now.
 		err = p.erase(wire.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
 	}
-	if notStarted(err) {
+	if oci.NotStarted(err) {
 		ownlog.Printf("%s: %v: deleting it without the runtime", p.describe(), err)
 		err = deleteByHand(m.Runtime, m.ID, m.Cgroup.Path, deadline)
 	}
@@ -150,17 +151,13 @@ func (s *supervisor) delete(r wire.Delete) error {
 // was left to kill.
 func (p *process) erase(runtime wire.Runtime, deadline time.Time) error {
 	m := p.snapshot()
-	remove := func(args ...string) error {
-		_, err := p.sup.runRuntime(nil, runtime, call{step: "delete", args: append(args, m.ID), deadline: deadline})
-		return err
-	}
 	stuck := p.end(sooner(deadline, time.Now().Add(killPatience)))
-	if stuck == nil && m.PID != 0 && p.awaitExit(deadline) && remove("delete") == nil {
+	if stuck == nil && m.PID != 0 && p.awaitExit(deadline) && p.sup.calls.Delete(runtime, m.ID, false, deadline) == nil {
 		return nil
 	}
-	err := remove("delete", "--force")
+	err := p.sup.calls.Delete(runtime, m.ID, true, deadline)
 	if err != nil && stuck == nil && removeNamed(namedAfter(m.ID, m.Domain.Groups)) == nil {
-		err = remove("delete", "--force")
+		err = p.sup.calls.Delete(runtime, m.ID, true, deadline)
 	}
 	if err != nil || stuck == nil {
 		return errors.Join(err, stuck)
@@ -179,13 +176,11 @@ func (s *supervisor) deleteUnknown(r wire.Delete, deadline time.Time) error {
 	if r.Runtime.Root == "" {
 		return nil
 	}
-	s.strays.await(r.ID, deadline)
+	s.strays.Await(r.ID, deadline)
 	removePidFile(s.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
 	stuck := s.endUnknown(r, deadline)
-	_, err := s.runRuntime(nil, r.Runtime, call{
-		step: "delete", args: []string{"delete", "--force", r.ID}, deadline: deadline,
-	})
-	if notStarted(err) {
+	err := s.calls.Delete(r.Runtime, r.ID, true, deadline)
+	if oci.NotStarted(err) {
 		ownlog.Printf("container %s: %v: deleting it without the runtime", r.ID, err)
 		err = deleteByHand(r.Runtime, r.ID, "", deadline)
 	}
@@ -198,8 +193,8 @@ func (s *supervisor) deleteUnknown(r wire.Delete, deadline time.Time) error {
 // endUnknown kills the processes of a container that only the runtime knows, if they are in groups of its name: the
 // pid is the runtime's word.
 func (s *supervisor) endUnknown(r wire.Delete, deadline time.Time) error {
-	out, err := s.runRuntime(nil, r.Runtime, call{step: "state", args: []string{"state", r.ID}, deadline: deadline})
-	pid := pidOf(out)
+	state, err := s.calls.State(r.Runtime, r.ID, deadline)
+	pid := state.PID
 	if err != nil || pid <= 1 {
 		return nil //nolint:nilerr // not known to it either, or ended
 	}

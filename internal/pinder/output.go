@@ -8,6 +8,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -108,7 +109,7 @@ func (s *supervisor) attach(r wire.Attach) (*descriptors, error) {
 		return nil, err
 	}
 	// A supervisor that continues the work of a dead one holds the lock, so nothing is seen twice.
-	if err := p.lockOp(deadlineIn(0)); err != nil {
+	if err := p.lockOp(oci.DeadlineAfter(0)); err != nil {
 		return nil, err
 	}
 	defer p.unlockOp()
@@ -169,6 +170,22 @@ func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 		if err := p.keep(); err != nil {
 			ownlog.Printf("%v", err) // its end is then not seen before the container's
 		}
+	}
+	return nil
+}
+
+// resize sets the terminal size of a container.
+func (s *supervisor) resize(r wire.Resize) error {
+	p, err := s.lookup(r.ID, "")
+	if err != nil {
+		return err
+	}
+	h := p.get(kindTTY)
+	if h == nil {
+		return wire.Errorf(wire.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
+	}
+	if err := unix.IoctlSetWinsize(h.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
+		return wire.Errorf(wire.CodeInternal, "resize: container %s: %v", r.ID, err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -55,12 +56,12 @@ func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
 		keep[p.pidFile()] = true
 	}
 	// Files of calls whose supervisor is dead, but for those that restoring reads.
-	files, err := os.ReadDir(s.callsDir())
+	files, err := os.ReadDir(s.calls.Dir)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	for _, f := range files {
-		if path := filepath.Join(s.callsDir(), f.Name()); !keep[path] {
+		if path := filepath.Join(s.calls.Dir, f.Name()); !keep[path] {
 			_ = os.Remove(path)
 		}
 	}
@@ -112,7 +113,7 @@ func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, e
 		return nil, fmt.Errorf("%s exists", key)
 	}
 	if m.PID != 0 {
-		s.kids.claim(m.PID)
+		s.calls.Children.Claim(m.PID)
 	}
 	go p.resume()
 	return p, nil
@@ -239,21 +240,19 @@ func (p *process) undoCreation(m *meta) {
 // awaitStrays waits for what the last supervisor had begun, as long as that one
 // would have.
 func (p *process) awaitStrays(m *meta) {
-	deadline := time.Now().Add(killGrace)
+	deadline := time.Now().Add(oci.KillGrace)
 	if m.Deadline != 0 {
 		deadline = time.Unix(0, m.Deadline)
 	}
-	p.sup.strays.await(m.ID, deadline)
+	p.sup.strays.Await(m.ID, deadline)
 }
 
 // resolveStart finds out whether an interrupted start had happened.
 func (p *process) resolveStart(m *meta) {
 	p.awaitStrays(m)
-	out, err := p.sup.runRuntime(nil, m.Runtime, call{
-		step: "state", args: []string{"state", m.ID}, deadline: time.Now().Add(30 * time.Second),
-	})
+	state, err := p.sup.calls.State(m.Runtime, m.ID, time.Now().Add(30*time.Second))
 	phase := wire.PhaseRunning
-	if err == nil && statusOf(out) == "created" {
+	if err == nil && state.Status == "created" {
 		phase = wire.PhaseCreated
 	}
 	if err := p.setPhase(phase); err != nil {

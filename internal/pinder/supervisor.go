@@ -16,6 +16,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/reaper"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -25,8 +26,8 @@ import (
 type supervisor struct {
 	dir    string
 	reaper *link.Reaper
-	kids   *children
-	strays *strays
+	calls  *oci.Caller
+	strays *oci.Strays
 	// restored is closed when the table holds what the last supervisor left.
 	restored chan struct{}
 
@@ -38,8 +39,6 @@ type supervisor struct {
 	procs    map[string]*process
 	sessions map[*session]struct{}
 }
-
-func (s *supervisor) callsDir() string { return filepath.Join(s.dir, "calls") }
 
 // RunSupervisor is the inner process, started by a reaper with its descriptors
 // at fixed numbers. It returns only with an error.
@@ -54,14 +53,14 @@ func RunSupervisor(dir string) error {
 	}
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
 	s := &supervisor{
-		dir: dir, kids: newChildren(), restored: make(chan struct{}),
+		dir: dir, restored: make(chan struct{}),
 		procs: map[string]*process{}, sessions: map[*session]struct{}{},
 	}
-	if err := os.MkdirAll(s.callsDir(), 0o700); err != nil {
+	var err error
+	if s.calls, err = oci.NewCaller(filepath.Join(dir, "calls"), oci.NewChildren()); err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	s.strays = findStrays(s.callsDir(), dir)
-	var err error
+	s.strays = oci.FindStrays(s.calls.Dir, dir)
 	if s.reaper, err = link.NewReaper(link.FDLink); err != nil {
 		return err
 	}
@@ -69,14 +68,14 @@ func RunSupervisor(dir string) error {
 	recalled := &recall{}
 	gone := make(chan struct{})
 	go func() {
-		s.reaper.Serve(s.pong, s.kids.reported, recalled.add)
+		s.reaper.Serve(s.pong, s.calls.Children.Reported, recalled.add)
 		close(gone) // and nothing is recalled after
 	}()
 	go s.watchReaper(parent, gone)
 	if err := s.restoreAll(recalled, gone); err != nil {
 		return err
 	}
-	go s.kids.loop(s.reaper.Reap)
+	go s.calls.Children.Loop(s.reaper.Reap)
 	return s.accept()
 }
 

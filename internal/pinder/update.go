@@ -3,6 +3,7 @@ package pinder
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -17,37 +18,37 @@ func (s *supervisor) updateResources(r wire.Update) error {
 	if _, err := unix.Pwrite(input, r.Resources, 0); err != nil {
 		return wire.Errorf(wire.CodeInternal, "update: container %s: %v", r.ID, err)
 	}
-	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, call{
-		step: "update", args: []string{"update", "--resources", "-", r.ID}, stdin: input,
+	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
+		Step: "update", Args: []string{"update", "--resources", "-", r.ID}, Stdin: input,
 	})
 }
 
 // checkpoint runs the runtime's "checkpoint". What the container is connected to stays: its streams are pinder's.
 func (s *supervisor) checkpoint(r wire.Checkpoint) error {
-	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, call{
-		step: "checkpoint",
-		args: []string{"checkpoint", "--leave-running", "--image-path", r.ImageDir, "--work-path", r.WorkDir, r.ID},
+	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
+		Step: "checkpoint",
+		Args: []string{"checkpoint", "--leave-running", "--image-path", r.ImageDir, "--work-path", r.WorkDir, r.ID},
 	})
 }
 
 // onContainer runs the runtime on a container that was created and has not ended, with no other operation on
 // it at the same time.
-func (s *supervisor) onContainer(r wire.Call, c call) error {
+func (s *supervisor) onContainer(r wire.Call, c oci.Call) error {
 	p, err := s.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
-	c.deadline = deadlineIn(r.TimeoutMillis)
-	if err := p.lockOp(c.deadline); err != nil {
+	c.Deadline = oci.DeadlineAfter(r.TimeoutMillis)
+	if err := p.lockOp(c.Deadline); err != nil {
 		return err
 	}
 	defer p.unlockOp()
 	m := p.snapshot()
 	if m.Phase != wire.PhaseCreated && m.Phase != wire.PhaseRunning {
-		return wire.Errorf(wire.CodeFailedPrecondition, "%s: container %s is %s", c.step, r.ID, m.Phase)
+		return wire.Errorf(wire.CodeFailedPrecondition, "%s: container %s is %s", c.Step, r.ID, m.Phase)
 	}
-	if _, err := s.runRuntime(nil, m.Runtime, c); err != nil {
-		return wrapCall(c.step, p, err)
+	if _, err := s.calls.Run(m.Runtime, c); err != nil {
+		return wrapCall(c.Step, p, err)
 	}
 	return nil
 }

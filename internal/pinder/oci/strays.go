@@ -1,4 +1,4 @@
-package pinder
+package oci
 
 import (
 	"bytes"
@@ -18,14 +18,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// strays are runtime calls that an earlier supervisor began and did not live to
+// Strays are runtime calls that an earlier supervisor began and did not live to
 // see the end of. They go on, whatever process is their parent now, and nothing may be
 // done to their container before they have ended.
 //
 // They are recognised by their --log option, which names a file in this state
 // directory's calls directory, and belong to the container that is their last
 // argument. They are looked for once, before a supervisor makes calls of its own.
-type strays struct {
+type Strays struct {
 	mu   sync.Mutex
 	byID map[string][]*descriptor.Handle
 	// files are those that are not needed when the call has ended.
@@ -36,8 +36,9 @@ type strays struct {
 // yet become the runtime: between fork and exec they look like the supervisor.
 const scanLimit = time.Second
 
-func findStrays(callsDir, stateDir string) *strays {
-	s := &strays{byID: map[string][]*descriptor.Handle{}, files: map[*descriptor.Handle][]string{}}
+// FindStrays looks for calls whose files are in callsDir, of supervisors of stateDir.
+func FindStrays(callsDir, stateDir string) *Strays {
+	s := &Strays{byID: map[string][]*descriptor.Handle{}, files: map[*descriptor.Handle][]string{}}
 	for giveUp := time.Now().Add(scanLimit); ; time.Sleep(time.Millisecond) {
 		if unborn := s.scan(callsDir, stateDir); !unborn || time.Now().After(giveUp) {
 			return s
@@ -47,7 +48,7 @@ func findStrays(callsDir, stateDir string) *strays {
 
 // scan adds what it finds, and says whether some process looks like another
 // supervisor of this state directory.
-func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
+func (s *Strays) scan(callsDir, stateDir string) (unborn bool) {
 	for _, hs := range s.byID {
 		for _, h := range hs {
 			h.Close()
@@ -98,8 +99,8 @@ func (s *strays) scan(callsDir, stateDir string) (unborn bool) {
 	return unborn
 }
 
-// strayFiles are the files that a call names: its log, and the pid file of an exec, which is of no use to
-// anybody any more. That of a create is read when the container is restored.
+// strayFiles are the files that a call names: its log, and the pid file of an exec, which
+// nothing reads any more. That of a create is read when the container is restored.
 func strayFiles(args []string) []string {
 	options := []string{"--log"}
 	if slices.Contains(args, "exec") {
@@ -131,9 +132,9 @@ func commandLine(pid int) []byte {
 	return b
 }
 
-// await waits for the calls for a container, until the deadline, and kills those
+// Await waits for the calls for a container, until the deadline, and kills those
 // that are left then. It says whether there were any.
-func (s *strays) await(id string, deadline time.Time) bool {
+func (s *Strays) Await(id string, deadline time.Time) bool {
 	s.mu.Lock()
 	hs := s.byID[id]
 	delete(s.byID, id)
@@ -144,7 +145,7 @@ func (s *strays) await(id string, deadline time.Time) bool {
 		if h.Raw.Read(ended) != nil {
 			ownlog.Printf("container %s: a runtime call of an earlier supervisor does not end: killing it", id)
 			_ = unix.PidfdSendSignal(h.FD, unix.SIGKILL, nil, 0)
-			_ = h.File.SetReadDeadline(time.Now().Add(killGrace))
+			_ = h.File.SetReadDeadline(time.Now().Add(KillGrace))
 			_ = h.Raw.Read(ended)
 		}
 		h.Close()

@@ -1,4 +1,4 @@
-package pinder
+package oci
 
 import (
 	"errors"
@@ -14,28 +14,29 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// childEnds are the descriptors for the runtime, ours to close after the call.
-type childEnds struct {
-	stdin, stdout, stderr int // 0: none
+// ChildEnds are the descriptors for the runtime, ours to close after the call.
+type ChildEnds struct {
+	Stdin, Stdout, Stderr int // 0: none
 }
 
-func (c *childEnds) close() {
-	for _, fd := range []int{c.stdin, c.stdout, c.stderr} {
+// Close closes them. It may be called again.
+func (c *ChildEnds) Close() {
+	for _, fd := range []int{c.Stdin, c.Stdout, c.Stderr} {
 		if fd > 0 {
 			_ = unix.Close(fd)
 		}
 	}
-	*c = childEnds{}
+	*c = ChildEnds{}
 }
 
-// pipes makes the pipes of a process without a terminal, for owner if that is given: a process may open only its own
-// again (/dev/stdout). ours[kind] is set for each but a standard input that is not wanted, which is at its end from
+// Pipes makes the pipes of a process without a terminal. They are owner's if that is given, since a process may open
+// only its own pipes again (/dev/stdout). ours["stdin"] and so on is set for each but a standard input that is not wanted, which is at its end from
 // the start. Everything is closed on error.
-func pipes(stdin bool, owner *wire.Owner) (child childEnds, ours map[string]int, err error) {
+func Pipes(stdin bool, owner *wire.Owner) (child ChildEnds, ours map[string]int, err error) {
 	ours = map[string]int{}
 	defer func() {
 		if err != nil {
-			child.close()
+			child.Close()
 			for _, fd := range ours {
 				_ = unix.Close(fd)
 			}
@@ -56,17 +57,17 @@ func pipes(stdin bool, owner *wire.Owner) (child childEnds, ours map[string]int,
 		}
 		return p[1-ourEnd], err
 	}
-	if child.stdout, err = pipe(kindStdout, 0); err != nil {
+	if child.Stdout, err = pipe("stdout", 0); err != nil {
 		return child, ours, err
 	}
-	if child.stderr, err = pipe(kindStderr, 0); err != nil {
+	if child.Stderr, err = pipe("stderr", 0); err != nil {
 		return child, ours, err
 	}
-	if child.stdin, err = pipe(kindStdin, 1); err != nil || stdin {
+	if child.Stdin, err = pipe("stdin", 1); err != nil || stdin {
 		return child, ours, err
 	}
-	_ = unix.Close(ours[kindStdin])
-	delete(ours, kindStdin)
+	_ = unix.Close(ours["stdin"])
+	delete(ours, "stdin")
 	return child, ours, nil
 }
 
@@ -81,41 +82,43 @@ func ended() (int, error) {
 	return p[0], nil
 }
 
-// consoleSocket is where the runtime sends the pty master of a process with a
+// ConsoleSocket is where the runtime sends the pty master of a process with a
 // terminal. The path has to fit sockaddr_un (108 bytes).
-type consoleSocket struct {
-	path string
+type ConsoleSocket struct {
+	Path string
 	fd   int
 }
 
 var consoleCount atomic.Uint64
 
-func (s *supervisor) newConsoleSocket() (*consoleSocket, error) {
+// NewConsoleSocket makes the socket and listens.
+func (r *Caller) NewConsoleSocket() (*ConsoleSocket, error) {
 	name := strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(consoleCount.Add(1), 10) + ".s"
-	c := &consoleSocket{path: filepath.Join(s.callsDir(), name)}
+	c := &ConsoleSocket{Path: filepath.Join(r.Dir, name)}
 	var err error
 	if c.fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return nil, fmt.Errorf("console socket: %w", err)
 	}
-	err = unix.Bind(c.fd, &unix.SockaddrUnix{Name: c.path})
+	err = unix.Bind(c.fd, &unix.SockaddrUnix{Name: c.Path})
 	if err == nil {
 		err = unix.Listen(c.fd, 1)
 	}
 	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("console socket %s: %w", c.path, err)
+		c.Close()
+		return nil, fmt.Errorf("console socket %s: %w", c.Path, err)
 	}
 	return c, nil
 }
 
-func (c *consoleSocket) close() {
+// Close removes the socket.
+func (c *ConsoleSocket) Close() {
 	_ = unix.Close(c.fd)
-	_ = os.Remove(c.path)
+	_ = os.Remove(c.Path)
 }
 
-// receive takes the master after the runtime has ended successfully: then the
+// Receive takes the master after the runtime has ended successfully: then the
 // connection and its message are queued already.
-func (c *consoleSocket) receive() (int, error) {
+func (c *ConsoleSocket) Receive() (int, error) {
 	conn, _, err := unix.Accept4(c.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
 		return -1, fmt.Errorf("console: the runtime sent no terminal: %w", err)
@@ -132,20 +135,4 @@ func (c *consoleSocket) receive() (int, error) {
 	}
 	descriptor.CloseAll(fds[1:])
 	return fds[0], nil
-}
-
-// resize sets the terminal size of a container.
-func (s *supervisor) resize(r wire.Resize) error {
-	p, err := s.lookup(r.ID, "")
-	if err != nil {
-		return err
-	}
-	h := p.get(kindTTY)
-	if h == nil {
-		return wire.Errorf(wire.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
-	}
-	if err := unix.IoctlSetWinsize(h.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
-		return wire.Errorf(wire.CodeInternal, "resize: container %s: %v", r.ID, err)
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package pinder
+package oci
 
 import (
 	"errors"
@@ -12,14 +12,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// children decides which of our exited children may be reaped by the way.
+// Children decides which of our exited children may be reaped by the way.
 //
 // Children that were claimed are reaped by the claimant, after their exit
 // is recorded. A child that is not claimed may be one that a runtime call under
 // way is about to report: it stays a zombie until every call that was under way
 // when it was first seen has ended. So a pid in a runtime's pid file is always
 // that of an unreaped child, which cannot have been reused.
-type children struct {
+type Children struct {
 	kick chan struct{}
 
 	mu      sync.Mutex
@@ -30,16 +30,17 @@ type children struct {
 	orphan  int            // the zombie that the reaper reported last
 }
 
-func newChildren() *children {
-	return &children{
+// NewChildren knows no child yet.
+func NewChildren() *Children {
+	return &Children{
 		kick:    make(chan struct{}, 1),
 		claimed: map[int]bool{}, calls: map[uint64]bool{}, seen: map[int]uint64{},
 	}
 }
 
-// beginCall says that a runtime call starts, whose children are not to be
-// reaped before endCall.
-func (c *children) beginCall() uint64 {
+// BeginCall says that a runtime call starts, whose children are not to be
+// reaped before EndCall.
+func (c *Children) BeginCall() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
@@ -47,38 +48,40 @@ func (c *children) beginCall() uint64 {
 	return c.last
 }
 
-func (c *children) endCall(n uint64) {
+// EndCall says that the call of that number has ended.
+func (c *Children) EndCall(n uint64) {
 	c.mu.Lock()
 	delete(c.calls, n)
 	c.mu.Unlock()
 	c.poke()
 }
 
-// claim keeps pid from being reaped here until unclaim. To claim a pid that is
+// Claim keeps pid from being reaped here until Unclaim. To claim a pid that is
 // not known to be an unreaped child, a call must be under way.
-func (c *children) claim(pid int) {
+func (c *Children) Claim(pid int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.claimed[pid] = true
 	delete(c.seen, pid)
 }
 
-func (c *children) unclaim(pid int) {
+// Unclaim takes a claim back.
+func (c *Children) Unclaim(pid int) {
 	c.mu.Lock()
 	delete(c.claimed, pid)
 	c.mu.Unlock()
 	c.poke()
 }
 
-func (c *children) poke() {
+func (c *Children) poke() {
 	select {
 	case c.kick <- struct{}{}:
 	default:
 	}
 }
 
-// reported notes an orphan of the reaper's.
-func (c *children) reported(pid int) {
+// Reported notes an orphan of the reaper's.
+func (c *Children) Reported(pid int) {
 	c.mu.Lock()
 	c.orphan = pid
 	c.mu.Unlock()
@@ -86,7 +89,7 @@ func (c *children) reported(pid int) {
 }
 
 // mayReap says whether a zombie is claimed by nothing. It must be called with c.mu held.
-func (c *children) mayReap(pid int) bool {
+func (c *Children) mayReap(pid int) bool {
 	if c.claimed[pid] {
 		return false
 	}
@@ -104,10 +107,10 @@ func (c *children) mayReap(pid int) bool {
 	return true
 }
 
-// loop reaps what is not claimed, for ever. A zombie that has to stay hides those
+// Loop reaps what is not claimed, for ever. A zombie that has to stay hides those
 // behind it (waitid gives the first) until its turn ends; that delays only
 // these, because every claimed child is waited for by its own pidfd.
-func (c *children) loop(reapOrphan func(pid int) error) {
+func (c *Children) Loop(reapOrphan func(pid int) error) {
 	sigs := make(chan os.Signal, 1)
 	signal.Notify(sigs, unix.SIGCHLD)
 	for {
@@ -131,7 +134,7 @@ func (c *children) loop(reapOrphan func(pid int) error) {
 	}
 }
 
-func (c *children) sweep() {
+func (c *Children) sweep() {
 	for {
 		c.mu.Lock()
 		pid, _, err := proc.Peek(unix.P_ALL, 0)

@@ -1,4 +1,8 @@
-package pinder
+// Package oci calls OCI runtimes (runc, crun) and takes care of what their calls leave: the standard streams that a call
+// is given, the processes that it leaves to us, and the calls of an earlier supervisor that go on after its death.
+//
+// A call is bounded in time, in what it may print, and in what it is lent: no descriptor of the node's files.
+package oci
 
 import (
 	"encoding/json"
@@ -22,52 +26,73 @@ import (
 
 const (
 	defaultTimeout = 2 * time.Minute
-	// killGrace is how long a killed runtime may take to disappear before it is
+	// KillGrace is how long a killed runtime may take to disappear before it is
 	// left to the sweep: one in uninterruptible sleep cannot be killed.
-	killGrace = 3 * time.Second
+	KillGrace = 3 * time.Second
 )
 
-func deadlineIn(millis int64) time.Time {
+// DeadlineAfter is the end of a call that may take so long; 0 stands for two minutes.
+func DeadlineAfter(millis int64) time.Time {
 	if millis <= 0 {
 		return time.Now().Add(defaultTimeout)
 	}
 	return time.Now().Add(duration.Of(millis, time.Millisecond))
 }
 
-// call is one run of the OCI runtime.
-type call struct {
-	step     string   // "create"
-	args     []string // after the global options
-	stdin    int      // descriptors; 0 means a pipe at its end, or for the two outputs a scratch file
-	stdout   int
-	stderr   int
-	errors   int // where to read what was printed on stderr, if that is a pipe
-	deadline time.Time
+// Caller calls OCI runtimes, and keeps its files in a directory of pinder's.
+type Caller struct {
+	Dir      string    // of its files
+	Children *Children // where it says which processes are its own
+}
+
+// NewCaller makes a Caller and its directory.
+func NewCaller(dir string, children *Children) (*Caller, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return &Caller{Dir: dir, Children: children}, nil
+}
+
+// Call is one run of the OCI runtime.
+type Call struct {
+	Step     string   // "create"
+	Args     []string // after the global options
+	Stdin    int      // descriptors; 0 means a pipe at its end, or for the two outputs a scratch file
+	Stdout   int
+	Stderr   int
+	Errors   int // where to read what was printed on stderr, if that is a pipe
+	Deadline time.Time
 }
 
 // callError is a failed call; text is the runtime's own reason.
 type callError struct {
-	text    string
-	timeout bool
-	// notStarted: the runtime could not be run.
-	notStarted bool
+	text       string
+	timeout    bool
+	notStarted bool // the runtime could not be run
 }
 
 func (e *callError) Error() string { return e.text }
 
-// runRuntime runs c, for p if it changes p's phase, and waits for its end or deadline. It returns what
-// the runtime printed on a scratch standard output, at most 64 KiB.
-func (s *supervisor) runRuntime(p *process, rt wire.Runtime, c call) (string, error) {
-	number := s.kids.beginCall()
-	defer s.kids.endCall(number)
-	logPath := filepath.Join(s.callsDir(), strconv.Itoa(os.Getpid())+"."+strconv.FormatUint(number, 10)+".log")
+// TimedOut reports whether a call was killed at its deadline.
+func TimedOut(err error) bool {
+	var ce *callError
+	return errors.As(err, &ce) && ce.timeout
+}
+
+// NotStarted reports whether a call failed because the runtime could not be run at all.
+func NotStarted(err error) bool {
+	var ce *callError
+	return errors.As(err, &ce) && ce.notStarted
+}
+
+// Run runs c and waits for its end or deadline. It returns what the runtime printed on a scratch standard output, at
+// most 64 KiB.
+func (r *Caller) Run(rt wire.Runtime, c Call) (string, error) {
+	number := r.Children.BeginCall()
+	defer r.Children.EndCall(number)
+	logPath := filepath.Join(r.Dir, strconv.Itoa(os.Getpid())+"."+strconv.FormatUint(number, 10)+".log")
 	defer func() { _ = os.Remove(logPath) }()
 
-	if p != nil { // for a next supervisor, see awaitStrays
-		if err := p.update(func(m *meta) { m.Deadline = c.deadline.UnixNano() }); err != nil {
-			return "", err
-		}
-	}
 	output, err := unix.MemfdCreate("runtime-output", unix.MFD_CLOEXEC)
 	if err != nil {
 		return "", fmt.Errorf("memfd_create: %w", err)
@@ -78,15 +103,15 @@ func (s *supervisor) runRuntime(p *process, rt wire.Runtime, c call) (string, er
 	if err != nil {
 		return "", err
 	}
-	s.kids.claim(pid)
-	ws, err := waitDeadline(pid, pidfd, c.deadline)
+	r.Children.Claim(pid)
+	ws, err := WaitDeadline(pid, pidfd, c.Deadline)
 	if err != nil {
 		// Killed, but not gone. Its zombie will be swept.
-		s.kids.unclaim(pid)
+		r.Children.Unclaim(pid)
 		return "", err
 	}
 	_, _, _ = proc.Reap(unix.P_PID, pid)
-	s.kids.unclaim(pid)
+	r.Children.Unclaim(pid)
 	printed := readOutput(output)
 	if ws.OK() {
 		return printed, nil
@@ -94,7 +119,7 @@ func (s *supervisor) runRuntime(p *process, rt wire.Runtime, c call) (string, er
 	return "", &callError{text: runtimeReason(rt, logPath, printed, c, ws)}
 }
 
-func forkRuntime(rt wire.Runtime, logPath string, output int, c call) (pid, pidfd int, err error) {
+func forkRuntime(rt wire.Runtime, logPath string, output int, c Call) (pid, pidfd int, err error) {
 	nothing, err := ended()
 	if err != nil {
 		return 0, 0, err
@@ -110,9 +135,9 @@ func forkRuntime(rt wire.Runtime, logPath string, output int, c call) (pid, pidf
 	if rt.SystemdCgroup {
 		argv = append(argv, "--systemd-cgroup")
 	}
-	argv = append(argv, c.args...)
+	argv = append(argv, c.Args...)
 	binary := rt.Binary
-	if len(rt.Rlimits) > 0 && (c.step == "create" || c.step == "exec") {
+	if len(rt.Rlimits) > 0 && (c.Step == "create" || c.Step == "exec") {
 		if binary, argv, err = limitedCommand(rt, argv); err != nil {
 			return 0, 0, err
 		}
@@ -120,7 +145,7 @@ func forkRuntime(rt wire.Runtime, logPath string, output int, c call) (pid, pidf
 	pidfd = -1
 	pid, err = syscall.ForkExec(binary, argv, &syscall.ProcAttr{
 		Env:   runtimeEnv(),
-		Files: []uintptr{or(c.stdin, nothing), or(c.stdout, output), or(c.stderr, output)},
+		Files: []uintptr{or(c.Stdin, nothing), or(c.Stdout, output), or(c.Stderr, output)},
 		// A group of its own, so that the deadline ends its children with it.
 		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
@@ -147,9 +172,9 @@ func runtimeEnv() []string {
 	return env
 }
 
-// waitDeadline waits for our child without reaping it, and kills its group at
+// WaitDeadline waits for our child without reaping it, and kills its group at
 // the deadline. It closes pidfd.
-func waitDeadline(pid, pidfd int, deadline time.Time) (proc.Exit, error) {
+func WaitDeadline(pid, pidfd int, deadline time.Time) (proc.Exit, error) {
 	started := time.Now()
 	h, err := descriptor.Pollable(pidfd, "runtime")
 	if err != nil {
@@ -175,8 +200,8 @@ func waitDeadline(pid, pidfd int, deadline time.Time) (proc.Exit, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		text := fmt.Sprintf("killed: not finished after %.1f s", time.Since(started).Seconds())
 		_ = unix.Kill(-pid, unix.SIGKILL)
-		if err := await(time.Now().Add(killGrace)); err != nil {
-			return ws, &callError{text: text + ", and does not die", timeout: true}
+		if err := await(time.Now().Add(KillGrace)); err != nil {
+			return ws, &callError{text: text + " and SIGKILL, and has not ended", timeout: true}
 		}
 		_, _, _ = proc.Reap(unix.P_PID, pid)
 		return ws, &callError{text: text, timeout: true}
@@ -245,9 +270,8 @@ func readEnd(path string) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-maxPrinted), maxPrinted))
 }
 
-// runtimeReason finds the best words for a failure: the last error of the JSON
-// log, else the last line printed.
-func runtimeReason(rt wire.Runtime, logPath, printed string, c call, ws proc.Exit) string {
+// runtimeReason says why a call failed: the last error of the JSON log, else the last line that was printed.
+func runtimeReason(rt wire.Runtime, logPath, printed string, c Call, ws proc.Exit) string {
 	reason := ""
 	if b, err := readEnd(logPath); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -261,8 +285,8 @@ func runtimeReason(rt wire.Runtime, logPath, printed string, c call, ws proc.Exi
 		}
 	}
 	if reason == "" {
-		if c.errors != 0 && printed == "" {
-			printed = readAvailable(c.errors)
+		if c.Errors != 0 && printed == "" {
+			printed = readAvailable(c.Errors)
 		}
 		lines := strings.Split(strings.TrimSpace(printed), "\n")
 		reason = lines[len(lines)-1]
@@ -286,14 +310,4 @@ func readAvailable(fd int) string {
 		return ""
 	}
 	return string(b[:n])
-}
-
-// wrapCall puts step and object before the cause.
-func wrapCall(step string, p *process, err error) error {
-	code := wire.CodeInternal
-	var ce *callError
-	if errors.As(err, &ce) && ce.timeout {
-		code = wire.CodeDeadlineExceeded
-	}
-	return wire.Errorf(code, "runtime %s: %s: %v", step, p.describe(), err)
 }

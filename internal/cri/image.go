@@ -16,7 +16,7 @@ func (i *Images) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest
 	if name := req.GetImage().GetRuntimeHandler(); !i.Node.Handlers.Has(name) {
 		return nil, fmt.Errorf("PullImage: image.runtime_handler: %q is not configured: %w", name, errdefs.ErrInvalidArgument)
 	}
-	img, err := i.Node.Images.Pull(ctx, req.GetImage().GetImage(), auth(req.GetAuth()))
+	img, err := i.Store.Pull(ctx, req.GetImage().GetImage(), auth(req.GetAuth()))
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (i *Images) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusReque
 	if name == "" {
 		return nil, fmt.Errorf("ImageStatus: image is empty: %w", errdefs.ErrInvalidArgument)
 	}
-	img, ok := i.Node.Images.Resolve(name)
+	img, ok := i.Store.Resolve(name)
 	if !ok {
 		return &runtimeapi.ImageStatusResponse{}, nil
 	}
@@ -60,12 +60,12 @@ func (i *Images) ListImages(_ context.Context, req *runtimeapi.ListImagesRequest
 func (i *Images) list(f *runtimeapi.ImageFilter) []*runtimeapi.Image {
 	var list []*runtimeapi.Image
 	if name := f.GetImage().GetImage(); name != "" {
-		if img, ok := i.Node.Images.Resolve(name); ok {
+		if img, ok := i.Store.Resolve(name); ok {
 			list = append(list, toImage(img))
 		}
 		return list
 	}
-	for _, img := range i.Node.Images.List() {
+	for _, img := range i.Store.List() {
 		list = append(list, toImage(img))
 	}
 	return list
@@ -78,7 +78,7 @@ func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 	if name == "" {
 		return nil, fmt.Errorf("RemoveImage: image is empty: %w", errdefs.ErrInvalidArgument)
 	}
-	if err := i.Node.Images.Remove(ctx, name); err != nil {
+	if err := i.Store.Remove(ctx, name); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemoveImageResponse{}, nil
@@ -87,7 +87,7 @@ func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 // ImageFsInfo returns the space that the images and the containers' writable layers use, and where.
 func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
 	images, layers := filesystems(i.Node.Paths.Root)
-	bytes, inodes := i.Node.Images.Usage()
+	bytes, inodes := i.Store.Usage()
 	layerBytes, layerInodes := i.layersUsage(ctx)
 	return &runtimeapi.ImageFsInfoResponse{
 		ImageFilesystems:     []*runtimeapi.FilesystemUsage{filesystemUsage(images, bytes, inodes)},

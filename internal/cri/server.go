@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/pod/recovery"
@@ -29,6 +31,8 @@ type Parts struct {
 	Debts      *recovery.Debts
 	Stats      *stats.Reader
 	Streams    *stream.Server
+	Network    *network.Network
+	Images     *image.Store
 	// Version is Pinfold's own.
 	Version string
 	// Ending is closed when streams without an end of their own have to end.
@@ -55,7 +59,7 @@ type unimplemented struct {
 // NewRuntime returns the service that calls these parts.
 func NewRuntime(p Parts) *Runtime {
 	return &Runtime{
-		node:       node{node: p.Node, sandboxes: p.Sandboxes, debts: p.Debts, version: p.Version},
+		node:       node{node: p.Node, sandboxes: p.Sandboxes, debts: p.Debts, network: p.Network, images: p.Images, version: p.Version},
 		pods:       pods{node: p.Node, book: p.Book, sandboxes: p.Sandboxes},
 		containers: containers{node: p.Node, book: p.Book, containers: p.Containers},
 		sessions:   sessions{sessions: p.Sessions, streams: p.Streams},
@@ -67,6 +71,7 @@ func NewRuntime(p Parts) *Runtime {
 // Images serves runtime.v1.ImageService. Calls that it does not have return Unimplemented.
 type Images struct {
 	runtimeapi.UnimplementedImageServiceServer
+	Store *image.Store
 	Node  *pod.Node
 	Book  *pod.Book
 	Stats *stats.Reader

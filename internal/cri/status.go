@@ -5,6 +5,8 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/pod/recovery"
@@ -15,6 +17,8 @@ type node struct {
 	node      *pod.Node
 	sandboxes *lifecycle.Sandboxes
 	debts     *recovery.Debts
+	network   *network.Network
+	images    *image.Store
 	version   string
 }
 
@@ -34,7 +38,7 @@ func (r *node) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runt
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", r.node.Ready(ctx)),
-			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.node.Network.Status(ctx)),
+			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.network.Status(ctx)),
 		}},
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy:  true,
@@ -56,7 +60,7 @@ func (r *node) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runt
 		return resp, nil
 	}
 	var err error
-	resp.Info, err = statusInfo(r.node, r.debts, handlers)
+	resp.Info, err = r.statusInfo(handlers)
 	return resp, err
 }
 
@@ -68,7 +72,8 @@ func condition(kind, reason string, problem error) *runtimeapi.RuntimeCondition 
 	return &runtimeapi.RuntimeCondition{Type: kind, Reason: reason, Message: problem.Error()}
 }
 
-func statusInfo(n *pod.Node, debts *recovery.Debts, handlers any) (map[string]string, error) {
+func (r *node) statusInfo(handlers any) (map[string]string, error) {
+	n := r.node
 	userns := "works"
 	if n.UserNamespaces != nil {
 		userns = n.UserNamespaces.Error()
@@ -78,9 +83,9 @@ func statusInfo(n *pod.Node, debts *recovery.Debts, handlers any) (map[string]st
 		"handlers":       handlers,
 		"paths":          n.Paths,
 		"userNamespaces": userns,
-		"debts":          debts.Count(),
+		"debts":          r.debts.Count(),
 		"inFlight":       n.Engine.Flights(""),
-		"pulls":          n.Images.Pulls(),
+		"pulls":          r.images.Pulls(),
 	})
 }
 

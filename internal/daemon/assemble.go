@@ -41,12 +41,17 @@ type parts struct {
 	debts      *recovery.Debts
 	recovery   *recovery.Recovery
 	plugins    *nri.Plugins
+	// These are parts of node, too, which knows what pods ask of them.
+	images  *image.Store
+	network *network.Network
+	mounts  *rootfs.Area
+	pinder  *client.Client
 }
 
 // assemble makes the parts. If one fails, it closes those that it made. recover connects to pinder
 // later.
 func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version string, log *slog.Logger) (*parts, error) {
-	node := &pod.Node{Paths: paths, Log: log, Engine: steps.NewEngine(logSteps(log))}
+	node := &pod.Node{Paths: paths, Log: log, Parts: pod.Parts{Pins: lifecycle.KernelPins{}}, Engine: steps.NewEngine(logSteps(log))}
 	p := &parts{node: node, book: pod.NewBook(), debts: recovery.NewDebts(log)}
 	node.Events = pod.NewEvents(p.book)
 	for _, make := range []func(context.Context, *config.Config) error{
@@ -146,9 +151,10 @@ func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 
 func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 	var err error
-	if p.node.Mounts, err = rootfs.OpenArea(p.node.Paths.Mounts()); err != nil {
+	if p.mounts, err = rootfs.OpenArea(p.node.Paths.Mounts()); err != nil {
 		return err
 	}
+	p.node.Mounts = p.mounts
 	p.node.Host.Features.RecursiveReadOnly = rootfs.RecursiveReadOnly()
 	p.node.UserNamespaces = errors.Join(passable(c.State), probeUserNamespaces(c.Root, p.node.Log))
 	p.node.Host.Features.UsernsHostNetwork = p.node.UserNamespaces == nil
@@ -204,9 +210,10 @@ func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
 		p.node.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
 	}
-	p.node.Images, err = image.Open(ctx, image.Config{
+	p.images, err = image.Open(ctx, image.Config{
 		Root: p.node.Paths.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,
 	})
+	p.node.Images = p.images
 	return err
 }
 
@@ -216,10 +223,11 @@ func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
 		return err
 	}
 	layout := cgroup.Layout{Systemd: p.node.Host.SystemdCgroup}
-	p.node.Network, err = network.New(network.Config{
+	p.network, err = network.New(network.Config{
 		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.node.Paths.CNICache(),
 		CgroupParent: layout.Plugins(own), Log: p.node.Log,
 	})
+	p.node.Network = p.network
 	return err
 }
 
@@ -234,12 +242,13 @@ func (p *parts) recover(ctx context.Context) error {
 	connect, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var err error
-	p.node.Pinder, err = client.Connect(connect, client.Options{
+	p.pinder, err = client.Connect(connect, client.Options{
 		Binary: p.node.Paths.Pinder, State: p.node.Paths.State, Log: p.node.Log, OnExit: p.ended,
 	})
 	if err != nil {
 		return fmt.Errorf("pinder: %w", err)
 	}
+	p.node.Pinder = p.pinder
 	p.upgradePinder(ctx)
 	p.containers.Connected()
 	p.recovery.Reconcile(ctx)
@@ -261,7 +270,7 @@ func (p *parts) ended(exit client.Exit) {
 func (p *parts) upgradePinder(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	reaper, _, err := p.node.Pinder.Processes(ctx)
+	reaper, _, err := p.pinder.Processes(ctx)
 	if err != nil {
 		return
 	}
@@ -270,7 +279,7 @@ func (p *parts) upgradePinder(ctx context.Context) {
 	if err != nil || statErr != nil || os.SameFile(running, installed) {
 		return
 	}
-	if err := p.node.Pinder.Upgrade(ctx, p.node.Paths.Pinder); err != nil {
+	if err := p.pinder.Upgrade(ctx, p.node.Paths.Pinder); err != nil {
 		p.node.Log.Warn("pinder was not upgraded; the old one goes on", "error", err)
 		return
 	}
@@ -291,7 +300,7 @@ func (p *parts) collectNetwork(ctx context.Context) {
 			valid = append(valid, *a)
 		}
 	}
-	if err := p.node.Network.GC(ctx, valid); err != nil {
+	if err := p.network.GC(ctx, valid); err != nil {
 		p.node.Log.Warn("network garbage collection failed; it is tried again at the next start", "error", err)
 	}
 }
@@ -310,19 +319,19 @@ func (p *parts) close() {
 	}
 	idle := len(p.book.Sandboxes()) == 0
 	var failed []error
-	if p.node.Pinder != nil {
+	if p.pinder != nil {
 		if idle {
 			ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
-			failed = append(failed, p.node.Pinder.Shutdown(ctx))
+			failed = append(failed, p.pinder.Shutdown(ctx))
 			cancel()
 		}
-		failed = append(failed, p.node.Pinder.Close())
+		failed = append(failed, p.pinder.Close())
 	}
-	if p.node.Network != nil {
-		failed = append(failed, p.node.Network.Close())
+	if p.network != nil {
+		failed = append(failed, p.network.Close())
 	}
-	if p.node.Mounts != nil && idle {
-		failed = append(failed, p.node.Mounts.CloseIfEmpty(), unshareNetNS(p.node.Paths))
+	if p.mounts != nil && idle {
+		failed = append(failed, p.mounts.CloseIfEmpty(), unshareNetNS(p.node.Paths))
 	}
 	if err := errors.Join(failed...); err != nil {
 		p.node.Log.Warn("the end of the daemon left something behind", "error", err)

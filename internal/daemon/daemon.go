@@ -61,12 +61,12 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	reader := stats.NewReader(parts.node.Cgroups)
 	runtime := cri.NewRuntime(cri.Parts{
 		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers, Sessions: parts.sessions,
-		Debts: parts.debts, Stats: reader, Streams: streams, Version: version, Ending: ctx.Done(),
+		Debts: parts.debts, Stats: reader, Streams: streams, Network: parts.network, Images: parts.images, Version: version, Ending: ctx.Done(),
 	})
 	go reader.Run(background, runtime.Observed)
-	server := cri.NewServer(runtime, &cri.Images{Node: parts.node, Book: parts.book, Stats: reader})
+	server := cri.NewServer(runtime, &cri.Images{Store: parts.images, Node: parts.node, Book: parts.book, Stats: reader})
 	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
-		Images: parts.node.Images, Recovery: parts.recovery, Engine: parts.node.Engine,
+		Images: parts.images, Recovery: parts.recovery, Engine: parts.node.Engine,
 	})
 	go socket.keep(ctx, server)
 	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.book.Sandboxes()))

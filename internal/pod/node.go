@@ -6,27 +6,20 @@ import (
 	"log/slog"
 
 	"github.com/pinfold-run/pinfold/internal/handler"
-	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
-	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/record"
-	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // Node is what the life cycles stand on: one of each part, made by the daemon at start and closed by
 // it at the end. Its fields do not change after start.
 type Node struct {
-	Paths    Paths
-	Log      *slog.Logger
-	Records  *record.Store
-	Engine   *steps.Engine
-	Network  *network.Network
-	Images   *image.Store
-	Pinder   *client.Client
-	Mounts   *rootfs.Area
+	Paths   Paths
+	Log     *slog.Logger
+	Records *record.Store
+	Engine  *steps.Engine
+	Parts
 	Handlers *handler.Set
 	Cgroups  *cgroup.Hierarchies
 	Events   *Events

@@ -223,11 +223,11 @@ func (s *Containers) userNS(box *pod.Sandbox) (optionalNS, error) {
 	if box.Record().Mappings() == nil {
 		return optionalNS{}, nil
 	}
-	ns, err := pin.Open(s.node.Paths.Pin(box.ID, pin.User))
+	ns, err := s.node.Pins.Open(s.node.Paths.Pin(box.ID, pin.User))
 	return optionalNS{ns}, err
 }
 
-type optionalNS struct{ ns *pin.Namespace }
+type optionalNS struct{ ns pod.Namespace }
 
 func (o optionalNS) Close() {
 	if o.ns != nil {

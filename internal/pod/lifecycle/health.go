@@ -54,7 +54,7 @@ func Broken(n *pod.Node, rec *pod.SandboxRecord) string {
 		return initEnded
 	}
 	for kind, path := range n.NamespacePins(rec) {
-		_, ino, err := pin.Identify(path)
+		ino, err := n.Pins.Identify(path)
 		if NoPin(err) {
 			return fmt.Sprintf("its %s namespace is gone: %v", kind, err)
 		}
@@ -84,7 +84,7 @@ func NoPin(err error) bool {
 // on the node.
 func netNSToDetach(n *pod.Node, rec *pod.SandboxRecord) (string, error) {
 	path := n.PinPath(rec, pin.Net)
-	_, there, err := pin.Identify(path)
+	there, err := n.Pins.Identify(path)
 	switch made := rec.Pins[pin.Net.String()]; {
 	case err == nil && there == made:
 		return path, nil
@@ -93,7 +93,7 @@ func netNSToDetach(n *pod.Node, rec *pod.SandboxRecord) (string, error) {
 	case err != nil:
 		return "", nil //nolint:nilerr // gone with a reboot, or never made
 	}
-	_, own, err := pin.Identify("/proc/thread-self/ns/net")
+	own, err := n.Pins.Identify("/proc/thread-self/ns/net")
 	if err != nil || there == own {
 		return "", err
 	}
@@ -101,15 +101,10 @@ func netNSToDetach(n *pod.Node, rec *pod.SandboxRecord) (string, error) {
 }
 
 func standIn(n *pod.Node, path string) (string, error) {
-	if err := pin.Unpin(path); err != nil {
+	if err := n.Pins.Unpin(path); err != nil {
 		return "", err
 	}
-	set, err := pin.Create(nil, pin.Net)
-	if err != nil {
-		return "", err
-	}
-	defer set.Close()
-	if err := set.Net.Pin(path); err != nil {
+	if err := n.Pins.MakeNet(path); err != nil {
 		return "", err
 	}
 	return path, nil

@@ -18,7 +18,7 @@ import (
 // lookedAt is a pod whose namespaces and PID 1 are the test's own.
 func lookedAt(t *testing.T) (*pod.Node, *pod.SandboxRecord) {
 	t.Helper()
-	n := &pod.Node{Paths: pod.Paths{State: t.TempDir(), NetNS: t.TempDir()}}
+	n := &pod.Node{Parts: pod.Parts{Pins: KernelPins{}}, Paths: pod.Paths{State: t.TempDir(), NetNS: t.TempDir()}}
 	process, err := proc.Find(os.Getpid())
 	if err != nil {
 		t.Fatal(err)

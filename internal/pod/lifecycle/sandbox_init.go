@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -104,24 +103,16 @@ func admit(r *pod.SandboxRecord, dir string) error {
 	return errors.Join(os.Chown(dir, 0, group), os.Chmod(dir, mode))
 }
 
-// pinPID pins the PID namespace of a process that is held before its start, and makes sure that the
-// pid meant that process all along.
+// pinPID pins the PID namespace of a process that is held before its start.
 func (s *Sandboxes) pinPID(box *pod.Sandbox, process proc.Process) error {
-	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", process.PID))
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	if process.Check() != nil {
-		return fmt.Errorf("PID 1 of the pod (pid %d) is gone already", process.PID)
-	}
 	if err := os.MkdirAll(filepath.Join(s.node.Paths.Pins(), box.ID), 0o700); err != nil {
 		return err
 	}
-	if box.Pinned != nil {
-		_, box.Pinned[pin.PID.String()] = ns.ID()
+	inode, err := s.node.Pins.PinPID(process, s.node.Paths.Pin(box.ID, pin.PID))
+	if err == nil && box.Pinned != nil {
+		box.Pinned[pin.PID.String()] = inode
 	}
-	return ns.Pin(s.node.Paths.Pin(box.ID, pin.PID))
+	return err
 }
 
 // InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has

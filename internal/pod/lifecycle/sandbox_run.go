@@ -7,13 +7,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
-	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
@@ -151,7 +149,7 @@ func (s *Sandboxes) forget(ctx context.Context, box *pod.Sandbox) error {
 	s.RemoveCgroup(box)
 	// Where the network step was never come to, its undoing was not asked for, and no plugin is owed
 	// anything although the plan in the record says so: see unpin.
-	if err := pin.Unpin(s.node.PinPath(box.Record(), pin.Net)); err != nil {
+	if err := s.node.Pins.Unpin(s.node.PinPath(box.Record(), pin.Net)); err != nil {
 		return err
 	}
 	if err := s.node.Records.Remove(pod.SandboxKey(box.ID)); err != nil {
@@ -168,47 +166,15 @@ func (s *Sandboxes) forget(ctx context.Context, box *pod.Sandbox) error {
 
 func (s *Sandboxes) makeNamespaces(_ context.Context, box *pod.Sandbox) error {
 	rec := box.Record()
-	kinds := rec.Kinds()
-	if kinds == 0 {
+	if rec.Kinds() == 0 {
 		return nil
 	}
-	set, err := pin.Create(rec.Mappings(), kinds)
-	if err != nil {
-		return err
-	}
-	defer set.Close()
 	if err := os.MkdirAll(filepath.Join(s.node.Paths.Pins(), box.ID), 0o700); err != nil {
 		return err
 	}
-	box.Pinned = map[string]uint64{}
-	for _, kind := range pod.KindsInOrder {
-		if kinds&kind == 0 {
-			continue
-		}
-		namespace := member(set, kind)
-		if err := namespace.Pin(s.node.PinPath(rec, kind)); err != nil {
-			return err
-		}
-		_, box.Pinned[kind.String()] = namespace.ID()
-	}
-	if set.Net != nil {
-		if err := set.Net.Do(network.LoopbackUp); err != nil {
-			return err
-		}
-	}
-	if set.IPC != nil && set.User != nil {
-		if err := rootfs.OwnQueues(set.IPC, rec.RootOwner()); err != nil {
-			return err
-		}
-	}
-	if set.UTS == nil {
-		return nil
-	}
-	return set.UTS.Do(func() error { return unix.Sethostname([]byte(rec.Hostname())) })
-}
-
-func member(set *pin.Set, kind pin.Kind) *pin.Namespace {
-	return map[pin.Kind]*pin.Namespace{pin.User: set.User, pin.Net: set.Net, pin.IPC: set.IPC, pin.UTS: set.UTS}[kind]
+	var err error
+	box.Pinned, err = s.node.Pins.Make(rec, func(kind pin.Kind) string { return s.node.PinPath(rec, kind) })
+	return err
 }
 
 // Unpin removes the pins; with the last of them, and the last process inside, the kernel removes the
@@ -220,7 +186,7 @@ func (s *Sandboxes) Unpin(_ context.Context, box *pod.Sandbox) error {
 		if kind == pin.Net && owed {
 			continue
 		}
-		if err := pin.Unpin(s.node.PinPath(box.Record(), kind)); err != nil {
+		if err := s.node.Pins.Unpin(s.node.PinPath(box.Record(), kind)); err != nil {
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ func (s *Sandboxes) applyIn(box *pod.Sandbox, kind pin.Kind, uid int, settings [
 	if len(settings) == 0 {
 		return nil
 	}
-	ns, err := pin.Open(s.node.PinPath(box.Record(), kind))
+	ns, err := s.node.Pins.Open(s.node.PinPath(box.Record(), kind))
 	if err != nil {
 		return err
 	}

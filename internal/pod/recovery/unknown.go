@@ -14,7 +14,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/tree"
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // This file is about what the state directory or pinder has and no record tells of. An operation writes its record
@@ -77,7 +76,7 @@ func (r *Recovery) alive(id string) string {
 	}
 	pins, _ := filepath.Glob(filepath.Join(r.Node.Paths.Pins(), id, "*"))
 	for _, path := range append(pins, r.Node.Paths.NetNSPin(id)) {
-		if _, _, err := pin.Identify(path); !lifecycle.NoPin(err) {
+		if _, err := r.Node.Pins.Identify(path); !lifecycle.NoPin(err) {
 			return "namespaces, one pinned at " + path
 		}
 	}
@@ -175,7 +174,7 @@ func (r *Recovery) deleteContainer(ctx context.Context, id string) error {
 // detach asks today's plugins for what they may be owed; there is no record of it.
 func (r *Recovery) detach(ctx context.Context, id string) error {
 	netns := r.Node.Paths.NetNSPin(id)
-	ns, err := pin.Open(netns)
+	ns, err := r.Node.Pins.Open(netns)
 	if err != nil {
 		return nil //nolint:nilerr // not a pod, or one without a network of its own
 	}

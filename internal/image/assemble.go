@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// assembly makes an image of what a source has: the part that pulling and loading have in common.
+// assembly makes an image of what a source has. Pull and Load share it.
 type assembly struct {
 	store    *Store
 	source   source
@@ -23,7 +23,7 @@ func (s *Store) assembly(src source, l *lease, p *progress) *assembly {
 	return &assembly{store: s, source: src, lease: l, platform: platforms.Only(platforms.DefaultSpec()), progress: p}
 }
 
-// assemble returns the image that desc (a manifest or an index) stands for, without names, with all layers
+// assemble returns the image of desc (a manifest or an index), without names, with all layers
 // unpacked. It is not listed yet.
 func (a *assembly) assemble(ctx context.Context, desc ocispec.Descriptor) (*Image, error) {
 	found, err := (&search{assembly: a}).find(ctx, desc, 0, true)
@@ -33,7 +33,7 @@ func (a *assembly) assemble(ctx context.Context, desc ocispec.Descriptor) (*Imag
 	return a.complete(ctx, found)
 }
 
-// complete makes an image of what was found.
+// complete makes an image of the manifest that was found.
 func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 	img := &Image{
 		ID: f.manifest.Config.Digest.String(), Config: f.config, Pulled: time.Now().UTC(),
@@ -60,7 +60,8 @@ func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 	return img, nil
 }
 
-// obtain brings the blobs of missing layers side by side and unpacks each as soon as those below it are there.
+// obtain downloads the blobs of missing layers in parallel. It unpacks each layer as soon as those
+// below it exist.
 func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *Image) error {
 	a.progress.expect(blobs)
 	group, ctx := errgroup.WithContext(ctx)
@@ -98,7 +99,7 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 	return group.Wait()
 }
 
-// bringLayer brings the blob unless the layer is there, or is there as soon as another pull has unpacked it.
+// bringLayer downloads the blob, unless the layer exists or another pull unpacks it first.
 func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.Descriptor) error {
 	unlock, err := a.store.layerLocks.Lock(ctx, chain)
 	if err != nil {
@@ -129,12 +130,12 @@ func (a *assembly) unpackLayer(ctx context.Context, src layerSource) error {
 	return nil
 }
 
-// conclude ends a lease after a pull or load. After an error its blobs stay for the repetition, unless the disk is
-// full.
+// conclude ends a lease after a pull or load. After an error the blobs stay for the next attempt,
+// unless the disk is full.
 func (s *Store) conclude(ctx context.Context, l *lease, err error) {
 	ctx = context.WithoutCancel(ctx)
 	l.end(ctx, err != nil && !errdefs.IsResourceExhausted(err))
-	if err := s.prune(ctx, leftoverAge); err != nil {
-		s.log.Warn("delete leftovers", "error", err)
+	if err := s.removeOlder(ctx, leftoverAge); err != nil {
+		s.log.Warn("leftovers of a pull could not be removed", "error", err)
 	}
 }

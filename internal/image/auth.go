@@ -13,18 +13,18 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Auth is a credential for a registry, with CRI's fields. It is used for one pull and kept nowhere. Printing or
-// logging it shows nothing of it.
+// Auth is a credential for a registry, with CRI's fields. It is used for one pull and not kept.
+// Printing or logging it does not show the secret.
 type Auth struct {
 	Username, Password string
 	// Auth is "username:password" in base64, used when Username is empty.
 	Auth string
-	// IdentityToken is exchanged for an access token at the registry's token service.
+	// IdentityToken is exchanged for an access token at the registry's token server.
 	IdentityToken string
 	// RegistryToken is sent to the registry as it is.
 	RegistryToken string
-	// ServerAddress restricts the credential to one registry host; empty means every host that the reference and
-	// hosts.toml name.
+	// ServerAddress restricts the credential to one registry host. Empty means every host that the
+	// reference and hosts.toml name.
 	ServerAddress string
 }
 
@@ -40,7 +40,7 @@ func (a Auth) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 // MarshalJSON hides the credential: an Auth is never stored.
 func (a Auth) MarshalJSON() ([]byte, error) { return json.Marshal("[redacted]") }
 
-// fingerprint tells credentials apart without keeping them.
+// fingerprint distinguishes credentials without keeping them.
 func (a *Auth) fingerprint() string {
 	if a == nil {
 		return ""
@@ -52,8 +52,8 @@ func (a *Auth) fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// login returns user and secret as containerd's authorizer wants them (no user: the secret is a token), or
-// ErrInvalidArgument when Auth cannot be decoded.
+// login returns user and secret for containerd's authorizer; without a user, the secret is a token.
+// ErrInvalidArgument if Auth cannot be decoded.
 func (a *Auth) login() (user, secret string, err error) {
 	switch {
 	case a == nil:
@@ -76,7 +76,7 @@ func (a *Auth) login() (user, secret string, err error) {
 	return "", "", nil
 }
 
-// serves reports whether the credential may be shown to host.
+// serves reports whether the credential may be sent to host.
 func (a *Auth) serves(host string) bool {
 	if a == nil {
 		return false
@@ -87,7 +87,8 @@ func (a *Auth) serves(host string) bool {
 	return canonicalHost(a.ServerAddress) == canonicalHost(host)
 }
 
-// canonicalHost is the host and port of an address with or without scheme and path. Docker Hub has three names.
+// canonicalHost is the host and port of an address with or without scheme and path. Docker Hub has
+// three names.
 func canonicalHost(address string) string {
 	if !strings.Contains(address, "://") {
 		address = "https://" + address
@@ -103,7 +104,7 @@ func canonicalHost(address string) string {
 	return strings.ToLower(u.Host)
 }
 
-// secrets are the strings that must not be seen in any text.
+// secrets are the strings that must not be in any text.
 func (a *Auth) secrets() []string {
 	if a == nil {
 		return nil

@@ -14,10 +14,10 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
-// shortestPrefix is the least number of hexadecimal digits that name an image.
+// shortestPrefix is how many hexadecimal digits of an ID are enough to name an image.
 const shortestPrefix = 12
 
-// catalog is the listed images at one moment. It is never changed.
+// catalog is the list of images at one moment. It never changes.
 type catalog struct {
 	images map[string]*Image // by ID
 	names  map[string]string // tag or digest name -> ID
@@ -37,7 +37,7 @@ func (c *catalog) list() []*Image {
 	return slices.SortedFunc(maps.Values(c.images), func(a, b *Image) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// find returns nil where there is no such image, or more than one.
+// find returns nil if there is no such image, or more than one.
 func (c *catalog) find(ref string) *Image {
 	if img := c.images[canonicalID(ref)]; img != nil {
 		return img
@@ -62,7 +62,7 @@ func (c *catalog) find(ref string) *Image {
 	return found
 }
 
-// canonicalID completes an ID that lacks its algorithm.
+// canonicalID adds the algorithm to an ID without one.
 func canonicalID(id string) string {
 	if strings.Contains(id, ":") {
 		return id
@@ -70,9 +70,10 @@ func canonicalID(id string) string {
 	return "sha256:" + id
 }
 
-// publish lists an image under the names it has now and, if it was listed already, those it had. Tags move here
-// from other images. The record is on the disk before the image is seen; the images that lose a tag follow. If the
-// process dies in between, the record pulled last wins at the next Open.
+// publish lists an image under its names and, if it was listed already, under the earlier ones.
+// Tags move to it from other images. The record is on the disk before readers see the image. Then
+// the records of the images that lose a tag are written. If the process dies in between, the next
+// Open gives the tag to the record pulled last.
 func (s *Store) publish(img *Image) (*Image, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -92,7 +93,7 @@ func (s *Store) publish(img *Image) (*Image, error) {
 	for _, loser := range losers(now, img) {
 		images[loser.ID] = loser
 		if err := writeRecord(s.records(), newRecord(loser, false)); err != nil {
-			s.log.Warn("image lost a tag; its record will follow at the next start", "image", loser.ID, "error", err)
+			s.log.Warn("image lost a tag; its record is corrected at the next start", "image", loser.ID, "error", err)
 		}
 	}
 	s.mu.Lock()
@@ -102,7 +103,7 @@ func (s *Store) publish(img *Image) (*Image, error) {
 	return img, nil
 }
 
-// losers are the images whose names img takes over, without those names.
+// losers are the images that lose names to img, without those names.
 func losers(now *catalog, img *Image) []*Image {
 	var list []*Image
 	for id, other := range now.images {
@@ -122,7 +123,7 @@ func mergeDigests(a, b []digest.Digest) []digest.Digest {
 	return slices.Compact(all)
 }
 
-// SetPinned says whether the kubelet must leave the image alone. ErrNotFound if there is no such image.
+// SetPinned sets whether the kubelet must keep the image. ErrNotFound if there is no such image.
 func (s *Store) SetPinned(ref string, pinned bool) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -144,9 +145,9 @@ func (s *Store) SetPinned(ref string, pinned bool) error {
 	return nil
 }
 
-// Remove takes the image that ref names (see Resolve) from the list, with all its names, and deletes what no other
-// image needs: at once, or when the last hold goes. Nothing to remove is no error; ErrInvalidArgument for a
-// reference that could never name an image.
+// Remove removes the image that ref names (see Resolve) from the list, with all its names. It
+// deletes what no other image needs: at once, or when the last hold ends. A missing image is not an
+// error. ErrInvalidArgument if ref can never name an image.
 func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -167,19 +168,20 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 		return err
 	}
 	s.log.Info("image removed", "image", img.ID, "tags", img.Tags)
-	return s.reap(img.ID)
+	return s.removeUnheld(img.ID)
 }
 
-// unlist takes an image from the list and from the disk what a restart would list it by, with writing held. What has
-// no holder needs no space for that: its record is unlinked. Only one that containers hold has to be noted.
+// unlist removes an image from the list, and its record, so that a restart does not list it.
+// writing is held. Without a hold the record is unlinked, which needs no space on the disk. With a
+// hold it is rewritten.
 func (s *Store) unlist(now *catalog, img *Image) error {
 	images := maps.Clone(now.images)
 	delete(images, img.ID)
 	nameless := img.with(nil, nil)
 	s.mu.Lock()
-	s.catalog.Store(newCatalog(images)) // from here on nothing new can hold it
+	s.catalog.Store(newCatalog(images)) // from here on there can be no new hold
 	s.removed[img.ID] = nameless
-	free := s.swept && len(s.holds[img.ID]) == 0
+	free := s.holdsKnown && len(s.holds[img.ID]) == 0
 	s.mu.Unlock()
 	var err error
 	if free {
@@ -197,7 +199,7 @@ func (s *Store) unlist(now *catalog, img *Image) error {
 	return nil
 }
 
-// looksLikeID reports whether ref may be the beginning of an image ID, with or without the algorithm.
+// looksLikeID reports whether ref may be an abbreviated image ID, with or without the algorithm.
 func looksLikeID(ref string) bool {
 	algorithm, _, ok := strings.Cut(ref, ":")
 	hex := hexOf(ref)
@@ -212,12 +214,13 @@ func hexOf(id string) string {
 	return id
 }
 
-// reap deletes a removed image that has no holder. Before Sweep the holds are not known and nothing is done.
-func (s *Store) reap(id string) error {
+// removeUnheld deletes a removed image without a hold. Before RemoveUnused the holds are not known,
+// so it does nothing.
+func (s *Store) removeUnheld(id string) error {
 	s.writing.Lock()
 	s.mu.Lock()
 	img := s.removed[id]
-	free := img != nil && s.swept && len(s.holds[id]) == 0
+	free := img != nil && s.holdsKnown && len(s.holds[id]) == 0
 	if free {
 		delete(s.removed, id)
 	}
@@ -229,7 +232,7 @@ func (s *Store) reap(id string) error {
 	err := removeRecord(s.records(), id)
 	if err != nil {
 		s.mu.Lock()
-		s.removed[id] = img // the next Sweep tries again
+		s.removed[id] = img // the next RemoveUnused tries again
 		s.mu.Unlock()
 	}
 	s.writing.Unlock()
@@ -237,14 +240,14 @@ func (s *Store) reap(id string) error {
 		return err
 	}
 	for _, dgst := range img.blobs() {
-		s.dropBlob(dgst)
+		s.removeBlob(dgst)
 	}
 	var errs []error
 	for _, chain := range slices.Backward(img.Chain) {
-		errs = append(errs, s.dropLayer(chain))
+		errs = append(errs, s.removeLayer(chain))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("delete layers of image %s: %w", id, err)
+		return fmt.Errorf("remove layers of image %s: %w", id, err)
 	}
 	return nil
 }

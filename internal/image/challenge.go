@@ -2,12 +2,13 @@ package image
 
 import "strings"
 
-// challenges separates those of a WWW-Authenticate header. A field may be a list of them (RFC 9110, 11.6.1), in which
-// commas are between challenges and between the parameters of one; containerd's library takes it for one challenge.
+// challenges splits a WWW-Authenticate header into its challenges. A field may be a list of them
+// (RFC 9110, 11.6.1). Commas separate challenges, and also the parameters of one challenge.
+// containerd's library reads the list as one challenge.
 func challenges(fields []string) []string {
 	var all []string
 	for _, field := range fields {
-		of := len(all) // the first of this field
+		of := len(all) // where this field begins
 		for _, element := range elements(field) {
 			if len(all) > of && isParameter(element) {
 				all[len(all)-1] += "," + element
@@ -19,7 +20,7 @@ func challenges(fields []string) []string {
 	return all
 }
 
-// elements are what stands between the commas that are not in quotation marks.
+// elements splits at commas outside of quotation marks.
 func elements(field string) []string {
 	var all []string
 	quoted, begin := false, 0
@@ -39,7 +40,8 @@ func elements(field string) []string {
 	return all
 }
 
-// isParameter: a name and "=", where a challenge has a name alone, or a name and a space.
+// isParameter reports whether an element is NAME=VALUE. A challenge begins with a name alone, or a
+// name and a space.
 func isParameter(element string) bool {
 	end := strings.IndexAny(element, " \t=")
 	return end >= 0 && strings.HasPrefix(strings.TrimLeft(element[end:], " \t"), "=")

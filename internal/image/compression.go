@@ -9,7 +9,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 )
 
-// foreignFormats are the beginnings of files that users take for archives of images and that no reader here knows.
+// foreignFormats are the first bytes of files that users may take for archives of images, and that
+// cannot be read here.
 var foreignFormats = []struct{ magic, name string }{
 	{"\xfd7zXZ\x00", "compressed with xz"},
 	{"BZh", "compressed with bzip2"},
@@ -27,8 +28,8 @@ var foreignFormats = []struct{ magic, name string }{
 	{"<html", "an HTML page"},
 }
 
-// decompress returns the tar within r, which is plain or compressed with gzip or zstd. What begins like something
-// else that is known by name is an error that names it: read as a tar it would only be an invalid one.
+// decompress returns the tar in r, which is plain or compressed with gzip or zstd. If r begins like
+// another known format, the error names that. Read as a tar it would only be "invalid".
 func decompress(r io.Reader) (compression.DecompressReadCloser, error) {
 	buffered := bufio.NewReader(r)
 	begin, err := buffered.Peek(16)
@@ -37,7 +38,7 @@ func decompress(r io.Reader) (compression.DecompressReadCloser, error) {
 	}
 	for _, f := range foreignFormats {
 		if bytes.HasPrefix(begin, []byte(f.magic)) {
-			return nil, fmt.Errorf("it is %s; a tar, plain or compressed with gzip or zstd, can be read", f.name)
+			return nil, fmt.Errorf("it is %s; use a tar, plain or compressed with gzip or zstd", f.name)
 		}
 	}
 	return compression.DecompressStream(buffered)

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	s, err := image.Open(context.Background(), image.Config{Root: root})
 	if err == nil {
-		err = s.Sweep(context.Background())
+		err = s.RemoveUnused(context.Background())
 	}
 	for err == nil {
 		for _, ref := range strings.Fields(refs) {

@@ -18,12 +18,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// ErrRegistryUnavailable is the class of a pull whose registry was not to be reached, or could not answer. It is
-// an errdefs.ErrUnavailable.
+// ErrRegistryUnavailable is the class of a pull whose registry could not be reached, or could not
+// answer. It is an errdefs.ErrUnavailable.
 var ErrRegistryUnavailable = fmt.Errorf("registry %w", errdefs.ErrUnavailable)
 
-// failure makes an error of what went wrong between us and the registry: step, cause, class. The cause is kept as
-// text only, without credentials: a registry may answer with what it was sent, and a redirect's URL is signed.
+// failure makes an error of a failed exchange with the registry: step, cause, class. The cause is
+// kept as text only, without credentials: a registry may repeat what it was sent, and the URL of a
+// redirect is signed.
 func (r *registry) failure(step string, err error) error {
 	class := classOf(err)
 	text := strings.TrimSuffix(secret.Shorten(secret.Scrub(err.Error(), r.secrets.All())), ": "+class.Error())
@@ -33,7 +34,7 @@ func (r *registry) failure(step string, err error) error {
 	return fmt.Errorf("%s: %s: %w", step, text, class)
 }
 
-// classOf finds the class of what went wrong with a registry.
+// classOf returns the class of a registry's failure.
 func classOf(err error) error {
 	var status *statusError
 	var ofTokens remoteerrors.ErrUnexpectedStatus
@@ -70,7 +71,7 @@ func classOfStatus(code int) error {
 		return errdefs.ErrPermissionDenied
 	case code == http.StatusNotFound:
 		return errdefs.ErrNotFound
-	case code == http.StatusRequestedRangeNotSatisfiable: // a blob shorter than its manifest says
+	case code == http.StatusRequestedRangeNotSatisfiable: // the blob is shorter than its manifest says
 		return errdefs.ErrDataLoss
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code >= 500:
 		return ErrRegistryUnavailable

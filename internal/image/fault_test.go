@@ -116,7 +116,7 @@ func TestLostNetworkIsUnavailableAndTheNextPullResumes(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, image.Config{Root: root})
 	_, err := s.Pull(t.Context(), ref, nil)
-	expectError(t, err, errdefs.IsUnavailable, ref, h.host(), "of "+strconv.Itoa(len(raw))+" bytes there")
+	expectError(t, err, errdefs.IsUnavailable, ref, h.host(), "of "+strconv.Itoa(len(raw))+" bytes received")
 	// What has come is kept, even over a restart, and nothing is listed.
 	expectInventory(t, root, map[string]int{"blobs": 2, "ingests": 1})
 	s.Close()

@@ -20,22 +20,24 @@ import (
 )
 
 const (
-	// maxInterruptions is how often a download is resumed at one host, each time only if it came forward.
+	// maxInterruptions is how often a download is resumed at one host. Each attempt must have made
+	// progress.
 	maxInterruptions = 5
-	// goodProgress is what a host has to have sent before it stalled to be asked to go on.
+	// goodProgress is how many bytes a host must have sent before it stalled, to be asked to
+	// continue.
 	goodProgress = 1 << 20
 	copyBuffer   = 128 << 10
 )
 
-// blob is something to download, and the name under which what has come of it is kept.
+// blob is something to download, and the name of its download in the content store.
 type blob struct {
 	ocispec.Descriptor
 	ingest string
 }
 
-// bring downloads a blob into the content store, or does nothing if it is there. Equal downloads of several pulls
-// take turns: the second finds the blob, or goes on where the first has failed. A pull from another registry takes
-// its turn only for a while: its own registry may be the quicker one.
+// bring downloads a blob into the content store, if it is not there. Equal downloads of several
+// pulls take turns: the second finds the blob, or continues where the first one failed. A pull from
+// another registry waits for its turn only for a while: its own registry may be faster.
 func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 	leave, err := r.store.blobLocks.Lock(ctx, desc.Digest.String()+" of "+r.ref.Host())
 	if err != nil {
@@ -43,8 +45,8 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 	}
 	defer leave()
 	b := blob{desc, ingestName(desc.Digest)}
-	patience, cancel := context.WithTimeout(ctx, min(hurry, r.store.cfg.StallTimeout))
-	unlock, err := r.store.blobLocks.Lock(patience, desc.Digest.String())
+	waitCtx, cancel := context.WithTimeout(ctx, min(answerLimit, r.store.cfg.StallTimeout))
+	unlock, err := r.store.blobLocks.Lock(waitCtx, desc.Digest.String())
 	cancel()
 	switch {
 	case err == nil:
@@ -59,7 +61,7 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		return nil
 	}
 	if r.top.raw != nil && desc.Digest == r.top.desc.Digest {
-		// A part of an earlier download may be damaged, and saves nothing.
+		// A part of an earlier download may be damaged. It saves nothing.
 		if err := r.store.content.Abort(ctx, b.ingest); err != nil && !errdefs.IsNotFound(err) {
 			return withDiskClass(err)
 		}
@@ -67,17 +69,18 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		r.top.raw = nil
 		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, raw, r.top.desc))
 	}
-	// desc.URLs is not looked at: a manifest must not make the node ask hosts that are not the registry.
+	// desc.URLs is not used: a manifest must not make the node contact hosts other than the
+	// registry.
 	err = r.each(ctx, func(h *host) bool { return h.pull }, func(h *host, t turn) error { return r.download(ctx, h, t, b) })
 	if err == nil {
 		return nil
 	}
-	return r.failure(fmt.Sprintf("download %s from %s (%d of %d bytes there)", desc.Digest, r.hostNames(),
+	return r.failure(fmt.Sprintf("download %s from %s (%d of %d bytes received)", desc.Digest, r.hostNames(),
 		r.have(ctx, b), desc.Size), err)
 }
 
-// download brings a blob from one host, with the blob's lock. What has arrived stays for the next host or the
-// next pull, unless it is wrong.
+// download downloads a blob from one host. The blob's lock is held. What has arrived stays for the
+// next host or the next pull, unless it is wrong.
 func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error {
 	if isLayer(b.Descriptor) {
 		release, err := r.store.hosts.slot(ctx, h.key(), r.store.cfg.MaxDownloads)
@@ -85,7 +88,7 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 			return err
 		}
 		defer release()
-		if !t.last && r.store.hosts.sick(h.key()) { // it has shown while this waited
+		if !t.last && r.store.hosts.isDown(h.key()) { // the server failed in another pull meanwhile
 			return fmt.Errorf("%s did not answer a moment ago: %w", h.host, ErrRegistryUnavailable)
 		}
 	}
@@ -104,8 +107,8 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 			if abortErr := r.store.content.Abort(ctx, b.ingest); abortErr != nil {
 				return &localError{errors.Join(err, abortErr)}
 			}
-			// Bytes kept over a power cut may be zeros, and those of another host wrong: only a download from the
-			// start proves this host wrong.
+			// After a power cut the kept bytes may be zeros, and another host may have sent wrong
+			// ones. Only a download from the start proves that this host is wrong.
 			if had == 0 || restarted {
 				return err
 			}
@@ -114,11 +117,11 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 			stalled && (!t.last || have-had < goodProgress):
 			return err
 		}
-		r.log.Info("download is resumed", "host", h.host, "bytes", r.have(ctx, b), "reason", secret.Scrub(err.Error(), r.secrets.All()))
+		r.log.Info("resuming a download", "host", h.host, "bytes", r.have(ctx, b), "reason", secret.Scrub(err.Error(), r.secrets.All()))
 	}
 }
 
-// have is how much of a download is kept.
+// have is how many bytes of a download are kept.
 func (r *registry) have(ctx context.Context, b blob) int64 {
 	st, err := r.store.content.Status(ctx, b.ingest)
 	if err != nil {
@@ -127,23 +130,23 @@ func (r *registry) have(ctx context.Context, b blob) int64 {
 	return st.Offset
 }
 
-// attempt makes one attempt; had is what was there before it.
+// attempt makes one attempt to download. had is how many bytes were kept before.
 func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had int64, err error) {
 	w, err := content.OpenWriter(ctx, r.store.content, content.WithRef(desc.ingest),
 		content.WithDescriptor(desc.Descriptor))
 	if err != nil {
 		return 0, &localError{err}
 	}
-	defer func() { _ = w.Close() }() // after Commit nothing; else keeps what is there
+	defer func() { _ = w.Close() }() // after Commit this does nothing; otherwise it keeps what has arrived
 	st, err := w.Status()
 	if err != nil {
 		return 0, &localError{err}
 	}
 	if st.Offset > desc.Size {
-		return st.Offset, &contentError{"more bytes are there than the blob has"}
+		return st.Offset, &contentError{"more bytes are kept than the blob has"}
 	}
 	if st.Offset == 0 {
-		// Of a damaged ingest the content store may have kept the file with its old length.
+		// The ingest may be damaged: the content store may have kept the file with its old length.
 		if err := w.Truncate(0); err != nil {
 			return 0, &localError{err}
 		}
@@ -157,18 +160,18 @@ func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had
 	switch err := w.Commit(ctx, desc.Size, desc.Digest); {
 	case err == nil, errdefs.IsAlreadyExists(err):
 		return st.Offset, nil
-	case errdefs.IsFailedPrecondition(err): // the content store's word for another size or digest
-		return st.Offset, &contentError{fmt.Sprintf("%s has sent other content: %v", h.host, err)}
+	case errdefs.IsFailedPrecondition(err): // the content store's class for another size or digest
+		return st.Offset, &contentError{fmt.Sprintf("%s sent other content: %v", h.host, err)}
 	default:
 		return st.Offset, &localError{err}
 	}
 }
 
-// receive writes what a host sends of a blob from offset on.
+// receive writes what a host sends of a blob, from offset on.
 func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w io.Writer, offset int64) error {
 	q := request{method: http.MethodGet, what: "blobs/" + desc.Digest.String(), accept: "*/*", from: offset, limit: t.limit, last: t.last}
 	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
-		q.what, q.accept = "manifests/"+desc.Digest.String(), acceptManifests // an index may be wrong about the type
+		q.what, q.accept = "manifests/"+desc.Digest.String(), acceptManifests // the media type in an index may be wrong
 	}
 	resp, err := h.ask(ctx, q)
 	if err != nil {
@@ -184,7 +187,7 @@ func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w i
 		return err
 	}
 	if _, err := io.CopyN(io.Discard, body, offset-start); err != nil {
-		return fmt.Errorf("skip what is there already: %w", unexpected(err))
+		return fmt.Errorf("skip what is kept already: %w", unexpected(err))
 	}
 	buffer := make([]byte, copyBuffer)
 	for at := offset; ; {
@@ -210,7 +213,7 @@ func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w i
 	}
 }
 
-// unexpected makes an end where there should be none an error.
+// unexpected makes io.ErrUnexpectedEOF of io.EOF.
 func unexpected(err error) error {
 	if err == io.EOF { //nolint:errorlint // io.Reader's contract: io.EOF itself
 		return io.ErrUnexpectedEOF
@@ -218,7 +221,8 @@ func unexpected(err error) error {
 	return err
 }
 
-// startOf is where in the blob an answer begins. A host may send the whole although a part was asked for.
+// startOf returns the offset at which an answer begins. A host may send the whole blob although a
+// part was asked for.
 func startOf(resp *http.Response, asked int64) (int64, error) {
 	if resp.StatusCode != http.StatusPartialContent {
 		return 0, nil
@@ -227,13 +231,14 @@ func startOf(resp *http.Response, asked int64) (int64, error) {
 	from, _, _ := strings.Cut(strings.TrimPrefix(text, "bytes "), "-")
 	start, err := strconv.ParseInt(from, 10, 64)
 	if err != nil || start < 0 || start > asked {
-		return 0, &contentError{fmt.Sprintf("range %.100q was sent where bytes from %d on were asked for", text, asked)}
+		return 0, &contentError{fmt.Sprintf("range %.100q was sent, but bytes from %d on were asked for", text, asked)}
 	}
 	return start, nil
 }
 
-// decoded is the body without an encoding of the transfer. None was asked for; but stores of blobs say "gzip" of
-// what is compressed itself, and then the length is that of the blob. wanted is -1 where that is not known.
+// decoded removes the content encoding of the body. None was asked for, but some blob stores say
+// "gzip" for content that is compressed itself. Then the length is the blob's. wanted is -1 if the
+// length is not known.
 func decoded(resp *http.Response, wanted int64) (io.Reader, error) {
 	switch encoding := strings.ToLower(resp.Header.Get("Content-Encoding")); encoding {
 	case "", "identity":
@@ -251,6 +256,6 @@ func decoded(resp *http.Response, wanted int64) (io.Reader, error) {
 		}
 		return body, nil
 	default:
-		return nil, &contentError{fmt.Sprintf("content encoding %.50q was sent, and none asked for", encoding)}
+		return nil, &contentError{fmt.Sprintf("content encoding %.50q was sent, but none was asked for", encoding)}
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// flights runs equal pulls once. The work has a context of its own, which ends when the last caller has left or
-// the store is closed: one caller's deadline does not take the work from another.
+// flights runs equal pulls once. The work has its own context. It ends when the last caller has
+// left or the store is closed, so one caller's deadline does not end the work of another.
 type flights struct {
 	base context.Context
 	end  context.CancelFunc
@@ -17,7 +17,7 @@ type flights struct {
 	mu      sync.Mutex
 	closed  bool
 	running map[string]*flight
-	workers sync.WaitGroup // Add only while not closed, under mu
+	workers sync.WaitGroup // Add only while not closed, with mu held
 
 	ongoing ongoing
 }
@@ -35,7 +35,7 @@ func newFlights() *flights {
 	return &flights{base: base, end: end, running: map[string]*flight{}}
 }
 
-// do joins the flight of key or starts it. A caller whose ctx ends gets that error at once.
+// do joins the flight of key or starts it. If ctx ends, it returns that error at once.
 func (f *flights) do(ctx context.Context, key string, work func(context.Context) (*Image, error)) (*Image, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -75,7 +75,8 @@ func (f *flights) start(key string, work func(context.Context) (*Image, error)) 
 	return fl
 }
 
-// leave gives up waiting; the last to leave ends the work, and a later call starts anew instead of joining it.
+// leave stops waiting. The last caller to leave ends the work. A later call then starts a new
+// flight.
 func (f *flights) leave(key string, fl *flight) {
 	f.mu.Lock()
 	fl.waiters--

@@ -68,11 +68,11 @@ func TestAnImageIsRemovedFromAFullDisk(t *testing.T) {
 			s.Close()
 
 			// A restart on the full disk: the held image is not listed again, and its holder finds it.
-			s = openUnswept(t, image.Config{Root: root})
+			s = openWithUnknownHolds(t, image.Config{Root: root})
 			equal(t, "images", len(s.List()), 2)
 			_, _, err = s.Hold(held.ID, "container")
 			must(t, err)
-			must(t, s.Sweep(t.Context()))
+			must(t, s.RemoveUnused(t.Context()))
 			_, err = os.Stat(filepath.Join(disk, "filling")) // still full
 			must(t, err)
 			must(t, s.Remove(t.Context(), first.ID))

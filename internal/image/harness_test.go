@@ -198,15 +198,15 @@ func newLog() (*logBuffer, *slog.Logger) {
 	return buf, slog.New(slog.NewTextHandler(buf, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// open opens a store that has been swept, closed at the end of the test.
+// open opens a store whose holds are known, closed at the end of the test.
 func open(t *testing.T, cfg image.Config) *image.Store {
 	t.Helper()
-	s := openUnswept(t, cfg)
-	must(t, s.Sweep(t.Context()))
+	s := openWithUnknownHolds(t, cfg)
+	must(t, s.RemoveUnused(t.Context()))
 	return s
 }
 
-func openUnswept(t *testing.T, cfg image.Config) *image.Store {
+func openWithUnknownHolds(t *testing.T, cfg image.Config) *image.Store {
 	t.Helper()
 	testroot.Need(t)
 	if cfg.Root == "" {

@@ -116,12 +116,12 @@ func TestHoldsAreDeclaredAgainAfterARestart(t *testing.T) {
 	}
 	s.Close()
 
-	s = openUnswept(t, image.Config{Root: root})
+	s = openWithUnknownHolds(t, image.Config{Root: root})
 	equal(t, "images", len(s.List()), 0)
 	equal(t, "layers before the sweep", inventory(t, root)["layers"], 2)
 	dirs, _, err := s.Hold(kept.ID, "c")
 	must(t, err)
-	must(t, s.Sweep(t.Context()))
+	must(t, s.RemoveUnused(t.Context()))
 	expectInventory(t, root, map[string]int{"layers": 1, "records": 1, "blobs": 2})
 	equal(t, "file", strings.Join(names(t, dirs[0]), ""), "k")
 	s.Release(kept.ID, "c")
@@ -160,7 +160,7 @@ func TestPinnedIsKept(t *testing.T) {
 	expectError(t, s.SetPinned("none", true), errdefs.IsNotFound)
 }
 
-func TestOpenRemovesLeftoversAndSweepGarbage(t *testing.T) {
+func TestOpenRemovesLeftoversAndRemoveUnusedGarbage(t *testing.T) {
 	h := newHub(t)
 	root := t.TempDir()
 	s := open(t, image.Config{Root: root})
@@ -182,10 +182,10 @@ func TestOpenRemovesLeftoversAndSweepGarbage(t *testing.T) {
 	must(t, os.Chtimes(old, past, past))
 	must(t, os.MkdirAll(filepath.Join(root, "content/ingest/torn"), 0o755))
 
-	s = openUnswept(t, image.Config{Root: root})
+	s = openWithUnknownHolds(t, image.Config{Root: root})
 	equal(t, "temporary", inventory(t, root)["temporary"], 0)
 	equal(t, "layers", inventory(t, root)["layers"], 2)
-	must(t, s.Sweep(t.Context()))
+	must(t, s.RemoveUnused(t.Context()))
 	expectInventory(t, root, map[string]int{"layers": 1, "records": 1, "blobs": 2})
 	if _, ok := s.Resolve(ref); !ok {
 		t.Error("the image is lost")
@@ -220,9 +220,9 @@ func TestDamagedRecordStopsNothingAndThePullRepairsIt(t *testing.T) {
 			damage(t, file, whole)
 
 			text, log := newLog()
-			s = openUnswept(t, image.Config{Root: root, Log: log})
+			s = openWithUnknownHolds(t, image.Config{Root: root, Log: log})
 			equal(t, "quarantined", len(s.Quarantined()), 1)
-			if !strings.Contains(text.String(), "image record put aside") {
+			if !strings.Contains(text.String(), "image record was moved to the quarantine") {
 				t.Errorf("log: %s", text)
 			}
 			if _, ok := s.Resolve(fine); !ok || len(s.List()) != 1 {
@@ -231,7 +231,7 @@ func TestDamagedRecordStopsNothingAndThePullRepairsIt(t *testing.T) {
 			// A container that runs on the image keeps it.
 			_, _, err = s.Hold(img.ID, "c")
 			must(t, err)
-			must(t, s.Sweep(t.Context()))
+			must(t, s.RemoveUnused(t.Context()))
 			h.forget()
 			again := pull(t, s, ref)
 			equal(t, "ID", again.ID, img.ID)
@@ -252,10 +252,10 @@ func TestHoldOfALostImageKeepsAllLayers(t *testing.T) {
 	img := pull(t, s, h.push(t, "app:1", imageOf(t, "a", layerOf(t, reg("a", "")))))
 	s.Close()
 	must(t, os.RemoveAll(filepath.Join(root, "records", img.ID[7:]+".json")))
-	s = openUnswept(t, image.Config{Root: root})
+	s = openWithUnknownHolds(t, image.Config{Root: root})
 	_, _, err := s.Hold(img.ID, "c")
 	expectError(t, err, errdefs.IsNotFound)
-	must(t, s.Sweep(t.Context()))
+	must(t, s.RemoveUnused(t.Context()))
 	equal(t, "layers", inventory(t, root)["layers"], 1)
 }
 

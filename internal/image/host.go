@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// maxRedirects is how often one request is sent elsewhere.
+	// maxRedirects is how many redirects one request follows.
 	maxRedirects = 10
-	// maxHeaderAnswer bounds the header of an answer.
+	// maxHeaderAnswer limits the header of an answer.
 	maxHeaderAnswer = 256 << 10
 	agent           = "pinfold"
 )
@@ -30,32 +30,34 @@ type host struct {
 	reg       *registry
 	client    *http.Client
 	transport *http.Transport
-	either    bool // TLS is tried, plain HTTP will do
+	either    bool // TLS is tried first, then plain HTTP
 
 	mu         sync.Mutex
 	authorizer docker.Authorizer
-	// gaveUp: it was asked with all patience in this pull, without an answer; patient: that has brought one.
-	gaveUp, patient bool
+	// silent: it had the full time limit in this pull and did not answer. slow: it answered within
+	// the full limit only.
+	silent, slow bool
 }
 
-// newHost makes the client of one host; no connection yet.
+// newHost makes the client of one host. It does not connect.
 func (r *registry) newHost(config hostConfig) (*host, error) {
 	tlsConfig, err := config.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
 	h := &host{hostConfig: config, reg: r, transport: docker.DefaultHTTPTransport(tlsConfig)}
-	// The time limits are those of request; the header's would count for bodies that are only sent after a while.
+	// The time limits are those of request. The header's limit would also count for bodies that are
+	// sent later.
 	h.transport.ResponseHeaderTimeout = 0
 	h.transport.MaxResponseHeaderBytes = maxHeaderAnswer
-	h.transport.DisableCompression = true // a blob is what its digest says, not what it unpacks to
+	h.transport.DisableCompression = true // a blob is the bytes of its digest, not what they unpack to
 	if config.dialTimeout > 0 {
 		dialer := &net.Dialer{Timeout: config.dialTimeout, KeepAlive: 30 * time.Second}
 		h.transport.DialContext = dialer.DialContext
 	}
 	var trip http.RoundTripper = h.transport
 	if _, port, _ := net.SplitHostPort(h.host); h.scheme == "http" && tlsConfig != nil && port != "80" {
-		// As containerd has it: with keys for TLS, TLS is tried before plain HTTP.
+		// As in containerd: with keys for TLS, TLS is tried before plain HTTP.
 		h.scheme, h.either = "https", true
 		trip = docker.NewHTTPFallback(trip)
 	}
@@ -67,10 +69,11 @@ func (r *registry) newHost(config hostConfig) (*host, error) {
 	return h, nil
 }
 
-// key names the host in what the store remembers.
+// key names the host in hosts.
 func (h *host) key() string { return h.scheme + "://" + h.host }
 
-// login makes a new authorizer: one that has failed once, even because its caller gave up, repeats that for ever.
+// login makes a new authorizer. One that has failed once repeats the failure for ever, even if only
+// its caller was cancelled.
 func (h *host) login() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,7 +92,7 @@ func (h *host) login() {
 	}
 	h.authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(&tokens), docker.WithAuthHeader(h.header),
 		docker.WithAuthCreds(func(asks string) (string, string, error) {
-			// A host that the registry sends us to gets no credential.
+			// A host that the registry redirects to gets no credential.
 			if !h.reg.names(asks) || !a.serves(asks) {
 				return "", "", nil
 			}
@@ -111,7 +114,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request) error {
 	return nil
 }
 
-// checkRedirect follows a redirect without what is meant for the first host only.
+// checkRedirect follows a redirect. It removes what is for the first host only.
 func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if err := tooMany(via); err != nil {
 		return err
@@ -138,7 +141,8 @@ func sameHost(a, b *http.Request) bool {
 	return a.URL.Host == b.URL.Host && a.URL.Scheme == b.URL.Scheme
 }
 
-// strip takes from a request to another host what is meant for this one. A referer may be a signed URL.
+// strip removes from a request to another host what is for the first one. A referer may be a signed
+// URL.
 func (h *host) strip(req *http.Request) {
 	for name := range h.header {
 		req.Header.Del(name)
@@ -156,7 +160,7 @@ func tooMany(via []*http.Request) error {
 	return nil
 }
 
-// isByDigest reports whether a request names a digest, by which any host's answer can be checked.
+// isByDigest reports whether a request names a digest. Then any host's answer can be checked.
 func isByDigest(req *http.Request) bool {
 	_, err := digest.Parse(path.Base(req.URL.Path))
 	return err == nil

@@ -16,11 +16,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
-// maxHostsFile bounds what is read of a hosts.toml, and of a file of certificates or keys that it names, in bytes.
+// maxHostsFile limits a hosts.toml, and a file of certificates or keys that it names, in bytes.
 const maxHostsFile = 1 << 20
 
-// CheckRegistryConfigDirs returns what is wrong with the directories that list names, separated by colons as in
-// containerd's config_path: pulls would go past a mirror that is configured in a directory that is not there.
+// CheckRegistryConfigDirs checks the directories in list, separated by colons as in containerd's
+// config_path. If one is missing, pulls would not use a mirror that is configured there.
 func CheckRegistryConfigDirs(list string) error {
 	var errs []error
 	for _, dir := range filepath.SplitList(list) {
@@ -35,8 +35,8 @@ func CheckRegistryConfigDirs(list string) error {
 	return errors.Join(errs...)
 }
 
-// hostDir finds the directory of a registry host, as containerd does: in the first directory of the list that has
-// HOST_PORT_, HOST:PORT or _default. "" where none has.
+// hostDir finds the directory of a registry host, as containerd does: in the first directory of the
+// list that has HOST_PORT_, HOST:PORT or _default. "" if none has.
 func hostDir(list, host string) (string, error) {
 	names := []string{host, "_default"}
 	if i := strings.LastIndex(host, ":"); i > 0 {
@@ -59,7 +59,7 @@ func hostDir(list, host string) (string, error) {
 	return "", nil
 }
 
-// hostConfigs are the hosts to ask for what the registry host has, in order.
+// hostConfigs are the hosts that may have the images of a registry host, in the order to ask them.
 func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
 	configs := []hostConfig{{resolve: true, pull: true}}
 	dir, err := hostDir(s.cfg.RegistryConfigDir, host)
@@ -76,7 +76,8 @@ func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
 		switch {
 		case host == "docker.io":
 			last.scheme, last.host = "https", "registry-1.docker.io"
-		// containerd would try TLS first and fall back; a loopback registry without hosts.toml is plain at once.
+		// containerd would try TLS first. Here a loopback registry without hosts.toml gets plain
+		// HTTP at once.
 		case docker.IsLocalhost(host) && !strings.HasSuffix(host, ":443"):
 			last.scheme, last.host = "http", host
 		default:
@@ -86,7 +87,8 @@ func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
 	return configs, nil
 }
 
-// readHostDir reads hosts.toml or, where there is none or an empty one, certificates as Docker lays them out.
+// readHostDir reads hosts.toml. If that is missing or empty, it reads certificates in Docker's
+// layout.
 func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
 	file := filepath.Join(dir, "hosts.toml")
 	data, err := regular.Read(file, maxHostsFile)
@@ -101,19 +103,20 @@ func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
 		return nil, err
 	}
 	if len(unknown) > 0 && s.firstTime(file, data) {
-		s.log.Warn("hosts.toml has keys that mean nothing and are ignored", "keys", strings.Join(unknown, ", "))
+		s.log.Warn("hosts.toml has unknown keys, which are ignored", "keys", strings.Join(unknown, ", "))
 	}
 	return configs, nil
 }
 
-// firstTime reports whether file has not had this content before.
+// firstTime reports whether file has this content for the first time.
 func (s *Store) firstTime(file string, data []byte) bool {
 	sum := sha256.Sum256(data)
 	old, known := s.hosts.warnedOf.Swap(file, sum)
 	return !known || old != sum
 }
 
-// certificateFiles reads Docker's layout: *.crt are authorities, *.cert with *.key are a client's.
+// certificateFiles reads Docker's layout: *.crt are authorities, *.cert with *.key are for the
+// client.
 func certificateFiles(dir string) ([]hostConfig, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -169,10 +172,10 @@ func loadPair(pair [2]string) (tls.Certificate, error) {
 	return cert, nil
 }
 
-// tlsConfig is nil where the configuration says nothing of TLS.
+// tlsConfig is nil if the configuration does not mention TLS.
 func (c *hostConfig) tlsConfig() (*tls.Config, error) {
 	if c.caFiles == nil && c.clientPairs == nil && c.skipVerify == nil {
-		return nil, nil //nolint:nilnil // said above
+		return nil, nil // nolint:nilnil // see the comment of the function
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.skipVerify != nil {

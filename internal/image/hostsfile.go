@@ -18,35 +18,35 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// hostConfig is one host that is asked for a registry's images.
+// hostConfig is one host that may have a registry's images.
 type hostConfig struct {
 	scheme, host, path string
-	// resolve: it may be asked what a tag is; pull: for content.
+	// resolve: ask it which digest a tag has; pull: ask it for content.
 	resolve, pull bool
 	caFiles       []string
-	clientPairs   [][2]string // certificate and key; without a key both are in one file
+	clientPairs   [][2]string // certificate and key; without a key one file has both
 	skipVerify    *bool
 	dialTimeout   time.Duration // 0 is the default
 	header        http.Header
 }
 
-// setting is one line of a hosts.toml: a value, or the head of a table.
+// setting is one line of a hosts.toml: a value, or the header of a table.
 type setting struct {
 	path  []string
-	value any // string, bool, []any; nil for a table; else the kind of TOML value
+	value any // string, bool or []any; nil for a table; for other values the kind of TOML value
 	table bool
 	line  int
 }
 
-// hostsFile reads one hosts.toml. Every error names file and line, and none of them quotes a value: headers hold
-// credentials.
+// hostsFile reads one hosts.toml. Every error names file and line. No error quotes a value: headers
+// contain credentials.
 type hostsFile struct {
 	file    string
 	tables  []*hostTable
-	unknown []string // keys that mean nothing, with file and line
+	unknown []string // unknown keys, with file and line
 }
 
-// hostTable is a table of the file; the one without an address is what stands before all tables.
+// hostTable is a table of the file. The one without an address has the keys before all tables.
 type hostTable struct {
 	hostConfig
 	address  string
@@ -54,8 +54,8 @@ type hostTable struct {
 	override bool
 }
 
-// parseHostsFile returns the hosts in the order of the file and, last, the registry itself, whose host is empty
-// if the file does not say where it is.
+// parseHostsFile returns the hosts in the order of the file and, last, the registry itself. Its
+// host is empty if the file does not name it.
 func parseHostsFile(file string, data []byte) ([]hostConfig, []string, error) {
 	f := &hostsFile{file: file}
 	root := &hostTable{hostConfig: hostConfig{resolve: true, pull: true}}
@@ -82,11 +82,11 @@ func (f *hostsFile) wrong(line int, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", f.file, line, fmt.Sprintf(format, args...))
 }
 
-// settings reads the file as TOML, in its order.
+// settings reads the file as TOML, in the order of the file.
 func (f *hostsFile) settings(data []byte) ([]setting, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	var whole map[string]any
-	if err := toml.Unmarshal(data, &whole); err != nil { // also finds what is there twice
+	if err := toml.Unmarshal(data, &whole); err != nil { // also finds duplicate keys
 		var at *toml.DecodeError
 		if errors.As(err, &at) {
 			row, _ := at.Position()
@@ -126,7 +126,8 @@ func keyOf(parser *unstable.Parser, e *unstable.Node) (keys []string, line int) 
 	return keys, line
 }
 
-// appendValue adds the setting of a key and its value; of an inline table one for each value in it.
+// appendValue adds the setting of a key and its value. For an inline table it adds one for each
+// value in it.
 func appendValue(list []setting, parser *unstable.Parser, table []string, e *unstable.Node) []setting {
 	keys, line := keyOf(parser, e)
 	full := slices.Concat(table, keys)
@@ -161,7 +162,7 @@ func plain(n *unstable.Node) any {
 	return n.Kind
 }
 
-// take sorts one setting.
+// take assigns one setting to its server.
 func (f *hostsFile) take(root *hostTable, s setting) error {
 	switch key := strings.ToLower(s.path[0]); {
 	case key == "server" && len(s.path) == 1:
@@ -169,7 +170,7 @@ func (f *hostsFile) take(root *hostTable, s setting) error {
 		if !ok {
 			return f.wrong(s.line, "server must be a string, the registry's address")
 		}
-		root.address, root.line = text, s.line // "" is as good as none
+		root.address, root.line = text, s.line // "" is the same as no key
 		return nil
 	case key != "host":
 		return f.set(root, s.path, s)
@@ -242,7 +243,7 @@ func (f *hostsFile) setCapabilities(to *hostTable, s setting) error {
 	if _, single := s.value.(string); !ok || single {
 		return f.wrong(s.line, form)
 	}
-	if len(words) == 0 { // as where the key is missing
+	if len(words) == 0 { // the same as without the key
 		return nil
 	}
 	to.resolve, to.pull = false, false
@@ -254,7 +255,7 @@ func (f *hostsFile) setCapabilities(to *hostTable, s setting) error {
 			to.resolve = true
 		case "push", "referrers":
 		default:
-			return f.wrong(s.line, "%s; %.50q is not known", form, word)
+			return f.wrong(s.line, "%s; %.50q is unknown", form, word)
 		}
 	}
 	return nil
@@ -332,14 +333,14 @@ func (f *hostsFile) setHeader(to *hostTable, name []string, s setting) error {
 	return nil
 }
 
-// validHeaderName is RFC 9110's token.
+// validHeaderName accepts a token of RFC 9110.
 func validHeaderName(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	})
 }
 
-// beside makes a file's name absolute: a relative one is meant from the directory of hosts.toml.
+// beside makes a file's name absolute. Relative names are relative to the directory of hosts.toml.
 func (f *hostsFile) beside(name string) string {
 	if filepath.IsAbs(name) {
 		return name
@@ -347,7 +348,7 @@ func (f *hostsFile) beside(name string) string {
 	return filepath.Join(filepath.Dir(f.file), name)
 }
 
-// stringList takes a string or a list of strings.
+// stringList accepts a string or a list of strings.
 func stringList(value any) ([]string, bool) {
 	if text, ok := value.(string); ok {
 		return []string{text}, true
@@ -367,7 +368,7 @@ func stringList(value any) ([]string, bool) {
 	return list, true
 }
 
-// locate reads the host's address.
+// locate parses the host's address.
 func (f *hostsFile) locate(s *hostTable) error {
 	if s.address == "" {
 		return nil
@@ -385,7 +386,7 @@ func (f *hostsFile) locate(s *hostTable) error {
 	}
 	s.scheme, s.host = u.Scheme, u.Host
 	if s.host == "docker.io" || s.host == "index.docker.io" {
-		s.host = "registry-1.docker.io" // where the Hub answers
+		s.host = "registry-1.docker.io" // Docker Hub answers at this name
 	}
 	if u.Path != "" {
 		s.path = path.Clean(u.Path)

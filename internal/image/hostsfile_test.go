@@ -223,7 +223,7 @@ func TestAnUnknownKeyOfAHostsFileIsWarnedOfOnceForEachContent(t *testing.T) {
 	s := open(t, image.Config{RegistryConfigDir: dir, Log: logger})
 	pull(t, s, "registry.invalid/app:1")
 	pull(t, s, "registry.invalid/app:1")
-	equal(t, "warnings", strings.Count(out.String(), "mean nothing"), 1)
+	equal(t, "warnings", strings.Count(out.String(), "unknown keys"), 1)
 	for _, part := range []string{"hosts.toml:2", "skip-verify", "hosts.toml:3"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("no %s in %s", part, out)
@@ -231,7 +231,7 @@ func TestAnUnknownKeyOfAHostsFileIsWarnedOfOnceForEachContent(t *testing.T) {
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "registry.invalid/hosts.toml"), []byte(text+"\nb = 2"), 0o644))
 	pull(t, s, "registry.invalid/app:1")
-	equal(t, "warnings", strings.Count(out.String(), "mean nothing"), 2)
+	equal(t, "warnings", strings.Count(out.String(), "unknown keys"), 2)
 }
 
 func TestTheDirectoryOfARegistryIsFoundAsContainerdFindsIt(t *testing.T) {

@@ -10,20 +10,21 @@ import (
 )
 
 const (
-	// sickTime is how long a host that was not to be reached is asked last.
-	sickTime = time.Minute
-	// maxPause is the longest that one request waits because a host said so, maxPauses what all waits of a pull
-	// may take together. A host that wants more fails the pull, whose repetition is the kubelet's to time.
+	// downTime is how long a host that could not be reached is asked last.
+	downTime = time.Minute
+	// maxPause is the longest wait of one request because a host asked for it. maxPauses limits all
+	// waits of a pull. If a host asks for more, the pull fails; the kubelet decides when to try
+	// again.
 	maxPause  = 30 * time.Second
 	maxPauses = 2 * time.Minute
-	// maxRemembered bounds the hosts that are remembered.
+	// maxRemembered is how many hosts are remembered.
 	maxRemembered = 1000
 )
 
-// hostStates is what the store remembers of the hosts it asks and of their configuration, across pulls. The zero
-// value is ready.
+// hostStates is what the store knows about registry hosts and their configuration, across pulls.
+// The zero value is ready.
 type hostStates struct {
-	warnedOf sync.Map // path of a hosts.toml -> sum of the content that was warned of
+	warnedOf sync.Map // path of a hosts.toml -> sum of the content that was warned about
 
 	mu    sync.Mutex
 	known map[string]*hostState // by scheme and host
@@ -31,10 +32,10 @@ type hostStates struct {
 
 // hostState is guarded by hostStates.mu.
 type hostState struct {
-	sickUntil  time.Time
+	downUntil  time.Time
 	pauseUntil time.Time
 	slots      *semaphore.Weighted
-	users      int // downloads that have or want a slot
+	users      int // downloads that have a slot or wait for one
 }
 
 // at is called with mu held.
@@ -44,46 +45,47 @@ func (s *hostStates) at(key string) *hostState {
 	}
 	st := s.known[key]
 	if st == nil {
-		s.forget()
+		s.removeIdle()
 		st = &hostState{}
 		s.known[key] = st
 	}
 	return st
 }
 
-// forget makes room, with mu held.
-func (s *hostStates) forget() {
+// removeIdle removes the servers that nothing needs to be known about, if there are too many. mu is
+// held.
+func (s *hostStates) removeIdle() {
 	if len(s.known) < maxRemembered {
 		return
 	}
 	now := time.Now()
 	for key, st := range s.known {
-		if st.users == 0 && now.After(st.sickUntil) && now.After(st.pauseUntil) {
+		if st.users == 0 && now.After(st.downUntil) && now.After(st.pauseUntil) {
 			delete(s.known, key)
 		}
 	}
 }
 
-func (s *hostStates) sicken(key string) {
+func (s *hostStates) setDown(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at(key).sickUntil = time.Now().Add(sickTime)
+	s.at(key).downUntil = time.Now().Add(downTime)
 }
 
 // recover notes that a host answers.
 func (s *hostStates) recover(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at(key).sickUntil = time.Time{}
+	s.at(key).downUntil = time.Time{}
 }
 
-func (s *hostStates) sick(key string) bool {
+func (s *hostStates) isDown(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Before(s.at(key).sickUntil)
+	return time.Now().Before(s.at(key).downUntil)
 }
 
-// pause notes that a host wants to be left alone for d.
+// pause notes that a host asks for no requests for d.
 func (s *hostStates) pause(key string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,14 +95,14 @@ func (s *hostStates) pause(key string, d time.Duration) {
 	}
 }
 
-// paused is how long a host is still to be left alone.
+// paused is how much longer a host asks for no requests.
 func (s *hostStates) paused(key string) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Until(s.at(key).pauseUntil)
 }
 
-// slot waits until fewer than limit downloads from the host are under way.
+// slot waits until fewer than limit downloads from the host are in progress.
 func (s *hostStates) slot(ctx context.Context, key string, limit int) (release func(), err error) {
 	s.mu.Lock()
 	st := s.at(key)
@@ -122,8 +124,8 @@ func (s *hostStates) slot(ctx context.Context, key string, limit int) (release f
 	return func() { slots.Release(1); leave() }, nil
 }
 
-// backOff is the pause after the n-th refusal of a host that does not say how long: a second, two, four…, of
-// which up to a half is left to chance, so that many nodes do not come back at once.
+// backOff is the pause after the n-th refusal, if the host does not name one: a second, two, four…
+// Up to a half of it is random, so that many nodes do not come back at the same time.
 func backOff(n int) time.Duration {
 	d := time.Second << min(n, 4)
 	return d/2 + rand.N(d/2)

@@ -12,14 +12,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// archiveIngest begins the names that containerd's importer gives what it reads from an archive.
+// archiveIngest begins the names of ingests by containerd's importer of archives.
 const archiveIngest = "tar-"
 
 // ingestName is the name of a blob's download in the content store.
 func ingestName(dgst digest.Digest) string { return "blob-" + dgst.String() }
 
-// ingest is an unfinished write to the content store. Its directory is read here and not through the content
-// store, whose listing fails altogether if a power cut has damaged one of them.
+// ingest is an unfinished write to the content store. Its directory is read here. The content
+// store's own listing fails altogether if a power cut has damaged one of them.
 type ingest struct {
 	path    string
 	name    string    // empty if it cannot be read
@@ -51,8 +51,8 @@ func (s *Store) ingests() ([]ingest, error) {
 	return list, nil
 }
 
-// dropIngests deletes those that unwanted says.
-func (s *Store) dropIngests(unwanted func(ingest) bool) error {
+// removeIngests deletes those for which unwanted is true.
+func (s *Store) removeIngests(unwanted func(ingest) bool) error {
 	list, err := s.ingests()
 	if err != nil {
 		return err
@@ -68,16 +68,18 @@ func (s *Store) dropIngests(unwanted func(ingest) bool) error {
 
 func (i ingest) stale() bool { return time.Since(i.touched) >= leftoverAge }
 
-// ofArchive: the importer would take what is left of one for the beginning of the next archive's file of that name.
+// ofArchive: the importer would take the rest of such an ingest for the beginning of the next
+// archive's file of that name.
 func (i ingest) ofArchive() bool { return strings.HasPrefix(i.name, archiveIngest) }
 
-// hopeless is for Open, when nothing is being written: an ingest without a name belongs to nothing.
-func (i ingest) hopeless() bool { return i.stale() || i.ofArchive() || i.name == "" }
+// isLeftover is for Open, when nothing is being written: an ingest without a name belongs to
+// nothing.
+func (i ingest) isLeftover() bool { return i.stale() || i.ofArchive() || i.name == "" }
 
-// dropArchive deletes what an archive held besides images.
-func (s *Store) dropArchive(ctx context.Context) {
+// removeArchive deletes what an archive had besides images.
+func (s *Store) removeArchive(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
-	if err := errors.Join(s.dropIngests(ingest.ofArchive), s.pruneBlobs(ctx, 0)); err != nil {
-		s.log.Warn("delete leftovers of an archive", "error", err)
+	if err := errors.Join(s.removeIngests(ingest.ofArchive), s.removeOldBlobs(ctx, 0)); err != nil {
+		s.log.Warn("leftovers of a pull could not be removed of an archive", "error", err)
 	}
 }

@@ -25,14 +25,14 @@ type layers struct {
 	dir string
 
 	mu    sync.Mutex
-	known map[string]layerInfo // by chain ID; what has been read or written of layer.json
+	known map[string]layerInfo // by chain ID: the layer.json that were read or written
 }
 
 // layerInfo is layer.json.
 type layerInfo struct {
 	Schema int    `json:"schema"`
 	DiffID string `json:"diff_id"`
-	// Size is what the layer takes on disk in bytes, Inodes how many of the file system's it uses.
+	// Size is how many bytes the layer uses on disk, Inodes how many inodes.
 	Size   uint64 `json:"size"`
 	Inodes uint64 `json:"inodes"`
 	MaxUID uint32 `json:"max_uid"`
@@ -44,10 +44,11 @@ func newLayers(dir string) *layers { return &layers{dir: dir, known: map[string]
 // path is the directory of a layer; chain is a valid digest.
 func (l *layers) path(chain string) string { return filepath.Join(l.dir, reference.FileName(chain)) }
 
-// tree is the directory that overlay gets.
+// tree is the directory that overlay mounts.
 func (l *layers) tree(chain string) string { return filepath.Join(l.path(chain), "fs") }
 
-// trees are the directories of a whole chain, topmost first, the order overlay and archive.WithParents want.
+// trees are the directories of a whole chain, topmost first, as overlay and archive.WithParents
+// expect them.
 func (l *layers) trees(chain []string) []string {
 	dirs := make([]string, 0, len(chain))
 	for i := len(chain) - 1; i >= 0; i-- {
@@ -56,13 +57,13 @@ func (l *layers) trees(chain []string) []string {
 	return dirs
 }
 
-// exists: a layer is complete by having its name.
+// exists reports whether the layer has its name. Only complete layers have one.
 func (l *layers) exists(chain string) bool {
 	fi, err := os.Lstat(l.tree(chain))
 	return err == nil && fi.IsDir()
 }
 
-// list returns the chain IDs of all layers, with the time each was unpacked.
+// list returns the chain IDs of all layers, with the time when each was unpacked.
 func (l *layers) list() (map[string]time.Time, error) {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
@@ -81,7 +82,7 @@ func (l *layers) list() (map[string]time.Time, error) {
 	return found, nil
 }
 
-// info returns what is known of an existing layer. A lost layer.json is made good by looking at the files.
+// info returns the layer.json of an existing layer. If it is missing, the files are measured again.
 func (l *layers) info(chain string) (layerInfo, error) {
 	l.mu.Lock()
 	info, ok := l.known[chain]
@@ -94,7 +95,7 @@ func (l *layers) info(chain string) (layerInfo, error) {
 		err = json.Unmarshal(data, &info)
 	}
 	if err != nil {
-		if info, err = census(l.tree(chain)); err != nil {
+		if info, err = measure(l.tree(chain)); err != nil {
 			return layerInfo{}, fmt.Errorf("layer %s: %w", chain, err)
 		}
 	}
@@ -108,18 +109,20 @@ func (l *layers) remember(chain string, info layerInfo) {
 	l.known[chain] = info
 }
 
-// condemn takes a layer its name, which makes it not exist, and returns the directory that is left to delete.
-func (l *layers) condemn(chain string) (string, error) {
-	doomed := filepath.Join(l.dir, tempPrefix+"gone-"+reference.FileName(chain))
-	// A condemned layer that could not be deleted may still be there.
-	if err := tree.Remove(context.Background(), doomed); err != nil {
+// unname renames a layer, so that it does not exist any more. It returns the directory that is left
+// to delete.
+func (l *layers) unname(chain string) (string, error) {
+	unnamed := filepath.Join(l.dir, tempPrefix+"gone-"+reference.FileName(chain))
+	// An earlier directory of that name may be left, if it could not be deleted.
+	if err := tree.Remove(context.Background(), unnamed); err != nil {
 		return "", err
 	}
-	err := os.Rename(l.path(chain), doomed)
+	err := os.Rename(l.path(chain), unnamed)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		// The directory of the layers has no room for a name. The layer's own has: it has never had many.
-		doomed = l.path(chain)
-		err = os.Rename(l.tree(chain), filepath.Join(doomed, "gone"))
+		// The directory of the layers has no room for another name. The layer's own directory has,
+		// since it has few entries.
+		unnamed = l.path(chain)
+		err = os.Rename(l.tree(chain), filepath.Join(unnamed, "gone"))
 	}
 	if err != nil {
 		return "", err
@@ -127,11 +130,12 @@ func (l *layers) condemn(chain string) (string, error) {
 	l.mu.Lock()
 	delete(l.known, chain)
 	l.mu.Unlock()
-	return doomed, nil
+	return unnamed, nil
 }
 
-// census counts what a tree takes. Hard links are counted once; owners of everything are seen, deletions too.
-func census(tree string) (layerInfo, error) {
+// measure counts the bytes and inodes of a tree. It counts hard links once. It sees the owners of
+// all files, deletions included.
+func measure(tree string) (layerInfo, error) {
 	info := layerInfo{Schema: 1}
 	linked := map[uint64]bool{}
 	err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
@@ -144,7 +148,7 @@ func census(tree string) (layerInfo, error) {
 		}
 		st, ok := fi.Sys().(*syscall.Stat_t)
 		if !ok {
-			return fmt.Errorf("%s: no owner known", path)
+			return fmt.Errorf("%s: the owner is unknown", path)
 		}
 		info.MaxUID, info.MaxGID = max(info.MaxUID, st.Uid), max(info.MaxGID, st.Gid)
 		if st.Nlink > 1 && !d.IsDir() {
@@ -154,14 +158,14 @@ func census(tree string) (layerInfo, error) {
 			linked[st.Ino] = true
 		}
 		info.Inodes++
-		info.Size += uint64(st.Blocks) * 512 // st_blocks counts 512-byte units whatever the file system (stat(2))
+		info.Size += uint64(st.Blocks) * 512 // st_blocks counts units of 512 bytes on every file system (stat(2))
 		return nil
 	})
 	return info, err
 }
 
-// settle makes a finished temporary directory a layer: after nil it survives a power cut.
-func (l *layers) settle(temp, chain string, info layerInfo) error {
+// commit makes a layer of a finished temporary directory. After nil it survives a power cut.
+func (l *layers) commit(temp, chain string, info layerInfo) error {
 	data, err := json.Marshal(info)
 	if err != nil {
 		return err
@@ -173,7 +177,8 @@ func (l *layers) settle(temp, chain string, info layerInfo) error {
 	if err != nil {
 		return err
 	}
-	// One syncfs instead of an fsync per file; since Linux 5.8 it reports errors of write-back too (syncfs(2)).
+	// One syncfs, not an fsync for each file. Since Linux 5.8 it also reports errors of write-back
+	// (syncfs(2)).
 	err = unix.Syncfs(int(d.Fd()))
 	if err = errors.Join(err, d.Close()); err != nil {
 		return fmt.Errorf("flush layer: %w", err)

@@ -13,12 +13,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// quietLibraries keeps containerd's process-wide logger, which some of its code uses without a context, to errors:
-// opening a content store warns each time of a file system without fs-verity, which is not wanted here.
+// quietLibraries sets containerd's global logger to level error. Some of its code uses that logger
+// without a context: opening a content store warns each time about a file system without fs-verity,
+// which is not needed here.
 var quietLibraries = sync.OnceFunc(func() { logrus.SetLevel(logrus.ErrorLevel) })
 
-// libraryLog returns a context in which containerd's libraries log warnings and errors to the store's log and
-// nothing else anywhere: their lower levels print headers of requests. secrets may be nil.
+// libraryLog returns a context in which containerd's libraries log warnings and errors to the
+// store's log. Lower levels are dropped, because they print headers of requests. secrets may be
+// nil.
 func (s *Store) libraryLog(ctx context.Context, secrets func() []string) context.Context {
 	l := logrus.New()
 	l.SetOutput(io.Discard)

@@ -22,13 +22,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
-// Load reads an OCI image layout or an archive of "docker save", as a tar that may be compressed, and lists the
-// images in it; of several with one name, the one that fits this node. Names come from the archive (RepoTags,
-// annotations) in full form; an image of
-// an OCI layout is also known as repository@digest. Loads take turns.
+// Load reads an OCI image layout or an archive of "docker save", as a tar that may be compressed.
+// It lists the images in it; of several with one name, the one for this node. Names come from the
+// archive (RepoTags, annotations) in full form. An image of an OCI layout also has the name
+// repository@digest. One Load runs at a time.
 //
-// It returns the images that were loaded, with an error also if others were not. ErrInvalidArgument if the stream
-// is no such archive or lacks a blob; otherwise as Pull.
+// It returns the images that were loaded, with an error if others were not. ErrInvalidArgument if
+// the stream is not such an archive or lacks a blob; other classes as Pull.
 func (s *Store) Load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	list, err := s.load(s.libraryLog(ctx, nil), r)
 	if err != nil {
@@ -48,10 +48,10 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 		return nil, err
 	}
 	defer unlock()
-	defer s.dropArchive(ctx)
-	s.blobGate.Lock() // what the importer writes is not pinned; dropArchive comes after the unlock
+	defer s.removeArchive(ctx)
+	s.blobGate.Lock() // what the importer writes is not leased; removeArchive comes after the unlock
 	defer s.blobGate.Unlock()
-	if err := s.dropIngests(ingest.ofArchive); err != nil {
+	if err := s.removeIngests(ingest.ofArchive); err != nil {
 		return nil, err
 	}
 	plain, err := decompress(contextReader{ctx, file})
@@ -64,7 +64,8 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	if err != nil {
 		return nil, badArchive(err)
 	}
-	// The importer writes an index of its own only for Docker archives; its digests mean nothing to a registry.
+	// The importer writes an index of its own only for Docker archives. A registry does not know
+	// its digests.
 	isLayout := !importer.refs["manifest-"+top.Digest.String()]
 	raw, err := content.ReadBlob(ctx, s.content, top)
 	if err != nil {
@@ -77,8 +78,8 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	return s.loadEntries(ctx, index.Manifests, isLayout)
 }
 
-// loadEntries makes an image of each entry of an archive's index. Artifacts are passed over. An image for another
-// platform is loaded where the archive has none of its name for this node.
+// loadEntries makes an image of each entry of an archive's index. It skips artifacts. It loads an
+// image for another platform only if the archive has no image of that name for this node.
 func (s *Store) loadEntries(ctx context.Context, entries []ocispec.Descriptor, isLayout bool) ([]*Image, error) {
 	var loaded []*Image
 	var errs []error
@@ -92,7 +93,7 @@ func (s *Store) loadEntries(ctx context.Context, entries []ocispec.Descriptor, i
 			if u.platform != "" {
 				foreign = append(foreign, e)
 			}
-			s.log.Info("entry of the archive is passed over", "digest", e.Digest, "reason", err)
+			s.log.Info("an entry of the archive was skipped", "digest", e.Digest, "reason", err)
 			return
 		}
 		if err != nil {
@@ -122,7 +123,7 @@ func (s *Store) loadEntries(ctx context.Context, entries []ocispec.Descriptor, i
 	return nil, fmt.Errorf("the archive has no image: %w", errdefs.ErrInvalidArgument)
 }
 
-// loadEntry makes an image of one entry. Without anyPlatform it has to be for this node.
+// loadEntry makes an image of one entry. Without anyPlatform it must be for this node.
 func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout, anyPlatform bool) (img *Image, err error) {
 	began := time.Now()
 	lease := s.lease()
@@ -154,7 +155,7 @@ func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout
 	return img, nil
 }
 
-// entryName is what tells an archive's entries for several platforms from other images.
+// entryName is the same for the entries of one image for several platforms.
 func entryName(desc ocispec.Descriptor) string {
 	if ref, ok := archiveName(desc.Annotations); ok {
 		return ref.String()
@@ -162,7 +163,8 @@ func entryName(desc ocispec.Descriptor) string {
 	return desc.Annotations[ocispec.AnnotationRefName]
 }
 
-// archiveName finds the name in an entry's annotations. OCI's ref.name is often a bare tag, which is no name.
+// archiveName finds the name in an entry's annotations. OCI's ref.name is often a tag without a
+// name, and then useless.
 func archiveName(annotations map[string]string) (reference.Reference, bool) {
 	for _, key := range []string{images.AnnotationImageName, ocispec.AnnotationRefName} {
 		name := annotations[key]
@@ -176,7 +178,7 @@ func archiveName(annotations map[string]string) (reference.Reference, bool) {
 	return reference.Reference{}, false
 }
 
-// badArchive classes what the importer says, which has classes for few things.
+// badArchive gives an error of the importer its class. The importer sets few classes itself.
 func badArchive(err error) error {
 	var errno syscall.Errno
 	switch {
@@ -188,7 +190,7 @@ func badArchive(err error) error {
 	return fmt.Errorf("not a usable archive: %s: %w", err.Error(), errdefs.ErrInvalidArgument)
 }
 
-// archiveSource has what the importer has read.
+// archiveSource is the source that reads what the importer has written.
 type archiveSource struct{ content content.Store }
 
 func (a archiveSource) bring(ctx context.Context, desc ocispec.Descriptor) error {
@@ -198,9 +200,9 @@ func (a archiveSource) bring(ctx context.Context, desc ocispec.Descriptor) error
 	return nil
 }
 
-// refRecorder notes the names under which content is written. What an OCI layout has under a digest of another
-// algorithm than the importer's own is stored under that digest. Under its own it has to read each blob, also one that is
-// here already, to learn its digest.
+// refRecorder notes the names under which content is written. If an OCI layout uses another digest
+// algorithm than the importer, the content is stored under the layout's digest. To find the
+// importer's own digest, each blob has to be read, even if it is stored already.
 type refRecorder struct {
 	content.Store
 	mu   sync.Mutex

@@ -20,25 +20,28 @@ import (
 )
 
 const (
-	// maxDocument bounds manifests and indexes, maxConfiguration configurations. They are read into memory.
+	// maxDocument limits manifests and indexes, maxConfiguration limits configurations. They are
+	// read into memory.
 	maxDocument      = 4 << 20
 	maxConfiguration = 32 << 20
-	// maxDocuments bounds those that are being read for all pulls and loads. Parsed, they take several times as much.
+	// maxDocuments limits all that are being read at the same time. Parsed, they use several times
+	// as much memory.
 	maxDocuments = 48 << 20
 	// maxLayers is OVL_MAX_STACK of the kernel's overlayfs.
 	maxLayers = 500
-	// maxNesting is how deep an index may lie in indexes.
+	// maxNesting is how deep an index may be nested in indexes.
 	maxNesting = 3
-	// maxCandidates is how many entries of indexes are looked at for one image.
+	// maxCandidates is how many entries of indexes are examined for one image.
 	maxCandidates = 64
 )
 
-// source brings a blob into the content store: from a registry, or from an archive, which has to have it.
+// source brings a blob into the content store: from a registry, or from an archive, which must have
+// it.
 type source interface {
 	bring(ctx context.Context, desc ocispec.Descriptor) error
 }
 
-// document is what a manifest or an index may contain.
+// document has the fields of a manifest and of an index.
 type document struct {
 	SchemaVersion int                  `json:"schemaVersion"`
 	FSLayers      json.RawMessage      `json:"fsLayers"`
@@ -51,10 +54,11 @@ func refuse(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrFailedPrecondition)
 }
 
-// unfit is why an entry of an index or an archive is passed over: it is an artifact, or an image for another platform.
+// unfit is why an entry of an index or archive is skipped: it is an artifact, or an image for
+// another platform.
 type unfit struct {
 	error
-	platform string // "" of an artifact
+	platform string // "" for an artifact
 }
 
 func (u *unfit) Unwrap() error { return u.error }
@@ -70,36 +74,38 @@ func wrongPlatform(offered ...string) error {
 		platforms.Format(platforms.DefaultSpec()), list, errdefs.ErrNotFound)}
 }
 
-// parseDocument tells manifest and index by their content: a media type is only what the host says.
+// parseDocument distinguishes manifest and index by their content. The media type is only the
+// host's claim.
 func parseDocument(raw []byte) (*document, error) {
 	var d document
 	if err := json.Unmarshal(raw, &d); err != nil {
-		return nil, refuse("manifest is not readable: %v", err)
+		return nil, refuse("manifest cannot be parsed: %v", err)
 	}
 	switch {
 	case d.SchemaVersion == 1 || d.FSLayers != nil:
 		return nil, refuse("manifest is a Docker schema 1 manifest, which is not supported: the image has to be " +
 			"pushed again with a current tool")
 	case d.Manifests != nil && (d.Layers != nil || d.Config != nil):
-		return nil, refuse("manifest is a manifest and an index at once")
+		return nil, refuse("document is both an image manifest and an index")
 	case d.Manifests == nil && d.Config == nil:
-		return nil, refuse("manifest is neither an image manifest nor an index")
+		return nil, refuse("document is neither an image manifest nor an index")
 	case len(d.Layers) > maxLayers:
-		return nil, refuse("image has %d layers, overlay takes %d", len(d.Layers), maxLayers)
+		return nil, refuse("image has %d layers; overlay supports %d", len(d.Layers), maxLayers)
 	}
 	return &d, nil
 }
 
-// document reads a blob of at most limit bytes whole. All that are being read have maxDocuments bytes together.
+// document reads a whole blob of at most limit bytes. All blobs being read have at most
+// maxDocuments bytes together.
 func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit int64, parse func(raw []byte) error) error {
 	if err := reference.CheckDigest(desc.Digest); err != nil {
 		return refuse("%v", err)
 	}
 	if desc.Size < 0 || desc.Size > limit {
-		return refuse("%s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, limit)
+		return refuse("%s has %d bytes, more than the limit of %d", desc.Digest, desc.Size, limit)
 	}
 	a.lease.blob(desc.Digest)
-	desc.Data = nil // only what the digest vouches for
+	desc.Data = nil // use only content that was checked against the digest
 	if err := a.source.bring(ctx, desc); err != nil {
 		return err
 	}
@@ -114,28 +120,29 @@ func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit 
 	return parse(raw)
 }
 
-// found is the image that a manifest or an index stands for on this node.
+// found is the image for this node that a manifest or an index leads to.
 type found struct {
 	manifest *document
 	config   ocispec.Image
-	// way has the digests of the manifest and of all indexes that led to it.
+	// way has the digests of the manifest and of all indexes on the way to it.
 	way []digest.Digest
 }
 
-// search looks for the image for this node.
+// search finds the image for this node.
 type search struct {
 	*assembly
 	tried int
 }
 
-// find returns the image of a manifest, or the best one of an index. Where there is no such image, the error is an *unfit.
+// find returns the image of a manifest, or the best one of an index. If there is none, the error is
+// an *unfit.
 //
-// A platform is what an index says of its entries, so that clients can choose. Where there is no choice, it is a remark:
-// a manifest that was asked for by its name is taken whatever platform its configuration has, as it may be data,
-// or for an emulator. Only an entry of which the index says nothing is chosen by its configuration.
+// The platforms in an index are there for a choice. Without a choice, the platform does not decide:
+// a manifest that was requested directly is used for any platform in its configuration. It may be
+// data, or for an emulator. Only if an index entry names no platform, the configuration decides.
 func (s *search) find(ctx context.Context, desc ocispec.Descriptor, depth int, anyPlatform bool) (*found, error) {
 	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
-		desc.MediaType = ocispec.MediaTypeImageManifest // what is asked for under /manifests/
+		desc.MediaType = ocispec.MediaTypeImageManifest // registries serve it under /manifests/
 	}
 	var d *document
 	err := s.document(ctx, desc, maxDocument, func(raw []byte) (err error) {
@@ -147,7 +154,7 @@ func (s *search) find(ctx context.Context, desc ocispec.Descriptor, depth int, a
 	}
 	if d.Manifests != nil {
 		if depth == maxNesting {
-			return nil, refuse("index lies more than %d deep in indexes", maxNesting)
+			return nil, refuse("indexes are nested more than %d deep", maxNesting)
 		}
 		img, err := s.choose(ctx, d.Manifests, depth+1)
 		if err == nil {
@@ -165,14 +172,14 @@ func (s *search) find(ctx context.Context, desc ocispec.Descriptor, depth int, a
 	return &found{manifest: d, config: cfg, way: []digest.Digest{desc.Digest}}, nil
 }
 
-// choose returns the first of an index's entries that is an image: those whose platform fits this node, the best
-// first, then those that say no platform.
+// choose returns the first entry of an index that is an image: first the entries whose platform
+// fits this node, best first, then those without a platform.
 func (s *search) choose(ctx context.Context, entries []ocispec.Descriptor, depth int) (*found, error) {
 	fit, silent, offered := s.sort(entries)
 	var artifact error
 	for i, e := range slices.Concat(fit, silent) {
 		if s.tried++; s.tried > maxCandidates {
-			return nil, refuse("none of the first %d entries of the index is an image for this node", maxCandidates)
+			return nil, refuse("the first %d entries of the index have no image for this node", maxCandidates)
 		}
 		img, err := s.find(ctx, e, depth, i < len(fit))
 		if u := (*unfit)(nil); !errors.As(err, &u) {
@@ -189,7 +196,7 @@ func (s *search) choose(ctx context.Context, entries []ocispec.Descriptor, depth
 	return nil, wrongPlatform(offered...)
 }
 
-// sort parts an index's entries by what they say of their platform.
+// sort splits an index's entries: those that fit this node, and those that name no platform.
 func (a *assembly) sort(entries []ocispec.Descriptor) (fit, silent []ocispec.Descriptor, offered []string) {
 	for _, e := range entries {
 		switch {
@@ -213,10 +220,11 @@ func (a *assembly) sort(entries []ocispec.Descriptor) (fit, silent []ocispec.Des
 	return fit, silent, offered
 }
 
-// doubtful are the types that old registries gave to the configurations of images. What is in them decides.
+// doubtful are the media types that old registries gave to configurations of images. Their content
+// decides.
 var doubtful = []string{"", "application/octet-stream", "application/json", "text/html"}
 
-// configuration reads the image's configuration and checks it against its manifest.
+// configuration reads the image's configuration and compares it with its manifest.
 func (a *assembly) configuration(ctx context.Context, d *document) (ocispec.Image, error) {
 	mt := d.Config.MediaType
 	isDoubtful := slices.Contains(doubtful, mt)
@@ -238,17 +246,17 @@ func (a *assembly) configuration(ctx context.Context, d *document) (ocispec.Imag
 	case err != nil:
 		return ocispec.Image{}, err
 	case isDoubtful && (unreadable != nil || cfg.RootFS.Type != "layers"):
-		return cfg, notImage("its configuration is of type %q and says nothing of layers", mt)
+		return cfg, notImage("its configuration is of type %q and lists no layers", mt)
 	case unreadable != nil:
-		return cfg, refuse("configuration is not readable: %v", unreadable)
+		return cfg, refuse("configuration cannot be parsed: %v", unreadable)
 	case len(cfg.RootFS.DiffIDs) != len(d.Layers):
 		return cfg, refuse("manifest has %d layers, configuration %d", len(d.Layers), len(cfg.RootFS.DiffIDs))
 	}
 	return cfg, nil
 }
 
-// parseConfiguration reads what a container needs. Remarks about the image (history, author, time, labels) are kept where
-// they are readable, and short enough to stay in memory as long as the image does.
+// parseConfiguration reads what a container needs. It keeps other fields (history, author, time,
+// labels) if they can be parsed and are short enough to stay in memory as long as the image.
 func parseConfiguration(raw []byte) (ocispec.Image, error) {
 	var cfg ocispec.Image
 	err := json.Unmarshal(raw, &cfg)
@@ -289,7 +297,7 @@ func isLayer(desc ocispec.Descriptor) bool {
 	return images.IsLayerType(desc.MediaType) && !strings.HasSuffix(desc.MediaType, "+encrypted")
 }
 
-// chainIDs names each layer together with those below it.
+// chainIDs returns the chain ID of each layer: its name together with all layers below it.
 func chainIDs(diffIDs []digest.Digest) ([]string, error) {
 	for _, d := range diffIDs {
 		if err := reference.CheckDigest(d); err != nil {

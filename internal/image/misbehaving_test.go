@@ -501,7 +501,7 @@ func TestACredentialGoesToNoTokenServerWithoutTLSIfTheRegistryHasIt(t *testing.T
 		return true
 	})
 	_, err := open(t, image.Config{RegistryConfigDir: dir}).Pull(t.Context(), "registry.invalid/app:1", &image.Auth{Auth: basic})
-	expectError(t, err, anyClass, "without TLS")
+	expectError(t, err, anyClass, "has no TLS")
 	equal(t, "requests for tokens", h.count("GET /token")+h.count("POST /token"), 0)
 }
 

@@ -12,17 +12,18 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// Names are what people and registries call an image that a container was made of. They are those of the moment of
-// creation: a tag may move, and the image be removed, while the container runs.
+// Names are the names of the image that a container was made of, at the moment of creation. While
+// the container runs, a tag may move and the image may be removed.
 type Names struct {
-	// Name is a tag of the image, or what was asked for where it has none.
+	// Name is a tag of the image, or the requested name if it has no tag.
 	Name string `json:"name,omitempty"`
-	// Ref is a repository with the digest of a manifest; empty for an image that was in no registry.
+	// Ref is a repository with the digest of a manifest. It is empty for an image that was never in
+	// a registry.
 	Ref string `json:"ref,omitempty"`
 }
 
-// NamesFor returns the names of an image that was asked for as asked. It prefers the tag that was asked for to others
-// of the image, and the digest in that tag's repository to those in others.
+// NamesFor returns the names of an image that was requested as asked. It prefers the requested tag,
+// and the digest in that tag's repository.
 func (i *Image) NamesFor(asked string) Names {
 	full, err := reference.Normalize(asked)
 	if err != nil {
@@ -58,7 +59,8 @@ func repository(ref string) string {
 	return ref
 }
 
-// Find is Resolve with an error, ErrNotFound, that names the image. A password in ref is left out of it.
+// Find is Resolve with an error, ErrNotFound, that names the image. The error does not show a
+// password in ref.
 func (s *Store) Find(ref string) (*Image, error) {
 	img, ok := s.Resolve(ref)
 	if !ok {

@@ -13,23 +13,23 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// progressEvery is the time between two log lines of a pull that goes on.
+// progressEvery is the time between two log lines of one pull.
 const progressEvery = 10 * time.Second
 
-// PullStatus says how far a pull in progress is.
+// PullStatus says how far a pull is.
 type PullStatus struct {
 	Image string    `json:"image"`
 	Began time.Time `json:"began"`
-	// Bytes are those of the image's compressed layers that are on the node, from whichever pull; of TotalBytes,
-	// which is 0 until the registry has said what the image is made of.
+	// Bytes is how much of the image's compressed layers is on the node, from any pull. TotalBytes
+	// is their size; it is 0 until the registry has sent the manifest.
 	Bytes      int64 `json:"bytes"`
 	TotalBytes int64 `json:"totalBytes"`
-	// LayersDone are unpacked.
+	// LayersDone counts unpacked layers.
 	LayersDone int `json:"layersDone"`
 	Layers     int `json:"layers"`
 }
 
-// Pulls returns the pulls in progress, the oldest first. It never waits.
+// Pulls returns the pulls in progress, oldest first. It never waits.
 func (s *Store) Pulls() []PullStatus { return s.pulls.ongoing.list() }
 
 // ongoing are the pulls in progress.
@@ -70,13 +70,13 @@ func (o *ongoing) list() []PullStatus {
 type progress struct {
 	image string
 	began time.Time
-	// received are the bytes that came from registries in this pull, manifests included.
+	// received counts bytes from registries in this pull, manifests included.
 	received   atomic.Int64
 	layersDone atomic.Int64
 
 	mu     sync.Mutex
 	layers int
-	blobs  map[digest.Digest]*blobProgress // those of layers; the same blob may be several layers
+	blobs  map[digest.Digest]*blobProgress // of layers; the same blob may be several layers
 }
 
 type blobProgress struct {
@@ -84,7 +84,7 @@ type blobProgress struct {
 	have atomic.Int64
 }
 
-// expect says what the image is made of.
+// expect sets the layers of the image.
 func (p *progress) expect(layers []ocispec.Descriptor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +101,7 @@ func (p *progress) have(blob digest.Digest, bytes int64) {
 	}
 }
 
-// arrived notes that a blob is on the node, or that it is not needed since its layer is.
+// arrived notes that a blob is on the node, or not needed because its layer exists.
 func (p *progress) arrived(blob digest.Digest) {
 	if b := p.blob(blob); b != nil {
 		b.have.Store(b.size)
@@ -116,7 +116,7 @@ func (p *progress) receive(blob digest.Digest, n int) {
 	}
 }
 
-// blob is nil for what is no layer.
+// blob is nil for a blob that is not a layer.
 func (p *progress) blob(d digest.Digest) *blobProgress {
 	p.mu.Lock()
 	defer p.mu.Unlock()

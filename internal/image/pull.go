@@ -11,21 +11,22 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// Pull brings the image that ref names from its registry, unpacks it and lists it; what is here already is not
-// fetched again, but the registry is always asked. auth may be nil. Equal calls at the same time are one pull, which
-// ends when the last caller's ctx has ended.
+// Pull pulls the image that ref names from its registry, unpacks it and lists it. It always asks
+// the registry, but does not download again what the node has. auth may be nil. Equal calls at the
+// same time are one pull, which ends when the last caller's ctx has ended.
 //
-// Error classes: ErrInvalidArgument (reference or credential unusable, before any network), ErrNotFound (no such
-// image, or not for this platform), ErrUnauthenticated and ErrPermissionDenied, ErrRegistryUnavailable (network,
-// registry down or stalled), ErrDataLoss (content is not what its digest says), ErrResourceExhausted (disk full),
-// ErrFailedPrecondition (an image that cannot be used, or a registry configuration that cannot). After an error
-// nothing is listed; what has been downloaded is kept for an hour, so that a repetition goes on from there.
+// Error classes: ErrInvalidArgument (reference or credential unusable, before any network),
+// ErrNotFound (no such image, or not for this platform), ErrUnauthenticated and
+// ErrPermissionDenied, ErrRegistryUnavailable (network, registry down or stalled), ErrDataLoss
+// (content does not match its digest), ErrResourceExhausted (disk full), ErrFailedPrecondition (the
+// image or the registry configuration cannot be used). After an error nothing is listed. The
+// downloaded part is kept for an hour, and the next pull continues from there.
 func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error) {
 	parsed, err := reference.Parse(ref)
 	if err != nil {
 		return nil, err
 	}
-	// Another credential is another pull: it may not be allowed what the first one is.
+	// Another credential is another pull: it may not have the same rights.
 	key := parsed.String() + " " + auth.fingerprint()
 	img, err := s.pulls.do(ctx, key, func(ctx context.Context) (*Image, error) {
 		return s.pull(ctx, parsed, auth)
@@ -42,7 +43,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 		return nil, err
 	}
 	defer reg.close()
-	defer func() { err = secret.Clean(err, reg.secrets.All()) }() // whatever came from the registry: manifests, too
+	defer func() { err = secret.Clean(err, reg.secrets.All()) }() // the text may come from the registry, for example from a manifest
 	ctx, cancel := context.WithCancel(s.libraryLog(ctx, reg.secrets.All))
 	defer cancel()
 	lease := s.lease()
@@ -70,5 +71,6 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 	return img, nil
 }
 
-// digestNames are the names with a digest that a reference and what it led to give an image.
+// digestNames are the names with a digest that an image gets from its reference and the resolved
+// digest.
 func digestNames(ref reference.Reference, top digest.Digest) []string { return []string{ref.At(top)} }

@@ -283,9 +283,9 @@ func TestImagesThatCannotBeUsedAreRefused(t *testing.T) {
 	ref := h.host() + "/app:1"
 	for name, c := range map[string]struct{ manifest, says string }{
 		"schema 1":  {`{"schemaVersion":1,"fsLayers":[]}`, "schema 1"},
-		"ambiguous": {`{"schemaVersion":2,"manifests":[],"layers":[]}`, "at once"},
+		"ambiguous": {`{"schemaVersion":2,"manifests":[],"layers":[]}`, "both an image manifest and an index"},
 		"nothing":   {`{"schemaVersion":2}`, "neither"},
-		"no JSON":   {`<html>`, "not readable"},
+		"no JSON":   {`<html>`, "cannot be parsed"},
 		"artifact": {
 			`{"schemaVersion":2,"config":{"mediaType":"application/vnd.example","size":1,"digest":"` + someDigest +
 				`"},"layers":[]}`, "not a container image",

@@ -17,12 +17,12 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// recordSchema is the version written. A reader refuses a greater one.
+// recordSchema is the version that is written. A reader refuses a greater one.
 const recordSchema = 1
 
 const tempPrefix = ".tmp-"
 
-// record is what a file of records/ holds.
+// record is the content of a file in records/.
 type record struct {
 	Schema    int             `json:"schema"`
 	ID        string          `json:"id"`
@@ -35,7 +35,7 @@ type record struct {
 	MaxGID    uint32          `json:"max_gid"`
 	Pulled    time.Time       `json:"pulled"`
 	Pinned    bool            `json:"pinned,omitempty"`
-	// Removed: the image is not listed any more, its bytes stay for the containers that hold it.
+	// Removed: the image is not listed any more, but containers hold its layers.
 	Removed bool          `json:"removed,omitempty"`
 	Config  ocispec.Image `json:"config"`
 }
@@ -55,14 +55,14 @@ func (r *record) image() *Image {
 	}
 }
 
-// recordName is the file of an image ID, which is always a valid digest (see validate).
+// recordName is the file name for an image ID, which is always a valid digest (see validate).
 func recordName(id string) string { return reference.FileName(id) + ".json" }
 
-// removedSuffix is added to the name of a record whose image was removed while there was no space to write that into
-// it. A rename needs none.
+// removedSuffix is added to the name of a record if its image was removed and the disk was full, so
+// that the record could not be rewritten. A rename needs no space.
 const removedSuffix = ".removed"
 
-// noteRemoved records that an image is not listed any more, but its bytes stay for what holds it.
+// noteRemoved records that an image is not listed any more, but containers hold its layers.
 func noteRemoved(dir string, nameless *Image) error {
 	err := writeRecord(dir, newRecord(nameless, true))
 	if err == nil {
@@ -75,7 +75,7 @@ func noteRemoved(dir string, nameless *Image) error {
 	return syncDir(dir)
 }
 
-// readRecord reads and checks one record; name is the file's, which must agree with the content.
+// readRecord reads and checks one record. name is the file's name, which must match the content.
 func readRecord(dir, name string) (*record, error) {
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
@@ -93,7 +93,7 @@ func readRecord(dir, name string) (*record, error) {
 
 func (r *record) validate(name string) error {
 	if r.Schema < 1 || r.Schema > recordSchema {
-		return fmt.Errorf("schema %d is not known to this version", r.Schema)
+		return fmt.Errorf("this version of Pinfold does not know schema %d", r.Schema)
 	}
 	if err := reference.CheckDigest(digest.Digest(r.ID)); err != nil {
 		return fmt.Errorf("image ID: %w", err)
@@ -117,7 +117,7 @@ func writeRecord(dir string, r record) error {
 	}
 	err = replaceFile(dir, recordName(r.ID), data)
 	if err == nil {
-		err = os.Remove(filepath.Join(dir, recordName(r.ID)+removedSuffix)) // what it said is over
+		err = os.Remove(filepath.Join(dir, recordName(r.ID)+removedSuffix)) // the image is not removed any more
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("write record of image %s: %w", r.ID, err)
@@ -164,7 +164,7 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// removeTemporary removes what an interrupted process left in dir.
+// removeTemporary removes the temporary files of a process that was interrupted.
 func removeTemporary(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -17,10 +17,10 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// hurry is how long a host has to begin its answer while there is another one to ask.
-const hurry = 10 * time.Second
+// answerLimit is how long a host may take to begin its answer if another host can be asked.
+const answerLimit = 10 * time.Second
 
-// registry is the hosts that may have one reference, for the length of one pull.
+// registry is the hosts that may have one reference, for one pull.
 type registry struct {
 	store    *Store
 	ref      reference.Reference
@@ -29,16 +29,17 @@ type registry struct {
 	hosts    []*host
 	secrets  secret.Set
 	progress *progress
-	pauses   atomic.Int64 // what has been waited for busy hosts
+	pauses   atomic.Int64 // how long the pull has waited for busy hosts
 
-	// top is the manifest that the reference led to, if it had to be fetched to learn that.
+	// top is the manifest of the reference, if it was needed to find the digest.
 	top struct {
 		desc ocispec.Descriptor
 		raw  []byte
 	}
 }
 
-// connect reads the configuration of the reference's host; it makes no connection yet. The caller calls close.
+// connect reads the configuration of the reference's host. It does not open a connection. The
+// caller calls close.
 func (s *Store) connect(ref reference.Reference, auth *Auth) (*registry, error) {
 	if _, _, err := auth.login(); err != nil {
 		return nil, err
@@ -69,12 +70,12 @@ func (r *registry) close() {
 	}
 }
 
-// names reports whether the configuration names the host: it may have the credential.
+// names reports whether the configuration names the host, which may then have the credential.
 func (r *registry) names(name string) bool {
 	return slices.ContainsFunc(r.hosts, func(h *host) bool { return h.host == name })
 }
 
-// hostNames is for messages: where a request went.
+// hostNames lists the servers, for messages.
 func (r *registry) hostNames() string {
 	var names []string
 	for _, h := range r.hosts {
@@ -86,46 +87,47 @@ func (r *registry) hostNames() string {
 
 // turn says how a host is asked.
 type turn struct {
-	limit time.Duration // for an answer to begin
-	last  bool          // no other is asked after it
+	limit time.Duration // until an answer begins
+	last  bool          // no server is asked after this one
 }
 
-// each asks the hosts that may until one does what is wanted. Those that were not to be reached a short while ago
-// come last. A host has little time while another can be asked; if none has the thing, those that were only too
-// slow get all the time there is, once in a pull.
+// each asks the hosts for which may is true, until want succeeds for one. Servers that were down in
+// the last minute come last. While another host can be asked, a host has only answerLimit. If all
+// fail, the hosts that were only too slow are asked again, with the full limit. That happens once
+// in a pull.
 func (r *registry) each(ctx context.Context, may func(*host) bool, want func(*host, turn) error) error {
 	order := slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return !may(h) })
 	if len(order) == 0 {
 		return fmt.Errorf("no host is configured for this: %w", errdefs.ErrNotFound)
 	}
-	well := func(h *host) bool { return !r.store.hosts.sick(h.key()) }
+	well := func(h *host) bool { return !r.store.hosts.isDown(h.key()) }
 	slices.SortStableFunc(order, func(a, b *host) int { return rank(well(b)) - rank(well(a)) })
 	var failures []hostFailure
-	var slow []*host
-	patience := r.store.cfg.StallTimeout
+	var again []*host
+	limit := r.store.cfg.StallTimeout
 	for i, h := range order {
-		t := turn{limit: patience, last: i == len(order)-1}
-		gaveUp, patient := h.patience()
-		if gaveUp && !t.last {
+		t := turn{limit: limit, last: i == len(order)-1}
+		silent, slow := h.answers()
+		if silent && !t.last {
 			continue
 		}
-		if !t.last && !patient {
-			t.limit = min(hurry, patience)
+		if !t.last && !slow {
+			t.limit = min(answerLimit, limit)
 		}
 		err := want(h, t)
 		if err == nil || isFinal(ctx, err) {
 			return err
 		}
 		failures = append(failures, hostFailure{h, err})
-		if r.note(h, err); t.limit < patience && errors.As(err, new(*stallError)) {
-			slow = append(slow, h)
+		if r.note(h, err); t.limit < limit && errors.As(err, new(*stallError)) {
+			again = append(again, h)
 		} else if errors.As(err, new(*stallError)) {
-			h.setPatience(true, false)
+			h.setAnswers(true, false)
 		}
 	}
-	for _, h := range slow {
-		err := want(h, turn{limit: patience, last: true})
-		h.setPatience(err != nil, err == nil)
+	for _, h := range again {
+		err := want(h, turn{limit: limit, last: true})
+		h.setAnswers(err != nil, err == nil)
 		if err == nil || isFinal(ctx, err) {
 			return err
 		}
@@ -140,44 +142,44 @@ func rank(good bool) int {
 	return 0
 }
 
-// note remembers a host that was not to be reached, for this pull and others.
+// note records that a host is down, for this pull and others.
 func (r *registry) note(h *host, err error) {
 	var status *statusError
 	if isNetwork(err) || errors.As(err, new(*stallError)) || errors.As(err, &status) && status.code >= 500 {
-		r.store.hosts.sicken(h.key())
+		r.store.hosts.setDown(h.key())
 	}
 }
 
-func (h *host) patience() (gaveUp, patient bool) {
+func (h *host) answers() (silent, slow bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.gaveUp, h.patient
+	return h.silent, h.slow
 }
 
-func (h *host) setPatience(gaveUp, patient bool) {
+func (h *host) setAnswers(silent, slow bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.gaveUp, h.patient = gaveUp, patient
+	h.silent, h.slow = silent, slow
 }
 
-// localError is a failure of this node; no other host can help.
+// localError is a failure of this node. Another host cannot help.
 type localError struct{ err error }
 
 func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
-// isFinal reports an error that asking another host would not mend.
+// isFinal reports whether asking another host cannot help.
 func isFinal(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.As(err, new(*localError))
 }
 
-// hostFailure is why one host did not do what was wanted.
+// hostFailure is why one host failed.
 type hostFailure struct {
 	host *host
 	err  error
 }
 
-// hostFailures are those of all hosts. The one that says most decides about the class.
+// hostFailures are the failures of all hosts. The most important one decides the class.
 type hostFailures struct {
 	text string
 	err  error
@@ -186,8 +188,8 @@ type hostFailures struct {
 func (e *hostFailures) Error() string { return e.text }
 func (e *hostFailures) Unwrap() error { return e.err }
 
-// worst puts first what says most: that there is no such thing says more than that a host is down, and less than
-// that it may not be had.
+// worst puts the most important failure first: a refusal, then wrong content, then "not
+// found", then "unavailable".
 func worst(failures []hostFailure) error {
 	if len(failures) == 1 {
 		return failures[0].err

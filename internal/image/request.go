@@ -19,31 +19,31 @@ import (
 )
 
 const (
-	// maxErrorBody bounds what is read of an answer that is an error.
+	// maxErrorBody limits how much of an error answer is read.
 	maxErrorBody = 64 << 10
-	// maxChallenges is how often one request answers 401: once for each host on its way, and once for a token
-	// that has expired.
+	// maxChallenges is how often one request may get 401: once for each host on its way, and once
+	// for an expired token.
 	maxChallenges = 3
-	// maxRefusals is how often a request is repeated because the host has no time now.
+	// maxRefusals is how often a request is repeated because the host is busy.
 	maxRefusals = 5
 )
 
-// request is one thing asked of a host of the registry.
+// request is one request to a host of the registry.
 type request struct {
 	method string
-	what   string // "manifests/latest", "blobs/sha256:…": what comes after the repository
+	what   string // "manifests/latest", "blobs/sha256:…": the path after the repository
 	accept string
-	from   int64         // the first byte wanted
-	limit  time.Duration // for the answer to begin, and then for the first piece of its body
-	last   bool          // no other host is asked when this one refuses
+	from   int64         // the first byte that is wanted
+	limit  time.Duration // until the answer begins, and then until the first piece of its body
+	last   bool          // no other host is asked if this one refuses
 }
 
-// statusError is an answer that is an error.
+// statusError is an error answer.
 type statusError struct {
 	method, url string
 	code        int
-	says        string        // what the registry explains
-	retryAfter  time.Duration // -1 where it says nothing
+	says        string        // the registry's explanation
+	retryAfter  time.Duration // -1 if the answer has none
 }
 
 func (e *statusError) Error() string {
@@ -54,13 +54,14 @@ func (e *statusError) Error() string {
 	return text
 }
 
-// busy reports whether the same request may be answered later.
+// busy reports whether the server may answer the same request later.
 func (e *statusError) busy() bool {
 	return e.code == http.StatusTooManyRequests || e.code == http.StatusServiceUnavailable
 }
 
-// ask sends a request and repeats it where that helps: after the pause that a busy host wants and, on the last
-// host, once after what may have been an accident. The caller closes the answer's body; its status is 2xx.
+// ask sends a request. It repeats the request after a pause if the host is busy. On the last host
+// it also repeats it once after a failure that may be temporary. The caller closes the answer's
+// body; its status is 2xx.
 func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 	for refusals, accidents := 0, 0; ; {
 		if err := h.waitPause(ctx, q); err != nil {
@@ -91,7 +92,7 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 	}
 }
 
-// waitPause waits while the host wants to be left alone, if it is worth it.
+// waitPause waits until the host accepts requests again, unless that takes too long.
 func (h *host) waitPause(ctx context.Context, q request) error {
 	pause := h.reg.store.hosts.paused(h.key())
 	if pause <= 0 {
@@ -110,7 +111,7 @@ func (h *host) waitPause(ctx context.Context, q request) error {
 	}
 }
 
-// isAccident reports a failure of the host or the connection that may be over at the next try.
+// isAccident reports a failure of the host or the connection that may not happen again.
 func isAccident(err error) bool {
 	var status *statusError
 	if errors.As(err, &status) {
@@ -120,7 +121,7 @@ func isAccident(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// once sends a request with the credentials that it turns out to need.
+// once sends a request, and again with credentials if the server asks for them.
 func (h *host) once(ctx context.Context, q request) (*http.Response, error) {
 	var refusals []*http.Response
 	for {
@@ -132,7 +133,7 @@ func (h *host) once(ctx context.Context, q request) (*http.Response, error) {
 			return accept(resp)
 		}
 		if len(refusals) == 0 && resp.Request.Header.Get("Authorization") != "" {
-			h.login() // What was good has expired. The authorizer learns that only from registries that say so.
+			h.login() // The token has expired. The authorizer notices that only with some registries.
 		}
 		resp.Header["Www-Authenticate"] = challenges(resp.Header.Values("WWW-Authenticate"))
 		refusals = append(refusals, resp)
@@ -143,14 +144,14 @@ func (h *host) once(ctx context.Context, q request) (*http.Response, error) {
 		if errdefs.IsNotImplemented(err) {
 			return accept(resp)
 		}
-		_ = resp.Body.Close() // an answer that is not wanted
+		_ = resp.Body.Close() // the body is not needed
 		if err != nil {
 			return nil, err
 		}
 	}
 }
 
-// accept returns an answer that is not an error, and makes a statusError of one that is.
+// accept returns a good answer, and makes a statusError of any other.
 func accept(resp *http.Response) (*http.Response, error) {
 	if resp.StatusCode < 300 {
 		return resp, nil
@@ -165,7 +166,7 @@ func refused(resp *http.Response) *statusError {
 		method: resp.Request.Method, url: plainURL(resp.Request.URL), code: resp.StatusCode,
 		retryAfter: retryAfter(resp.Header.Get("Retry-After")),
 	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) //nolint:errcheck // what has come is what there is
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // nolint:errcheck // a part of the text is enough
 	var answer struct {
 		Errors []struct {
 			Code, Message string
@@ -185,7 +186,7 @@ func plainURL(u *url.URL) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
-// retryAfter reads the header, which is seconds or a date (RFC 9110, 10.2.3); -1 where it is neither.
+// retryAfter reads the header: seconds or a date (RFC 9110, 10.2.3); -1 if it is neither.
 func retryAfter(text string) time.Duration {
 	if seconds, err := strconv.ParseUint(text, 10, 63); err == nil {
 		return time.Duration(min(seconds, uint64(24*time.Hour/time.Second))) * time.Second
@@ -196,12 +197,12 @@ func retryAfter(text string) time.Duration {
 	return -1
 }
 
-// send sends a request once. The limit counts until the answer begins, tokens and redirects included.
+// send sends a request once. The limit lasts until the answer begins, with tokens and redirects.
 func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(docker.WithScope(ctx, "repository:"+h.reg.ref.Path()+":pull"))
 	timer := time.AfterFunc(q.limit, func() { cancel(&stallError{host: h.host, after: q.limit}) })
 	resp, err := h.sendWithin(ctx, q)
-	if !timer.Stop() && err == nil { // it has ended the answer's context
+	if !timer.Stop() && err == nil { // the timer has ended the answer's context
 		_ = resp.Body.Close()
 		err = context.Cause(ctx)
 	}
@@ -220,7 +221,7 @@ func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
 func (h *host) sendWithin(ctx context.Context, q request) (*http.Response, error) {
 	u := url.URL{Scheme: h.scheme, Host: h.host, Path: path.Join("/", h.path, h.reg.ref.Path(), q.what)}
 	if ns := h.reg.ref.Host(); ns != u.Host && (ns != "docker.io" || u.Host != "registry-1.docker.io") {
-		u.RawQuery = url.Values{"ns": {ns}}.Encode() // a mirror of several registries asks for which
+		u.RawQuery = url.Values{"ns": {ns}}.Encode() // tells a mirror of several registries which one is meant
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, u.String(), nil)
 	if err != nil {

@@ -18,13 +18,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
-// acceptManifests are the types that are understood; registries choose among them.
+// acceptManifests are the media types that the store can read. Registries choose among them.
 var acceptManifests = strings.Join([]string{
 	images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2ManifestList,
 	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, "*/*",
 }, ", ")
 
-// resolve asks what the reference names.
+// resolve asks for the digest of the reference.
 func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var desc ocispec.Descriptor
 	may := func(h *host) bool { return h.pull && (h.resolve || r.ref.Digest != "") }
@@ -38,8 +38,9 @@ func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// lookUp asks one host. HEAD costs nothing where pulls are counted, and is enough if the manifest is here. GET is what
-// a host has to know, and what it sends can be checked, where hosts are wrong about length and digest in HEAD.
+// lookUp asks one host. HEAD does not count as a pull, and is enough if the node has the manifest.
+// GET works on every host, and its answer can be checked; some hosts send a wrong length or digest
+// with HEAD.
 func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 	q := request{method: http.MethodHead, accept: acceptManifests, limit: t.limit, last: t.last}
 	q.what = "manifests/" + h.reg.ref.Tag
@@ -52,7 +53,7 @@ func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 	}
 	if err == nil {
 		desc, here := h.described(ctx, resp)
-		_ = resp.Body.Close() // has none
+		_ = resp.Body.Close() // HEAD has no body
 		if here {
 			return desc, nil
 		}
@@ -74,7 +75,7 @@ func (h *host) getManifest(ctx context.Context, q request) (ocispec.Descriptor, 
 	return h.readManifest(resp)
 }
 
-// mayKnowGet reports an error of HEAD that does not mean that GET fails, too.
+// mayKnowGet reports an error of HEAD after which GET may still succeed.
 func mayKnowGet(err error) bool {
 	var status *statusError
 	if errors.As(err, &status) {
@@ -83,7 +84,7 @@ func mayKnowGet(err error) bool {
 	return isAccident(err)
 }
 
-// described makes a descriptor of the answer to HEAD, if it is about a manifest that is here.
+// described makes a descriptor of the answer to HEAD, if the node has that manifest.
 func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Descriptor, bool) {
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest"))}
 	want := h.reg.ref.Digest
@@ -96,11 +97,11 @@ func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Desc
 }
 
 func mediaType(resp *http.Response) string {
-	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) //nolint:errcheck // a wrong type counts as none
+	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // nolint:errcheck // a wrong type counts as no type
 	return t
 }
 
-// readManifest makes a descriptor of the manifest itself, and keeps it.
+// readManifest stores the manifest and makes its descriptor.
 func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	none := ocispec.Descriptor{}
 	body, err := decoded(resp, -1)
@@ -112,7 +113,7 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 		return none, fmt.Errorf("read manifest: %w", err)
 	}
 	if len(raw) > maxDocument {
-		return none, fmt.Errorf("manifest is longer than the %d bytes that are read: %w", maxDocument, errdefs.ErrFailedPrecondition)
+		return none, fmt.Errorf("manifest is longer than the limit of %d bytes: %w", maxDocument, errdefs.ErrFailedPrecondition)
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Size: int64(len(raw))}
 	algorithm := digest.SHA256
@@ -125,14 +126,14 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	desc.Digest = algorithm.FromBytes(raw)
 	for _, want := range []digest.Digest{h.reg.ref.Digest, digest.Digest(resp.Header.Get("Docker-Content-Digest"))} {
 		if want.Validate() == nil && want.Algorithm() == algorithm && want != desc.Digest {
-			return none, &contentError{fmt.Sprintf("%s has sent a manifest that is %s and not %s", h.host, desc.Digest, want)}
+			return none, &contentError{fmt.Sprintf("%s sent a manifest with digest %s, not %s", h.host, desc.Digest, want)}
 		}
 	}
 	var kind struct {
 		MediaType string `json:"mediaType"`
 	}
 	if err := json.Unmarshal(raw, &kind); err != nil {
-		return none, fmt.Errorf("manifest is not readable: %w: %w", err, errdefs.ErrFailedPrecondition)
+		return none, fmt.Errorf("manifest cannot be parsed: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	if kind.MediaType != "" {
 		desc.MediaType = kind.MediaType
@@ -142,7 +143,7 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// contentError says that a host has sent something else than was asked for.
+// contentError says that a host sent something else than it was asked for.
 type contentError struct{ text string }
 
 func (e *contentError) Error() string { return e.text }

@@ -17,14 +17,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
-// loadRecords fills the catalog from the records. Only an unreadable directory is an error.
+// loadRecords fills the catalog from the records. It fails only if the directory cannot be read.
 func (s *Store) loadRecords(ctx context.Context) error {
 	entries, err := os.ReadDir(s.records())
 	if err != nil {
 		return fmt.Errorf("read image records: %w", err)
 	}
 	var listed []*Image
-	for _, e := range entries { // by name: a record comes before what says that it was removed once
+	for _, e := range entries { // sorted by name: a record comes before the note that its image was removed
 		r, err := readRecord(s.records(), e.Name())
 		if err == nil && !r.Removed {
 			err = s.missingLayer(r)
@@ -33,7 +33,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 		switch {
 		case overtaken:
 			if err := os.Remove(filepath.Join(s.records(), e.Name())); err != nil {
-				s.log.Warn("old image record not removed", "record", e.Name(), "error", err)
+				s.log.Warn("an old image record could not be removed", "record", e.Name(), "error", err)
 			}
 		case err != nil:
 			s.putAside(ctx, e.Name(), err)
@@ -43,7 +43,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 			listed = append(listed, r.image())
 		}
 	}
-	s.catalog.Store(newCatalog(s.settleTags(listed)))
+	s.catalog.Store(newCatalog(s.assignTags(listed)))
 	return nil
 }
 
@@ -56,8 +56,9 @@ func (s *Store) missingLayer(r *record) error {
 	return nil
 }
 
-// settleTags gives a tag that two records claim (the process died while it was moving) to the one pulled last.
-func (s *Store) settleTags(listed []*Image) map[string]*Image {
+// assignTags gives a tag to the record pulled last, if two records have it. That happens if the
+// process died while the tag moved.
+func (s *Store) assignTags(listed []*Image) map[string]*Image {
 	slices.SortFunc(listed, func(a, b *Image) int { return b.Pulled.Compare(a.Pulled) })
 	images, taken := map[string]*Image{}, []string{}
 	for _, img := range listed {
@@ -73,28 +74,29 @@ func (s *Store) settleTags(listed []*Image) map[string]*Image {
 	return images
 }
 
-// putAside moves a record that cannot be used to the quarantine. If the image's configuration is still there, the
-// image becomes a removed one: containers that run on its layers can hold it, and the next pull lists it again.
+// putAside moves a record that cannot be used to the quarantine. If the image's configuration still
+// exists, the image becomes a removed one. Containers that use its layers can hold it, and the next
+// pull lists it again.
 func (s *Store) putAside(ctx context.Context, name string, reason error) {
 	file := filepath.Join(s.quarantine(), fmt.Sprintf("%s.%d", name, time.Now().UnixNano()))
 	if err := os.Rename(filepath.Join(s.records(), name), file); err != nil {
 		reason = errors.Join(reason, err)
 	}
-	s.log.Error("image record put aside; pull the image again", "record", file, "reason", reason)
+	s.log.Error("an image record was moved to the quarantine; pull the image again", "record", file, "reason", reason)
 	s.quarantined = append(s.quarantined, Quarantined{File: file, Reason: reason.Error()})
 	img, err := s.rebuild(ctx, reference.FromFileName(strings.TrimSuffix(strings.TrimSuffix(name, removedSuffix), ".json")))
 	if err == nil {
 		err = writeRecord(s.records(), newRecord(img, true))
 	}
 	if err != nil {
-		// A container that still runs on it will say so with Hold, and Sweep then leaves all layers alone.
+		// A container that runs on it will call Hold. Then RemoveUnused leaves all layers alone.
 		s.log.Error("image cannot be rebuilt from its configuration", "record", name, "reason", err)
 		return
 	}
 	s.removed[img.ID] = img
 }
 
-// rebuild makes an image without names from the configuration that its ID is the digest of.
+// rebuild makes an image without names from the configuration whose digest is its ID.
 func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
 	if err := reference.CheckDigest(digest.Digest(id)); err != nil {
 		return nil, err
@@ -124,7 +126,7 @@ func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
 	return img, nil
 }
 
-// account adds one layer to what is known of the image.
+// account adds one layer's numbers to the image's.
 func (i *Image) account(info layerInfo) {
 	i.Size += info.Size
 	i.MaxUID, i.MaxGID = max(i.MaxUID, info.MaxUID), max(i.MaxGID, info.MaxGID)

@@ -12,21 +12,22 @@ import (
 )
 
 const (
-	// maxSpools is how many archives are received at once, maxArchive the most bytes that one may have.
+	// maxSpools is how many archives are received at once, maxArchive how many bytes one may have.
 	maxSpools  = 8
 	maxArchive = 64 << 30
-	// defaultArchiveIdle leaves time to what writes the archive, which may be at work for minutes before its first byte.
+	// defaultArchiveIdle is long, because the program that writes the archive may work for minutes
+	// before its first byte.
 	defaultArchiveIdle = 10 * time.Minute
 )
 
-// spool receives an archive into a file without a name, before any lock is taken: a client that does not go on
-// keeps nothing from others. The caller closes the file.
+// spool receives an archive into a file without a name. No lock is held, so a client that stops
+// sending blocks nothing. The caller closes the file.
 func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 	if n := s.spools.Add(1); n > maxSpools {
 		s.spools.Add(-1)
 		return nil, fmt.Errorf("%d archives are being received already: %w", maxSpools, errdefs.ErrUnavailable)
 	}
-	f, err := os.CreateTemp(s.layers.dir, tempPrefix+"archive-") // Open removes what a crash leaves
+	f, err := os.CreateTemp(s.layers.dir, tempPrefix+"archive-") // if the process dies, Open removes the file
 	if err != nil {
 		s.spools.Add(-1)
 		return nil, withDiskClass(err)
@@ -39,7 +40,7 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 	defer cancel(nil)
 	idle := s.cfg.ArchiveIdle
 	watch := time.AfterFunc(idle, func() {
-		cancel(fmt.Errorf("archive: nothing has come for %v: %w", idle, errdefs.ErrUnavailable))
+		cancel(fmt.Errorf("archive: no data for %v: %w", idle, errdefs.ErrUnavailable))
 	})
 	defer watch.Stop()
 	received := make(chan error, 1)
@@ -63,7 +64,7 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 		}
 		return f, nil
 	case <-ctx.Done():
-		go func() { _ = end(errors.Join(context.Cause(ctx), <-received)) }() // it reads until its caller's stream ends
+		go func() { _ = end(errors.Join(context.Cause(ctx), <-received)) }() // the copy ends when its caller's stream ends
 		return nil, context.Cause(ctx)
 	}
 }

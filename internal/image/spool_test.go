@@ -37,7 +37,7 @@ func TestALoadWhoseReaderGivesNothingEnds(t *testing.T) {
 	s := open(t, image.Config{Root: root, ArchiveIdle: 50 * time.Millisecond})
 	hung, feed := io.Pipe()
 	_, err := s.Load(t.Context(), hung)
-	expectError(t, err, errdefs.IsUnavailable, "nothing has come for 50ms")
+	expectError(t, err, errdefs.IsUnavailable, "no data for 50ms")
 	must(t, feed.Close())
 	expectInventory(t, root, map[string]int{})
 }

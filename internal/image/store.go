@@ -26,7 +26,7 @@ const (
 	defaultStallTimeout = time.Minute
 )
 
-// leftoverAge is how long the downloads and layers of a pull that failed are kept for its repetition. The
+// leftoverAge is how long downloads and layers of a failed pull are kept for the next attempt. The
 // kubelet's longest back-off between two attempts is five minutes.
 const leftoverAge = time.Hour
 
@@ -34,22 +34,23 @@ const leftoverAge = time.Hour
 type Config struct {
 	// Root is the store's directory (<root>/images); made if missing.
 	Root string
-	// RegistryConfigDir holds HOST/hosts.toml and certificates in containerd's certs.d layout; several directories
-	// are separated by colons. They are read at every pull and need not exist.
+	// RegistryConfigDir has HOST/hosts.toml and certificates in containerd's certs.d layout. Colons
+	// separate several directories. They are read at every pull and may be missing.
 	RegistryConfigDir string
-	// Log gets progress and what went wrong besides returned errors; nil is silence.
+	// Log gets progress, and errors that are not returned. nil means no log.
 	Log *slog.Logger
-	// MaxDownloads is the number of layers downloaded at once from one host by all pulls together; 3 if zero.
+	// MaxDownloads is how many layers all pulls together download from one host at a time; 3 if
+	// zero.
 	MaxDownloads int
-	// StallTimeout is how long a host may send nothing, or next to nothing, before another one is asked or the
-	// pull ends; one minute if zero.
+	// StallTimeout is how long a host may send nothing, or almost nothing. Then another one is
+	// asked, or the pull ends. One minute if zero.
 	StallTimeout time.Duration
-	// ArchiveIdle ends a Load whose reader gives nothing for so long; ten minutes if zero.
+	// ArchiveIdle ends a Load whose reader returns nothing for this long; ten minutes if zero.
 	ArchiveIdle time.Duration
 }
 
-// Store is an open image store. All methods may be called by any goroutine at any time. One process may have a
-// directory open.
+// Store is an open image store. Any goroutine may call any method at any time. Only one process may
+// have a directory open.
 type Store struct {
 	cfg     Config
 	log     *slog.Logger
@@ -60,45 +61,45 @@ type Store struct {
 
 	locks
 	loading
-	blobGate sync.RWMutex // held by Load while an archive's blobs arrive unpinned, read-held to delete one
+	blobGate sync.RWMutex // held by Load while an archive's blobs arrive without a lease; read-held to delete a blob
 
 	writing sync.Mutex // one change of records and catalog at a time
 
 	mu      sync.Mutex
-	catalog atomic.Pointer[catalog] // replaced under writing and mu, read without
+	catalog atomic.Pointer[catalog] // written with writing and mu held, read without a lock
 	state
 }
 
-// locks are held for one layer or blob each.
-type locks struct{ layerLocks, blobLocks, dropLocks keylock.Set }
+// locks are locks for single layers and blobs.
+type locks struct{ layerLocks, blobLocks, removeLocks keylock.Set }
 
-// loading is what loads of archives share, and pulls with them.
+// loading is shared by loads, and by pulls with them.
 type loading struct {
-	documents *semaphore.Weighted // bytes of those that are being read
+	documents *semaphore.Weighted // bytes of the documents that are being read
 
-	loads  keylock.Set  // one Load at a time, under the key "": archives share names of ingests
+	loads  keylock.Set  // one Load at a time, under the key "": archives use the same names of ingests
 	spools atomic.Int32 // archives being received
 }
 
 // state is guarded by Store.mu.
 type state struct {
-	removed     map[string]*Image          // not listed, bytes kept: by image ID
+	removed     map[string]*Image          // not listed, layers kept: by image ID
 	holds       map[string]map[string]bool // image ID -> holders
-	pins        map[string]int             // see lease
-	swept       bool                       // all holds have been declared
-	lostHold    bool                       // a hold was declared for an image that is not known
+	leased      map[string]int             // see lease
+	holdsKnown  bool                       // all holds were declared
+	lostHold    bool                       // a hold was declared for an unknown image
 	quarantined []Quarantined
 }
 
-// Quarantined is an image record that could not be used and was put aside.
+// Quarantined is an image record that could not be used and was moved to the quarantine.
 type Quarantined struct {
-	// File is where the record is now, Reason what was wrong with it.
+	// File is where the record is now, Reason why it could not be used.
 	File, Reason string
 }
 
-// Open opens the store, making its directories if they are missing, and removes what an interrupted process left
-// half-made. It deletes no layer: that is Sweep's. A record that cannot be used is put aside (see Quarantined) and
-// does not stop anything. The error is that of a directory that cannot be used.
+// Open opens the store, makes missing directories, and removes what an interrupted process left
+// half-made. It deletes no layer; RemoveUnused does. A record that cannot be used is moved away
+// (see Quarantined). An error means that a directory cannot be used.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.MaxDownloads <= 0 {
 		cfg.MaxDownloads = defaultMaxDownloads
@@ -116,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg: cfg, log: cfg.Log, layers: newLayers(filepath.Join(cfg.Root, "layers")),
 		pulls: newFlights(), loading: loading{documents: semaphore.NewWeighted(maxDocuments)},
 		state: state{
-			removed: map[string]*Image{}, holds: map[string]map[string]bool{}, pins: map[string]int{},
+			removed: map[string]*Image{}, holds: map[string]map[string]bool{}, leased: map[string]int{},
 		},
 	}
 	for _, dir := range []string{s.layers.dir, s.records(), s.quarantine()} {
@@ -124,11 +125,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
-	// It is the container's root directory: its mode is not for the umask.
+	// This directory becomes the container's root. The umask must not change its mode.
 	if err := errors.Join(os.MkdirAll(s.emptyTree(), 0o755), os.Chmod(s.emptyTree(), 0o755)); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	if err := errors.Join(removeTemporary(s.layers.dir), removeTemporary(s.records()), s.dropIngests(ingest.hopeless)); err != nil {
+	if err := errors.Join(removeTemporary(s.layers.dir), removeTemporary(s.records()), s.removeIngests(ingest.isLeftover)); err != nil {
 		return nil, fmt.Errorf("open image store %s: remove leftovers: %w", cfg.Root, err)
 	}
 	quietLibraries()
@@ -144,7 +145,7 @@ func (s *Store) Close() { s.pulls.close() }
 
 func (s *Store) records() string { return filepath.Join(s.cfg.Root, "records") }
 
-// emptyTree stands for the layers of an image that has none.
+// emptyTree is the directory for an image without layers.
 func (s *Store) emptyTree() string { return filepath.Join(s.cfg.Root, "empty") }
 
 func (s *Store) quarantine() string { return filepath.Join(s.cfg.Root, "quarantine") }
@@ -152,26 +153,27 @@ func (s *Store) quarantine() string { return filepath.Join(s.cfg.Root, "quaranti
 // List returns all images, ordered by ID. It never waits.
 func (s *Store) List() []*Image { return s.catalog.Load().list() }
 
-// Resolve finds an image by a name, full or familiar (busybox), by a name with digest, by its ID with or without
-// "sha256:", or by an unambiguous beginning of the ID of at least 12 digits. It never waits.
+// Resolve finds an image by a name, full or familiar (busybox), by a name with digest, by its ID
+// with or without "sha256:", or by an unambiguous prefix of the ID of at least 12 digits. It never
+// waits.
 func (s *Store) Resolve(ref string) (*Image, bool) {
 	img := s.catalog.Load().find(ref)
 	return img, img != nil
 }
 
-// Quarantined returns the records that were put aside when the store was opened.
+// Quarantined returns the records that Open moved to the quarantine.
 func (s *Store) Quarantined() []Quarantined {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Quarantined(nil), s.quarantined...)
 }
 
-// Usage returns the bytes and inodes that layers and contents take, downloads in progress included. A part that
-// cannot be read is left out and logged.
+// Usage returns the bytes and inodes of layers and contents, downloads in progress included. It
+// logs and skips a part that cannot be read.
 func (s *Store) Usage() (bytes, inodes uint64) {
 	found, err := s.layers.list()
 	if err != nil {
-		s.log.Warn("image store usage", "error", err)
+		s.log.Warn("the use of the image store could not be measured", "error", err)
 	}
 	for chain := range found {
 		info, err := s.layers.info(chain)
@@ -192,15 +194,15 @@ func (s *Store) Usage() (bytes, inodes uint64) {
 		return nil
 	})
 	if err != nil {
-		s.log.Warn("image store usage", "error", err)
+		s.log.Warn("the use of the image store could not be measured", "error", err)
 	}
 	return bytes, inodes
 }
 
-// referenced is called with mu held. It returns the keys (see lease) of everything that must stay.
+// referenced returns the keys (see lease) of everything that must stay. mu is held.
 func (s *Store) referenced() map[string]bool {
 	keep := map[string]bool{}
-	for key := range s.pins {
+	for key := range s.leased {
 		keep[key] = true
 	}
 	add := func(img *Image) {
@@ -220,8 +222,9 @@ func (s *Store) referenced() map[string]bool {
 	return keep
 }
 
-// dropBlob deletes a blob that nothing refers to; a blob that has to stay, or may have to, is left for Sweep.
-func (s *Store) dropBlob(dgst digest.Digest) {
+// removeBlob deletes a blob without a reference. If a blob must stay, or may have to, RemoveUnused
+// decides later.
+func (s *Store) removeBlob(dgst digest.Digest) {
 	wanted := func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -236,13 +239,13 @@ func (s *Store) dropBlob(dgst digest.Digest) {
 	}
 	defer unlock()
 	if !s.blobGate.TryRLock() {
-		return // the Load deletes what is unused at its end
+		return // the Load deletes unused blobs at its end
 	}
 	defer s.blobGate.RUnlock()
 	if wanted() {
 		return
 	}
 	if err := s.content.Delete(context.Background(), dgst); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("delete unused blob", "digest", dgst, "error", err)
+		s.log.Warn("an unused blob could not be removed", "digest", dgst, "error", err)
 	}
 }

@@ -9,13 +9,14 @@ import (
 )
 
 const (
-	// leastPiece is what has to arrive within the stall timeout for a body to count as coming at all.
+	// leastPiece is how many bytes must arrive within the stall timeout; with fewer the body has
+	// stalled.
 	leastPiece = 4 << 10
-	// maxTokenAnswer bounds the answer of a token server.
+	// maxTokenAnswer limits the answer of a token server.
 	maxTokenAnswer = 1 << 20
 )
 
-// stallError says that a host has sent nothing, or next to nothing, for too long.
+// stallError says that a host has sent nothing, or almost nothing, for too long.
 type stallError struct {
 	host  string
 	after time.Duration
@@ -29,7 +30,8 @@ func (e *stallError) Error() string {
 	return fmt.Sprintf("%s has sent no byte for %v", e.host, e.after)
 }
 
-// explain prefers the reason for which ctx was ended to its consequence.
+// explain returns the reason why ctx was ended, if there is one, rather than the error that
+// followed.
 func explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -37,9 +39,9 @@ func explain(ctx context.Context, err error) error {
 	return err
 }
 
-// stallBody ends a body of which leastPiece bytes, or the end, do not come within stall; the first of them have as long
-// as the answer had to begin. Time during which it is not read does not count. It owns the response's body and its
-// context; Close ends both.
+// stallBody ends a body if leastPiece bytes, or the end, do not arrive within stall. The first
+// piece has the same limit as the answer. Time in which it is not read does not count. It owns the
+// response's body and its context; Close ends both.
 type stallBody struct {
 	body   io.ReadCloser
 	ctx    context.Context
@@ -48,14 +50,14 @@ type stallBody struct {
 	stall  time.Duration
 
 	limit time.Duration // for this piece
-	left  time.Duration // of limit
-	got   int           // of this piece
+	left  time.Duration // what is left of limit
+	got   int           // bytes of this piece
 }
 
 // Read implements io.Reader.
 func (b *stallBody) Read(p []byte) (int, error) {
 	began := time.Now()
-	few := b.left < b.limit/2 // some bytes have come, but they took most of the time
+	few := b.left < b.limit/2 // some bytes have arrived, but they took most of the time
 	timer := time.AfterFunc(b.left, func() { b.cancel(&stallError{host: b.host, after: b.limit, few: few}) })
 	n, err := b.body.Read(p)
 	timer.Stop()
@@ -76,9 +78,10 @@ func (b *stallBody) Close() error {
 	return err
 }
 
-// tokenTransport carries the requests for tokens: their answers are bounded, and no token is asked for without TLS
-// where the registry has TLS. A host that is busy or broken is an error as the registry's own hosts make it,
-// which tells how long to wait; the authorizer would keep the status only.
+// tokenTransport sends the requests for tokens. It limits their answers. If the registry has TLS,
+// it never asks for a token without TLS. If a token server is busy or broken, the error is the same
+// as of the registry's own hosts and tells how long to wait; the authorizer would keep the status
+// only.
 type tokenTransport struct {
 	base   http.RoundTripper
 	secret bool // the registry itself is asked through TLS
@@ -87,7 +90,7 @@ type tokenTransport struct {
 // RoundTrip implements http.RoundTripper.
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.secret && req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("token server %s is not asked without TLS, since its registry has TLS", req.URL.Host)
+		return nil, fmt.Errorf("token server %s has no TLS, but its registry has", req.URL.Host)
 	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {

@@ -26,13 +26,14 @@ import (
 type layerSource struct {
 	chain   string
 	diffID  digest.Digest
-	parents []string // chain IDs, the bottom one first
+	parents []string // chain IDs, bottom first
 	blob    ocispec.Descriptor
 }
 
-// unpack makes the layer from its blob. The caller holds the layer's lock and a pin on the blob and the parents.
-// On failure nothing is left. Classes: ErrDataLoss when the content is not what the image's configuration
-// promises, ErrResourceExhausted on a full disk, ErrFailedPrecondition when the blob is no usable archive.
+// unpack makes the layer from its blob. The caller holds the layer's lock and has leased the blob
+// and the parents. On failure nothing is left. Classes: ErrDataLoss if the content does not match
+// the image's configuration, ErrResourceExhausted if the disk is full, ErrFailedPrecondition if the
+// blob is not a usable archive.
 func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSource) (err error) {
 	temp, err := os.MkdirTemp(l.dir, tempPrefix+reference.FileName(src.chain)+"-")
 	if err != nil {
@@ -47,7 +48,7 @@ func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSo
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return withDiskClass(err)
 	}
-	if err := os.Chmod(tree, 0o755); err != nil { // the umask is not for the container's root
+	if err := os.Chmod(tree, 0o755); err != nil { // the umask must not change the container's root
 		return err
 	}
 	ra, err := store.ReaderAt(ctx, src.blob)
@@ -58,15 +59,16 @@ func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSo
 	if err := applyStream(ctx, content.NewReader(ra), tree, l.trees(src.parents), src.diffID); err != nil {
 		return err
 	}
-	info, err := census(tree)
+	info, err := measure(tree)
 	if err != nil {
 		return err
 	}
 	info.DiffID = src.diffID.String()
-	return withDiskClass(l.settle(temp, src.chain, info))
+	return withDiskClass(l.commit(temp, src.chain, info))
 }
 
-// applyStream unpacks a layer archive, compressed or not, and checks the digest of the archive within.
+// applyStream unpacks a layer archive, compressed or not, and checks the digest of the uncompressed
+// archive.
 func applyStream(ctx context.Context, r io.Reader, tree string, parents []string, diffID digest.Digest) error {
 	plain, err := decompress(r)
 	if err != nil {
@@ -81,12 +83,12 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 		last = hdr
 		return gone.convert(hdr, path)
 	}
-	// Missing directories on the way to a file get the attributes they have in the layers below.
+	// Missing parent directories get the attributes that they have in the layers below.
 	_, err = archive.Apply(ctx, tree, tee, archive.WithConvertWhiteout(convert), archive.WithParents(parents))
 	if err != nil {
 		err = attributesTooLarge(err, last, tree)
 	} else {
-		_, err = io.Copy(io.Discard, contextReader{ctx, tee}) // the digest is of the padding too
+		_, err = io.Copy(io.Discard, contextReader{ctx, tee}) // the digest includes the padding
 	}
 	if err != nil {
 		return unusable(err)
@@ -97,8 +99,9 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 	return gone.write(ctx)
 }
 
-// attributesTooLarge tells extended attributes that the file system does not take from a full disk: setxattr(2)
-// says ENOSPC for both (ext4 keeps all attributes of a file in one block).
+// attributesTooLarge distinguishes extended attributes that the file system does not accept from a
+// full disk. setxattr(2) returns ENOSPC for both (ext4 keeps all attributes of a file in one
+// block).
 func attributesTooLarge(err error, hdr *tar.Header, tree string) error {
 	if hdr == nil || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.E2BIG) && !errors.Is(err, syscall.ERANGE) {
 		return err
@@ -113,16 +116,17 @@ func attributesTooLarge(err error, hdr *tar.Header, tree string) error {
 	if size == 0 || unix.Statfs(tree, &fs) != nil {
 		return err
 	}
-	const room = 1 << 20 // a disk with so much left has room for a block of attributes
+	const room = 1 << 20 // a disk with this much free space has room for a block of attributes
 	if fs.Bavail*uint64(fs.Bsize) < room || fs.Files > 0 && fs.Ffree == 0 {
 		return err
 	}
-	// Without the errno, which would make a full disk of it.
-	return fmt.Errorf("%q has %d bytes of extended attributes, more than the file system of %s takes: %s: %w",
+	// Without the errno, which would mean a full disk.
+	return fmt.Errorf("%q has %d bytes of extended attributes, more than the file system of %s supports: %s: %w",
 		hdr.Name, size, tree, err.Error(), errdefs.ErrFailedPrecondition)
 }
 
-// unusable classes an error of applying an archive: what is neither the node's nor the caller's is the image's.
+// unusable gives an error of applying an archive its class: if neither the node nor the caller is
+// the cause, the image is.
 func unusable(err error) error {
 	var errno syscall.Errno
 	switch {

@@ -14,31 +14,33 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// whiteouts turns an archive's deletions (.wh.NAME, .wh..wh..opq) into overlay's. A deletion applies to the layers
-// below only, whatever its place in the archive (OCI image layer specification, "Whiteouts"), so nothing is made
-// before the end, when it is known what this layer has itself.
+// whiteouts turns an archive's deletions (.wh.NAME, .wh..wh..opq) into overlay's. A deletion
+// applies only to the layers below, wherever it is in the archive (OCI image layer specification,
+// "Whiteouts"). So the marks are made at the end, when the layer's own files are known.
 //
-// Overlayfs filters the marks of a deletion only where it merges directories. In a directory that it shows as it
-// is, a mark is an entry that can be listed and not opened. So a deletion that hides nothing makes no mark.
+// Overlayfs filters the marks of deletions only in directories that it merges. In other directories
+// a mark is an entry that can be listed but not opened. So a deletion that hides nothing gets no
+// mark.
 type whiteouts struct {
 	root string
 	// parents are the directories of the layers below, topmost first.
 	parents []string
 	pending []whiteout
 	opaque  []string // directories, as whiteout.path
-	// aufs are directories that have the name of a mark. Files may be hard links into them (AUFS' .wh..wh.plnk), so they
-	// stay until all is unpacked.
+	// aufs are directories with the name of a mark. Files may be hard links into them (AUFS'
+	// .wh..wh.plnk), so they stay until all is unpacked.
 	aufs map[string]bool
 
-	merged map[string][]string // what merged has found, by directory
+	merged map[string][]string // results of merged, by directory
 }
 
 type whiteout struct {
-	path     string // below root, free of symbolic links when it was noted
+	path     string // below root, without symbolic links when it was noted
 	uid, gid int
 }
 
-// convert is an archive.ConvertWhiteout; path lies below root with its parent directory made and resolved.
+// convert is an archive.ConvertWhiteout. path is below root; its parent directory exists and is
+// resolved.
 func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error) {
 	dir, base := filepath.Split(path)
 	w.noteAUFS(dir)
@@ -46,11 +48,11 @@ func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error
 	case base == ".wh..wh..opq":
 		w.opaque = append(w.opaque, filepath.Clean(dir))
 	case strings.HasPrefix(base, ".wh..wh."):
-		// AUFS' own files, no part of the image
+		// AUFS' own files are not part of the image
 	case strings.HasPrefix(base, ".wh."):
 		w.pending = append(w.pending, whiteout{filepath.Join(dir, strings.TrimPrefix(base, ".wh.")), hdr.Uid, hdr.Gid})
 	case hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0:
-		// An archive of an overlay's upper directory has overlay's own mark.
+		// The archive of an overlay's upper directory has overlay's own marks.
 		w.pending = append(w.pending, whiteout{path, hdr.Uid, hdr.Gid})
 	case isMarked(hdr):
 		w.pending = append(w.pending, whiteout{path, hdr.Uid, hdr.Gid})
@@ -71,9 +73,10 @@ func (w *whiteouts) noteAUFS(dir string) {
 	w.aufs[dir[:i+1+strings.IndexByte(dir[i+1:], '/')]] = true
 }
 
-// isMarked: overlay has another mark since Linux 6.7, an attribute of an empty file in a directory whose own attribute
-// is "x" (fs/overlayfs/overlayfs.h, ovl_path_is_whiteout). It is in force only where the root of the layer says so,
-// too; elsewhere the mark of the directory alone makes entries that can be listed and not opened.
+// isMarked: since Linux 6.7 overlay has another mark, an attribute of an empty file in a directory
+// whose own attribute is "x" (fs/overlayfs/overlayfs.h, ovl_path_is_whiteout). It works only if the
+// root of the layer is marked, too. Otherwise the mark of the directory alone makes entries that
+// can be listed but not opened.
 func isMarked(hdr *tar.Header) bool {
 	const attribute = "SCHILY.xattr."
 	if hdr.PAXRecords[attribute+opaqueAttribute] == "x" {
@@ -84,7 +87,7 @@ func isMarked(hdr *tar.Header) bool {
 	return (trusted || user) && hdr.Typeflag == tar.TypeReg && hdr.Size == 0
 }
 
-// write makes the marks. The opaque directories come first: what lies in them hides nothing more.
+// write makes the marks. Opaque directories come first: deletions in them hide nothing more.
 func (w *whiteouts) write(ctx context.Context) error {
 	for dir := range w.aufs {
 		if err := tree.Remove(ctx, dir); err != nil {
@@ -115,8 +118,8 @@ func (w *whiteouts) write(ctx context.Context) error {
 	return nil
 }
 
-// hideAllIn hides what the layers below have in dir. Overlayfs merges the roots of layers whatever their
-// attributes say (fs/overlayfs/super.c, ovl_get_root), so what lies in them is hidden name by name.
+// hideAllIn hides what the layers below have in dir. Overlayfs merges the roots of layers whatever
+// their attributes are (fs/overlayfs/super.c, ovl_get_root). So each name in them is hidden.
 func (w *whiteouts) hideAllIn(dir string) error {
 	if dir != filepath.Clean(w.root) {
 		return ignoreReplaced(w.makeOpaque(dir))
@@ -137,9 +140,9 @@ func (w *whiteouts) hideAllIn(dir string) error {
 	return nil
 }
 
-// replace applies a deletion of something that this layer has itself: a directory is made opaque, and a file hides
-// by itself what is below. What later entries of the archive put in the way is looked at again without following
-// any symbolic link: it hides the path itself.
+// replace applies a deletion of something that this layer has itself. A directory is made opaque; a
+// file hides by itself what is below. A later entry of the archive may have put a symbolic link in
+// the way. No link is followed: the deletion applies to the path itself.
 func (w *whiteouts) replace(wh whiteout) (isAbsent bool, err error) {
 	dir, err := w.open(filepath.Dir(wh.path))
 	if err != nil {
@@ -159,7 +162,7 @@ func (w *whiteouts) replace(wh whiteout) (isAbsent bool, err error) {
 	return false, nil
 }
 
-// ignoreReplaced: a directory that is no directory any more, or not there, has nothing to hide.
+// ignoreReplaced: a path that is not a directory any more, or does not exist, hides nothing.
 func ignoreReplaced(err error) error {
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -167,7 +170,7 @@ func ignoreReplaced(err error) error {
 	return err
 }
 
-// hide makes the device 0:0 that hides wh.path, if the layers below show something there.
+// hide makes the device 0:0 that hides wh.path, if the layers below have something there.
 func (w *whiteouts) hide(wh whiteout) error {
 	name := filepath.Base(wh.path)
 	below, err := w.mergedInto(filepath.Dir(wh.path))
@@ -185,13 +188,13 @@ func (w *whiteouts) hide(wh whiteout) error {
 	defer func() { _ = unix.Close(dir) }() // a directory opened for reading
 	err = makeWhiteout(dir, name, wh.uid, wh.gid)
 	if errors.Is(err, unix.EEXIST) {
-		return nil // The archive says it twice.
+		return nil // The archive has the deletion twice.
 	}
 	return err
 }
 
-// mergedInto returns the directories of the layers below that overlayfs merges into this layer's directory dir,
-// topmost first.
+// mergedInto returns the directories of the layers below that overlayfs merges with this layer's
+// directory dir, topmost first.
 func (w *whiteouts) mergedInto(dir string) ([]string, error) {
 	if dir == filepath.Clean(w.root) {
 		return w.parents, nil
@@ -214,8 +217,8 @@ func (w *whiteouts) mergedInto(dir string) ([]string, error) {
 	return found, nil
 }
 
-// descend returns which of the directories of that name in dirs overlayfs merges: down to the first that is opaque
-// or not a directory, as a deletion.
+// descend returns which of the directories of that name in dirs overlayfs merges: up to and
+// including the first opaque one, or before the first that is not a directory, such as a deletion.
 func descend(dirs []string, name string) ([]string, error) {
 	var merged []string
 	for _, dir := range dirs {
@@ -275,7 +278,7 @@ func (w *whiteouts) makeOpaque(path string) error {
 	return errors.Join(unix.Fsetxattr(fd, opaqueAttribute, []byte{'y'}, 0), unix.Close(fd))
 }
 
-// makeWhiteout leaves the times of the directory as they were.
+// makeWhiteout keeps the times of the directory.
 func makeWhiteout(dir int, name string, uid, gid int) error {
 	var before unix.Stat_t
 	if err := unix.Fstat(dir, &before); err != nil {
@@ -290,7 +293,7 @@ func makeWhiteout(dir int, name string, uid, gid int) error {
 	return unix.UtimesNanoAt(dir, ".", []unix.Timespec{before.Atim, before.Mtim}, 0)
 }
 
-// open opens a directory below root without leaving root or following links.
+// open opens a directory below root. It does not follow links and does not leave root.
 func (w *whiteouts) open(path string) (int, error) {
 	root, err := unix.Open(w.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

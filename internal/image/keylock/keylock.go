@@ -6,19 +6,20 @@ import (
 	"sync"
 )
 
-// Set is a set of mutexes by key, each existing only while it is held or waited for. The zero value is ready.
+// Set is a set of mutexes by key. Each exists only while it is held or waited for. The zero value
+// is ready.
 type Set struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock
 }
 
 type keyLock struct {
-	turn  chan struct{} // holds one value while the lock is taken
-	users int           // those who have or want it; guarded by Set.mu
+	turn  chan struct{} // has one value while the lock is held
+	users int           // who holds the lock or waits; guarded by Set.mu
 }
 
-// Lock waits for the lock of key, or for the end of ctx, whose error it then returns. The caller must call unlock
-// once.
+// Lock waits for the lock of key. If ctx ends first, it returns that error. The caller must call
+// unlock once.
 func (k *Set) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.locks == nil {

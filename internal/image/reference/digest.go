@@ -1,14 +1,14 @@
 package reference
 
 import (
-	_ "crypto/sha512" // go-digest knows the algorithms that are linked
+	_ "crypto/sha512" // go-digest supports the algorithms that are linked
 	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// FileName is how a valid digest is written in names of files: sha256 without its name, others with it.
+// FileName writes a valid digest as a part of file names: sha256 without its name, others with it.
 func FileName(dgst string) string {
 	d := digest.Digest(dgst)
 	if d.Algorithm() == digest.SHA256 {
@@ -17,7 +17,7 @@ func FileName(dgst string) string {
 	return d.Algorithm().String() + "-" + d.Encoded()
 }
 
-// FromFileName is the reverse. What it returns need not be valid.
+// FromFileName is the reverse of fileName. Its result may be invalid.
 func FromFileName(name string) string {
 	if algorithm, hex, ok := strings.Cut(name, "-"); ok {
 		return algorithm + ":" + hex
@@ -25,7 +25,8 @@ func FromFileName(name string) string {
 	return digest.NewDigestFromEncoded(digest.SHA256, name).String()
 }
 
-// CheckDigest accepts the algorithms of the OCI image specification. Names of files are made of these digests.
+// CheckDigest accepts the algorithms of the OCI image specification. File names are made of these
+// digests.
 func CheckDigest(d digest.Digest) error {
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("digest %.200q: %w", string(d), err)

@@ -12,17 +12,18 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// Reference names an image in a registry: a repository with a tag, or with a digest, never with both.
+// Reference names an image in a registry: a repository with either a tag or a digest.
 type Reference struct {
-	named ref.Named // the bare repository
+	named ref.Named // the repository alone
 	// Tag is empty where Digest is not.
 	Tag    string
 	Digest digest.Digest
 }
 
-// Normalize returns the full form of an image reference: with registry and with a tag or a digest
-// (busybox becomes docker.io/library/busybox:latest). Where a reference has a tag and a digest the digest counts.
-// It returns ErrInvalidArgument for anything else, a bare image ID included. It needs no store and no network.
+// Normalize returns the full form of an image reference, with registry and with a tag or a digest
+// (busybox becomes docker.io/library/busybox:latest). If a reference has both, the digest counts.
+// It returns ErrInvalidArgument for anything else, also for an image ID. It needs no store and no
+// network.
 func Normalize(s string) (string, error) {
 	r, err := Parse(s)
 	if err != nil {
@@ -50,7 +51,7 @@ func Parse(s string) (Reference, error) {
 	return r, nil
 }
 
-// Host is the registry as the reference names it; hosts.toml may send requests elsewhere.
+// Host is the registry in the reference. hosts.toml may name other servers for it.
 func (r Reference) Host() string { return ref.Domain(r.named) }
 
 // Path is the repository without its registry.

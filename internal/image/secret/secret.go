@@ -16,9 +16,10 @@ import (
 
 const (
 	redacted = "[redacted]"
-	// shortSecret: what is shorter is part of ordinary words, and is taken out only where it stands alone.
+	// shortSecret: shorter secrets occur in ordinary words. They are removed only where they stand
+	// alone.
 	shortSecret = 4
-	// maxErrorText cuts what a registry has to say.
+	// maxErrorText limits the text of a registry in an error.
 	maxErrorText = 600
 )
 
@@ -31,17 +32,17 @@ const (
 
 var (
 	scheme = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*:(?://|\\/\\/)`)
-	// query is that of a URL without scheme: "/v2/x?sig=…".
+	// query is the query of a URL without scheme: "/v2/x?sig=…".
 	query = regexp.MustCompile(`[?#][^\s"<>=]*=`)
-	// named is a value that says itself what it is; group 1 is the value.
+	// named is a value with a telling name; group 1 is the value.
 	named = regexp.MustCompile(`(?i)\b[a-z_-]*(?:signature|sig|token|password|passwd|secret|credential|api_?key)=([^\s"&;,]+)|` +
 		`"[a-z_-]*(?:signature|token|password|secret|authorization)"\s*:\s*"([^"]+)|` +
 		`\b(?:bearer|basic)\s+([a-z0-9._~+/=-]{20,})`)
 )
 
-// Scrub returns text without credentials, on one line: no query, fragment or user of any URL, and none of secrets,
-// in any of the forms in which messages quote them. All of it is looked for in the text as it came, so that taking
-// one thing out never hides another.
+// Scrub returns text without credentials, on one line. It removes query, fragment and user of every
+// URL, and all secrets in every form in which messages quote them. It searches the original text,
+// so that one removal never hides another.
 func Scrub(text string, secrets []string) string {
 	fate := make([]byte, len(text))
 	mark := func(from, to int, as byte) {
@@ -68,7 +69,7 @@ func Scrub(text string, secrets []string) string {
 		}
 	}
 	out := oneLine(apply(text, fate))
-	for _, secret := range secrets { // what was taken out between two pieces may have joined them
+	for _, secret := range secrets { // the removal between two pieces may have joined them
 		if len(secret) >= shortSecret && !strings.Contains(redacted, secret) {
 			out = strings.ReplaceAll(out, secret, redacted)
 		}
@@ -84,7 +85,7 @@ func maskURL(text string, start, rest int, mark func(from, to int, as byte)) {
 		path = rest + i
 		mark(path, end, dropped)
 	}
-	// A password may hold a slash that should have been escaped; a digest after @ is no host.
+	// A password may contain a slash that should have been escaped. A digest after @ is not a host.
 	user := strings.LastIndexByte(text[rest:path], '@')
 	if user < 0 {
 		return
@@ -96,8 +97,8 @@ func maskURL(text string, start, rest int, mark func(from, to int, as byte)) {
 	mark(rest, rest+user+1, dropped)
 }
 
-// endOfURL finds the end of a URL that begins at start. One that begins behind a quotation mark ends at the next;
-// a mark that is escaped is part of it.
+// endOfURL finds the end of a URL that begins at start. A URL after a quotation mark ends at the
+// next one; an escaped mark is a part of the URL.
 func endOfURL(text string, start, from int) int {
 	quoted := start > 0 && text[start-1] == '"'
 	for i := from; i < len(text); i++ {
@@ -113,7 +114,7 @@ func endOfURL(text string, start, from int) int {
 	return len(text)
 }
 
-// formsOf are the ways in which a message may write a secret.
+// formsOf are the forms in which a message may write a secret.
 func formsOf(secret string) []string {
 	if secret == "" {
 		return nil
@@ -141,7 +142,7 @@ func maskSecret(text, secret string, mark func(from, to int, as byte)) {
 	}
 }
 
-// standsAlone reports whether no letter or digit comes right before or after.
+// standsAlone reports whether there is no letter or digit directly before or after.
 func standsAlone(text string, start, end int) bool {
 	before, _ := utf8.DecodeLastRuneInString(text[:start])
 	after, _ := utf8.DecodeRuneInString(text[end:])
@@ -163,7 +164,8 @@ func apply(text string, fate []byte) string {
 	return b.String()
 }
 
-// oneLine replaces what would end a line of the log, steer a terminal or turn the direction of writing.
+// oneLine replaces characters that end a line of the log, control a terminal or change the reading
+// direction.
 func oneLine(text string) string {
 	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 	return strings.Map(func(r rune) rune {
@@ -174,7 +176,7 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// Set is the strings that no text may show. More come while a registry is asked: tokens.
+// Set is the strings that no text may show. The list grows during the pull: tokens.
 type Set struct {
 	mu   sync.Mutex
 	list []string
@@ -206,7 +208,7 @@ func Shorten(text string) string {
 	return text
 }
 
-// OfProxies are the credentials of the proxies in the environment, which net/http may quote.
+// OfProxies are the credentials of the proxies in the environment. net/http may quote them.
 func OfProxies() []string {
 	var list []string
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
@@ -220,7 +222,8 @@ func OfProxies() []string {
 		}
 		list = append(list, rest[:at])
 		if _, password, found := strings.Cut(rest[:at], ":"); found {
-			// Where a sign that should have been escaped ends the password for one reader, a piece is in the message.
+			// A character that should have been escaped may end the password for some parsers. Then
+			// a part of it is in the message.
 			list = append(list, password)
 			for _, piece := range strings.FieldsFunc(password, func(r rune) bool { return strings.ContainsRune("/@?#:", r) }) {
 				if len(piece) >= shortSecret {
@@ -235,7 +238,8 @@ func OfProxies() []string {
 	return list
 }
 
-// cleanError shows text where the error it stands for would show a secret; its class is kept.
+// cleanError shows another text than the error it wraps, which would show a secret. Its class is
+// kept.
 type cleanError struct {
 	text string
 	err  error
@@ -244,7 +248,7 @@ type cleanError struct {
 func (e *cleanError) Error() string { return e.text }
 func (e *cleanError) Unwrap() error { return e.err }
 
-// Clean returns err with a text that Scrub has been over.
+// Clean returns err with a scrubbed text.
 func Clean(err error, secrets []string) error {
 	if err == nil {
 		return nil

@@ -180,7 +180,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 		r.Node.Log.Warn("unused image data is not swept: what is alive without a record may use it")
 		return
 	}
-	if err := r.Node.Images.Sweep(ctx); err != nil {
+	if err := r.Node.Images.RemoveUnused(ctx); err != nil {
 		r.Node.Log.Error("unused image data not swept", "error", err)
 	}
 }

@@ -8,14 +8,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// version is the oldest revision of the OCI runtime specification that has every field used here, so
-// that runtimes older than the newest revision are not put off.
+// version is the oldest revision of the OCI runtime specification that has every field used here.
+// Older runtimes might refuse a newer one.
 const version = "1.1.0"
 
-// Build returns the whole OCI configuration of a container. It validates the configuration again, so
-// an unchecked one is refused rather than built. The caller owns the result. Errors: ErrInvalidArgument
-// (the request, or the image it names), ErrFailedPrecondition (this node, or a Container that does not
-// have what its configuration needs).
+// Build returns the whole OCI configuration of a container. It validates the request again, so it
+// never builds one that was not checked. The caller owns the result. Errors: ErrInvalidArgument
+// (the request, or its image), ErrFailedPrecondition (this node, or a Container without what its
+// configuration needs).
 func Build(h Host, c Container) (*specs.Spec, error) {
 	if err := ValidateContainer(h, c.Sandbox.Config, c.Config); err != nil {
 		return nil, err
@@ -55,7 +55,8 @@ func Build(h Host, c Container) (*specs.Spec, error) {
 	}
 	addMappings(h, s, c.Sandbox)
 	if c.Sandbox.Namespaces.UTS != "" {
-		// Set again by the OCI runtime in the joined namespace at each start; the pod's name does not change.
+		// The OCI runtime sets it again in the joined namespace at each start. It is always the
+		// pod's name.
 		s.Hostname = hostname(h, c.Sandbox)
 	}
 	if err := confine(h, c, s); err != nil {
@@ -71,8 +72,7 @@ func addMappings(h Host, s *specs.Spec, sandbox Sandbox) {
 	}
 }
 
-// annotations are what OCI hooks and sandboxing runtimes of the field look for; nothing is ever read
-// back out of them.
+// annotations are what OCI hooks and sandboxing runtimes look for. Pinfold never reads them back.
 func annotations(h Host, c Container) map[string]string {
 	all := podAnnotations(h, c.Sandbox, "container")
 	all["io.kubernetes.cri.container-name"] = c.Config.GetMetadata().GetName()
@@ -80,7 +80,8 @@ func annotations(h Host, c Container) map[string]string {
 	return all
 }
 
-// ImageName is an image as the user knows it: a kubelet asks for the ID that it has found for a name.
+// ImageName is the image's name as the user knows it. A kubelet requests the ID that it found for
+// that name.
 func ImageName(asked *runtimeapi.ImageSpec) string {
 	return cmp.Or(asked.GetUserSpecifiedImage(), asked.GetImage())
 }
@@ -95,13 +96,15 @@ func podAnnotations(h Host, s Sandbox, kind string) map[string]string {
 		"io.kubernetes.cri.sandbox-uid":       meta.GetUid(),
 	}
 	if h.SystemdCgroup {
-		// crun would put the processes into a group below the scope, whose limits are the scope's.
+		// Otherwise crun would put the processes into a group below the scope, but the limits are
+		// the scope's.
 		all["run.oci.systemd.subgroup"] = ""
 	}
 	return all
 }
 
-// hostname is the pod's own name or, without one, the node's, which a new UTS namespace has from birth.
+// hostname is the pod's own name or, without one, the node's, which a new UTS namespace starts
+// with.
 func hostname(h Host, s Sandbox) string {
 	return cmp.Or(s.Hostname, s.Config.GetHostname(), h.Hostname)
 }

@@ -75,7 +75,7 @@ func TestCommandAndArgsFollowKubernetes(t *testing.T) {
 		r.Image = imagespec.ImageConfig{Entrypoint: c.entrypoint, Cmd: c.cmd}
 		s, err := Build(node, r)
 		if c.want == "" {
-			refusal{c.container, "command", `names no command`}.check(t, err, errdefs.ErrInvalidArgument)
+			refusal{c.container, "command", `neither the container nor its image has a command`}.check(t, err, errdefs.ErrInvalidArgument)
 			continue
 		}
 		if err != nil || strings.Join(s.Process.Args, " ") != c.want {

@@ -8,7 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// knownCapabilities are those of capabilities(7), by number, up to Linux 5.9, the last to add one.
+// knownCapabilities are those of capabilities(7), by number. Linux 5.9 added the last one.
 var knownCapabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
@@ -20,7 +20,7 @@ var knownCapabilities = []string{
 	"CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 }
 
-// defaultCapabilities are what a container has that asks for nothing: the field's common set.
+// defaultCapabilities are for a container that asks for none: the usual set of container runtimes.
 var defaultCapabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
 	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD",
@@ -32,9 +32,9 @@ const (
 	allCapabilities = "ALL"
 )
 
-// capabilities applies ALL before single names, so that "add ALL, drop NET_RAW" and "drop ALL, add
-// CHOWN" mean what they say. A default that the daemon does not hold is left out; one that was asked for
-// by name is refused.
+// capabilities applies ALL before single names. So "add ALL, drop NET_RAW" and "drop ALL, add
+// CHOWN" do what they say. A default capability that the daemon lacks is left out. A requested one
+// is refused.
 func capabilities(h Host, sc *runtimeapi.LinuxContainerSecurityContext, userNS bool) (*specs.LinuxCapabilities, error) {
 	available := availableCapabilities(h, userNS)
 	want := sc.GetCapabilities()
@@ -65,15 +65,15 @@ func capabilities(h Host, sc *runtimeapi.LinuxContainerSecurityContext, userNS b
 		Bounding:  set,
 		Effective: set,
 		Permitted: set,
-		// Only what ambient needs: inheritable ones would otherwise reach set-capability binaries of the
-		// image run by any user (CVE-2022-24769).
+		// Only what ambient needs. Otherwise inheritable capabilities would reach binaries of the
+		// image that have file capabilities, run by any user (CVE-2022-24769).
 		Inheritable: ambient,
 		Ambient:     ambient,
 	}, nil
 }
 
-// availableCapabilities is all there are in a user namespace: joining one gives the full sets,
-// whatever the daemon's are (user_namespaces(7)).
+// availableCapabilities are all capabilities in a user namespace: a process that joins one has the
+// full sets, whatever the daemon has (user_namespaces(7)).
 func availableCapabilities(h Host, userNS bool) []string {
 	if userNS {
 		return knownCapabilities
@@ -94,7 +94,7 @@ func adjust(set []string, want *runtimeapi.Capability, available []string) ([]st
 	return slices.DeleteFunc(kept, func(name string) bool { return slices.Contains(drop, name) }), nil
 }
 
-// resolve returns the full names of a list, without ALL.
+// resolve returns the full names in a list, without ALL.
 func resolve(field string, names, available []string) ([]string, error) {
 	var list []string
 	for _, given := range names {
@@ -105,14 +105,14 @@ func resolve(field string, names, available []string) ([]string, error) {
 		case !slices.Contains(knownCapabilities, name):
 			return nil, invalid(field, "%q is not a capability", given)
 		case !slices.Contains(available, name):
-			return nil, lacking(field, "%q is withheld from the daemon on this node", given)
+			return nil, lacking(field, "the daemon does not have %q on this node", given)
 		}
 		list = append(list, name)
 	}
 	return list, nil
 }
 
-// capabilityName is the kernel's name of what Kubernetes writes without its prefix.
+// capabilityName returns the kernel's name. Kubernetes writes it without the prefix.
 func capabilityName(given string) string {
 	name := strings.ToUpper(given)
 	if name == allCapabilities || strings.HasPrefix(name, "CAP_") {
@@ -135,7 +135,7 @@ func intersect(set, available []string) []string {
 	return both
 }
 
-// inOrder returns the set's names once each, by number.
+// inOrder returns each name of the set once, by number.
 func inOrder(set []string) []string { return intersect(knownCapabilities, set) }
 
 func checkCapabilities(f *faults, want *runtimeapi.Capability) {
@@ -157,5 +157,5 @@ func checkCapabilities(f *faults, want *runtimeapi.Capability) {
 	}
 }
 
-// CapabilityNames are the names of all capabilities, in the order of their numbers from 0 on.
+// CapabilityNames are the names of all capabilities, by number from 0 on.
 func CapabilityNames() []string { return slices.Clone(knownCapabilities) }

@@ -10,7 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// What CRI's deprecated string fields say.
+// Values of CRI's deprecated string fields.
 const (
 	runtimeDefault  = "runtime/default"
 	unconfined      = "unconfined"
@@ -25,9 +25,9 @@ const (
 	selinuxField  = securityField + ".selinux_options"
 )
 
-// DefaultMaskedPaths are hidden in a container whose configuration has no security context at all. One
-// that has a security context says itself which paths are masked: none listed means none, which is how
-// a kubelet spells procMount: Unmasked.
+// DefaultMaskedPaths are hidden in a container whose configuration has no security context. A
+// security context lists its own masked paths: an empty list masks nothing, which is how a kubelet
+// writes procMount: Unmasked.
 func DefaultMaskedPaths() []string {
 	return []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -36,13 +36,13 @@ func DefaultMaskedPaths() []string {
 	}
 }
 
-// DefaultReadonlyPaths are to be read only, under the same rule as DefaultMaskedPaths.
+// DefaultReadonlyPaths are read-only, under the same rule as DefaultMaskedPaths.
 func DefaultReadonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-// SeccompFile returns the path of the seccomp profile that the caller has to read into
-// Container.SeccompProfile; "" if the container has no profile of its own.
+// SeccompFile returns the path of the seccomp profile. The caller reads it into
+// Container.SeccompProfile. "" if the container has no profile of its own.
 func SeccompFile(config *runtimeapi.ContainerConfig) string {
 	sc := config.GetLinux().GetSecurityContext()
 	if profile := seccompProfile(sc); !sc.GetPrivileged() && profile.GetProfileType() == localhost {
@@ -51,8 +51,8 @@ func SeccompFile(config *runtimeapi.ContainerConfig) string {
 	return ""
 }
 
-// confine adds what restrains the process. It needs the rest of the configuration: seccomp profiles
-// have rules that depend on capabilities.
+// confine adds the restrictions of the process. It is called last: rules of seccomp profiles can
+// depend on capabilities.
 func confine(h Host, c Container, s *specs.Spec) error {
 	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = hiddenPaths(c)
 	s.Process.ApparmorProfile = apparmorName(h, c.securityContext())
@@ -74,22 +74,22 @@ func hiddenPaths(c Container) (masked, readonly []string) {
 	}
 }
 
-// seccompProfile is the profile asked for, from the old field if the new one is not set; nil means
+// seccompProfile is the requested profile, from the old field if the new one is not set. nil means
 // unconfined, as in Kubernetes.
 func seccompProfile(sc *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
 	if sc.GetSeccomp() != nil {
 		return sc.GetSeccomp()
 	}
-	return profileFromString(sc.GetSeccompProfilePath()) //nolint:staticcheck // Old clients set nothing else.
+	return profileFromString(sc.GetSeccompProfilePath()) // nolint:staticcheck // Old clients set only this field.
 }
 
 func apparmorProfile(sc *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
 	profile := sc.GetApparmor()
 	if profile == nil {
-		profile = profileFromString(sc.GetApparmorProfile()) //nolint:staticcheck // Old clients set nothing else.
+		profile = profileFromString(sc.GetApparmorProfile()) // nolint:staticcheck // Old clients set only this field.
 	}
 	if profile.GetProfileType() == localhost {
-		// Some clients put the old field's prefix into the new one.
+		// Some clients write the old field's prefix into the new one.
 		name := strings.TrimPrefix(profile.GetLocalhostRef(), localhostPrefix)
 		return &runtimeapi.SecurityProfile{ProfileType: localhost, LocalhostRef: name}
 	}
@@ -105,7 +105,7 @@ func profileFromString(s string) *runtimeapi.SecurityProfile {
 	case unconfined:
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 	default:
-		// A string of no known form has no profile of that name, and is refused for that.
+		// A string in an unknown form names a profile that does not exist, and is refused.
 		ref, _ := strings.CutPrefix(s, localhostPrefix)
 		return &runtimeapi.SecurityProfile{ProfileType: localhost, LocalhostRef: ref}
 	}
@@ -114,7 +114,7 @@ func profileFromString(s string) *runtimeapi.SecurityProfile {
 func seccompFilter(h Host, c Container, s *specs.Spec) (*specs.LinuxSeccomp, error) {
 	profile := seccompProfile(c.securityContext())
 	if profile == nil || c.privileged() || !h.Seccomp {
-		// A node without seccomp was refused by checkProfiles if a profile was asked for.
+		// checkProfiles has refused a requested profile on a node without seccomp.
 		return nil, nil
 	}
 	switch profile.GetProfileType() {
@@ -134,8 +134,8 @@ func seccompFilter(h Host, c Container, s *specs.Spec) (*specs.LinuxSeccomp, err
 	}
 }
 
-// apparmorName is "" for no profile. A container that asks for none gets the default one where there
-// is one; a privileged container only one that it names.
+// apparmorName is the profile's name, "" for none. A container that asks for none gets the default
+// one, if it is loaded. A privileged container gets one only if it names it.
 func apparmorName(h Host, sc *runtimeapi.LinuxContainerSecurityContext) string {
 	profile := apparmorProfile(sc)
 	switch {
@@ -169,7 +169,8 @@ func checkProfiles(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityConte
 func checkApparmor(f *faults, h Host, sc *runtimeapi.LinuxContainerSecurityContext, profile *runtimeapi.SecurityProfile) {
 	checkProfile(f, apparmorField, profile)
 	kind := profile.GetProfileType()
-	// The kernel takes "unconfined" for no profile at all. The way to ask for that is the profile type.
+	// For the kernel, "unconfined" means no profile. To ask for that, a client uses the profile
+	// type.
 	if ref := profile.GetLocalhostRef(); kind == localhost && (ref == "" || ref == unconfined || strings.ContainsAny(ref, "\n\x00")) {
 		f.invalid(apparmorField+".localhost_ref", "%q is not the name of a profile", ref)
 	}

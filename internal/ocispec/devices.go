@@ -8,7 +8,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// deviceNodes are made by the OCI runtime (the usual /dev/null, /dev/tty and so on it makes unasked).
+// deviceNodes are the devices that the OCI runtime makes. It makes /dev/null, /dev/tty and the
+// other usual ones without being told.
 func deviceNodes(c Container) []specs.LinuxDevice {
 	if c.inUserNS() {
 		return nil
@@ -23,9 +24,9 @@ func deviceNodes(c Container) []specs.LinuxDevice {
 	return list
 }
 
-// deviceMounts bind devices into a container that may not make nodes: mknod(2) of a device needs
-// CAP_MKNOD in the initial user namespace. OCI runtimes do the same for device nodes, but from the
-// container's path, which on the host may be another device.
+// deviceMounts bind devices into a container that may not make device nodes: mknod(2) of a device
+// needs CAP_MKNOD in the initial user namespace. OCI runtimes also bind devices, but from the path
+// in the container, where the host may have another device.
 func deviceMounts(c Container) []specs.Mount {
 	if !c.inUserNS() {
 		return nil
@@ -43,9 +44,10 @@ func deviceMounts(c Container) []specs.Mount {
 	return list
 }
 
-// deviceRules are the device cgroup's: first all is denied, then allowed what every container has, and
-// what it was given. A privileged container may use all; but in a user namespace, where it can make no
-// device node, it may not open a device that it was not given through a node that it finds either.
+// deviceRules are the rules of the device cgroup. First everything is denied. Then they allow what
+// every container has, and the devices of this one. A privileged container may use all devices. But
+// in a user namespace it cannot make device nodes, and it may open only the devices that it was
+// given, not others whose nodes it finds.
 func deviceRules(c Container) []specs.LinuxDeviceCgroup {
 	if c.privileged() && !c.inUserNS() {
 		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
@@ -53,7 +55,7 @@ func deviceRules(c Container) []specs.LinuxDeviceCgroup {
 	number := func(n int64) *int64 { return &n }
 	rules := []specs.LinuxDeviceCgroup{
 		{Allow: false, Access: "rwm"},
-		// Making a node is harmless as long as it cannot be opened.
+		// Making a node is harmless if it cannot be opened.
 		{Allow: true, Type: "c", Access: "m"},
 		{Allow: true, Type: "b", Access: "m"},
 	}
@@ -95,7 +97,7 @@ func checkDevices(f *faults, h Host, config *runtimeapi.ContainerConfig) {
 			f.invalid(field+".container_path", "%q is not an absolute path", p)
 		}
 		if strings.Trim(d.GetPermissions(), "rwm") != "" {
-			f.invalid(field+".permissions", "%q has other letters than r, w and m", d.GetPermissions())
+			f.invalid(field+".permissions", "%q may have only the letters r, w and m", d.GetPermissions())
 		}
 	}
 	for i, d := range config.GetCDIDevices() {

@@ -1,27 +1,27 @@
 // Package ocispec turns CRI configurations into OCI runtime configurations.
 //
-// Everything here is a pure function of its arguments: no file is read, no process asked, nothing
-// logged, and the same arguments give the same result byte for byte. What a function needs to know of
-// the node or of the image is passed in as a value: [Host], [Sandbox], [Container]. (One exception, not
-// ours: a seccomp profile may have rules for kernels of some version only, and package seccomp asks the
-// running kernel for its.)
+// Everything here is a pure function of its arguments: it reads no file, asks no process, and logs
+// nothing. The same arguments give the same result, byte for byte. What a function needs to know
+// about the node or the image is an argument: [Host], [Sandbox], [Container]. (One exception is not
+// ours: a seccomp profile may have rules for some kernel versions, and package seccomp asks the
+// running kernel for its version.)
 //
 // # Order of use
 //
-// [ValidateSandbox] and [ValidateContainer] say all that is wrong with a request before anything was
-// made for it. [Build] gives the whole configuration of a container, [Exec] the process of an exec in
-// it, [Resources] the resources of an update. [EffectiveUser], [StopSignal] and [Sysctls] answer the
-// questions that are not part of the configuration itself.
+// [ValidateSandbox] and [ValidateContainer] return all that is wrong with a request, before
+// anything is made for it. [Build] returns the whole configuration of a container, [Exec] the
+// process of an exec in it, [Resources] the resources of an update. [EffectiveUser], [StopSignal]
+// and [Sysctls] return what is not part of the configuration.
 //
 // # What is not in the configuration
 //
-// Sysctls: they belong to the pod's namespaces, which exist before its first container and outlive each
-// of them. The maker of the namespaces writes what [Sysctls] lists, once. CDI devices: the caller
-// injects them into the built configuration ([Features.CDI] says that it will).
+// Sysctls belong to the pod's namespaces, which exist before its first container and after its last
+// one. Whoever makes the namespaces writes what [Sysctls] lists, once. The caller injects CDI
+// devices into the built configuration; [Features.CDI] says that it does.
 //
 // # Errors
 //
-// A request that is wrong in itself is errdefs.ErrInvalidArgument; a request that is right but that this
-// node cannot fulfil is errdefs.ErrFailedPrecondition. The text begins with the field's path in the CRI
-// message and contains the refused value. When several things are wrong, all are named.
+// A request that is wrong in itself is errdefs.ErrInvalidArgument. A request that this node cannot
+// fulfil is errdefs.ErrFailedPrecondition. The text begins with the field's path in the CRI message
+// and contains the refused value. It names all faults, not only the first.
 package ocispec

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// fault is one thing wrong with a request: the field, what is wrong with its value, and the class.
+// fault is one fault of a request: the field, what is wrong with its value, and the class.
 type fault struct {
 	field, text string
 	class       error
@@ -22,7 +22,7 @@ func invalid(field, format string, args ...any) error {
 	return &fault{field: field, text: fmt.Sprintf(format, args...), class: errdefs.ErrInvalidArgument}
 }
 
-// lacking is a request that this node cannot fulfil.
+// lacking is a fault of a request that this node cannot fulfil.
 func lacking(field, format string, args ...any) error {
 	return &fault{field: field, text: fmt.Sprintf(format, args...), class: errdefs.ErrFailedPrecondition}
 }
@@ -31,7 +31,7 @@ func lacking(field, format string, args ...any) error {
 // an errdefs.ErrFailedPrecondition.
 var ErrRecursiveReadOnly = fmt.Errorf("recursive read-only mounts: %w", errdefs.ErrFailedPrecondition)
 
-// faults are all that is wrong with a request, in the order of its fields.
+// faults are all faults of a request, in the order of its fields.
 type faults []error
 
 func (f *faults) add(err error) {
@@ -58,7 +58,7 @@ func (f faults) err() error {
 	return &joined{f}
 }
 
-// joined is several faults on one line, for a gRPC status is shown as one.
+// joined is several faults on one line, because a gRPC status is shown on one line.
 type joined struct{ faults []error }
 
 func (j *joined) Error() string {

@@ -11,10 +11,11 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// ImageVolumes are the paths that the image declares to be volumes (the image specification's
-// config.Volumes), absolute and sorted, without those that a mount of the request covers, at the path itself or
-// above it, and those in file systems that every container gets anew. What is there in the image is what the
-// volume holds first; a path where nothing is has to be made a directory.
+// ImageVolumes are the paths that the image declares to be volumes (config.Volumes of the image
+// specification), absolute and sorted. Paths that a mount of the request covers, at the path or
+// above it, are left out. So are paths in file systems that every container gets anew. The volume's
+// first content is what the image has at the path. If the image has nothing there, the caller makes
+// a directory.
 func ImageVolumes(image imagespec.ImageConfig, config *runtimeapi.ContainerConfig) []string {
 	var list []string
 	for volume := range image.Volumes {
@@ -37,9 +38,9 @@ func mountedAnew(p string) bool {
 	return beneath(p, "/proc") || beneath(p, "/dev") || beneath(p, "/sys")
 }
 
-// volumeMounts keep an image's volumes writable where the root is read-only, which is a property of the mount
-// and not of the file system below it: each is bound onto itself. They come before all other mounts and so
-// cover none of them. Where the root can be written to, so can they, without any mount.
+// volumeMounts keep an image's volumes writable if the root is read-only. Read-only is a property
+// of the mount, so each volume is bound onto itself. These mounts come first and so cover no
+// others. If the root is writable, no mount is needed.
 func volumeMounts(c Container) []specs.Mount {
 	if !c.securityContext().GetReadonlyRootfs() {
 		return nil

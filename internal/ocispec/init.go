@@ -5,20 +5,20 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// InitFiles are the host paths of what the PID 1 of a pod is made of.
+// InitFiles are the host paths of the files of a pod's PID 1.
 type InitFiles struct {
-	// Rootfs is a directory with two empty directories, "dev" and "proc", and an empty file, "pinder":
-	// mount points, which a pod's own root could not make in it. It may be passed, and they may be read,
-	// by everybody.
+	// Rootfs is a directory with two empty directories, "dev" and "proc", and an empty file,
+	// "pinder". They are mount points; a pod's own root user could not make them. Everybody may
+	// enter the directory and read the files.
 	Rootfs string
-	// Pinder is the supervisor's binary.
+	// Pinder is the path of pinder's binary.
 	Pinder string
 }
 
-// Init returns the OCI configuration of the PID 1 of a pod whose containers share a PID namespace:
-// "pinder init" under the sandbox's own ID, in the pod's namespaces and a new PID namespace that its
-// containers join. It has no capabilities and sees nothing but its own binary: a container that may trace
-// processes of its pod gains nothing by tracing this one.
+// Init returns the OCI configuration of the PID 1 of a pod whose containers share a PID namespace.
+// It runs "pinder init" under the sandbox's ID, in the pod's namespaces and a new PID namespace
+// that its containers join. It has no capabilities and sees only its own binary: a container that
+// may trace processes of its pod gains nothing by tracing this one.
 func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
 	c := Container{ID: s.ID, Sandbox: s}
 	oom := max(0, h.OOMScoreAdjMin)
@@ -53,7 +53,7 @@ func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
 		spec.Process.ApparmorProfile = h.AppArmorProfile
 	}
 	if h.Seccomp {
-		// The one error is that of reading the kernel's version, which cannot fail.
+		// The only possible error is that of reading the kernel's version, which cannot fail.
 		spec.Linux.Seccomp, _ = seccomp.GetDefaultProfile(spec)
 	}
 	return spec

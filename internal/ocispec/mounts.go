@@ -9,11 +9,11 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// ttyGroup is the group of terminals by convention (devpts gid=, wall(1)).
+// ttyGroup is the usual group of terminals (devpts gid=, wall(1)).
 const ttyGroup = 5
 
-// mounts returns all mounts of a container in the order in which they have to be made: a mount before
-// those beneath it, the defaults before the container's own.
+// mounts returns all mounts of a container in the order in which they are made: a mount before
+// those below it, the defaults before the container's own.
 func mounts(h Host, c Container) ([]specs.Mount, error) {
 	own, err := ownMounts(c)
 	if err != nil {
@@ -29,8 +29,8 @@ func mounts(h Host, c Container) ([]specs.Mount, error) {
 	return append(volumeMounts(c), all...), nil
 }
 
-// replaces reports whether a container's own mount takes the place of a default one: at the same
-// destination, and beneath /dev, /proc and /sys, where the mount that brings the directory brings what is in it.
+// replaces reports whether a container's own mount replaces a default one. That is so at the same
+// destination, and below /dev, /proc and /sys, whose content comes with the mount.
 func replaces(own, def string) bool {
 	switch own {
 	case def:
@@ -48,7 +48,8 @@ func defaultMounts(h Host, c Container) []specs.Mount {
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: devptsOptions(c)},
-		// Belongs to the user namespace that owns the IPC namespace; validation refuses the pod whose is another.
+		// The user namespace that owns the IPC namespace must be the pod's. Validation refuses
+		// other pods.
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		sysfs(h, c),
 		{
@@ -92,8 +93,8 @@ func devptsOptions(c Container) []string {
 	return append(options, "gid=5")
 }
 
-// sysfs can be mounted only by the owner of the network namespace (Linux 7dc5dbc879bd). A pod in a user
-// namespace of its own on the node's network is not, and gets the node's, which there is read-only.
+// Only the owner of the network namespace can mount sysfs (Linux 7dc5dbc879bd). A pod with a user
+// namespace of its own on the node's network is not the owner. It gets the node's sysfs, read-only.
 func sysfs(h Host, c Container) specs.Mount {
 	if c.inUserNS() && c.Sandbox.Namespaces.Net == "" {
 		options := []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"}
@@ -133,7 +134,7 @@ func ownMounts(c Container) ([]specs.Mount, error) {
 			source = c.MountSources[i]
 		}
 		if !path.IsAbs(source) {
-			return nil, lacking(mountField(i), "the host side of %q was not found: %q is not an absolute path", m.GetContainerPath(), source)
+			return nil, lacking(mountField(i), "the host path of the mount at %q is not absolute: %q", m.GetContainerPath(), source)
 		}
 		list = append(list, specs.Mount{
 			Destination: path.Clean(m.GetContainerPath()),
@@ -169,8 +170,9 @@ func propagation(p runtimeapi.MountPropagation) string {
 	}
 }
 
-// rootfsPropagation is the least that lets every mount propagate as it asks: a mount cannot receive or
-// send through a parent that does not. "" leaves the OCI runtime's default, a slave.
+// rootfsPropagation is the least propagation that lets every mount propagate as requested: a mount
+// cannot receive or send through a parent that does not. "" leaves the OCI runtime's default,
+// slave.
 func rootfsPropagation(c Container) string {
 	root := ""
 	for _, m := range c.Config.GetMounts() {

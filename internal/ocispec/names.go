@@ -8,12 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxName is the longest name of the API server's, in bytes.
+// maxName is the longest name that the API server allows, in bytes.
 const maxName = 253
 
-// checkName refuses a name that could be more than one where it is written: a further line of /etc/hosts, a further
-// argument of a CNI plugin (CNI_ARGS is K=V;K=V, with no way to escape), another pod's identity (whose parts are
-// joined by slashes). The API server's own names are far narrower, but not all clients are kubelets.
+// checkName refuses a name that would become more than one name where it is written: another line
+// of /etc/hosts, another argument of a CNI plugin (CNI_ARGS is K=V;K=V, without escapes), another
+// pod's identity (its parts are joined by slashes). The API server allows far fewer names, but not
+// all clients are kubelets.
 func checkName(f *faults, field, name string) {
 	switch {
 	case name == "":
@@ -25,20 +26,21 @@ func checkName(f *faults, field, name string) {
 	}
 }
 
-// isWord reports whether a text is one word, all of which can be seen.
+// isWord reports whether a text is one word of visible characters.
 func isWord(text string) bool {
 	return text != "" && isPrintable(text) && !strings.Contains(text, " ")
 }
 
-// isPrintable reports whether a text is one line, all of which can be seen. (unicode.IsPrint knows one space.)
+// isPrintable reports whether a text is one line of visible characters. (unicode.IsPrint allows
+// only the ASCII space.)
 func isPrintable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// zone is what a scope of an IPv6 address can be: the name or number of an interface.
+// zone is what the scope of an IPv6 address can be: the name or number of an interface.
 var zone = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
 
-// isAddress reports whether a text is an IP address and nothing more: netip takes any zone.
+// isAddress reports whether a text is an IP address and nothing else. netip accepts any zone.
 func isAddress(text string) bool {
 	addr, err := netip.ParseAddr(text)
 	return err == nil && (addr.Zone() == "" || zone.MatchString(addr.Zone()))

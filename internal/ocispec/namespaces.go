@@ -9,16 +9,16 @@ import (
 
 const namespaceField = securityField + ".namespace_options"
 
-// namespaces joins what the pod has, by path, and makes what is the container's own. A namespace that
-// the configuration asks for but whose path is not there is refused: left out, the container would be
-// in the node's.
+// namespaces lists the pod's namespaces, to join by path, and the container's own, to make. If the
+// configuration asks for a namespace without a path, it is refused: without the entry the container
+// would be in the node's namespace.
 func namespaces(h Host, c Container) ([]specs.LinuxNamespace, error) {
 	paths, options := c.Sandbox.Namespaces, c.Sandbox.Config.namespaces()
 	var list []specs.LinuxNamespace
 	var f faults
 	join := func(kind specs.LinuxNamespaceType, path string, wanted bool) {
 		if wanted != (path != "") {
-			f.lacking("pod's "+string(kind)+" namespace", "path %q does not fit the configuration (a namespace of its own: %t)", path, wanted)
+			f.lacking("pod's "+string(kind)+" namespace", "path %q does not match the configuration (a namespace of its own: %t)", path, wanted)
 		}
 		if path != "" {
 			list = append(list, specs.LinuxNamespace{Type: kind, Path: path})
@@ -38,13 +38,15 @@ func namespaces(h Host, c Container) ([]specs.LinuxNamespace, error) {
 	}
 	list = append(list, specs.LinuxNamespace{Type: specs.MountNamespace})
 	if h.CgroupV2 && (!c.privileged() || c.inUserNS()) {
-		// A privileged container is trusted with the node's view: node agents look for the cgroups of others.
+		// A privileged container sees the node's cgroups: node agents look for the cgroups of
+		// others.
 		list = append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return list, f.err()
 }
 
-// pidMode is the container's mode. CRI cannot tell POD from not given, so POD means whatever the pod has.
+// pidMode is the container's mode. In CRI, POD is the zero value, so POD means whatever the pod
+// has.
 func pidMode(sandbox PodConfig, config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
 	mode := config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
 	if mode == runtimeapi.NamespaceMode_POD {
@@ -61,7 +63,7 @@ func ociMappings(lines []pin.IDMap) []specs.LinuxIDMapping {
 	return list
 }
 
-// checkPodNamespaces checks each mode, and the combinations that the kernel does not have.
+// checkPodNamespaces checks each mode, and refuses combinations that the kernel does not have.
 func checkPodNamespaces(f *faults, h Host, config PodConfig) {
 	const pod, node, container = runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE, runtimeapi.NamespaceMode_CONTAINER
 	options := config.namespaces()
@@ -76,14 +78,14 @@ func checkPodNamespaces(f *faults, h Host, config PodConfig) {
 	field := namespaceField + ".userns_options"
 	checkMode(f, field+".mode", userns.GetMode(), pod, node)
 	if userns.GetMode() == node && len(userns.GetUids())+len(userns.GetGids()) != 0 {
-		f.invalid(field+".mode", "NODE is given together with ID mappings (uids: %d lines, gids: %d)", len(userns.GetUids()), len(userns.GetGids()))
+		f.invalid(field+".mode", "NODE cannot be used together with ID mappings (uids: %d lines, gids: %d)", len(userns.GetUids()), len(userns.GetGids()))
 	}
 	if config.Mappings() == nil {
 		return
 	}
 	checkPodMappings(f, field, config.Mappings())
-	// A process in the pod's user namespace has no power over namespaces that the node's owns: it could
-	// mount neither /proc nor /dev/mqueue.
+	// A process in the pod's user namespace has no rights in namespaces that the node's user
+	// namespace owns. It could mount neither /proc nor /dev/mqueue.
 	if pid == node {
 		f.invalid(namespaceField+".pid", "NODE is not possible in a user namespace of the pod's own (userns_options.mode POD)")
 	}
@@ -95,8 +97,9 @@ func checkPodNamespaces(f *faults, h Host, config PodConfig) {
 	}
 }
 
-// checkPodMappings refuses what the kernel would, and numbers of uids and gids that differ: file
-// systems are idmapped by both, and a volume's owner and group come from one range.
+// checkPodMappings refuses mappings that the kernel would refuse. It also refuses different numbers
+// of uids and gids: file systems are idmapped by both, and a volume's owner and group come from one
+// range.
 func checkPodMappings(f *faults, field string, maps *pin.Mappings) {
 	if err := maps.Validate(); err != nil {
 		f.invalid(field, "%v", err)
@@ -124,7 +127,7 @@ func checkMode(f *faults, field string, mode runtimeapi.NamespaceMode, allowed .
 	f.invalid(field, "%s is not one of %v", mode, allowed)
 }
 
-// checkContainerNamespaces refuses a container that would leave the namespaces of its pod.
+// checkContainerNamespaces refuses a container that would not be in the namespaces of its pod.
 func checkContainerNamespaces(f *faults, sandbox PodConfig, options *runtimeapi.NamespaceOption) {
 	if options == nil {
 		return
@@ -140,7 +143,7 @@ func checkContainerNamespaces(f *faults, sandbox PodConfig, options *runtimeapi.
 	} {
 		checkMode(f, namespaceField+ns.field, ns.mode, pod, node)
 		if ns.mode == node && ns.pods != node {
-			f.invalid(namespaceField+ns.field, "NODE in a pod whose own is %s", ns.pods)
+			f.invalid(namespaceField+ns.field, "NODE, but the pod has %s", ns.pods)
 		}
 	}
 	checkContainerPID(f, of, options)
@@ -152,10 +155,10 @@ func checkContainerPID(f *faults, of, options *runtimeapi.NamespaceOption) {
 	field, mode := namespaceField+".pid", options.GetPid()
 	checkMode(f, field, mode, runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_CONTAINER, node, target)
 	if mode == node && of.GetPid() != node {
-		f.invalid(field, "NODE in a pod whose own is %s", of.GetPid())
+		f.invalid(field, "NODE, but the pod has %s", of.GetPid())
 	}
 	if mode == target && options.GetTargetId() == "" {
-		f.invalid(namespaceField+".target_id", "%q: pid mode TARGET needs the ID of a container", "")
+		f.invalid(namespaceField+".target_id", "%q: PID mode TARGET needs the ID of a container", "")
 	}
 }
 

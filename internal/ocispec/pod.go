@@ -7,14 +7,15 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// PodConfig is the CRI configuration of a pod, whose ID mappings have been parsed. Its JSON is that of the
-// configuration, in the form of protocol buffers.
+// PodConfig is the CRI configuration of a pod, with its parsed ID mappings. Its JSON is that of the
+// CRI message.
 type PodConfig struct {
 	*runtimeapi.PodSandboxConfig
 	mappings *pin.Mappings
 }
 
-// ParsePod parses a pod's configuration, which must not be changed afterwards. It checks nothing: see ValidateSandbox.
+// ParsePod parses a pod's configuration, which must not be changed afterwards. It does not check
+// it: see ValidateSandbox.
 func ParsePod(config *runtimeapi.PodSandboxConfig) PodConfig {
 	parsed := PodConfig{PodSandboxConfig: config}
 	options := parsed.namespaces().GetUsernsOptions()
@@ -24,7 +25,8 @@ func ParsePod(config *runtimeapi.PodSandboxConfig) PodConfig {
 	return parsed
 }
 
-// Mappings are the ID mappings of the pod's user namespace; nil for a pod in the node's. They must not be changed.
+// Mappings are the ID mappings of the pod's user namespace; nil for a pod in the node's. They must
+// not be changed.
 func (c PodConfig) Mappings() *pin.Mappings { return c.mappings }
 
 // MarshalJSON implements json.Marshaler.

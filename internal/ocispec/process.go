@@ -21,15 +21,15 @@ type ExecOptions struct {
 	TTY bool
 }
 
-// Exec returns the process of an exec in a container whose configuration is base: the container's own
-// user, environment, capabilities, limits and confinement, with another command. base is not changed.
-// ErrInvalidArgument if the command is empty or cannot be passed to execve(2).
+// Exec returns the process of an exec in a container whose configuration is base: another command,
+// with the container's user, environment, capabilities, limits and restrictions. base is not
+// changed. ErrInvalidArgument if the command is empty or cannot be passed to execve(2).
 func Exec(base *specs.Spec, r ExecOptions) (*specs.Process, error) {
 	if base == nil || base.Process == nil {
 		return nil, lacking("container", "its configuration has no process")
 	}
 	if len(r.Cmd) == 0 || r.Cmd[0] == "" {
-		return nil, invalid("cmd", "%q names no command", r.Cmd)
+		return nil, invalid("cmd", "%q has no command", r.Cmd)
 	}
 	if err := checkArgs("cmd", r.Cmd); err != nil {
 		return nil, err
@@ -75,13 +75,13 @@ func process(h Host, c Container) (*specs.Process, error) {
 		Capabilities:    caps,
 		Rlimits:         rlimits(h),
 		NoNewPrivileges: c.securityContext().GetNoNewPrivs(),
-		// Always given: left out, it would be inherited from the daemon.
+		// Always set: otherwise the process would inherit the daemon's.
 		OOMScoreAdj: &oom,
 	}, nil
 }
 
-// arguments are Kubernetes' rule: command replaces the image's entry point and with it the image's
-// command; args replace the image's command only.
+// arguments applies Kubernetes' rule: command replaces the image's entry point and its command;
+// args replace only the image's command.
 func arguments(c Container) ([]string, error) {
 	command, args := c.Config.GetCommand(), c.Config.GetArgs()
 	if len(command) == 0 {
@@ -92,19 +92,20 @@ func arguments(c Container) ([]string, error) {
 	}
 	all := slices.Concat(command, args)
 	if len(all) == 0 || all[0] == "" {
-		return nil, invalid("command", "%q names no command: neither the container nor its image has one", all)
+		return nil, invalid("command", "%q: neither the container nor its image has a command", all)
 	}
 	return all, checkArgs("command", all)
 }
 
-// checkArgs refuses what execve(2) or the JSON of an OCI configuration would cut short or alter.
+// checkArgs refuses what execve(2) would cut short or the JSON of an OCI configuration would
+// change.
 func checkArgs(field string, args []string) error {
 	for i, arg := range args {
 		if strings.ContainsRune(arg, 0) {
 			return invalid(field, "argument %d, %q, contains a NUL byte", i, arg)
 		}
 		if !utf8.ValidString(arg) {
-			return invalid(field, "argument %d, %q, is not UTF-8, which an OCI configuration must be", i, arg)
+			return invalid(field, "argument %d, %q, is not UTF-8, as an OCI configuration must be", i, arg)
 		}
 	}
 	return nil
@@ -115,12 +116,12 @@ func workingDir(c Container) string {
 	if dir == "" {
 		dir = c.Image.WorkingDir
 	}
-	// An image's may be relative: it is to its root.
+	// An image's directory may be relative to its root.
 	return filepath.Join("/", dir)
 }
 
-// environment has, each overriding the ones before: what every container gets, the image's, the
-// container's. An image's entry that is no assignment is left out.
+// environment is what every container gets, then the image's variables, then the container's. Later
+// ones replace earlier ones. An image's entry without "=" is left out.
 func environment(h Host, c Container) []string {
 	env := newEnviron(nil)
 	env.set("PATH", defaultPath)
@@ -140,13 +141,13 @@ func environment(h Host, c Container) []string {
 		env.set(kv.GetKey(), string(kv.GetValue()))
 	}
 	if c.PasswdErr != nil && env.get("HOME") == "" {
-		// OCI runtimes would look for it in the file that cannot be read, a FIFO perhaps.
+		// Without HOME, OCI runtimes would read the file that cannot be read, perhaps a FIFO.
 		env.set("HOME", "/")
 	}
 	return env.list
 }
 
-// environ is an environment in the order in which its variables first appeared.
+// environ is an environment, in the order in which its variables first appeared.
 type environ struct {
 	list  []string
 	index map[string]int
@@ -187,10 +188,10 @@ type rlimit struct{ soft, hard uint64 }
 
 const unlimited = ^uint64(0)
 
-// defaultRlimits are those of every container: all there are, so that none is inherited from the
-// daemon's unit and no upgrade changes a workload. What the cgroup limits better (memory, processes) is
-// unlimited here; the rest are the kernel's defaults for init (INIT_RLIMITS), but for the number of open
-// files, where the field has long given the kernel's fs.nr_open.
+// defaultRlimits are those of every container. All limits are set, so that none is inherited from
+// the daemon's unit and no upgrade changes a workload. What the cgroup limits better (memory,
+// processes) is unlimited here. The rest are the kernel's defaults for init (INIT_RLIMITS), except
+// the number of open files: runtimes have long set the kernel's fs.nr_open.
 var defaultRlimits = map[string]rlimit{
 	"RLIMIT_AS":         {unlimited, unlimited},
 	"RLIMIT_CORE":       {unlimited, unlimited},
@@ -210,9 +211,9 @@ var defaultRlimits = map[string]rlimit{
 	"RLIMIT_STACK":      {8 << 20, unlimited},
 }
 
-// rlimits returns the default limits below the node's ceilings, ordered by name. Resource limits are
-// not per user namespace: raising one needs CAP_SYS_RESOURCE in the initial one (getrlimit(2)), so the
-// ceilings hold for every pod.
+// rlimits returns the default limits below the node's ceilings, sorted by name. Resource limits are
+// not bound to a user namespace: to raise one needs CAP_SYS_RESOURCE in the initial one
+// (getrlimit(2)). So the ceilings apply to every pod.
 func rlimits(h Host) []specs.POSIXRlimit {
 	var list []specs.POSIXRlimit
 	for _, name := range slices.Sorted(maps.Keys(defaultRlimits)) {

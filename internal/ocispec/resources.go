@@ -18,9 +18,9 @@ const (
 	minOOMScoreAdj, maxOOMScoreAdj = -1000, 1000
 )
 
-// Resources translates the resources of a container or of an update, without device rules. nil and
-// zero values mean "not given". Bytes, microseconds and shares are as in CRI; OCI runtimes convert them
-// to the cgroup version in use. Memory without a swap limit gets no swap.
+// Resources converts the resources of a container or of an update, without device rules. nil and
+// zero values mean "not given". Bytes, microseconds and shares are as in CRI; OCI runtimes convert
+// them to the cgroup version in use. Memory without a swap limit gets no swap.
 func Resources(h Host, r *runtimeapi.LinuxContainerResources) (*specs.LinuxResources, error) {
 	var f faults
 	checkResources(&f, h, resourcesField, r)
@@ -72,7 +72,7 @@ func memory(h Host, r *runtimeapi.LinuxContainerResources) *specs.LinuxMemory {
 	}
 	if h.SwapSupported {
 		if swap == 0 {
-			// Memory and swap together: none is left for swap.
+			// This limits memory and swap together: nothing is left for swap.
 			swap = limit
 		}
 		m.Swap = &swap
@@ -80,8 +80,8 @@ func memory(h Host, r *runtimeapi.LinuxContainerResources) *specs.LinuxMemory {
 	return m
 }
 
-// hugepages leaves out limits of zero on page sizes that the node does not have: a kubelet gives those
-// for every size it can think of.
+// hugepages leaves out limits of zero on page sizes that the node does not have: a kubelet sends
+// one for every size it knows.
 func hugepages(h Host, r *runtimeapi.LinuxContainerResources) []specs.LinuxHugepageLimit {
 	var list []specs.LinuxHugepageLimit
 	for _, limit := range r.GetHugepageLimits() {
@@ -126,7 +126,7 @@ func checkMemory(f *faults, h Host, field string, r *runtimeapi.LinuxContainerRe
 	case swap > 0 && swap < limit:
 		f.invalid(field, "%d is less than memory_limit_in_bytes, %d (it is the limit of memory and swap together)", swap, limit)
 	case swap > limit && !h.SwapSupported:
-		f.lacking(field, "%d cannot be kept: swap is not limited by cgroups on this node", swap)
+		f.lacking(field, "%d cannot be enforced: cgroups do not limit swap on this node", swap)
 	}
 }
 
@@ -156,7 +156,7 @@ func checkUnified(f *faults, h Host, field string, r *runtimeapi.LinuxContainerR
 	}
 }
 
-// checkList checks cpuset(7)'s list format: numbers and ranges, with commas in between.
+// checkList checks the list format of cpuset(7): numbers and ranges, separated by commas.
 func checkList(f *faults, field, list string) {
 	if list == "" {
 		return

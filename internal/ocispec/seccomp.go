@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The words of a seccomp filter that OCI runtimes know. A word that they do not know makes some of them fail and
+// The words of a seccomp filter that OCI runtimes know. If a word is unknown, some of them fail and
 // others ignore the rule.
 var (
 	seccompActions = []specs.LinuxSeccompAction{
@@ -34,7 +34,7 @@ var (
 		specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X, specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64,
 		specs.ArchLOONGARCH64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB,
 	}
-	// conditionArches are the names in conditions (Docker's, after libseccomp's).
+	// conditionArches are the names in conditions (Docker's, taken from libseccomp).
 	conditionArches = []string{
 		"x86", "amd64", "x32", "arm", "arm64", "loongarch64", "mips", "mips64", "mips64n32", "mipsel", "mipsel64", "mipsel64n32",
 		"mips3l64n32", "ppc", "ppc64", "ppc64le", "riscv64", "s390", "s390x",
@@ -43,9 +43,9 @@ var (
 )
 
 const (
-	// maxErrno is MAX_ERRNO, include/linux/err.h: seccomp(2) returns no greater one.
+	// maxErrno is MAX_ERRNO, include/linux/err.h: seccomp(2) returns no greater value.
 	maxErrno = 4095
-	// maxSyscallArg is the last argument of a system call.
+	// maxSyscallArg is the index of a system call's last argument.
 	maxSyscallArg = 5
 )
 
@@ -63,11 +63,12 @@ var knownSyscalls = sync.OnceValue(func() map[string]bool {
 	return known
 })
 
-// CheckSeccomp refuses a filter that an OCI runtime would not load as it is written, or that filters nothing at
-// all: with an empty one the container runs unconfined, and nothing says so. Error: ErrInvalidArgument, with the field.
+// CheckSeccomp refuses a filter that an OCI runtime would not load as it is written, or that
+// filters nothing: with such a filter the container would run unconfined without a warning. Error:
+// ErrInvalidArgument, with the field.
 func CheckSeccomp(filter *specs.LinuxSeccomp) error {
 	if filter.DefaultAction == "" {
-		return invalid("defaultAction", "it is missing, and without it nothing is filtered")
+		return invalid("defaultAction", "it is missing; without it nothing is filtered")
 	}
 	if !slices.Contains(seccompActions, filter.DefaultAction) || filter.DefaultAction == specs.ActNotify {
 		return invalid("defaultAction", "%q is not one of %v without SCMP_ACT_NOTIFY", filter.DefaultAction, seccompActions)
@@ -97,7 +98,7 @@ func CheckSeccomp(filter *specs.LinuxSeccomp) error {
 		restricts = restricts || known && rule.Action != specs.ActAllow
 	}
 	if !restricts {
-		return invalid("syscalls", "it filters nothing: all is allowed, and no rule restricts a known system call (the profile type Unconfined says so)")
+		return invalid("syscalls", "it filters nothing: all is allowed, and no rule restricts a known system call (to ask for that, use the profile type Unconfined)")
 	}
 	return nil
 }
@@ -136,7 +137,8 @@ func checkErrno(field string, errno *uint) error {
 	return nil
 }
 
-// checkConditions refuses a condition that a mistake makes never true: its rule would be left out in silence.
+// checkConditions refuses a condition that can never be true because of a mistake: its rule would
+// be left out without a warning.
 func checkConditions(field string, f *seccomp.Filter) error {
 	if f == nil {
 		return nil
@@ -154,11 +156,11 @@ func checkConditions(field string, f *seccomp.Filter) error {
 	return nil
 }
 
-// secondNames are those of error numbers that have two.
+// secondNames are the second names of error numbers that have two.
 var secondNames = map[string]unix.Errno{"EOPNOTSUPP": unix.EOPNOTSUPP, "EWOULDBLOCK": unix.EWOULDBLOCK, "EDEADLOCK": unix.EDEADLOCK}
 
-// checkErrnoName refuses an errno's name (profiles of the containers project have names) that does not agree with the
-// number. OCI runtimes use the number, and EPERM without one.
+// checkErrnoName refuses the name of an error (profiles of the containers project have names) that
+// does not match the number. OCI runtimes use the number, or EPERM without one.
 func checkErrnoName(field, name string, number *uint) error {
 	errno := unix.EPERM
 	if number != nil && *number <= maxErrno {
@@ -167,5 +169,5 @@ func checkErrnoName(field, name string, number *uint) error {
 	if name == "" || unix.ErrnoName(errno) == name || secondNames[name] == errno {
 		return nil
 	}
-	return invalid(field, "%q is not the name of the error number beside it; only the number counts", name)
+	return invalid(field, "%q is not the name of the given error number; runtimes use only the number", name)
 }

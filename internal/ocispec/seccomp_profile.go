@@ -13,15 +13,17 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// MaxSeccompProfile bounds the file of a seccomp profile, in bytes. Docker's default has some 20 KB.
+// MaxSeccompProfile limits the file of a seccomp profile, in bytes. Docker's default has some 20
+// KB.
 const MaxSeccompProfile = 1 << 20
 
-// CheckSeccompProfile refuses a profile that is not one to the letter. It may have the form of an OCI configuration
-// or Docker's, which has conditions (archMap, includes, excludes) besides. To ignore what is not understood would be
-// to run the container with less than was asked for. Error: ErrInvalidArgument, with the field.
+// CheckSeccompProfile refuses a profile that is not correct to the letter. It may have the form of
+// an OCI configuration or Docker's, which also has conditions (archMap, includes, excludes). If
+// unknown parts were ignored, the container would run with fewer restrictions than requested.
+// Error: ErrInvalidArgument, with the field.
 func CheckSeccompProfile(data []byte) error {
 	if len(data) > MaxSeccompProfile {
-		return invalid("size", "%d bytes; a profile has at most %d", len(data), MaxSeccompProfile)
+		return invalid("size", "%d bytes; a profile may have %d", len(data), MaxSeccompProfile)
 	}
 	if !utf8.Valid(data) {
 		return invalid("text", "it is not UTF-8")
@@ -30,7 +32,7 @@ func CheckSeccompProfile(data []byte) error {
 		return err
 	}
 	var p seccomp.Seccomp
-	// The containers project's names of error numbers.
+	// The error numbers' names of the containers project.
 	var names struct {
 		DefaultErrno string
 		Syscalls     []struct{ Errno string }
@@ -47,7 +49,7 @@ func CheckSeccompProfile(data []byte) error {
 		if err := checkErrnoName(field+".errno", names.Syscalls[i].Errno, call.ErrnoRet); err != nil {
 			return err
 		}
-		if call.Name != "" { //nolint:staticcheck // Old profiles have nothing else.
+		if call.Name != "" { // nolint:staticcheck // Old profiles have only this field.
 			call.Names = append(slices.Clone(call.Names), call.Name) //nolint:staticcheck // as above
 		}
 		if err := errors.Join(checkConditions(field+".includes", call.Includes), checkConditions(field+".excludes", call.Excludes)); err != nil {
@@ -64,8 +66,8 @@ func CheckSeccompProfile(data []byte) error {
 	return checkEffect(data)
 }
 
-// checkEffect refuses a profile whose conditions leave out every rule that restricts, for the architecture or the
-// kernel of the node, whatever capabilities a container has.
+// checkEffect refuses a profile whose conditions remove every restricting rule, for the
+// architecture or the kernel of the node, whatever capabilities a container has.
 func checkEffect(data []byte) error {
 	var nothing error
 	for _, caps := range [][]string{nil, knownCapabilities} {
@@ -81,7 +83,8 @@ func checkEffect(data []byte) error {
 	return nothing
 }
 
-// loadSeccomp is the filter that a profile makes for a container, whose capabilities its conditions may name.
+// loadSeccomp returns the filter of a profile for a container. Its conditions may depend on the
+// container's capabilities.
 func loadSeccomp(data []byte, s *specs.Spec) (*specs.LinuxSeccomp, error) {
 	if err := CheckSeccompProfile(data); err != nil {
 		return nil, err
@@ -93,14 +96,15 @@ func loadSeccomp(data []byte, s *specs.Spec) (*specs.LinuxSeccomp, error) {
 	return filter, err
 }
 
-// shape is what a JSON value has to be: an object of these fields, a list of these items, or else a text or a number.
-// encoding/json alone takes keys in any case, unknown ones, the last of two equal ones, and null for everything.
+// shape is the expected form of a JSON value: an object of these fields, a list of these items, or
+// else a text or a number. encoding/json alone accepts keys in any case, unknown keys, duplicate
+// keys, and null for everything.
 type shape struct {
 	fields   map[string]shape
 	required []string
 	items    *shape
 	number   bool
-	// orNull allows null, which older programs write for a list or a condition that they do not have.
+	// orNull allows null, which older programs write for a missing list or condition.
 	orNull bool
 }
 
@@ -112,7 +116,7 @@ var profileShape = func() shape {
 	conditions := shape{orNull: true, fields: map[string]shape{"caps": texts, "arches": texts, "minKernel": text}}
 	arg := shape{
 		fields:   map[string]shape{"index": number, "value": number, "valueTwo": number, "op": text},
-		required: []string{"index", "op"}, // some programs leave a value of 0 out
+		required: []string{"index", "op"}, // some programs leave out a value of 0
 	}
 	rule := shape{required: []string{"action"}, fields: map[string]shape{
 		"name": text, "names": texts, "action": text, "errnoRet": number, "errno": text, "args": listOf(arg),
@@ -132,7 +136,7 @@ func checkShape(data []byte) error {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return invalid("text", "something follows the profile")
+		return invalid("text", "there is text after the profile")
 	}
 	return nil
 }
@@ -223,7 +227,7 @@ func (s shape) name() string {
 	}
 }
 
-// orText is the place of what is the whole text.
+// orText names the whole text if there is no place in it.
 func orText(at string) string {
 	if at == "" {
 		return "text"

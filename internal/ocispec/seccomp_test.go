@@ -45,8 +45,8 @@ var badProfiles = [][2]string{
 	{`{"defaultaction": "SCMP_ACT_ERRNO"}`, "defaultaction"},
 	{`{"default_action": "SCMP_ACT_ERRNO"}`, "default_action"},
 	{`{"syscalls": [` + denyMkdir + `]}`, "defaultAction"},
-	{`{"defaultAction": "SCMP_ACT_ERRNO"} {}`, "follows"},
-	{`{"defaultAction": "SCMP_ACT_ERRNO"}]`, "follows"},
+	{`{"defaultAction": "SCMP_ACT_ERRNO"} {}`, "text after the profile"},
+	{`{"defaultAction": "SCMP_ACT_ERRNO"}]`, "text after the profile"},
 	{`{"defaultAction": "SCMP_ACT_ERRNO", "defaultAction": "SCMP_ACT_ALLOW"}`, "twice"},
 	{`{"defaultAction": "SCMP_ACT_ERRNO", "rules": []}`, "rules"},
 	{`{"defaultAction": "SCMP_ACT_ERRNO", "Syscalls": []}`, "Syscalls"},
@@ -93,7 +93,7 @@ var badProfiles = [][2]string{
 	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]}`), "index"},
 	{profileWith(`{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "=="}]}`), "=="},
 	{`{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"], "archMap": [{"architecture": "SCMP_ARCH_X86_64"}]}`, "archMap"},
-	{`{"defaultAction": "SCMP_ACT_ERRNO", "comment": "` + strings.Repeat("x", MaxSeccompProfile) + `"}`, "at most"},
+	{`{"defaultAction": "SCMP_ACT_ERRNO", "comment": "` + strings.Repeat("x", MaxSeccompProfile) + `"}`, "a profile may have"},
 }
 
 func TestASeccompProfileIsRefusedForWhatAnOCIRuntimeWouldIgnore(t *testing.T) {

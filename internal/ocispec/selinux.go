@@ -17,12 +17,13 @@ const (
 	usualFile    = "system_u:object_r:container_file_t:s0"
 )
 
-// SELinuxLabels are the labels of a container's processes and of its files, both "" on a node without SELinux.
-// Each part is the container's if it has one, else the pod's, else the policy's; the level, which keeps pods from
-// each other, is chosen for each pod. A privileged container's process has no label of its own: the policy then
-// gives it a domain without restrictions (spc_t), by that of the OCI runtime. Its files have one like those of
-// others, for they are shared with the pod's other containers. With a nil configuration the labels are those
-// of what belongs to the pod as such: its PID 1, its files, its /dev/shm.
+// SELinuxLabels returns the labels of a container's processes and of its files, both "" on a node
+// without SELinux. Each part is the container's if it has one, else the pod's, else the policy's.
+// The level separates pods and is chosen for each pod. A privileged container's process has no
+// label of its own: the policy then puts it into a domain without restrictions (spc_t), because of
+// the OCI runtime's domain. Its files have the usual label, because the pod's other containers
+// share them. With a nil configuration the labels are those of the pod itself: its PID 1, its
+// files, its /dev/shm.
 func SELinuxLabels(h Host, s Sandbox, config *runtimeapi.ContainerConfig) (process, mount string) {
 	if !h.SELinux {
 		return "", ""
@@ -45,7 +46,8 @@ func SELinuxLabels(h Host, s Sandbox, config *runtimeapi.ContainerConfig) (proce
 	return p.String(), m.String()
 }
 
-// SELinuxSharedLabel is that of a file which the containers of all pods may use, "" on a node without SELinux.
+// SELinuxSharedLabel is the label of a file that the containers of all pods may use, "" on a node
+// without SELinux.
 func SELinuxSharedLabel(h Host) string {
 	if !h.SELinux {
 		return ""
@@ -57,7 +59,7 @@ func podSELinux(config PodConfig) *runtimeapi.SELinuxOption {
 	return config.GetLinux().GetSecurityContext().GetSelinuxOptions()
 }
 
-// selinuxContext is a label taken apart. Policies without levels have none.
+// selinuxContext has the parts of a label. Policies without levels have no level.
 type selinuxContext struct{ user, role, kind, level string }
 
 func contextOf(label string) selinuxContext {
@@ -73,10 +75,11 @@ func (c selinuxContext) String() string {
 	return label
 }
 
-// The last two categories are left to files that no confined container may use, by container-selinux's convention.
+// By container-selinux's convention the last two categories are for files that no confined
+// container may use.
 const categories = 1022
 
-// SELinuxLevel is the level that a pod tries as its n-th: two categories out of 1022, of which there are 521,731
+// SELinuxLevel is the n-th level that a pod tries: two categories out of 1022, which makes 521,731
 // pairs. The same ID gives the same levels.
 func SELinuxLevel(id string, n int) string {
 	sum := sha256.Sum256(fmt.Appendf([]byte(id), "/%d", n))

@@ -14,12 +14,12 @@ import (
 // highest is the number of the last real-time signal.
 const highest = 64
 
-// synonyms are CRI's second names of signals that have two.
+// synonyms are CRI's second names of signals with two names.
 var synonyms = []string{"SIGNAL_SIGCLD", "SIGNAL_SIGIOT", "SIGNAL_SIGPOLL"}
 
-// StopSignal returns the signal that a stop begins with: the container's, or else the image's, or else
-// SIGTERM. Where the image names one that does not exist it is SIGTERM too, with ErrInvalidArgument: reason to
-// warn, not to refuse a container that is of use otherwise.
+// StopSignal returns the first signal of a stop: the container's, else the image's, else SIGTERM.
+// If the image names a signal that does not exist, it is SIGTERM with ErrInvalidArgument: the
+// caller warns, but does not refuse the container.
 func StopSignal(config *runtimeapi.ContainerConfig, image imagespec.ImageConfig) (unix.Signal, error) {
 	if given := config.GetStopSignal(); given != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		number, ok := criSignal(given)
@@ -38,7 +38,7 @@ func StopSignal(config *runtimeapi.ContainerConfig, image imagespec.ImageConfig)
 	return number, nil
 }
 
-// criSignal goes by the names of CRI's values: the numbers are CRI's own.
+// criSignal looks up the name of CRI's value. CRI has numbers of its own.
 func criSignal(s runtimeapi.Signal) (unix.Signal, bool) {
 	name := strings.TrimPrefix(runtimeapi.Signal_name[int32(s)], "SIGNAL_")
 	name = strings.Replace(name, "PLUS", "+", 1)
@@ -46,13 +46,14 @@ func criSignal(s runtimeapi.Signal) (unix.Signal, bool) {
 	return parseSignal(name)
 }
 
-// parseSignal takes a number or a name, with or without SIG. The library takes every number but 0.
+// parseSignal parses a number or a name, with or without SIG. The library accepts every number
+// except 0.
 func parseSignal(s string) (unix.Signal, bool) {
 	number, err := signal.ParseSignal(s)
 	return number, err == nil && number > 0 && number <= highest
 }
 
-// criSignals are CRI's values for the kernel's numbers.
+// criSignals maps the kernel's numbers to CRI's values.
 var criSignals = sync.OnceValue(func() map[unix.Signal]runtimeapi.Signal {
 	all := map[unix.Signal]runtimeapi.Signal{}
 	for value, name := range runtimeapi.Signal_name {
@@ -64,5 +65,5 @@ var criSignals = sync.OnceValue(func() map[unix.Signal]runtimeapi.Signal {
 	return all
 })
 
-// CRISignal is CRI's value for a signal of the kernel; SIGNAL_RUNTIME_DEFAULT if CRI has none for it.
+// CRISignal is CRI's value for a signal of the kernel; SIGNAL_RUNTIME_DEFAULT if CRI has none.
 func CRISignal(number unix.Signal) runtimeapi.Signal { return criSignals()[number] }

@@ -13,7 +13,7 @@ import (
 
 const (
 	sysctlField = "linux.sysctls"
-	// maxPingGroup is the highest gid that the kernel takes in ping_group_range (GID_T_MAX).
+	// maxPingGroup is the highest gid that the kernel accepts in ping_group_range (GID_T_MAX).
 	maxPingGroup = 1<<31 - 1
 	portStart    = "net.ipv4.ip_unprivileged_port_start"
 	pingGroups   = "net.ipv4.ping_group_range"
@@ -21,24 +21,24 @@ const (
 
 // Sysctl is a kernel parameter of a namespace of the pod.
 type Sysctl struct {
-	// Name is with dots.
+	// Name is the name with dots.
 	Name, Value string
-	// Kind is the namespace that has it, pin.Net or pin.IPC.
+	// Kind is the namespace that has the parameter, pin.Net or pin.IPC.
 	Kind pin.Kind
 }
 
-// Path is the file under /proc/sys, seen by a process in the namespace.
+// Path is the file under /proc/sys, for a process in the namespace.
 func (s Sysctl) Path() string { return "/proc/sys/" + strings.ReplaceAll(s.Name, ".", "/") }
 
-// Sysctls returns what has to be written into the pod's namespaces when they are made, ordered by name.
-// Beside what the configuration asks for, a pod with a network of its own lets any of its users bind
-// any port and send ICMP echo: neither concerns the node then.
+// Sysctls returns what to write into the pod's namespaces when they are made, sorted by name. In
+// addition to the requested values, a pod with a network of its own lets any of its users bind any
+// port and send ICMP echo, because neither affects the node.
 //
-// The values are for a writer in the node's user namespace: of all these files the kernel takes group
-// IDs in one, ping_group_range, as the writer's, and there the pod's were translated. The files of a
-// network namespace take CAP_NET_ADMIN in its owner (net_ctl_permissions in the kernel's
-// net/sysctl_net.c); those of an IPC namespace take no capability, but only the effective uid of the
-// pod's root (ipc_permissions and mq_permissions in its ipc/).
+// The values are for a writer in the node's user namespace. Only ping_group_range has group IDs.
+// The kernel reads them as the writer's, so the pod's are translated. The files of a network
+// namespace need CAP_NET_ADMIN in its owner (net_ctl_permissions in the kernel's net/sysctl_net.c).
+// The files of an IPC namespace need no capability, but the effective uid of the pod's root
+// (ipc_permissions and mq_permissions in ipc/).
 func Sysctls(config PodConfig) []Sysctl {
 	set := map[string]string{}
 	if config.namespaces().GetNetwork() != runtimeapi.NamespaceMode_NODE {
@@ -65,9 +65,9 @@ func Sysctls(config PodConfig) []Sysctl {
 	return list
 }
 
-// allPingGroups covers all groups of the pod, as the node numbers them; other groups in between are
-// no matter, for none of their processes is in the pod's network. "" if they are beyond what the kernel
-// takes.
+// allPingGroups is the range of all groups of the pod, in the node's numbers. Other groups in the
+// range do not matter: none of their processes is in the pod's network. "" if the kernel does not
+// accept the numbers.
 func allPingGroups(config PodConfig) string {
 	mappings := config.Mappings()
 	if mappings == nil {
@@ -84,8 +84,8 @@ func allPingGroups(config PodConfig) string {
 	return fmt.Sprintf("%d %d", first, min(last, maxPingGroup))
 }
 
-// hostPingGroups translates a range of the pod's groups; false if it is none or not mapped. The empty
-// range, "1 0", is the same everywhere.
+// hostPingGroups translates a range of the pod's groups. It returns false if the text is not a
+// range, or is not mapped. The empty range, "1 0", is the same everywhere.
 func hostPingGroups(config PodConfig, value string) (string, bool) {
 	ends := strings.Fields(value)
 	if len(ends) != 2 {
@@ -102,10 +102,10 @@ func hostPingGroups(config PodConfig, value string) (string, bool) {
 	return fmt.Sprintf("%d %d", first, last), ok && ok2
 }
 
-// sysctlName turns the form with slashes (sysctl(8)) into the one with dots.
+// sysctlName changes slashes (sysctl(8) allows them) to dots.
 func sysctlName(name string) string { return strings.ReplaceAll(name, "/", ".") }
 
-// sysctlKind returns the namespace that a sysctl belongs to, false if it is the whole node's.
+// sysctlKind returns the namespace that has the sysctl, false if the whole node has it.
 func sysctlKind(name string) (pin.Kind, bool) {
 	switch {
 	case strings.HasPrefix(name, "net."):

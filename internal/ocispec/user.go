@@ -16,20 +16,21 @@ import (
 
 const (
 	securityField = "linux.security_context"
-	// maxID is the last usable uid or gid: the one after it is (uid_t)-1, "no change" to chown(2) and others.
+	// maxID is the last usable uid or gid. The next number is (uid_t)-1, which means "no change"
+	// for chown(2) and others.
 	maxID = 1<<32 - 2
 	// maxGroups is NGROUPS_MAX, setgroups(2).
 	maxGroups = 1 << 16
 )
 
-// EffectiveUser returns the uid, gid and supplementary groups of the container's first process, which
-// is also what ContainerStatus echoes. The user is the security context's or else the image's or else
-// root, resolved in the image's passwd and group files. The groups always contain the gid, so that
-// giving up the primary group with setgid(2) does not escape a file's group permissions
-// (CVE-2022-36109); they are in ascending order.
+// EffectiveUser returns the uid, gid and supplementary groups of the container's first process.
+// ContainerStatus shows them, too. The user is the security context's, else the image's, else root,
+// resolved in the image's passwd and group files. The groups always contain the gid, so that a
+// process that changes its primary group with setgid(2) does not escape a file's group permissions
+// (CVE-2022-36109). They are sorted.
 //
-// ErrInvalidArgument if a named user or group does not exist in the image, or an ID is not mapped in
-// the pod's user namespace.
+// ErrInvalidArgument if a named user or group does not exist in the image, or the pod's user
+// namespace does not map an ID.
 func EffectiveUser(c Container) (specs.User, error) {
 	who, err := requestedUser(c)
 	if err != nil {
@@ -45,11 +46,11 @@ func EffectiveUser(c Container) (specs.User, error) {
 		groups = append(groups, groupsOf(c.Group, id.name)...)
 	}
 	for _, gid := range sc.GetSupplementalGroups() {
-		groups = append(groups, uint32(gid)) // its range was checked by ValidateContainer
+		groups = append(groups, uint32(gid)) // ValidateContainer has checked the range
 	}
 	slices.Sort(groups)
 	if groups = slices.Compact(groups); len(groups) > maxGroups {
-		return specs.User{}, invalid(who.field, "%q is in %d groups; the kernel takes %d", id.name, len(groups), maxGroups)
+		return specs.User{}, invalid(who.field, "%q is in %d groups; the kernel supports %d", id.name, len(groups), maxGroups)
 	}
 	user := specs.User{UID: id.uid, GID: id.gid, AdditionalGids: groups}
 	if !c.inUserNS() {
@@ -58,19 +59,19 @@ func EffectiveUser(c Container) (specs.User, error) {
 	return user, checkUserMapped(who.field, user, c.Sandbox.Config.Mappings())
 }
 
-// identity is a resolved user; name is "" if passwd does not have it.
+// identity is a resolved user. name is "" if passwd does not have it.
 type identity struct {
 	name     string
 	uid, gid uint32
 }
 
-// userRef is a user as it was asked for, not yet looked up. Empty user means root, empty group the
-// user's own.
+// userRef is a requested user that was not looked up yet. An empty user means root, an empty group
+// means the user's own.
 type userRef struct {
-	// field is the source, for errors.
+	// field is where the name comes from, for errors.
 	field       string
 	user, group string
-	// numeric allows a user that is a number and not in passwd.
+	// numeric allows a number that is not in passwd.
 	numeric bool
 }
 
@@ -149,8 +150,8 @@ func parseID(s string) (uint32, bool) {
 	return uint32(n), err == nil && n <= maxID
 }
 
-// passwdEntries reads passwd(5). A line whose IDs are not numbers is no user: taken for 0, as lenient
-// parsers do, it would be root.
+// passwdEntries reads passwd(5). It skips a line whose IDs are not numbers: lenient parsers read
+// them as 0, which is root.
 func passwdEntries(data []byte) iter.Seq[identity] {
 	return func(yield func(identity) bool) {
 		for fields := range databaseLines(data) {
@@ -166,7 +167,7 @@ func passwdEntries(data []byte) iter.Seq[identity] {
 	}
 }
 
-// groupEntry is a line of group(5); its members are separated by commas.
+// groupEntry is a line of group(5). Commas separate its members.
 type groupEntry struct {
 	name    string
 	gid     uint32
@@ -204,12 +205,12 @@ func groupEntries(data []byte) iter.Seq[groupEntry] {
 	}
 }
 
-// databaseLines are the lines that have a name, with the first fields of each. It holds one line at a time, whatever
-// an image has made of the file.
+// databaseLines are the lines that have a name, with the first fields of each. It holds one line at
+// a time, because an image may make the file large.
 func databaseLines(data []byte) iter.Seq[[]string] {
 	return func(yield func([]string) bool) {
 		for raw := range bytes.Lines(data) {
-			const fields = 5 // more than are looked at, so that the last of those has no rest in it
+			const fields = 5 // more than are used, so that the last used field does not contain the rest of the line
 			line := strings.SplitN(string(bytes.TrimSpace(raw)), ":", fields)
 			if line[0] == "" || line[0][0] == '#' {
 				continue
@@ -240,7 +241,7 @@ func checkUserMapped(field string, user specs.User, maps *pin.Mappings) error {
 	return f.err()
 }
 
-// checkMapped refuses an ID that the pod's user namespace does not have.
+// checkMapped refuses an ID that the pod's user namespace does not map.
 func checkMapped(field, kind string, id uint32, lines []pin.IDMap) error {
 	ranges := make([]string, 0, len(lines))
 	for _, line := range lines {
@@ -253,11 +254,11 @@ func checkMapped(field, kind string, id uint32, lines []pin.IDMap) error {
 	return invalid(field, "%s %d is outside of the pod's user namespace, which has %s", kind, id, strings.Join(ranges, ", "))
 }
 
-// checkUserFields checks what needs no image.
+// checkUserFields checks what can be checked without the image.
 func checkUserFields(f *faults, sc *runtimeapi.LinuxContainerSecurityContext) {
 	uid, gid, name := sc.GetRunAsUser(), sc.GetRunAsGroup(), sc.GetRunAsUsername()
 	if uid != nil && name != "" {
-		f.invalid(securityField+".run_as_username", "%q is given together with run_as_user %d; only one may be", name, uid.GetValue())
+		f.invalid(securityField+".run_as_username", "%q and run_as_user %d are given; only one is allowed", name, uid.GetValue())
 	}
 	if gid != nil && uid == nil && name == "" {
 		f.invalid(securityField+".run_as_group", "%d is given without run_as_user or run_as_username", gid.GetValue())

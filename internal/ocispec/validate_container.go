@@ -9,13 +9,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// allowedMountOptions are those of Mount.mount_options. Others either have a field of their own, and
-// could contradict it, or would lift a restriction.
+// allowedMountOptions are those of Mount.mount_options. Others have a field of their own, which
+// they could contradict, or would remove a restriction.
 var allowedMountOptions = []string{"noexec", "nodev", "nosuid", "noatime", "nodiratime", "relatime", "strictatime", "nosymfollow"}
 
-// ValidateContainer returns all that is wrong with a container configuration in that pod on this node,
-// before anything is made for it: ErrInvalidArgument, ErrFailedPrecondition (only) if it is the node that
-// falls short. What needs the image (its user, its command) is left to Build.
+// ValidateContainer returns all faults of a container configuration in that pod on this node,
+// before anything is made for it: ErrInvalidArgument, or ErrFailedPrecondition if the only cause is
+// the node. Build checks what needs the image (its user, its command).
 func ValidateContainer(h Host, sandbox PodConfig, config *runtimeapi.ContainerConfig) error {
 	var f faults
 	checkName(&f, "metadata.name", config.GetMetadata().GetName())
@@ -46,19 +46,19 @@ func ValidateContainer(h Host, sandbox PodConfig, config *runtimeapi.ContainerCo
 	return f.err()
 }
 
-// checkEnvs also refuses values that an OCI configuration, being JSON, could only carry altered. (CRI
-// 0.37 takes any bytes.)
+// checkEnvs also refuses values that the JSON of an OCI configuration would change. (CRI 0.37
+// allows any bytes.)
 func checkEnvs(f *faults, envs []*runtimeapi.KeyValue) {
 	for i, kv := range envs {
 		name, value := kv.GetKey(), string(kv.GetValue())
 		if name == "" || strings.ContainsAny(name, "=\x00") || !utf8.ValidString(name) {
 			f.invalid(indexed("envs", i)+".key", "%q is not the name of an environment variable", name)
 		}
-		// The value may be a secret: it is not repeated.
+		// The value may be a secret: the error does not repeat it.
 		if strings.ContainsRune(value, 0) {
 			f.invalid(indexed("envs", i)+".value", "the value of %q contains a NUL byte", name)
 		} else if !utf8.ValidString(value) {
-			f.invalid(indexed("envs", i)+".value", "the value of %q is not UTF-8, which an OCI configuration must be", name)
+			f.invalid(indexed("envs", i)+".value", "the value of %q is not UTF-8, as an OCI configuration must be", name)
 		}
 	}
 }
@@ -70,12 +70,13 @@ func checkMounts(f *faults, h Host, sandbox PodConfig, mounts []*runtimeapi.Moun
 	for i, m := range mounts {
 		field := mountField(i)
 		destination := path.Clean(m.GetContainerPath())
-		// By the text, as the API server does it: of /data and /data/ the later is mounted over the other.
+		// The texts are compared, as in the API server. Of /data and /data/ the later one is
+		// mounted over the other.
 		switch first, again := seen[m.GetContainerPath()]; {
 		case !path.IsAbs(m.GetContainerPath()) || destination == "/" || strings.ContainsRune(destination, 0):
-			f.invalid(field+".container_path", "%q is not an absolute path of something beneath the root", m.GetContainerPath())
+			f.invalid(field+".container_path", "%q is not an absolute path below the root", m.GetContainerPath())
 		case again:
-			f.invalid(field+".container_path", "%q is also that of %s", m.GetContainerPath(), mountField(first))
+			f.invalid(field+".container_path", "%q is also the path of %s", m.GetContainerPath(), mountField(first))
 		default:
 			seen[m.GetContainerPath()] = i
 		}
@@ -83,8 +84,8 @@ func checkMounts(f *faults, h Host, sandbox PodConfig, mounts []*runtimeapi.Moun
 		checkMountMode(f, h, field, m)
 		checkImageMount(f, field, sandbox, m)
 		if sandbox.Mappings() != nil && m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
-			// Copied into the mount namespace of another user namespace, a shared mount becomes a slave
-			// (mount_namespaces(7)).
+			// A shared mount becomes a slave when it is copied into the mount namespace of another
+			// user namespace (mount_namespaces(7)).
 			f.invalid(field+".propagation", "%s is not possible from a user namespace of the pod's own", m.GetPropagation())
 		}
 	}
@@ -94,7 +95,7 @@ func checkMountSource(f *faults, field string, m *runtimeapi.Mount) {
 	image, host, sub := m.GetImage(), m.GetHostPath(), m.GetImageSubPath()
 	switch {
 	case image != nil && host != "":
-		f.invalid(field+".host_path", "%q is given together with an image, %q", host, image.GetImage())
+		f.invalid(field+".host_path", "%q and an image, %q, are given; only one is allowed", host, image.GetImage())
 	case image != nil && image.GetImage() == "":
 		f.invalid(field+".image.image", "%q: must not be empty", image.GetImage())
 	case image != nil && !m.GetReadonly():
@@ -102,18 +103,18 @@ func checkMountSource(f *faults, field string, m *runtimeapi.Mount) {
 	case image == nil && (!path.IsAbs(host) || strings.ContainsRune(host, 0)):
 		f.invalid(field+".host_path", "%q is not an absolute path", host)
 	case image == nil:
-		// A kubelet gives image_sub_path with every subPath mount of a pod that has an image volume: without
-		// an image it has no meaning.
+		// A kubelet sends image_sub_path with every subPath mount of a pod that has an image
+		// volume. Without an image it means nothing.
 	case path.IsAbs(sub) || climbs(sub):
 		f.invalid(field+".image_sub_path", "%q is not a path relative to the image's root, without \"..\"", sub)
 	}
 	if uids, gids := len(m.GetUidMappings()), len(m.GetGidMappings()); (uids == 0) != (gids == 0) {
-		f.invalid(field+".uidMappings", "%d lines with %d lines of gidMappings: both or none", uids, gids)
+		f.invalid(field+".uidMappings", "%d lines, but %d lines of gidMappings: give both or none", uids, gids)
 	}
 }
 
-// checkImageMount refuses what is not done for an image: its owners are mapped as the pod's own, and the node never
-// sees what is mounted in it.
+// checkImageMount refuses what an image mount does not support: its owners are mapped as the pod's,
+// and mounts made in it never reach the node.
 func checkImageMount(f *faults, field string, sandbox PodConfig, m *runtimeapi.Mount) {
 	if m.GetImage() == nil {
 		return
@@ -150,9 +151,9 @@ func checkMountMode(f *faults, h Host, field string, m *runtimeapi.Mount) {
 	}
 }
 
-// ValidatePrivilege refuses a privileged container in a pod whose configuration, as the client has it now, is
-// not privileged. A kubelet makes that configuration anew for each container, and an ephemeral container
-// (kubectl debug) may be the first privileged one of its pod.
+// ValidatePrivilege refuses a privileged container in a pod whose current configuration is not
+// privileged. A kubelet sends the pod's configuration again with each container, and an ephemeral
+// container (kubectl debug) may be the first privileged one of its pod.
 func ValidatePrivilege(sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) error {
 	var f faults
 	if config.GetLinux().GetSecurityContext().GetPrivileged() && !sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
@@ -179,13 +180,13 @@ func checkSecurity(f *faults, h Host, sandbox PodConfig, sc *runtimeapi.LinuxCon
 	}
 }
 
-// checkIDsMapped checks the IDs that the request names; those of the image are left to EffectiveUser.
+// checkIDsMapped checks the IDs in the request. EffectiveUser checks those of the image.
 func checkIDsMapped(f *faults, sandbox PodConfig, sc *runtimeapi.LinuxContainerSecurityContext) {
 	maps := sandbox.Mappings()
 	if maps == nil {
 		return
 	}
-	// Numbers out of range were refused by checkUserFields.
+	// checkUserFields has refused numbers that are out of range.
 	usable := func(id int64) bool { return id >= 0 && id <= maxID }
 	if uid := sc.GetRunAsUser(); uid != nil && usable(uid.GetValue()) {
 		f.add(checkMapped(securityField+".run_as_user", "uid", uint32(uid.GetValue()), maps.UIDs))

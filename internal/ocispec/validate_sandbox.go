@@ -15,9 +15,9 @@ const (
 	maxPort     = 65535
 )
 
-// ValidateSandbox returns all that is wrong with a pod configuration on this node, before anything is
-// made for it: ErrInvalidArgument, ErrFailedPrecondition (only) if it is the node that falls short. What
-// can only be known by looking at files is not checked here.
+// ValidateSandbox returns all faults of a pod configuration on this node, before anything is made
+// for it: ErrInvalidArgument, or ErrFailedPrecondition if the only cause is the node. It does not
+// check what can be known only from files.
 func ValidateSandbox(h Host, config PodConfig) error {
 	var f faults
 	meta := config.GetMetadata()
@@ -54,14 +54,14 @@ func checkHostname(f *faults, name string) {
 	switch {
 	case name == "":
 	case len(name) > maxHostname:
-		f.invalid("hostname", "%q has %d bytes, the kernel takes %d", name, len(name), maxHostname)
+		f.invalid("hostname", "%q has %d bytes; the kernel allows %d", name, len(name), maxHostname)
 	case !isHostname(name):
-		f.invalid("hostname", "%q is not a host name: letters, digits, dashes and underscores, in parts with dots in between", name)
+		f.invalid("hostname", "%q is not a host name: use letters, digits, dashes and underscores, in parts separated by dots", name)
 	}
 }
 
-// isHostname takes what clients send, not what RFC 1123 says: underscores, and the dot at the end that a kubelet
-// without a cluster domain sends for setHostnameAsFQDN.
+// isHostname accepts what clients send, which is more than RFC 1123 allows: underscores, and the
+// dot at the end that a kubelet without a cluster domain sends for setHostnameAsFQDN.
 func isHostname(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	for part := range strings.SplitSeq(name, ".") {
@@ -77,7 +77,7 @@ func isHostname(name string) bool {
 	return true
 }
 
-// checkDNS refuses what would be another line, or no address, in resolv.conf(5).
+// checkDNS refuses texts that would be another line, or not an address, in resolv.conf(5).
 func checkDNS(f *faults, dns *runtimeapi.DNSConfig) {
 	for i, server := range dns.GetServers() {
 		if !isAddress(server) {
@@ -89,7 +89,7 @@ func checkDNS(f *faults, dns *runtimeapi.DNSConfig) {
 		words []string
 	}{{"dns_config.searches", dns.GetSearches()}, {"dns_config.options", dns.GetOptions()}} {
 		for i, word := range list.words {
-			if !isWord(word) || strings.ContainsAny(word, ";#") { // of which a comment is made
+			if !isWord(word) || strings.ContainsAny(word, ";#") { // these begin a comment
 				f.invalid(indexed(list.field, i), "%q is not one word", word)
 			}
 		}

@@ -76,8 +76,8 @@ type Images interface {
 	Hold(imageID, holder string) ([]string, *image.Image, error)
 	// Release is the reverse of Hold.
 	Release(imageID, holder string)
-	// Sweep removes what no image and no holder has.
-	Sweep(ctx context.Context) error
+	// RemoveUnused removes layers and blobs that no image and no holder needs.
+	RemoveUnused(ctx context.Context) error
 	// Quarantined are the records of images that could not be read.
 	Quarantined() []image.Quarantined
 }

@@ -108,7 +108,8 @@ func (l Layout) Check(asked string) error {
 	if !l.Systemd {
 		return nil
 	}
-	// systemd.slice(5): the name is the way from the root, with a dash between the parts.
+	// systemd.slice(5): the name of a slice is its path from the root, with dashes between the
+	// parts.
 	base := path.Base(asked)
 	name := strings.TrimSuffix(base, sliceSuffix)
 	if name == base || name == "" || strings.ContainsAny(name, ": \t\n") ||

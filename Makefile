@@ -20,7 +20,7 @@ TEST_FLAGS := -count=1 -p 2 -timeout 30m
 # The packages with unit tests: all but the end-to-end ones.
 UNIT := ./cmd/... ./hack/... ./internal/... ./pin/...
 
-.PHONY: help tools tools-crun build generate demo lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
+.PHONY: help tools tools-crun build generate demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,13 @@ generate: ## write the Go code of the API from api/**/*.proto (builds the genera
 
 demo: tools build ## show a pod in its own user namespace, and that it outlives the daemon (root)
 	@hack/demo.sh
+
+run: must-be-root tools build ## a scratch daemon from this checkout, until Ctrl-C; says how to reach it (root)
+	@hack/run.sh
+
+debug: must-be-root tools ## the same under delve, for `dlv connect` or an editor; make debug PORT=4000 (root)
+	@hack/tools.sh debug
+	@hack/run.sh debug $(or $(PORT),4000)
 
 lint: ## check format, vet (amd64 and arm64) and lint
 	@hack/tools.sh lint

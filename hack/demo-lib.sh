@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The demo's ways of showing, waiting, counting and cleaning up; sourced by demo.sh.
+# A daemon in scratch directories, and ways of showing, waiting, counting and cleaning up; sourced by demo.sh and run.sh.
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
 	bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m' live=yes
@@ -11,7 +11,7 @@ title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 note() { printf '  %s%s%s\n' "$dim" "$*" "$plain"; }
 show() { printf '  %-20s %s\n' "$1" "$2"; }
 fail() {
-	printf '%sdemo: %s%s\n' "$red" "$*" "$plain" >&2
+	printf '%s%s: %s%s\n' "$red" "$me" "$*" "$plain" >&2
 	exit 1
 }
 
@@ -82,6 +82,54 @@ restore_sysctls() {
 	done
 }
 
+# --- A daemon in scratch directories --------------------------------------
+# launcher and separator are what runs it and what stands before its arguments: a debugger, or nothing.
+launcher=() separator=()
+
+write_configuration() {
+	mkdir -p "$scratch"/{root,run,netns,net.d,hosts.d,ipam}
+	local ranges="[{\"subnet\": \"$subnet4.0/24\"}]" routes='{"dst": "0.0.0.0/0"}'
+	if have_ipv6; then
+		ranges+=", [{\"subnet\": \"$subnet6::/64\"}]"
+		routes+=', {"dst": "::/0"}'
+	fi
+	cat >"$scratch/net.d/10-scratch.conflist" <<-EOF
+		{
+		  "cniVersion": "1.0.0", "name": "$network",
+		  "plugins": [{
+		    "type": "bridge", "bridge": "$bridge", "isGateway": true, "ipMasq": true,
+		    "ipam": {"type": "host-local", "dataDir": "$ipam_dir", "ranges": [$ranges], "routes": [$routes]}
+		  }]
+		}
+	EOF
+	: >"$scratch/config.toml"
+}
+
+start_daemon() {
+	launch_daemon
+	until_true 20 "pinfoldd does not answer on its socket" daemon_answers
+}
+
+launch_daemon() {
+	# In a session of its own, so that Ctrl-C reaches the script alone.
+	setsid "${launcher[@]}" "$bin/pinfoldd" "${separator[@]}" --config "$scratch/config.toml" \
+		--root "$scratch/root" --state "$scratch/run" --socket "$socket" \
+		--netns-dir "$netns_dir" --cni-conf-dir "$scratch/net.d" --cni-bin-dir "$plugins" \
+		--registry-config-dir "$scratch/hosts.d" --runtime "runc=$runc" --default-runtime runc \
+		--cgroup-driver cgroupfs --log-level "$log_level" >>"$scratch/daemon.log" 2>&1 </dev/null 3>&- 4>&- &
+	daemon=$!
+}
+
+daemon_answers() {
+	kill -0 "$daemon" 2>/dev/null || fail "pinfoldd ended at once"
+	pinfold ps >/dev/null 2>&1
+}
+
+load_image() {
+	go run ./hack/busybox-image -name "$image" -o "$scratch/busybox.tar"
+	pinfold image load "$scratch/busybox.tar"
+}
+
 # --- Counting what is on the machine because of the demo -------------------
 # Other things may come and go on a machine in use, so each kind is counted by
 # what makes it the demo's: its scratch directory, its bridge, its subnet, its
@@ -120,7 +168,7 @@ ours_links() {
 
 ours_rules() {
 	{ iptables-save; ip6tables-save; } 2>/dev/null |
-		grep -E "pfdemo|$subnet4\.|$subnet6:${seen_chains:+|$seen_chains}" || true
+		grep -E "$network|$subnet4\.|$subnet6:${seen_chains:+|$seen_chains}" || true
 }
 
 # A cgroup is the demo's when its path has the pod's ID, or a process of the pod
@@ -237,9 +285,11 @@ on_exit() {
 }
 
 remove_everything() {
-	local pid mount
+	local pid pod mount
 	if [[ -S $socket ]]; then
-		timeout 30 "$bin/pinfold" --socket "$socket" rm demo >/dev/null 2>&1
+		for pod in $(timeout 10 "$bin/pinfold" --socket "$socket" ps 2>/dev/null | awk 'NR > 1 {print $1}'); do
+			timeout 30 "$bin/pinfold" --socket "$socket" rm "$pod" >/dev/null 2>&1
+		done
 	fi
 	[[ ! $daemon ]] || kill "$daemon" 2>/dev/null
 	for pid in $(ours_processes); do

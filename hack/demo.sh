@@ -9,10 +9,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
+me=demo
 bin=${PINFOLD_BIN:-$PWD/build/bin}
 runc=${PINFOLD_RUNC:-$PWD/build/tools/runc}
 plugins=${PINFOLD_CNI_BIN:-$PWD/build/tools/cni}
 image=docker.io/library/busybox:demo
+network=pfdemo
+log_level=info
 bridge=pfdemo0
 subnet4=10.88.77
 subnet6=fd00:88:77:1
@@ -40,46 +43,6 @@ save_sysctls
 
 pinfold() { "$bin/pinfold" --socket "$socket" "$@"; }
 inside() { pinfold exec demo -- "$@"; }
-
-write_configuration() {
-	mkdir -p "$scratch"/{root,run,netns,net.d,hosts.d,ipam}
-	local ranges="[{\"subnet\": \"$subnet4.0/24\"}]" routes='{"dst": "0.0.0.0/0"}'
-	if have_ipv6; then
-		ranges+=", [{\"subnet\": \"$subnet6::/64\"}]"
-		routes+=', {"dst": "::/0"}'
-	fi
-	cat >"$scratch/net.d/10-demo.conflist" <<-EOF
-		{
-		  "cniVersion": "1.0.0", "name": "pfdemo",
-		  "plugins": [{
-		    "type": "bridge", "bridge": "$bridge", "isGateway": true, "ipMasq": true,
-		    "ipam": {"type": "host-local", "dataDir": "$ipam_dir", "ranges": [$ranges], "routes": [$routes]}
-		  }]
-		}
-	EOF
-	: >"$scratch/config.toml"
-}
-
-start_daemon() {
-	# In a session of its own, so that Ctrl-C reaches the demo alone.
-	setsid "$bin/pinfoldd" --config "$scratch/config.toml" \
-		--root "$scratch/root" --state "$scratch/run" --socket "$socket" \
-		--netns-dir "$netns_dir" --cni-conf-dir "$scratch/net.d" --cni-bin-dir "$plugins" \
-		--registry-config-dir "$scratch/hosts.d" --runtime "runc=$runc" --default-runtime runc \
-		--cgroup-driver cgroupfs --log-level info >>"$scratch/daemon.log" 2>&1 </dev/null 3>&- 4>&- &
-	daemon=$!
-	until_true 20 "pinfoldd does not answer on its socket" daemon_answers
-}
-
-daemon_answers() {
-	kill -0 "$daemon" 2>/dev/null || fail "pinfoldd ended at once"
-	pinfold ps >/dev/null 2>&1
-}
-
-load_image() {
-	go run ./hack/busybox-image -name "$image" -o "$scratch/busybox.tar"
-	pinfold image load "$scratch/busybox.tar"
-}
 
 # The pod's command writes a numbered line every fifth of a second, for ever.
 run_pod() {

@@ -98,7 +98,7 @@ func TestACheckpointIsAnArchiveOfProcessesAndFiles(t *testing.T) {
 	}
 	left, _ := filepath.Glob(n.path("[d.]*.tar"))
 	inside, _ := filepath.Glob(n.path("root/pods/*/layers/*/checkpoint"))
-	if partial, _ := filepath.Glob(n.path(".pinfold-*")); len(left)+len(inside)+len(partial) > 1 {
+	if partial, _ := filepath.Glob(n.path(".tmp-*")); len(left)+len(inside)+len(partial) > 1 {
 		t.Errorf("left behind: %v %v %v", left, inside, partial)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -187,5 +188,5 @@ func (l *layers) commit(temp, chain string, info layerInfo) error {
 		return err
 	}
 	l.remember(chain, info)
-	return syncDir(l.dir)
+	return durable.SyncDir(l.dir)
 }

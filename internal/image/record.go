@@ -14,13 +14,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // recordSchema is the version that is written. A reader refuses a greater one.
 const recordSchema = 1
 
-const tempPrefix = ".tmp-"
+const tempPrefix = durable.TempPrefix
 
 // record is the content of a file in records/.
 type record struct {
@@ -72,7 +73,7 @@ func noteRemoved(dir string, nameless *Image) error {
 	if renameErr := os.Rename(file, file+removedSuffix); renameErr != nil {
 		return errors.Join(err, renameErr)
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // readRecord reads and checks one record. name is the file's name, which must match the content.
@@ -115,7 +116,7 @@ func writeRecord(dir string, r record) error {
 	if err != nil {
 		return fmt.Errorf("record of image %s: %w", r.ID, err)
 	}
-	err = replaceFile(dir, recordName(r.ID), data)
+	err = durable.Replace(filepath.Join(dir, recordName(r.ID)), data)
 	if err == nil {
 		err = os.Remove(filepath.Join(dir, recordName(r.ID)+removedSuffix)) // the image is not removed any more
 	}
@@ -133,35 +134,7 @@ func removeRecord(dir, id string) error {
 			return fmt.Errorf("remove record of image %s: %w", id, err)
 		}
 	}
-	return syncDir(dir)
-}
-
-// replaceFile writes dir/name so that a crash leaves either the old or the new content.
-func replaceFile(dir, name string, data []byte) error {
-	f, err := os.CreateTemp(dir, tempPrefix)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(dir)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(dir)
 }
 
 // removeTemporary removes the temporary files of a process that was interrupted.

@@ -19,7 +19,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 )
 
 // Schema is the version of the documents that this program writes. Readers accept it and all
@@ -29,7 +29,6 @@ const Schema = 1
 const (
 	currentSuffix = ".json"
 	intentSuffix  = ".intent"
-	tempPrefix    = ".tmp-"
 )
 
 // Store is a directory of documents. Any goroutine may call its methods at any time. The caller
@@ -65,7 +64,7 @@ func Open(root, boot string) (*Store, error) {
 // Intend writes the first version of a document. When Intend returns, a restarted process can read
 // it. When the returned function has returned nil, it survives a power cut. Call that function
 // exactly once, from any goroutine.
-func (s *Store) Intend(key string, body any) (durable func() error, err error) {
+func (s *Store) Intend(key string, body any) (sync func() error, err error) {
 	path := s.path(key, intentSuffix)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("record: %s: %w", key, err)
@@ -83,7 +82,10 @@ func (s *Store) Intend(key string, body any) (durable func() error, err error) {
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("record: sync %s: %w", key, err)
 		}
-		return s.syncParents(filepath.Dir(path))
+		if err := durable.SyncDirs(filepath.Dir(path), s.root); err != nil {
+			return fmt.Errorf("record: %w", err)
+		}
+		return nil
 	}, nil
 }
 
@@ -193,42 +195,8 @@ func (s *Store) replace(path string, body any) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, errors.Join(err, ignoreMissing(os.Remove(f.Name())))
-	}
-	return f, nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// syncParents syncs dir and every directory above it up to the root. Any of them may be new.
-func (s *Store) syncParents(dir string) error {
-	for {
-		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("record: sync %s: %w", dir, err)
-		}
-		err = errors.Join(unix.Fsync(fd), unix.Close(fd))
-		if err != nil {
-			return fmt.Errorf("record: sync %s: %w", dir, err)
-		}
-		if dir == s.root || len(dir) <= len(s.root) {
-			return nil
-		}
-		dir = filepath.Dir(dir)
-	}
+	return durable.FillOpen(path, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
 }

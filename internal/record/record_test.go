@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 )
 
 type doc struct {
@@ -154,7 +156,7 @@ func TestAFailedWriteLeavesTheOldVersion(t *testing.T) {
 	if _, err := s.Get("k", &d); err != nil || d.Name != "old" {
 		t.Errorf("got %+v %v", d, err)
 	}
-	left, _ := filepath.Glob(filepath.Join(root, tempPrefix+"*"))
+	left, _ := filepath.Glob(filepath.Join(root, durable.TempPrefix+"*"))
 	if len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}

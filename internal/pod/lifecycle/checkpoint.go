@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -102,21 +103,11 @@ func archiveDir(dir, location string) error {
 
 // writeArchive makes a file that only root may read: a checkpoint holds the memory of processes.
 func writeArchive(location string, fill func(*tar.Writer) error) error {
-	file, err := os.CreateTemp(filepath.Dir(location), ".pinfold-*.partial")
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Dir(location)); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
 	}
-	if err != nil {
-		return err
-	}
-	archive := tar.NewWriter(file)
-	err = fill(archive)
-	err = errors.Join(err, archive.Close(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), location)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
-	}
-	return nil
+	return durable.Fill(location, func(file *os.File) error {
+		archive := tar.NewWriter(file)
+		return errors.Join(fill(archive), archive.Close())
+	})
 }

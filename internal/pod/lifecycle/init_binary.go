@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
@@ -61,14 +62,12 @@ func (b *initBinary) dir(n *pod.Node) (string, error) {
 		return "", err
 	}
 	if there, err := os.ReadFile(path); err != nil || !bytes.Equal(there, data) {
-		temporary := path + ".new"
-		if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", err
+		// The pods see all that is in the directory. A crash of an older version may have left a file ".new".
+		err := os.Remove(path + ".new")
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
 		}
-		if err := os.WriteFile(temporary, data, 0o755); err != nil {
-			return "", err
-		}
-		if err := os.Rename(temporary, path); err != nil {
+		if err := errors.Join(err, durable.RemoveTemporary(dir), durable.Write(path, data)); err != nil {
 			return "", err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -126,11 +126,7 @@ func (s *Containers) updateBundle(c *pod.Container, to *runtimeapi.LinuxContaine
 		if data, err = mergeJSON(data, map[string]any{"linux": map[string]any{"resources": resources}}); err != nil {
 			return err
 		}
-		next := file + ".next"
-		if err := os.WriteFile(next, data, 0o600); err != nil {
-			return errors.Join(err, os.Remove(next))
-		}
-		return os.Rename(next, file)
+		return durable.Write(file, data)
 	}()
 	if err != nil {
 		s.node.Log.Warn("bundle does not show the container's new resources", "container", c.ID, "error", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
@@ -178,21 +179,5 @@ func writeIdentity(dir string, before, after rootIdentity) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".identity-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(data, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, identityFile))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	parent, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return durable.Replace(filepath.Join(dir, identityFile), append(data, '\n'))
 }

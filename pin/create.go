@@ -10,17 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Set is what Create made; kinds that were not asked for are nil.
+// A Set has the namespaces that Create made. Kinds that were not requested are nil.
 type Set struct {
 	User, Net, IPC, UTS *Namespace
-	// OwnerErr says why User belongs to the caller's user and not to the one that the mappings make root; nil if it
-	// belongs to that one.
+	// OwnerErr says why User belongs to the caller's user and not to the one that the mappings make
+	// root. nil if it belongs to that one.
 	OwnerErr error
 }
 
-// Close closes all namespaces of the set. It may be repeated, and always
-// returns nil. Namespaces that the caller has taken out (by setting the field
-// to nil) or disowned are not concerned.
+// Close closes all namespaces of the set. It may be repeated, and always returns nil. It does not
+// touch namespaces that the caller has taken out (by setting the field to nil) or disowned.
 func (s *Set) Close() error {
 	for _, n := range []*Namespace{s.User, s.Net, s.IPC, s.UTS} {
 		_ = n.Close()
@@ -30,20 +29,18 @@ func (s *Set) Close() error {
 
 // Create makes new namespaces of the given kinds (User, Net, IPC, UTS).
 //
-// With mappings, a user namespace with these mappings is always among them and
-// owns the others. It belongs to the host's user and group that are ID 0 in it,
-// so that its budgets (the limits of each user, as that of inotify instances)
-// are not the caller's; where this cannot be, to the caller's, see
-// [Set.OwnerErr]. Without mappings (nil), the others belong to the caller's user
-// namespace, and kinds must not contain User.
+// With mappings, it always makes a user namespace with these mappings, which owns the others. The
+// user namespace belongs to the host's user and group that are ID 0 in it. So its use of per-user
+// limits (inotify instances, for example) does not count for the caller. If that is not possible,
+// it belongs to the caller, see [Set.OwnerErr]. Without mappings (nil), the others belong to the
+// caller's user namespace, and kinds must not contain User.
 //
-// No process is left in the namespaces; they live as long as their descriptors
-// and pins. On an error nothing is left at all. A caller that is killed inside
-// Create leaves nothing either. Create waits for the kernel, some milliseconds
-// for a network namespace, and cannot be interrupted.
+// No process is left in the namespaces. They live as long as their descriptors and pins. After an
+// error nothing is left. A caller that is killed inside Create leaves nothing either. Create waits
+// for the kernel, some milliseconds for a network namespace, and cannot be interrupted.
 //
-// Errors: ErrInvalid (and *MappingError) before any side effect;
-// ErrUnsupported, see Probe; and the kernel's, wrapped.
+// Errors: ErrInvalid (and *MappingError) before any side effect; ErrUnsupported, see Probe; and the
+// kernel's, wrapped.
 func Create(m *Mappings, kinds Kind) (*Set, error) {
 	if err := checkRequest(m, kinds); err != nil {
 		return nil, fmt.Errorf("create %s namespaces: %w", kinds, err)
@@ -58,10 +55,9 @@ func Create(m *Mappings, kinds Kind) (*Set, error) {
 	return set, nil
 }
 
-// Probe tells whether Create can make these kinds here and now, User included,
-// by doing it once. nil: it can. ErrUnsupported: it cannot, for the reason in
-// the error (the kernel, a sysctl, a missing privilege). Any other error: it
-// could not be found out. Nothing is left behind.
+// Probe finds out whether Create can make these kinds now, User included, by doing it once. nil: it
+// can. ErrUnsupported: it cannot, and the error has the reason (the kernel, a sysctl, a missing
+// privilege). Any other error: it could not find out. It leaves nothing behind.
 func Probe(kinds Kind) error {
 	if err := checkKinds(kinds); err != nil {
 		return fmt.Errorf("probe %s namespaces: %w", kinds, err)
@@ -98,8 +94,8 @@ func checkKinds(kinds Kind) error {
 	return nil
 }
 
-// create falls back on a user namespace of the caller's own user where the rights for another one are missing, such
-// as CAP_SYS_PTRACE, without which the namespaces of another user's child cannot be opened.
+// create makes a user namespace of the caller's own user if it lacks the rights for another one.
+// For example, without CAP_SYS_PTRACE it cannot open the namespaces of another user's child.
 func create(m *Mappings, kinds Kind) (*Set, error) {
 	if m == nil {
 		return createPlain(m, kinds)
@@ -126,8 +122,8 @@ func createPlain(m *Mappings, kinds Kind) (*Set, error) {
 	return child.finish(m, kinds)
 }
 
-// createOwned works on a thread that nothing else uses meanwhile. The thread ends if its credentials could not be
-// restored.
+// createOwned works on a thread that nothing else uses. If it cannot restore the thread's
+// credentials, the thread ends.
 func createOwned(m *Mappings, kinds Kind) (*Set, error) {
 	type result struct {
 		set *Set
@@ -150,7 +146,7 @@ func createOwned(m *Mappings, kinds Kind) (*Set, error) {
 	return r.set, r.err
 }
 
-// finish collects the namespaces and ends the child.
+// finish collects the namespaces and kills the child.
 func (h *held) finish(m *Mappings, kinds Kind) (*Set, error) {
 	set, err := h.collect(m, kinds)
 	if e := h.end(); e != nil {
@@ -163,8 +159,8 @@ func (h *held) finish(m *Mappings, kinds Kind) (*Set, error) {
 	return set, nil
 }
 
-// collect sets up and takes the child's namespaces. The set is never nil, and
-// on an error holds what was taken until then.
+// collect sets up and opens the child's namespaces. The set is never nil. With an error it has
+// those that were opened.
 func (h *held) collect(m *Mappings, kinds Kind) (*Set, error) {
 	set := &Set{}
 	if m != nil {
@@ -191,8 +187,8 @@ func (h *held) collect(m *Mappings, kinds Kind) (*Set, error) {
 	return set, nil
 }
 
-// explainClone adds to an error of clone3 what it can mean here, and
-// ErrUnsupported where another attempt cannot do better.
+// explainClone adds the likely cause to an error of clone3. It adds ErrUnsupported if another
+// attempt cannot succeed.
 func explainClone(err error, kinds Kind) error {
 	var hint string
 	switch {
@@ -213,8 +209,8 @@ func explainClone(err error, kinds Kind) error {
 	return fmt.Errorf("clone3: %w: %s: %w", err, hint, ErrUnsupported)
 }
 
-// limitsHint names the sysctls that limit the kinds, namespaces(7), and reports
-// whether one of them is zero, which forbids the kind for good.
+// limitsHint names the sysctls that limit the kinds, namespaces(7). It reports whether one of them
+// is zero, which forbids that kind.
 func limitsHint(kinds Kind) (hint string, zero bool) {
 	var limits []string
 	for _, info := range kinds.infos() {

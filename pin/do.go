@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Do runs fn on an operating system thread that has joined the namespace, and
-// leaves it afterwards. It waits for fn and returns its error. Only net, ipc
-// and uts namespaces can be joined so; others give ErrInvalid.
+// Do runs fn on an operating system thread that has joined the namespace, and then leaves the
+// namespace. It waits for fn and returns its error. Only net, ipc and uts namespaces can be joined
+// like this; others give ErrInvalid.
 //
-// fn runs on a goroutine of its own, locked to the thread. Goroutines that it
-// starts run outside the namespace. Processes that it starts run inside, but
-// must not use Pdeathsig, which is bound to this thread. A panic in fn ends
-// the process, as in any goroutine; runtime.Goexit in fn ends the caller too.
+// fn runs on its own goroutine, locked to the thread. Goroutines that it starts run outside the
+// namespace. Processes that it starts run inside, but must not use Pdeathsig, which is bound to
+// this thread. A panic in fn ends the process, as in any goroutine; runtime.Goexit in fn ends the
+// caller, too.
 func (n *Namespace) Do(fn func() error) error {
 	if n.kind&joinable == 0 {
 		return fmt.Errorf("run in %s: a thread cannot join this kind: %w", n, ErrInvalid)
@@ -40,8 +40,8 @@ type visit struct {
 	err       error
 }
 
-// run ends its goroutine with the thread still locked if the thread is not
-// known to be where it was; the runtime then destroys the thread.
+// run locks the thread for good if the thread may not be back in its own namespace. The Go runtime
+// then destroys the thread.
 func (v *visit) run(fn func() error) {
 	runtime.LockOSThread()
 	home, err := unix.Open("/proc/thread-self/ns/"+v.info.proc, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -50,7 +50,7 @@ func (v *visit) run(fn func() error) {
 		v.fail("open the thread's own namespace", err)
 		return
 	}
-	defer unix.Close(home) //nolint:errcheck // nothing to be done about it
+	defer unix.Close(home) //nolint:errcheck // a failed close cannot be handled
 	if err := v.namespace.WithFD(func(fd int) error { return unix.Setns(fd, v.info.flag) }); err != nil {
 		runtime.UnlockOSThread()
 		v.fail("join", err)

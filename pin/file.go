@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens the namespace at path: a pin, or a link in /proc/PID/ns. Symbolic
-// links are followed. The caller closes it. What exists but is no namespace
-// gives ErrNotNamespace and is only looked at, so that a FIFO cannot block and
-// no device is touched; what is missing gives fs.ErrNotExist.
+// Open opens the namespace at path: a pin, or a link in /proc/PID/ns. It follows symbolic links.
+// The caller closes the result. If path is not a namespace, the error is ErrNotNamespace, and the
+// file is not opened: a FIFO cannot block and no device is touched. If path does not exist, the
+// error is fs.ErrNotExist.
 func Open(path string) (*Namespace, error) {
 	n, err := open(path)
 	if err != nil {
@@ -25,7 +25,7 @@ func open(path string) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(place) //nolint:errcheck // nothing to be done about it
+	defer unix.Close(place) //nolint:errcheck // a failed close cannot be handled
 	is, err := isNamespace(place)
 	if err != nil {
 		return nil, err
@@ -45,8 +45,8 @@ func open(path string) (*Namespace, error) {
 	return newNamespace(fd, kind)
 }
 
-// Identify returns what ID would of the namespace at path, without opening it: it costs few system calls and keeps
-// nothing. Errors as of Open.
+// Identify returns the ID of the namespace at path without opening it. It needs few system calls.
+// Errors are those of Open.
 func Identify(path string) (dev, ino uint64, err error) {
 	dev, ino, err = identify(path)
 	if err != nil {
@@ -60,7 +60,7 @@ func identify(path string) (dev, ino uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	defer unix.Close(place) //nolint:errcheck // nothing to be done about it
+	defer unix.Close(place) //nolint:errcheck // a failed close cannot be handled
 	is, err := isNamespace(place)
 	if err != nil {
 		return 0, 0, err
@@ -75,24 +75,21 @@ func identify(path string) (dev, ino uint64, err error) {
 	return st.Dev, st.Ino, nil
 }
 
-// Pin keeps the namespace alive under a file name until Unpin or reboot,
-// whatever becomes of the process. The directory of path must exist. If path
-// exists, in whatever form, Pin touches nothing and returns fs.ErrExist: a pin
-// left by a dead process has to be taken off with Unpin first. On any other
-// error path is as it was before. A process that is killed inside Pin may leave
-// an empty file: Open calls that ErrNotNamespace, and Unpin removes it.
+// Pin keeps the namespace alive under a file name until Unpin or reboot, even when the process
+// ends. The directory of path must exist. If path exists, in any form, Pin changes nothing and
+// returns fs.ErrExist: a pin of a dead process must be removed with Unpin first. After any other
+// error path is as before. A process that is killed inside Pin may leave an empty file: Open
+// returns ErrNotNamespace for it, and Unpin removes it.
 //
-// The pin is a mount in the calling thread's mount namespace. Pin and Unpin
-// work in any directory, but one on a private mount is best: under a shared
-// mount every pin is also made, and later removed, in each mount namespace
-// that is a peer or slave of it, which costs time; and in either case a mount
-// namespace copied meanwhile by others has a copy of each pin, which holds the
-// namespace until that mount namespace ends or Unpin removes the file.
+// The pin is a mount in the calling thread's mount namespace. Pin and Unpin work in any directory,
+// but one on a private mount is best. Under a shared mount every pin is also made, and later
+// removed, in each mount namespace that is a peer or slave, which takes time. In both cases, a
+// mount namespace that is copied meanwhile has a copy of each pin. The copy keeps the namespace
+// alive until that mount namespace ends or Unpin removes the file.
 //
-// It is one mount(2) from /proc/self/fd. The kernel exempts namespace files
-// from the rule that a bind mount's source must lie in the caller's mount
-// namespace; open_tree(2) with move_mount(2) is exempt too, and takes three
-// system calls for the same mount.
+// It is one mount(2) from /proc/self/fd. The source of a bind mount must be in the caller's mount
+// namespace, but the kernel makes an exception for namespace files. open_tree(2) with move_mount(2)
+// has the same exception, but takes three system calls.
 func (n *Namespace) Pin(path string) error {
 	err := n.WithFD(func(fd int) error { return bind(fd, path) })
 	if err != nil {
@@ -102,8 +99,8 @@ func (n *Namespace) Pin(path string) error {
 }
 
 func bind(fd int, path string) error {
-	// O_EXCL: two that pin at one path cannot both succeed, and nothing that
-	// is not ours is ever covered, nor a symbolic link followed.
+	// O_EXCL: only one of two calls with the same path succeeds. Foreign files are never covered,
+	// and symbolic links are not followed.
 	file, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o444)
 	if errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("the path is in use, Unpin it first: %w", err)
@@ -122,15 +119,14 @@ func bind(fd int, path string) error {
 	return nil
 }
 
-// maxUnpinRounds bounds Unpin against a path that another process keeps mounting on.
+// maxUnpinRounds limits Unpin if another process keeps mounting on path.
 const maxUnpinRounds = 1000
 
-// Unpin takes all pins off path, however many lie upon one another or below what
-// others have mounted over the directory, and removes the file. A path that does
-// not exist is a success, so Unpin may be repeated
-// and may run twice at once. Anything that Pin cannot have made (a mount that
-// is no namespace, a directory, a link, a file with contents) is left alone
-// and gives ErrNotPin.
+// Unpin removes all pins at path, and the file. There may be several on top of each other, or below
+// a mount over the directory. A path that does not exist is a success, so Unpin may be repeated and
+// may run twice at the same time. If Pin cannot have made what is at path (a mount that is not a
+// namespace, a directory, a link, a file with content), Unpin does not touch it and returns
+// ErrNotPin.
 func Unpin(path string) error {
 	last := error(unix.EBUSY)
 	for range maxUnpinRounds {
@@ -138,8 +134,8 @@ func Unpin(path string) error {
 		if done {
 			return nil
 		}
-		// EINVAL: either another process took the mount off just now, or it is one
-		// that this mount namespace may not take off.
+		// EINVAL: another process has unmounted it just now, or this mount namespace may not
+		// unmount it.
 		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("unpin %s: %w", path, err)
 		}
@@ -150,8 +146,8 @@ func Unpin(path string) error {
 	return fmt.Errorf("unpin %s: still mounted after %d attempts: %w", path, maxUnpinRounds, last)
 }
 
-// unpinOnce takes off the topmost layer at path, a mount or the file, and
-// reports whether nothing is left.
+// unpinOnce removes the topmost layer at path, a mount or the file, and reports whether nothing is
+// left.
 func unpinOnce(path string) (bool, error) {
 	namespace, err := inspectPin(path)
 	if errors.Is(err, unix.ENOENT) {
@@ -161,16 +157,15 @@ func unpinOnce(path string) (bool, error) {
 		return false, err
 	}
 	if namespace {
-		// MNT_DETACH: a process may be opening the pin right now, which must not
-		// make this fail.
+		// MNT_DETACH: it must not fail if a process is opening the pin right now.
 		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return false, fmt.Errorf("unmount: %w", err)
 		}
 		return false, nil
 	}
-	// Since Linux 3.18 unlink detaches what other mount namespaces have mounted
-	// on the file; a mount in this one gives EBUSY.
+	// Since Linux 3.18 unlink also detaches mounts on the file in other mount namespaces. A mount
+	// in this one gives EBUSY.
 	err = unix.Unlink(path)
 	if errors.Is(err, unix.EBUSY) {
 		err = unlinkCovered(path)
@@ -181,14 +176,14 @@ func unpinOnce(path string) (bool, error) {
 	return true, nil
 }
 
-// inspectPin reports whether the topmost thing at path is a namespace (true) or
-// the empty file that Pin makes (false); for all else it returns ErrNotPin.
+// inspectPin reports whether the topmost layer at path is a namespace (true) or the empty file that
+// Pin makes (false). For anything else it returns ErrNotPin.
 func inspectPin(path string) (bool, error) {
 	place, err := openPath(path, unix.O_NOFOLLOW)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(place) //nolint:errcheck // nothing to be done about it
+	defer unix.Close(place) //nolint:errcheck // a failed close cannot be handled
 	if is, err := isNamespace(place); is || err != nil {
 		return is, err
 	}
@@ -202,7 +197,7 @@ func inspectPin(path string) (bool, error) {
 	return false, nil
 }
 
-// openPath names a place in the file system without opening what lies there.
+// openPath opens a path with O_PATH, without opening the file itself.
 func openPath(path string, flags int) (int, error) {
 	return unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
 }

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held is a child of this process that sits in new namespaces until end. It
-// is used by one goroutine, on the locked thread that made it.
+// held is a child of this process in new namespaces, until end. One goroutine uses it, on the
+// locked thread that made it.
 type held struct {
-	pid   int // for /proc only, and only through procDir
+	pid   int // for /proc only, and only in procDir
 	pidfd int
 	proc  int // descriptor of /proc/PID, -1 until procDir
-	// ended is called once, when the child has ended; nil if there is nothing to do then.
+	// ended is called once, after the child has ended; may be nil.
 	ended func()
 }
 
@@ -25,23 +25,23 @@ func hold(kinds Kind) (*held, error) {
 	return &held{pid: pid, pidfd: pidfd, proc: -1}, nil
 }
 
-// alive fails unless the child exists and has not ended. Nothing in a child
-// that ended is wrong, but nothing of it can be had any more.
+// alive fails if the child has ended. What was read from it before is right, but nothing more can
+// be read.
 func (h *held) alive() error {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PIDFD, h.pidfd, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
 	if err != nil {
 		return fmt.Errorf("waitid of the held child: %w", err)
 	}
-	if info.Signo != 0 { // zero if there is nothing to wait for yet
+	if info.Signo != 0 { // zero if the child has not ended
 		return errors.New("the held child has ended")
 	}
 	return nil
 }
 
-// procDir opens the child's directory in /proc. The descriptor is bound to the
-// process, not to its number: if the child was alive after the open, then it
-// is the child's for ever, and gives ESRCH once the child is gone.
+// procDir opens the child's directory in /proc. The descriptor is bound to the process, not to its
+// number. If the child is alive after the open, the directory is the child's, and returns ESRCH
+// after the child has ended.
 func (h *held) procDir() (int, error) {
 	if h.proc >= 0 {
 		return h.proc, nil
@@ -59,8 +59,8 @@ func (h *held) procDir() (int, error) {
 	return fd, nil
 }
 
-// writeMaps sets up the child's user namespace from its parent. Written with
-// CAP_SETGID there, gid_map does not need setgroups to be denied.
+// writeMaps sets up the child's user namespace. Since it is written with CAP_SETGID in the parent,
+// gid_map does not need setgroups to be denied.
 func (h *held) writeMaps(m *Mappings) error {
 	if err := h.writeMap("uid_map", m.UIDs); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (h *held) writeMap(name string, lines []IDMap) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", name, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // the write has told all
+	defer unix.Close(fd) //nolint:errcheck // the write has returned any error
 	_, err = unix.Write(fd, mapText(lines))
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("write %s: %w (needs CAP_SETUID and CAP_SETGID, and all host IDs mapped in this user namespace)", name, err)
@@ -88,10 +88,10 @@ func (h *held) writeMap(name string, lines []IDMap) error {
 	return nil
 }
 
-// namespace takes a descriptor of one of the child's namespaces.
+// namespace opens one of the child's namespaces.
 func (h *held) namespace(info kindInfo) (*Namespace, error) {
 	fd, err := unix.IoctlRetInt(h.pidfd, info.pidfd)
-	// ENOTTY: Linux before 6.11, where a pidfd has no such ioctl.
+	// ENOTTY: before Linux 6.11 a pidfd has no such ioctl.
 	if errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) {
 		return h.namespaceFromProc(info)
 	}
@@ -113,8 +113,8 @@ func (h *held) namespaceFromProc(info kindInfo) (*Namespace, error) {
 	return newNamespace(fd, info.kind)
 }
 
-// end kills and reaps the child and closes the descriptors of h. The child
-// holds its namespaces until then.
+// end kills and reaps the child and closes the descriptors of h. Until then the child keeps its
+// namespaces alive.
 func (h *held) end() error {
 	defer func() {
 		_ = unix.Close(h.pidfd)
@@ -134,8 +134,8 @@ func (h *held) end() error {
 		err = unix.Waitid(unix.P_PIDFD, h.pidfd, nil, unix.WEXITED|unix.WALL, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
-		// ECHILD: something else in this process waits for all children, with
-		// __WALL, and has reaped this one.
+		// ECHILD: another part of this process waits for all children, with __WALL, and has reaped
+		// this one.
 		case err == nil, errors.Is(err, unix.ECHILD):
 			return nil
 		default:

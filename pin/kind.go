@@ -18,7 +18,7 @@ const (
 	UTS
 )
 
-// Further kinds, which Open recognizes and Create refuses.
+// More kinds, which Open recognizes and Create refuses.
 const (
 	PID Kind = 1 << (iota + 4)
 	Mount
@@ -28,19 +28,18 @@ const (
 
 const (
 	creatable = User | Net | IPC | UTS
-	// joinable are the kinds that one thread of a process may enter and leave
-	// alone: setns(2) refuses the user namespace to a multi-threaded process
-	// and the mount namespace to a thread that shares its root and working
-	// directory, as all Go threads do.
+	// joinable are the kinds that a single thread can join and leave. setns(2) refuses the user
+	// namespace to a process with several threads. It refuses the mount namespace to a thread that
+	// shares its root and working directory, as all Go threads do.
 	joinable = Net | IPC | UTS
 )
 
-// kindInfo ties together the kernel's names for one kind.
+// kindInfo has the kernel's names for one kind.
 type kindInfo struct {
 	kind  Kind
-	name  string // in messages, and N in the sysctl user.max_N_namespaces
+	name  string // in messages, and the N in the sysctl user.max_N_namespaces
 	proc  string // below /proc/PID/ns
-	flag  int    // CLONE_NEW…, also what NS_GET_NSTYPE answers
+	flag  int    // CLONE_NEW…; NS_GET_NSTYPE returns it, too
 	pidfd uint   // PIDFD_GET_…_NAMESPACE, include/uapi/linux/pidfd.h, Linux 6.11
 }
 
@@ -55,7 +54,7 @@ var kindTable = [...]kindInfo{
 	{Time, "time", "time", unix.CLONE_NEWTIME, unix.PIDFD_GET_TIME_NAMESPACE},
 }
 
-// String gives the kinds as the kernel abbreviates them, as in "user+net".
+// String returns the kinds as the kernel abbreviates them, as in "user+net".
 func (k Kind) String() string {
 	var names []string
 	for _, info := range k.infos() {
@@ -67,7 +66,7 @@ func (k Kind) String() string {
 	return strings.Join(names, "+")
 }
 
-// infos returns what is known of each kind in k, the user namespace first.
+// infos returns the info of each kind in k, the user namespace first.
 func (k Kind) infos() []kindInfo {
 	var infos []kindInfo
 	for _, info := range kindTable {
@@ -87,7 +86,7 @@ func (k Kind) cloneFlags() uint64 {
 	return flags
 }
 
-// kindOf asks the kernel which kind of namespace fd refers to.
+// kindOf asks the kernel for the kind of the namespace fd.
 func kindOf(fd int) (Kind, error) {
 	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
 	if err != nil {

@@ -8,14 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InLockedMounts runs fn on a thread of its own, in a copy of this process's mount namespace that belongs to
-// another user namespace, and returns fn's error. The kernel locks what it copies so (mount_namespaces(7),
-// lock_mnt_tree in fs/namespace.c): read-only, nosuid, nodev, noexec and the atime flags of a mount can never be
-// lifted again by any process, and what is mounted below the root of a tree cannot be unmounted by itself. A copy
-// of such a mount that fn takes with open_tree(2) and OPEN_TREE_CLONE keeps the locks and may be attached anywhere.
+// InLockedMounts runs fn on its own thread, in a copy of this process's mount namespace that
+// belongs to another user namespace. It returns fn's error. The kernel locks what it copies like
+// this (mount_namespaces(7), lock_mnt_tree in fs/namespace.c): no process can ever clear read-only,
+// nosuid, nodev, noexec and the atime flags of a mount, and a mount below the root of a tree cannot
+// be unmounted alone. If fn copies such a mount with open_tree(2) and OPEN_TREE_CLONE, the copy
+// keeps the locks and may be attached anywhere.
 //
-// fn sees the mounts of this moment under their usual paths. What it mounts goes when it returns; descriptors that
-// it opens stay. Goroutines that it starts run elsewhere. Nothing is left behind.
+// fn sees the current mounts under their usual paths. What it mounts is gone when it returns;
+// descriptors that it opens stay. Goroutines that it starts run elsewhere. Nothing is left behind.
 //
 // Errors: those of fn; ErrUnsupported, as Create.
 func InLockedMounts(fn func() error) error {
@@ -37,7 +38,7 @@ func InLockedMounts(fn func() error) error {
 	})
 }
 
-// lockedMounts makes a user namespace, to which nothing is mapped, and a mount namespace that it owns.
+// lockedMounts makes a user namespace without mappings, and a mount namespace that it owns.
 func lockedMounts() (*Namespace, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

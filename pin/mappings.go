@@ -11,13 +11,13 @@ import (
 const (
 	// maxLines is the kernel's limit since Linux 4.15, user_namespaces(7).
 	maxLines = 340
-	// maxID is the last ID that can be mapped: 4294967295 is (uid_t)-1, which
-	// system calls take for "no change".
+	// maxID is the last ID that can be mapped: 4294967295 is (uid_t)-1, which means "no change" for
+	// system calls.
 	maxID = 1<<32 - 2
 )
 
-// An IDMap maps Length IDs of a user namespace, from ContainerID upward, to as
-// many IDs of its parent, from HostID upward.
+// An IDMap maps Length IDs of a user namespace, starting with ContainerID, to as many IDs of its
+// parent, starting with HostID.
 type IDMap struct {
 	ContainerID, HostID, Length uint32
 }
@@ -27,9 +27,9 @@ type Mappings struct {
 	UIDs, GIDs []IDMap
 }
 
-// Validate checks the mappings by the kernel's rules and two of this package:
-// ID 0 of the container must be mapped, and ID 0 of the host must not. It
-// returns nil or a *MappingError for the first fault, UIDs before GIDs.
+// Validate checks the mappings by the kernel's rules and by two of this package: ID 0 of the
+// container must be mapped, and ID 0 of the host must not be. It returns nil or a *MappingError for
+// the first fault, UIDs before GIDs.
 func (m Mappings) Validate() error {
 	if err := validate("uid", m.UIDs); err != nil {
 		return err
@@ -55,7 +55,7 @@ func (m Mappings) HostGID(container uint32) (uint32, bool) { return hostID(m.GID
 
 func hostID(lines []IDMap, container uint32) (uint32, bool) {
 	for _, l := range lines {
-		// The second comparison cannot wrap, unlike a sum.
+		// The second comparison cannot overflow, unlike a sum.
 		if container >= l.ContainerID && container-l.ContainerID < l.Length {
 			return l.HostID + (container - l.ContainerID), true
 		}
@@ -63,8 +63,7 @@ func hostID(lines []IDMap, container uint32) (uint32, bool) {
 	return 0, false
 }
 
-// validate returns a concrete type; callers must not return it as an error
-// without looking whether it is nil.
+// validate returns a concrete type. Callers must check for nil before they return it as an error.
 func validate(kind string, lines []IDMap) *MappingError {
 	count := uint64(len(lines))
 	if count == 0 {
@@ -87,7 +86,7 @@ func validate(kind string, lines []IDMap) *MappingError {
 	if _, ok := hostID(lines, 0); !ok {
 		return &MappingError{kind, 0, "container_id", 0, "is not mapped; the container would have no root"}
 	}
-	// The kernel takes a map by one write, shorter than a page.
+	// The kernel accepts a map in one write that is shorter than a page.
 	if size := len(mapText(lines)); size >= os.Getpagesize() {
 		return &MappingError{
 			kind, 0, "lines", count,
@@ -106,7 +105,7 @@ func validateLine(kind string, number int, l IDMap) *MappingError {
 		id    uint32
 	}{{"container_id", l.ContainerID}, {"host_id", l.HostID}} {
 		if uint64(first.id) > maxID {
-			return &MappingError{kind, number, first.field, uint64(first.id), "is no usable ID; the last one is 4294967294"}
+			return &MappingError{kind, number, first.field, uint64(first.id), "is not a usable ID; the last one is 4294967294"}
 		}
 		if last := uint64(first.id) + uint64(l.Length) - 1; last > maxID {
 			return &MappingError{
@@ -121,8 +120,8 @@ func validateLine(kind string, number int, l IDMap) *MappingError {
 	return nil
 }
 
-// findOverlap compares neighbours in the order of their first IDs: if any two
-// ranges overlap, two neighbours do. No range may be empty or wrap.
+// findOverlap compares neighbours in the order of their first IDs: if any two ranges overlap, two
+// neighbours do. No range may be empty or overflow.
 func findOverlap(kind, field string, lines []IDMap, first func(IDMap) uint32) *MappingError {
 	order := make([]int, len(lines))
 	for i := range order {

@@ -10,27 +10,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Namespace holds one namespace open by one descriptor, which it owns. The
-// namespace lives at least as long. A Namespace that is forgotten is closed by
-// the garbage collector some time; see TraceLeaks.
+// A Namespace holds one namespace open with a descriptor, which it owns. The namespace lives at
+// least that long. The garbage collector closes a Namespace that was not closed; see TraceLeaks.
 type Namespace struct {
 	kind     Kind
 	dev, ino uint64
 	h        *handle
 }
 
-// handle is the part that the garbage collector's cleanup needs, and so must
-// not point back to its Namespace.
+// handle is the part that the garbage collector's cleanup needs. So it must not point back to its
+// Namespace.
 type handle struct {
-	created string // stack of the maker, when leaks are traced
+	created string // stack of the caller that made it, if leaks are traced
 
 	mu      sync.Mutex
 	fd      int  // -1 once closed or disowned
 	lent    int  // running WithFD calls; the last one closes fd if closing is set
-	closing bool // no new loans
+	closing bool // no new calls of WithFD
 }
 
-// newNamespace takes ownership of fd, also when it fails.
+// newNamespace owns fd from the call on, even if it fails.
 func newNamespace(fd int, kind Kind) (*Namespace, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -48,21 +47,19 @@ func newNamespace(fd int, kind Kind) (*Namespace, error) {
 // Kind returns the one kind of the namespace.
 func (n *Namespace) Kind() Kind { return n.kind }
 
-// ID returns what identifies the namespace among all that exist now: the
-// device and inode numbers of namespaces(7). The kernel uses inode numbers
-// again once a namespace is gone.
+// ID identifies the namespace among all that exist now: the device and inode numbers of
+// namespaces(7). The kernel uses an inode number again after a namespace has ended.
 func (n *Namespace) ID() (dev, ino uint64) { return n.dev, n.ino }
 
-// Same reports whether both are one namespace. They may be closed, but then
-// only the caller can know that neither namespace ended before the other one
-// was opened.
+// Same reports whether both are the same namespace. Both may be closed. Then the caller has to know
+// that the first was alive when the second was opened.
 func (n *Namespace) Same(other *Namespace) bool {
 	return other != nil && n.dev == other.dev && n.ino == other.ino
 }
 
-// Owner returns the user namespace that the namespace belongs to; for a user
-// namespace, its parent. The caller closes it. It fails with EPERM when the
-// owner is neither the caller's user namespace nor below it.
+// Owner returns the user namespace that owns the namespace; for a user namespace, its parent. The
+// caller closes it. It fails with EPERM if the owner is neither the caller's user namespace nor
+// below it.
 func (n *Namespace) Owner() (*Namespace, error) {
 	var owner *Namespace
 	err := n.WithFD(func(fd int) error {
@@ -79,9 +76,8 @@ func (n *Namespace) Owner() (*Namespace, error) {
 	return owner, nil
 }
 
-// OwnerUID returns the user, by the caller's user namespace, to whom the
-// namespace is charged: the owner of the user namespace, or of the one that
-// another kind of namespace belongs to.
+// OwnerUID returns the user to whom the namespace is charged, in the caller's user namespace: the
+// owner of the user namespace. For another kind it is the owner of the user namespace that owns it.
 func (n *Namespace) OwnerUID() (uint32, error) {
 	if n.kind != User {
 		owner, err := n.Owner()
@@ -103,12 +99,12 @@ func (n *Namespace) OwnerUID() (uint32, error) {
 	return uid, nil
 }
 
-// String gives the kind and the inode number, as in "net:[4026532008]".
+// String returns kind and inode number, as in "net:[4026532008]".
 func (n *Namespace) String() string { return fmt.Sprintf("%s:[%d]", n.kind, n.ino) }
 
-// WithFD lends the descriptor to fn, which must neither close nor keep it. It
-// is close-on-exec and stays open until fn returns, even if Close is called
-// meanwhile, fn itself included. It returns what fn returns, or ErrClosed.
+// WithFD calls fn with the descriptor. fn must neither close nor keep it. The descriptor is
+// close-on-exec. It stays open until fn returns, even if fn or another goroutine calls Close
+// meanwhile. WithFD returns fn's error, or ErrClosed.
 func (n *Namespace) WithFD(fn func(fd int) error) error {
 	fd, err := n.h.lend()
 	if err != nil {
@@ -118,9 +114,8 @@ func (n *Namespace) WithFD(fn func(fd int) error) error {
 	return fn(fd)
 }
 
-// Disown passes the descriptor, and the duty to close it, to the caller, and
-// leaves the Namespace closed. It returns -1 and changes nothing if the
-// Namespace is closed or lent out by WithFD.
+// Disown returns the descriptor, which the caller now has to close, and leaves the Namespace
+// closed. It returns -1 and changes nothing if the Namespace is closed or WithFD is running.
 func (n *Namespace) Disown() int {
 	n.h.mu.Lock()
 	defer n.h.mu.Unlock()
@@ -132,8 +127,8 @@ func (n *Namespace) Disown() int {
 	return fd
 }
 
-// Close gives up the descriptor; the namespace ends if nothing else keeps it.
-// It may be called any number of times, on nil too, and always returns nil.
+// Close closes the descriptor. The namespace ends if nothing else keeps it. It may be called any
+// number of times, on nil, too, and always returns nil.
 func (n *Namespace) Close() error {
 	if n != nil {
 		n.h.close()
@@ -158,7 +153,7 @@ func (h *handle) giveBack() {
 	h.closeIfIdle()
 }
 
-// close reports whether this call was the first to ask for it.
+// close reports whether this was the first call.
 func (h *handle) close() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -170,8 +165,8 @@ func (h *handle) close() bool {
 	return true
 }
 
-// closeIfIdle is called with mu held. close(2) of a namespace file has no
-// error that a caller could act on.
+// closeIfIdle is called with mu held. close(2) of a namespace file returns no error that a caller
+// could handle.
 func (h *handle) closeIfIdle() {
 	if h.closing && h.lent == 0 && h.fd >= 0 {
 		_ = unix.Close(h.fd)
@@ -179,7 +174,7 @@ func (h *handle) closeIfIdle() {
 	}
 }
 
-// collect runs when the Namespace has become unreachable.
+// collect is called when the Namespace is unreachable.
 func (h *handle) collect() {
 	if !h.close() {
 		return
@@ -191,10 +186,9 @@ func (h *handle) collect() {
 
 var leakReport atomic.Pointer[func(created string)]
 
-// TraceLeaks makes the package record where each Namespace is made from now
-// on, and call report with that stack, from a goroutine of the runtime, when
-// one is garbage collected without Close or Disown. It is meant for tests; a
-// nil report ends it. It is one setting for the process.
+// TraceLeaks records from now on where each Namespace is made. If one is garbage collected without
+// Close or Disown, report is called with that stack, from a goroutine of the runtime. It is for
+// tests. A nil report turns it off. There is one setting for the process.
 func TraceLeaks(report func(created string)) {
 	if report == nil {
 		leakReport.Store(nil)

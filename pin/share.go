@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Share makes a directory for pins a mount point with shared propagation, unless it is one, as ip-netns(8) does with
-// its own at the first "ip netns add": one that did so later would cover the pins that there are by copies of them.
-// It returns the mount's ID, for Unshare, or 0 if the directory was a mount point before. The lock is that of
-// ip-netns, so that two programs that come at once make one mount. It is waited for a moment only: every user who may
-// read the directory can hold it.
+// Share makes a directory for pins a mount point with shared propagation, unless it is one already.
+// ip-netns(8) does the same with its directory at the first "ip netns add". If that came later,
+// copies would cover the existing pins. Share returns the mount's ID, for Unshare, or 0 if the
+// directory was a mount point. It uses the lock of ip-netns, so that two programs at the same time
+// make one mount. It waits only briefly: every user who may read the directory can hold it.
 func Share(dir string) (mount uint64, err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("share %s: %w", dir, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing to be done about it
+	defer unix.Close(fd) //nolint:errcheck // a failed close cannot be handled
 	if err := lockForMoment(fd); err != nil {
 		return 0, fmt.Errorf("share %s: lock: %w", dir, err)
 	}
@@ -28,10 +28,10 @@ func Share(dir string) (mount uint64, err error) {
 	if err == nil {
 		return 0, nil
 	}
-	if !errors.Is(err, unix.EINVAL) { // EINVAL: it is no mount point
+	if !errors.Is(err, unix.EINVAL) { // EINVAL: it is not a mount point
 		return 0, fmt.Errorf("share %s: %w", dir, err)
 	}
-	// With what is pinned in it already.
+	// Recursive: with the pins that are in it already.
 	if err := unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return 0, fmt.Errorf("share %s: bind mount: %w", dir, err)
 	}
@@ -42,12 +42,13 @@ func Share(dir string) (mount uint64, err error) {
 	return mountID(dir)
 }
 
-// lockPatience is how long another's lock is respected.
-const lockPatience = 2 * time.Second
+// lockWait is how long Share waits for another process's lock.
+const lockWait = 2 * time.Second
 
-// lockForMoment takes the lock of a file, and goes without it if another has it for long.
+// lockForMoment takes the lock of a file. If another process holds it for long, it returns without
+// the lock.
 func lockForMoment(fd int) error {
-	for until := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(until) {
 			continue
@@ -59,7 +60,8 @@ func lockForMoment(fd int) error {
 	}
 }
 
-// Unshare takes off what Share made, if it is still the mount at dir and there is nothing in the directory.
+// Unshare unmounts what Share mounted, if that is still the mount at dir and the directory is
+// empty.
 func Unshare(dir string, mount uint64) error {
 	now, err := mountID(dir)
 	if errors.Is(err, unix.ENOENT) {
@@ -86,11 +88,12 @@ func mountID(path string) (uint64, error) {
 	return st.Mnt_id, nil
 }
 
-// unlinkCovered removes a pin's file on which something is mounted out of reach: a mount came to lie over the
-// directory, or one above it, and the pin is below that. unlink(2) then gives EBUSY, and no path leads to the mount.
-// But the rule is about the mount namespace of the caller (Linux commit 8ed936b5671b, since 3.18): unlink detaches
-// what others have mounted on the file. So it is done in a copy of the mount namespace, in which the mounts on the
-// way are taken off until the file is free. Nothing else than the file and what is mounted on it is gone afterwards.
+// unlinkCovered removes a pin's file if a mount covers the directory, or one above it. The pin's
+// mount is below that. Then unlink(2) returns EBUSY, and no path leads to the pin's mount. But the
+// rule applies to mounts in the caller's mount namespace (Linux commit 8ed936b5671b, since 3.18):
+// mounts on the file in other namespaces are detached. So this runs in a copy of the mount
+// namespace, in which the mounts on the way are unmounted until the file is free. Afterwards only
+// the file and the mounts on it are gone.
 func unlinkCovered(path string) error {
 	return onThreadThatEnds(func() error { return unlinkInCopy(path) })
 }
@@ -100,14 +103,14 @@ func unlinkInCopy(path string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir) //nolint:errcheck // nothing to be done about it
+	defer unix.Close(dir) //nolint:errcheck // a failed close cannot be handled
 	if real, err := os.Readlink(procFD(dir)); err == nil {
-		path = filepath.Join(real, filepath.Base(path)) // what is taken off is named without links
+		path = filepath.Join(real, filepath.Base(path)) // the path for umount must be without links
 	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("copy the mount namespace: %w", err)
 	}
-	// Nothing that is taken off here may be taken off elsewhere.
+	// No unmount here may reach other mount namespaces.
 	if err := unix.Mount("", "/", "none", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make the copy private: %w", err)
 	}
@@ -119,10 +122,10 @@ func unlinkInCopy(path string) error {
 			break
 		}
 	}
-	return fmt.Errorf("something is mounted on the file that cannot be taken off: %w", unix.EBUSY)
+	return fmt.Errorf("a mount on the file cannot be unmounted: %w", unix.EBUSY)
 }
 
-// uncover takes the topmost mount off the deepest mount point on the way to path, path included.
+// uncover unmounts the topmost mount of the deepest mount point on the way to path, path included.
 func uncover(path string) bool {
 	for ; path != "/"; path = filepath.Dir(path) {
 		if unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {

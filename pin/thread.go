@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onThreadThatEnds runs fn on a thread that ends with it, so that what fn changes of its thread is gone afterwards. It
-// is never the process's first thread, which does not end and is what /proc/self shows: while a goroutine keeps that one,
-// another gets another.
+// onThreadThatEnds runs fn on a thread that ends afterwards, so that changes of the thread are
+// gone. It is never the process's first thread, which does not end and which /proc/self shows:
+// while one goroutine keeps that thread, another goroutine gets another thread.
 func onThreadThatEnds(fn func() error) error {
-	err := errors.New("the function did not return") // but called runtime.Goexit
+	err := errors.New("the function did not return") // unless it calls runtime.Goexit
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -166,7 +166,7 @@ func refused(resp *http.Response) *statusError {
 		method: resp.Request.Method, url: plainURL(resp.Request.URL), code: resp.StatusCode,
 		retryAfter: retryAfter(resp.Header.Get("Retry-After")),
 	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // nolint:errcheck // a part of the text is enough
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) //nolint:errcheck // a part of the text is enough
 	var answer struct {
 		Errors []struct {
 			Code, Message string

@@ -97,7 +97,7 @@ func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Desc
 }
 
 func mediaType(resp *http.Response) string {
-	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // nolint:errcheck // a wrong type counts as no type
+	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) //nolint:errcheck // a wrong type counts as no type
 	return t
 }
 

@@ -80,13 +80,13 @@ func seccompProfile(sc *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.Se
 	if sc.GetSeccomp() != nil {
 		return sc.GetSeccomp()
 	}
-	return profileFromString(sc.GetSeccompProfilePath()) // nolint:staticcheck // Old clients set only this field.
+	return profileFromString(sc.GetSeccompProfilePath()) //nolint:staticcheck // Old clients set only this field.
 }
 
 func apparmorProfile(sc *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
 	profile := sc.GetApparmor()
 	if profile == nil {
-		profile = profileFromString(sc.GetApparmorProfile()) // nolint:staticcheck // Old clients set only this field.
+		profile = profileFromString(sc.GetApparmorProfile()) //nolint:staticcheck // Old clients set only this field.
 	}
 	if profile.GetProfileType() == localhost {
 		// Some clients write the old field's prefix into the new one.

@@ -49,7 +49,7 @@ func CheckSeccompProfile(data []byte) error {
 		if err := checkErrnoName(field+".errno", names.Syscalls[i].Errno, call.ErrnoRet); err != nil {
 			return err
 		}
-		if call.Name != "" { // nolint:staticcheck // Old profiles have only this field.
+		if call.Name != "" { //nolint:staticcheck // Old profiles have only this field.
 			call.Names = append(slices.Clone(call.Names), call.Name) //nolint:staticcheck // as above
 		}
 		if err := errors.Join(checkConditions(field+".includes", call.Includes), checkConditions(field+".excludes", call.Excludes)); err != nil {

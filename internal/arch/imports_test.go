@@ -51,7 +51,8 @@ var mayImport = []struct {
 	{"internal/pinder/link", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/wire"}, "the words that pinder's two processes share; of wire it uses the socket"},
 	{"internal/pinder/reaper", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/ownlog"}, "it must never fail, so nothing else is near"},
 	{"internal/pinder/oci", []string{"internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog"}, "calls of OCI runtimes and what they leave; it knows no containers of pinder's"},
-	{"internal/pinder", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "small, static and replaceable: it links nothing of the daemon"},
+	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog"}, "containers and execs; it knows no connections of daemons"},
+	{"internal/pinder", []string{"internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
@@ -111,7 +112,7 @@ var standardOnly = []string{
 	"pin", "internal/duration", "internal/inherited", "internal/logwriter", "internal/tree", "internal/testimage",
 	"internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup",
 	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump",
-	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder", "cmd/pinder",
+	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",
 }
 
 func importOrder(files []source) []string {

@@ -213,7 +213,7 @@ func (n *session) handle(m wire.Message) {
 		return
 	}
 	if m.Type == wire.TypeRestore {
-		n.reply(m.ID, nil, nil, n.sup.giveBack(m))
+		n.reply(m.ID, nil, nil, n.sup.keeper.GiveBack(m))
 		return
 	}
 	descriptor.CloseAll(m.FDs)
@@ -232,19 +232,19 @@ func (n *session) handle(m wire.Message) {
 // exec answers a request for an exec. One whose answer does not reach the daemon is ended: its streams have no
 // other end.
 func (n *session) exec(m wire.Message) {
-	started, err := decoded(m, n.sup.exec)
+	started, fds, abandon, err := n.sup.keeper.Exec(m)
 	if err != nil {
 		n.reply(m.ID, nil, nil, err)
 		return
 	}
-	reply, err := wire.New(m.ID, wire.TypeReply, started.ExecStarted)
+	reply, err := wire.New(m.ID, wire.TypeReply, started)
 	if err != nil {
-		descriptor.CloseAll(started.fds)
+		descriptor.CloseAll(fds)
 		n.reply(m.ID, nil, nil, err)
 		return
 	}
-	reply.FDs = started.fds
-	n.enqueue(&outgoing{Message: reply, lost: func() { _, _ = decoded(m, noResult(n.sup.abandonExec)) }})
+	reply.FDs = fds
+	n.enqueue(&outgoing{Message: reply, lost: abandon})
 }
 
 // sync sends everything there is and makes the session one that gets events. A
@@ -254,20 +254,20 @@ func (n *session) sync(id uint64) {
 	n.synced = true
 	n.sup.mu.Unlock()
 	list := wire.List{Containers: []wire.Container{}}
-	for _, p := range n.sup.all() {
+	for _, o := range n.sup.keeper.Objects() {
 		// Wait for room: this is many messages for one request.
 		select {
 		case n.room <- struct{}{}:
 		case <-n.done:
 			return
 		}
-		kinds, fds, err := p.duplicates()
+		kinds, fds, err := o.Duplicates()
 		if err != nil {
 			<-n.room
 			n.reply(id, nil, nil, err)
 			return
 		}
-		m, err := wire.New(0, wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds})
+		m, err := wire.New(0, wire.TypeKeep, wire.Keep{Key: o.Key(), Kinds: kinds})
 		if err != nil {
 			<-n.room
 			descriptor.CloseAll(fds)
@@ -276,10 +276,10 @@ func (n *session) sync(id uint64) {
 		}
 		m.FDs = fds
 		n.enqueue(&outgoing{Message: m, room: true})
-		c := p.container()
+		c := o.State()
 		if c.Phase == wire.PhaseDeleted {
 			// Its drop may have been sent before our keep.
-			n.send(0, wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
+			n.send(0, wire.TypeDrop, wire.Keys{Keys: []string{o.Key()}}, nil)
 			continue
 		}
 		list.Containers = append(list.Containers, c)
@@ -292,72 +292,19 @@ func (n *session) sync(id uint64) {
 func (s *supervisor) dispatch(m wire.Message) (body any, fds []int, err error) {
 	switch m.Type {
 	case wire.TypePing:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return nil, nil, nil
-	case wire.TypeCreate:
-		body, err = decoded(m, s.create)
-	case wire.TypeStart:
-		_, err = decoded(m, noResult(s.start))
-	case wire.TypeSignal:
-		_, err = decoded(m, noResult(s.signal))
-	case wire.TypeKillAll:
-		_, err = decoded(m, noResult(s.killAll))
-	case wire.TypeDelete:
-		_, err = decoded(m, noResult(s.delete))
-	case wire.TypeKillExec:
-		_, err = decoded(m, noResult(s.killExec))
-	case wire.TypeAttach:
-		var d *descriptors
-		if d, err = decoded(m, s.attach); err == nil {
-			return wire.Attached{Streams: d.names}, d.fds, nil
-		}
-	case wire.TypeForget:
-		_, err = decoded(m, noResult(s.forgetExec))
-	case wire.TypeReopenLog:
-		_, err = decoded(m, noResult(s.reopenLog))
-	case wire.TypeUpdate:
-		_, err = decoded(m, noResult(s.updateResources))
-	case wire.TypeCheckpoint:
-		_, err = decoded(m, noResult(s.checkpoint))
-	case wire.TypeResize:
-		_, err = decoded(m, noResult(s.resize))
-	case wire.TypeList:
-		body = s.list()
-	case wire.TypeOffer:
-		body, err = decoded(m, s.missing)
-	case wire.TypeAdopt:
-		body, err = decoded(m, s.adopt)
+		s.ping()
 	case wire.TypeUpgrade:
-		_, err = decoded(m, noResult(s.upgrade))
+		var r wire.Upgrade
+		if err = m.Decode(&r); err == nil {
+			err = s.upgrade(r)
+		}
 	case wire.TypeShutdown:
 		err = s.shutdown()
 	default:
-		err = wire.Errorf(wire.CodeUnknownRequest, "request %q is unknown to this pinder", m.Type)
-	}
-	return body, nil, err
-}
-
-func decoded[Req, Res any](m wire.Message, f func(Req) (Res, error)) (Res, error) {
-	var req Req
-	if err := m.Decode(&req); err != nil {
-		var none Res
-		return none, err
-	}
-	return f(req)
-}
-
-func noResult[Req any](f func(Req) error) func(Req) (struct{}, error) {
-	return func(r Req) (struct{}, error) { return struct{}{}, f(r) }
-}
-
-// list leaves out execs: only the daemon that started one asks for it, by its name.
-func (s *supervisor) list() wire.List {
-	l := wire.List{Containers: []wire.Container{}}
-	for _, p := range s.all() {
-		if c := p.container(); c.ExecID == "" {
-			l.Containers = append(l.Containers, c)
+		var known bool
+		if body, fds, known, err = s.keeper.Request(m); !known {
+			err = wire.Errorf(wire.CodeUnknownRequest, "request %q is unknown to this pinder", m.Type)
 		}
 	}
-	return l
+	return body, fds, err
 }

@@ -5,16 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/keeper"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
@@ -22,21 +20,16 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// supervisor is the inner process.
+// supervisor is the inner process: it serves daemons, and watches the reaper.
 type supervisor struct {
-	dir    string
-	reaper *link.Reaper
-	calls  *oci.Caller
-	strays *oci.Strays
-	// restored is closed when the table holds what the last supervisor left.
+	dir      string
+	children *oci.Children
+	reaper   *link.Reaper
+	keeper   *keeper.Keeper
+	// restored is closed when the keeper has what the last supervisor left.
 	restored chan struct{}
 
-	oom sync.Mutex // one reckoning at a time, see reckonOOM
-	// promised are descriptors for creations under way, see admit.
-	promised atomic.Int64
-
 	mu       sync.Mutex
-	procs    map[string]*process
 	sessions map[*session]struct{}
 }
 
@@ -53,38 +46,65 @@ func RunSupervisor(dir string) error {
 	}
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
 	s := &supervisor{
-		dir: dir, restored: make(chan struct{}),
-		procs: map[string]*process{}, sessions: map[*session]struct{}{},
+		dir: dir, children: oci.NewChildren(), restored: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
 	var err error
-	if s.calls, err = oci.NewCaller(filepath.Join(dir, "calls"), oci.NewChildren()); err != nil {
-		return fmt.Errorf("supervise: %w", err)
-	}
-	s.strays = oci.FindStrays(s.calls.Dir, dir)
 	if s.reaper, err = link.NewReaper(link.FDLink); err != nil {
 		return err
+	}
+	if s.keeper, err = keeper.New(dir, s.reaper, s.children, s.broadcast); err != nil {
+		return fmt.Errorf("supervise: %w", err)
 	}
 	parent := os.Getppid()
 	recalled := &recall{}
 	gone := make(chan struct{})
 	go func() {
-		s.reaper.Serve(s.pong, s.calls.Children.Reported, recalled.add)
+		s.reaper.Serve(s.pong, s.children.Reported, recalled.add)
 		close(gone) // and nothing is recalled after
 	}()
 	go s.watchReaper(parent, gone)
-	if err := s.restoreAll(recalled, gone); err != nil {
+	if err := s.restore(recalled, gone); err != nil {
 		return err
 	}
-	go s.calls.Children.Loop(s.reaper.Reap)
+	go s.children.Loop(s.reaper.Reap)
 	return s.accept()
 }
 
 // pong answers the reaper's watch. A supervisor whose table is locked for good
 // does not answer, and is replaced.
 func (s *supervisor) pong() {
+	s.ping()
+	s.reaper.Pong()
+}
+
+// ping proves that the tables can be locked.
+func (s *supervisor) ping() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reaper.Pong()
+	s.keeper.Ping()
+}
+
+// recall collects what the reaper gives back.
+type recall struct{ objects []keeper.Held }
+
+func (r *recall) add(key string, kinds []string, fds []int) {
+	r.objects = append(r.objects, keeper.Held{Key: key, Kinds: kinds, FDs: fds})
+}
+
+// restore continues what the last supervisor did.
+func (s *supervisor) restore(r *recall, gone <-chan struct{}) error {
+	defer close(s.restored)
+	// The answer comes after the last object, on the same socket, by the same reader.
+	if err := s.reaper.Recall(); err != nil {
+		select {
+		case <-gone: // soon, if it is dead
+			// It died meanwhile. What it still said is continued, and handed over.
+			ownlog.Printf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
+		case <-time.After(link.Timeout):
+			return fmt.Errorf("ask the reaper for descriptors: %w", err)
+		}
+	}
+	return s.keeper.RestoreAll(r.objects)
 }
 
 // watchReaper takes the reaper's place when it is gone, and ends it when it is
@@ -124,68 +144,15 @@ func (s *supervisor) takeOver() {
 }
 
 // becomeReaper returns only when it fails. It hands on the descriptors themselves, since there may be no room for
-// duplicates; the locks of all objects, which nothing else takes together, are held so that none is closed.
+// duplicates.
 func (s *supervisor) becomeReaper() error {
+	frozen, thaw := s.keeper.Freeze()
+	defer thaw()
 	var objects []reaper.Object
-	for _, p := range s.all() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.meta.Phase == wire.PhaseDeleted {
-			continue
-		}
-		o := reaper.Object{Key: p.key}
-		var kinds []string
-		for kind, h := range p.handles {
-			kinds, o.FDs = append(kinds, kind), append(o.FDs, h.FD)
-		}
-		o.Kinds = strings.Join(kinds, ",")
-		objects = append(objects, o)
+	for _, o := range frozen {
+		objects = append(objects, reaper.Object{Key: o.Key, Kinds: strings.Join(o.Kinds, ","), FDs: o.FDs})
 	}
 	return reaper.TakePlace(s.dir, objects)
-}
-
-func (s *supervisor) all() []*process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]*process, 0, len(s.procs))
-	for _, p := range s.procs {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b *process) int { return strings.Compare(a.key, b.key) })
-	return out
-}
-
-// lookup finds a process.
-func (s *supervisor) lookup(id, execID string) (*process, error) {
-	s.mu.Lock()
-	p := s.procs[keyOf(id, execID)]
-	s.mu.Unlock()
-	if p != nil {
-		return p, nil
-	}
-	if execID != "" {
-		return nil, wire.Errorf(wire.CodeNotFound, "exec %s of container %s: not found", execID, id)
-	}
-	return nil, wire.Errorf(wire.CodeNotFound, "container %s: not found", id)
-}
-
-// remember puts p into the table unless its key is taken.
-func (s *supervisor) remember(p *process) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.procs[p.key] != nil {
-		return false
-	}
-	s.procs[p.key] = p
-	return true
-}
-
-func (s *supervisor) forget(p *process) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.procs[p.key] == p {
-		delete(s.procs, p.key)
-	}
 }
 
 // accept serves connections.

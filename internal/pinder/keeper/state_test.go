@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"strings"
@@ -15,7 +15,7 @@ func TestStateOutlivesItsWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := (&supervisor{}).wrap("c/a", st, meta{ID: "a"})
+	p := bareKeeper(t).wrap("c/a", st, meta{ID: "a"})
 	for i := range 5 {
 		if err := p.update(func(m *meta) { m.PID = i; m.LogPath = strings.Repeat("p", i*100) }); err != nil {
 			t.Fatal(err)

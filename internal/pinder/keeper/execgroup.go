@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"os"
@@ -25,12 +25,12 @@ const (
 
 // makeGroup makes the group of an exec in the container c and returns the runtime's argument for it. None is
 // no error: then only the process itself can be ended.
-func (p *process) makeGroup(c *meta, execID string) []string {
+func (x *execs) makeGroup(p *process, c *meta, execID string) []string {
 	parent, controller := groupParent(c)
 	if parent == "" {
 		return nil
 	}
-	p.sup.sweepGroups(c.ID, parent)
+	x.sweepGroups(c.ID, parent)
 	dir := filepath.Join(parent, groupPrefix+execID)
 	// Noted before it is made, so that a next supervisor finds it.
 	err := p.update(func(m *meta) { m.Group = dir })
@@ -62,14 +62,14 @@ func groupParent(c *meta) (dir, controller string) {
 }
 
 // removeGroup removes the group, unless children that the exec left still run in it.
-func (p *process) removeGroup() {
+func (x *execs) removeGroup(p *process) {
 	if dir := p.snapshot().Group; dir != "" && unix.Rmdir(dir) == nil {
 		_ = p.update(func(m *meta) { m.Group = "" })
 	}
 }
 
 // sweepGroups removes empty groups of execs that are forgotten: what they left behind has ended since.
-func (s *supervisor) sweepGroups(id, parent string) {
+func (x *execs) sweepGroups(id, parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return
@@ -79,15 +79,15 @@ func (s *supervisor) sweepGroups(id, parent string) {
 		if !ok || !e.IsDir() {
 			continue
 		}
-		if _, err := s.lookup(id, execID); err != nil {
+		if _, err := x.keeper.lookup(id, execID); err != nil {
 			_ = unix.Rmdir(filepath.Join(parent, e.Name()))
 		}
 	}
 }
 
-// killExec ends an exec with all that is in its group, and waits until they are dead.
-func (s *supervisor) killExec(r wire.Call) error {
-	p, err := s.lookup(r.ID, r.ExecID)
+// kill ends an exec with all that is in its group, and waits until they are dead.
+func (x *execs) kill(r wire.Call) error {
+	p, err := x.keeper.lookup(r.ID, r.ExecID)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *supervisor) killExec(r wire.Call) error {
 		return err
 	}
 	err = p.end(time.Now().Add(groupGrace))
-	p.removeGroup()
+	x.removeGroup(p)
 	if err != nil {
 		return wire.Errorf(wire.CodeInternal, "kill exec: %s: %v", p.describe(), err)
 	}

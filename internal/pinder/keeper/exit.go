@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"encoding/json"
@@ -23,21 +23,31 @@ const (
 	recordRetry     = 5 * time.Second
 )
 
+// exitWatch waits for the end of a container or exec, and makes it known. The order is in finish.
+type exitWatch struct {
+	p *process
+	// told: the exit, if any, may be spoken of; guarded by process.mu.
+	told bool
+	// recorded is closed when the exit is noted in shared memory and its record was tried.
+	recorded chan struct{}
+}
+
 // watch waits for the process's end and sees it through. One goroutine each.
-func (p *process) watch() {
-	h := p.get(kindPidfd)
+func (w *exitWatch) watch() {
+	p := w.p
+	h := p.handles.get(kindPidfd)
 	if h == nil {
 		return
 	}
 	if h.Raw.Read(func(uintptr) bool { return proc.Ended(h.FD) }) != nil {
 		return // closed: discarded
 	}
-	ws, known := p.status(h.FD)
+	ws, known := w.status(h.FD)
 	at := time.Now()
 	exit := &wire.Exit{At: at.UnixNano(), Unknown: !known}
 	m := p.snapshot()
 	exit.ID, exit.ExecID = m.ID, m.ExecID
-	oomKilled := p.oomKilled()
+	oomKilled := p.keeper.oom.killed(p)
 	if known {
 		exit.Code = int(ws.Status)
 		if ws.Code != proc.CodeExited {
@@ -45,12 +55,13 @@ func (p *process) watch() {
 		}
 		exit.OOMKilled = ws.Code != proc.CodeExited && unix.Signal(ws.Status) == unix.SIGKILL && oomKilled
 	}
-	p.drainBounded()
-	p.finish(exit)
+	w.drainBounded()
+	w.finish(exit)
 }
 
 // status finds how the process ended without reaping it.
-func (p *process) status(pidfd int) (proc.Exit, bool) {
+func (w *exitWatch) status(pidfd int) (proc.Exit, bool) {
+	p := w.p
 	m := p.snapshot()
 	for giveUp := time.Now().Add(strangerTimeout); ; time.Sleep(50 * time.Millisecond) {
 		if pid, ws, err := proc.Peek(unix.P_PIDFD, pidfd); err == nil && pid != 0 {
@@ -59,7 +70,7 @@ func (p *process) status(pidfd int) (proc.Exit, bool) {
 		// Not ours. The reaper's? The start time tells its zombie from that of a
 		// process which got the pid after ours was reaped by a stranger.
 		if m.process().Check() == nil {
-			if pid, ws, err := p.sup.reaper.Peek(m.PID); err == nil && pid != 0 {
+			if pid, ws, err := p.keeper.reaper.Peek(m.PID); err == nil && pid != 0 {
 				return ws, true
 			}
 		}
@@ -72,7 +83,8 @@ func (p *process) status(pidfd int) (proc.Exit, bool) {
 	}
 }
 
-func (p *process) drainBounded() {
+func (w *exitWatch) drainBounded() {
+	p := w.p
 	done := make(chan struct{})
 	go func() {
 		p.pump.Drain()
@@ -89,7 +101,8 @@ func (p *process) drainBounded() {
 
 // finish makes an exit known, in the order that no death of ours can lose it:
 // shared memory, exit record, daemon, and only then the zombie goes.
-func (p *process) finish(exit *wire.Exit) {
+func (w *exitWatch) finish(exit *wire.Exit) {
+	p := w.p
 	if err := p.update(func(m *meta) {
 		// A repetition of an interrupted start is told that it had happened.
 		m.Started = m.Started || m.Phase == wire.PhaseStarting
@@ -97,41 +110,44 @@ func (p *process) finish(exit *wire.Exit) {
 	}); err != nil {
 		ownlog.Printf("%s: %v", p.describe(), err)
 	}
-	p.announce(exit)
+	w.announce(exit)
 }
 
 // announce is the part of finish that may be repeated by a later supervisor.
 // Until the record was tried, the exit is told to no daemon, not in lists either.
-func (p *process) announce(exit *wire.Exit) {
+func (w *exitWatch) announce(exit *wire.Exit) {
+	p := w.p
 	if !p.snapshot().Recorded {
-		p.record(exit)
+		w.record(exit)
 	}
 	p.mu.Lock()
-	p.told = true
+	w.told = true
 	p.mu.Unlock()
-	p.sup.broadcast(wire.TypeExit, exit, nil)
-	p.release()
-	close(p.exited)
+	p.keeper.tell(wire.TypeExit, exit, nil)
+	w.release()
+	close(w.recorded)
 }
 
 // release lets the pid go.
-func (p *process) release() {
+func (w *exitWatch) release() {
+	p := w.p
 	m := p.snapshot()
-	if h := p.get(kindPidfd); h != nil {
+	if h := p.handles.get(kindPidfd); h != nil {
 		if _, _, err := proc.Reap(unix.P_PIDFD, h.FD); errors.Is(err, unix.ECHILD) {
 			// ECHILD again when it was not claimed: fine. The start time guards against
 			// a pid that was reaped elsewhere and used again by a child of the reaper's.
 			if m.process().Check() == nil {
-				_ = p.sup.reaper.Reap(m.PID)
+				_ = p.keeper.reaper.Reap(m.PID)
 			}
 		}
 	}
-	p.sup.calls.Children.Unclaim(m.PID)
+	p.keeper.calls.Children.Unclaim(m.PID)
 }
 
 // record writes the exit record. A failure is retried while this supervisor
 // lives; the next one writes it as well, if it is not marked as written.
-func (p *process) record(exit *wire.Exit) {
+func (w *exitWatch) record(exit *wire.Exit) {
+	p := w.p
 	path := p.snapshot().ExitFile
 	if path == "" {
 		return
@@ -144,7 +160,7 @@ func (p *process) record(exit *wire.Exit) {
 	ownlog.Printf("%s: exit record: %v", p.describe(), err)
 	time.AfterFunc(recordRetry, func() {
 		if p.snapshot().Phase == wire.PhaseExited {
-			p.record(exit)
+			w.record(exit)
 		}
 	})
 }
@@ -156,4 +172,16 @@ func writeExit(path string, exit *wire.Exit) error {
 		return fmt.Errorf("encode: %w", err)
 	}
 	return durable.Write(path, append(b, '\n'))
+}
+
+// await waits until the exit is recorded, and returns false at the deadline.
+func (w *exitWatch) await(deadline time.Time) bool {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-w.recorded:
+		return true
+	case <-timer.C:
+		return false
+	}
 }

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"errors"
@@ -13,8 +13,8 @@ import (
 )
 
 // start runs the container's process. Starting a started one is no error.
-func (s *supervisor) start(r wire.Call) error {
-	p, err := s.lookup(r.ID, "")
+func (k *Keeper) start(r wire.Call) error {
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
@@ -58,15 +58,15 @@ func (p *process) setPhase(phase string) error {
 }
 
 // signal sends a signal through the pidfd.
-func (s *supervisor) signal(r wire.Signal) error {
-	p, err := s.lookup(r.ID, r.ExecID)
+func (k *Keeper) signal(r wire.Signal) error {
+	p, err := k.lookup(r.ID, r.ExecID)
 	if err != nil {
 		return err
 	}
 	if err := p.awaitCreation(); err != nil {
 		return err
 	}
-	h := p.get(kindPidfd)
+	h := p.handles.get(kindPidfd)
 	if h == nil || p.hasExited() {
 		return wire.Errorf(wire.CodeNotFound, "signal: %s has no process", p.describe())
 	}
@@ -105,14 +105,14 @@ func (p *process) awaitCreation() error {
 
 // delete ends a container and all that is known of it. For an unknown one the
 // runtime is asked all the same.
-func (s *supervisor) delete(r wire.Delete) error {
+func (k *Keeper) delete(r wire.Delete) error {
 	if err := checkID("container", r.ID); err != nil {
 		return err
 	}
 	deadline := oci.DeadlineAfter(r.Runtime.TimeoutMillis)
-	p, err := s.lookup(r.ID, "")
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
-		return s.deleteUnknown(r, deadline)
+		return k.deleteUnknown(r, deadline)
 	}
 	if err := p.lockOp(deadline); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (s *supervisor) delete(r wire.Delete) error {
 	if m.Phase == wire.PhaseDeleted {
 		return nil
 	}
-	s.strays.Await(r.ID, deadline)
+	k.strays.Await(r.ID, deadline)
 	err = p.erase(m.Runtime, deadline)
 	if oci.NotStarted(err) && r.Runtime.Binary != m.Runtime.Binary {
 		// The daemon knows where the runtime is now.
@@ -135,12 +135,12 @@ func (s *supervisor) delete(r wire.Delete) error {
 	if err != nil {
 		return wrapCall("delete", p, err)
 	}
-	if m.PID != 0 && !p.awaitExit(deadline) {
+	if m.PID != 0 && !p.exit.await(deadline) {
 		return wire.Errorf(wire.CodeDeadlineExceeded,
 			"delete: container %s: its process %d has not ended", r.ID, m.PID)
 	}
-	for _, e := range s.execsOf(r.ID) {
-		e.endExec(deadline)
+	for _, e := range k.execsOf(r.ID) {
+		p.keeper.execs.end(e, deadline)
 	}
 	p.discard()
 	return nil
@@ -152,12 +152,12 @@ func (s *supervisor) delete(r wire.Delete) error {
 func (p *process) erase(runtime wire.Runtime, deadline time.Time) error {
 	m := p.snapshot()
 	stuck := p.end(sooner(deadline, time.Now().Add(killPatience)))
-	if stuck == nil && m.PID != 0 && p.awaitExit(deadline) && p.sup.calls.Delete(runtime, m.ID, false, deadline) == nil {
+	if stuck == nil && m.PID != 0 && p.exit.await(deadline) && p.keeper.calls.Delete(runtime, m.ID, false, deadline) == nil {
 		return nil
 	}
-	err := p.sup.calls.Delete(runtime, m.ID, true, deadline)
+	err := p.keeper.calls.Delete(runtime, m.ID, true, deadline)
 	if err != nil && stuck == nil && removeNamed(namedAfter(m.ID, m.Domain.Groups)) == nil {
-		err = p.sup.calls.Delete(runtime, m.ID, true, deadline)
+		err = p.keeper.calls.Delete(runtime, m.ID, true, deadline)
 	}
 	if err != nil || stuck == nil {
 		return errors.Join(err, stuck)
@@ -172,14 +172,14 @@ func sooner(a, b time.Time) time.Time {
 	return b
 }
 
-func (s *supervisor) deleteUnknown(r wire.Delete, deadline time.Time) error {
+func (k *Keeper) deleteUnknown(r wire.Delete, deadline time.Time) error {
 	if r.Runtime.Root == "" {
 		return nil
 	}
-	s.strays.Await(r.ID, deadline)
-	removePidFile(s.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
-	stuck := s.endUnknown(r, deadline)
-	err := s.calls.Delete(r.Runtime, r.ID, true, deadline)
+	k.strays.Await(r.ID, deadline)
+	removePidFile(k.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
+	stuck := k.endUnknown(r, deadline)
+	err := k.calls.Delete(r.Runtime, r.ID, true, deadline)
 	if oci.NotStarted(err) {
 		ownlog.Printf("container %s: %v: deleting it without the runtime", r.ID, err)
 		err = deleteByHand(r.Runtime, r.ID, "", deadline)
@@ -192,8 +192,8 @@ func (s *supervisor) deleteUnknown(r wire.Delete, deadline time.Time) error {
 
 // endUnknown kills the processes of a container that only the runtime knows, if they are in groups of its name: the
 // pid is the runtime's word.
-func (s *supervisor) endUnknown(r wire.Delete, deadline time.Time) error {
-	state, err := s.calls.State(r.Runtime, r.ID, deadline)
+func (k *Keeper) endUnknown(r wire.Delete, deadline time.Time) error {
+	state, err := k.calls.State(r.Runtime, r.ID, deadline)
 	pid := state.PID
 	if err != nil || pid <= 1 {
 		return nil //nolint:nilerr // not known to it either, or ended
@@ -202,34 +202,11 @@ func (s *supervisor) endUnknown(r wire.Delete, deadline time.Time) error {
 	if err != nil {
 		return nil //nolint:nilerr // ended
 	}
-	k := &killing{pidfd: fd, root: pid, own: domainOf(pid, r.ID)}
-	k.roots = map[int]bool{os.Getpid(): true, os.Getppid(): true, pid: true}
-	defer k.close()
-	if len(k.own.Groups) == 0 {
+	end := &killing{pidfd: fd, root: pid, own: domainOf(pid, r.ID)}
+	end.roots = map[int]bool{os.Getpid(): true, os.Getppid(): true, pid: true}
+	defer end.close()
+	if len(end.own.Groups) == 0 {
 		return nil
 	}
-	return k.run(sooner(deadline, time.Now().Add(killPatience)))
-}
-
-func (p *process) awaitExit(deadline time.Time) bool {
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case <-p.exited:
-		return true
-	case <-timer.C:
-		return false
-	}
-}
-
-// shutdown ends pinder when nothing depends on it.
-func (s *supervisor) shutdown() error {
-	if n := len(s.all()); n > 0 {
-		return wire.Errorf(wire.CodeFailedPrecondition, "shutdown: %d containers and execs depend on pinder", n)
-	}
-	if err := s.reaper.Quit(); err != nil {
-		return wire.Errorf(wire.CodeFailedPrecondition, "shutdown: %v", err)
-	}
-	time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) }) // after the answer
-	return nil
+	return end.run(sooner(deadline, time.Now().Add(killPatience)))
 }

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"errors"
@@ -13,39 +13,26 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// connectPump gives the pump the descriptors that p has.
-func (p *process) connectPump() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r, w := p.handles[kindPrivateR], p.handles[kindPrivateW]
+// startPump gives the pump the descriptors that p has, finishes what an earlier supervisor has begun to log, and goes on.
+func (p *process) startPump() error {
+	r, w := p.handles.get(kindPrivateR), p.handles.get(kindPrivateW)
 	if r == nil || w == nil {
-		return // of an exec, or of a container whose streams are lost
+		return nil // of an exec, or of a container whose streams are lost
 	}
 	var log logpump.Sink
-	if h := p.handles[kindLog]; h != nil {
+	if h := p.handles.get(kindLog); h != nil {
 		log = logpump.File(h.FD)
 	}
 	p.pump.Prepare(logpump.Private{Read: r.FD, Write: w.FD}, log)
-	if h := p.handles[kindStdout]; h != nil {
+	if h := p.handles.get(kindStdout); h != nil {
 		p.pump.Add(logpump.Stdout, logpump.Pipe{Handle: h})
 	}
-	if h := p.handles[kindStderr]; h != nil {
+	if h := p.handles.get(kindStderr); h != nil {
 		p.pump.Add(logpump.Stderr, logpump.Pipe{Handle: h})
 	}
-	if h := p.handles[kindTTY]; h != nil {
+	if h := p.handles.get(kindTTY); h != nil {
 		p.pump.Add(logpump.Stdout, logpump.Terminal{Handle: h})
 	}
-}
-
-// startPump begins to log.
-func (p *process) startPump() {
-	p.connectPump()
-	p.pump.Start()
-}
-
-// resumePump finishes what an earlier supervisor has begun to log, and goes on.
-func (p *process) resumePump() error {
-	p.connectPump()
 	err := p.pump.Recover()
 	p.pump.Start()
 	return err
@@ -61,8 +48,8 @@ func logCode(err error) wire.Code {
 
 // reopenLog continues in a new file at the log's path, at a record boundary. On
 // error the old file stays in use and no new file exists.
-func (s *supervisor) reopenLog(r wire.Call) error {
-	p, err := s.lookup(r.ID, "")
+func (k *Keeper) reopenLog(r wire.Call) error {
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
@@ -75,7 +62,7 @@ func (s *supervisor) reopenLog(r wire.Call) error {
 		return wire.Errorf(logCode(err), "reopen log: container %s: %v", r.ID, err)
 	}
 	err = p.pump.Reopen(func() logpump.Sink {
-		p.set(kindLog, &descriptor.Handle{FD: int(log)})
+		p.handles.set(kindLog, &descriptor.Handle{FD: int(log)})
 		// Nothing is written to the new file before the duplicates are of it.
 		if err := p.keep(); err != nil {
 			ownlog.Printf("%v", err)
@@ -103,8 +90,8 @@ func (d *descriptors) add(name string, fd int) {
 }
 
 // attach makes the pipes of one more attacher. What is logged after the answer goes to it, too.
-func (s *supervisor) attach(r wire.Attach) (*descriptors, error) {
-	p, err := s.lookup(r.ID, "")
+func (k *Keeper) attach(r wire.Attach) (*descriptors, error) {
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return nil, err
 	}
@@ -152,21 +139,20 @@ func attachCode(err error) wire.Code {
 // giveStdin adds what writes to the container's standard input, if that is still allowed.
 func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 	kind := kindStdin
-	if p.get(kindTTY) != nil {
+	if p.handles.get(kindTTY) != nil {
 		kind = kindTTY
 	}
-	h := p.get(kind)
-	if h == nil {
+	fd, err := p.handles.duplicate(kind)
+	if err == nil && fd < 0 {
 		return nil
 	}
-	fd, err := descriptor.Duplicate(h.FD)
 	if err != nil {
 		return wire.Errorf(wire.CodeInternal, "attach: container %s: stdin: %v", r.ID, err)
 	}
 	d.add(kindStdin, fd)
 	if kind == kindStdin && r.StdinOnce {
 		// The caller holds op, so it was not taken meanwhile.
-		p.set(kindStdin, nil)
+		p.handles.set(kindStdin, nil)
 		if err := p.keep(); err != nil {
 			ownlog.Printf("%v", err) // its end is then not seen before the container's
 		}
@@ -175,16 +161,17 @@ func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 }
 
 // resize sets the terminal size of a container.
-func (s *supervisor) resize(r wire.Resize) error {
-	p, err := s.lookup(r.ID, "")
+func (k *Keeper) resize(r wire.Resize) error {
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
-	h := p.get(kindTTY)
-	if h == nil {
+	if !p.handles.use(kindTTY, func(fd int) {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width})
+	}) {
 		return wire.Errorf(wire.CodeFailedPrecondition, "resize: container %s has no terminal", r.ID)
 	}
-	if err := unix.IoctlSetWinsize(h.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: r.Height, Col: r.Width}); err != nil {
+	if err != nil {
 		return wire.Errorf(wire.CodeInternal, "resize: container %s: %v", r.ID, err)
 	}
 	return nil

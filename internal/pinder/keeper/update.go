@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"golang.org/x/sys/unix"
@@ -8,7 +8,7 @@ import (
 )
 
 // updateResources runs the runtime's "update" on a container that has a process.
-func (s *supervisor) updateResources(r wire.Update) error {
+func (k *Keeper) updateResources(r wire.Update) error {
 	input, err := unix.MemfdCreate("resources", unix.MFD_CLOEXEC)
 	if err != nil {
 		return wire.Errorf(wire.CodeInternal, "update: container %s: memfd_create: %v", r.ID, err)
@@ -18,14 +18,14 @@ func (s *supervisor) updateResources(r wire.Update) error {
 	if _, err := unix.Pwrite(input, r.Resources, 0); err != nil {
 		return wire.Errorf(wire.CodeInternal, "update: container %s: %v", r.ID, err)
 	}
-	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
+	return k.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
 		Step: "update", Args: []string{"update", "--resources", "-", r.ID}, Stdin: input,
 	})
 }
 
 // checkpoint runs the runtime's "checkpoint". What the container is connected to stays: its streams are pinder's.
-func (s *supervisor) checkpoint(r wire.Checkpoint) error {
-	return s.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
+func (k *Keeper) checkpoint(r wire.Checkpoint) error {
+	return k.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
 		Step: "checkpoint",
 		Args: []string{"checkpoint", "--leave-running", "--image-path", r.ImageDir, "--work-path", r.WorkDir, r.ID},
 	})
@@ -33,8 +33,8 @@ func (s *supervisor) checkpoint(r wire.Checkpoint) error {
 
 // onContainer runs the runtime on a container that was created and has not ended, with no other operation on
 // it at the same time.
-func (s *supervisor) onContainer(r wire.Call, c oci.Call) error {
-	p, err := s.lookup(r.ID, "")
+func (k *Keeper) onContainer(r wire.Call, c oci.Call) error {
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (s *supervisor) onContainer(r wire.Call, c oci.Call) error {
 	if m.Phase != wire.PhaseCreated && m.Phase != wire.PhaseRunning {
 		return wire.Errorf(wire.CodeFailedPrecondition, "%s: container %s is %s", c.Step, r.ID, m.Phase)
 	}
-	if _, err := s.calls.Run(m.Runtime, c); err != nil {
+	if _, err := k.calls.Run(m.Runtime, c); err != nil {
 		return wrapCall(c.Step, p, err)
 	}
 	return nil

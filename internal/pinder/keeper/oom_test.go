@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 
 // slice is a parent group made of files, with containers below it.
 type slice struct {
-	t   *testing.T
-	dir string
-	sup *supervisor
+	t      *testing.T
+	dir    string
+	keeper *Keeper
 }
 
 func (s *slice) parent() string { return filepath.Join(s.dir, eventsFile) }
@@ -42,10 +42,10 @@ func (s *slice) add(id string) *process {
 	}
 	s.t.Cleanup(st.close)
 	events := filepath.Join(s.dir, id, eventsFile)
-	p := s.sup.wrap(containerKey(id), st, meta{ID: id, Cgroup: group{Events: events, Parent: oomParent(events, true)}})
+	p := s.keeper.wrap(containerKey(id), st, meta{ID: id, Cgroup: group{Events: events, Parent: oomParent(events, true)}})
 	p.openEvents(&p.meta.Cgroup)
-	s.sup.remember(p)
-	s.sup.reckonOOM(s.parent())
+	s.keeper.remember(p)
+	s.keeper.oom.reckon(s.parent())
 	return p
 }
 
@@ -56,16 +56,16 @@ func (s *slice) vanish(p *process) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p.set(kindEvents, &descriptor.Handle{FD: fd})
+	p.handles.set(kindEvents, &descriptor.Handle{FD: fd})
 }
 
 func TestAnOOMKillIsFoundThoughTheContainersGroupIsGone(t *testing.T) {
-	s := &slice{t: t, dir: t.TempDir(), sup: &supervisor{procs: map[string]*process{}}}
+	s := &slice{t: t, dir: t.TempDir(), keeper: bareKeeper(t)}
 	s.counts("", 5) // of containers before these
 	a, b, c, d := s.add("a"), s.add("b"), s.add("c"), s.add("d")
 	asked := func(p *process, want bool) {
 		t.Helper()
-		if got := p.oomKilled(); got != want {
+		if got := s.keeper.oom.killed(p); got != want {
 			t.Errorf("%s was killed for want of memory: %v, want %v", p.meta.ID, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"errors"
@@ -13,7 +13,6 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
-	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -50,7 +49,9 @@ type killing struct {
 // killingOf is called for a container or an exec that may have ended already.
 func (p *process) killingOf() (*killing, error) {
 	m := p.snapshot()
-	pidfd, err := p.dupPidfd()
+	// A descriptor of our own stays what it is when the process is discarded meanwhile. -1: there never was a process, or
+	// it is known to have ended.
+	pidfd, err := p.handles.duplicate(kindPidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func (p *process) killingOf() (*killing, error) {
 			k.own.Groups = ownGroups(m.PID, m.ID)
 		}
 	}
-	for _, other := range p.sup.all() {
+	for _, other := range p.keeper.all() {
 		o := other.snapshot()
 		switch {
 		case o.ID != m.ID:
@@ -81,22 +82,6 @@ func (p *process) killingOf() (*killing, error) {
 		}
 	}
 	return k, nil
-}
-
-// dupPidfd is a descriptor of our own, which stays what it is when the process is discarded meanwhile; -1 if there
-// never was a process, or it is known to have ended.
-func (p *process) dupPidfd() (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := p.handles[kindPidfd]
-	if h == nil {
-		return -1, nil
-	}
-	fd, err := descriptor.Duplicate(h.FD)
-	if err != nil {
-		return -1, fmt.Errorf("duplicate its pidfd: %w", err)
-	}
-	return fd, nil
 }
 
 // end kills until nothing of the container or exec is left, or the deadline. The error says what stands in the way.
@@ -316,8 +301,8 @@ func sharers(pid int) string {
 }
 
 // killAll ends every process of the container. It is answered when they have ended, or with what stands in the way.
-func (s *supervisor) killAll(r wire.Call) error {
-	p, err := s.lookup(r.ID, "")
+func (k *Keeper) killAll(r wire.Call) error {
+	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"fmt"
@@ -9,70 +9,44 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
-	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
-	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// recall collects what the reaper gives back.
-type recall struct{ objects []recalled }
-
-type recalled struct {
-	key   string
-	kinds []string
-	fds   []int
-}
-
-func (r *recall) add(key string, kinds []string, fds []int) {
-	r.objects = append(r.objects, recalled{key, kinds, fds})
-}
-
-// restoreAll continues what the last supervisor did. One object that cannot be
+// RestoreAll continues what the last supervisor did. One object that cannot be
 // continued is reported and left to the daemon; it stops no other.
-func (s *supervisor) restoreAll(r *recall, gone <-chan struct{}) error {
-	defer close(s.restored)
-	// The answer comes after the last object, on the same socket, by the same reader.
-	if err := s.reaper.Recall(); err != nil {
-		select {
-		case <-gone: // soon, if it is dead
-			// It died meanwhile. What it still said is continued, and handed over.
-			ownlog.Printf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
-		case <-time.After(link.Timeout):
-			return fmt.Errorf("ask the reaper for descriptors: %w", err)
-		}
-	}
+func (k *Keeper) RestoreAll(objects []Held) error {
 	keep := map[string]bool{}
-	for _, o := range r.objects {
-		p, err := s.restore(o.key, o.kinds, o.fds)
+	for _, o := range objects {
+		p, err := k.restore(o.Key, o.Kinds, o.FDs)
 		if err != nil {
-			ownlog.Printf("restore %s: %v", o.key, err)
-			if len(o.fds) == len(o.kinds) { // else it did not come whole, and the reaper has it still
-				_ = s.reaper.Drop(o.key)
+			ownlog.Printf("restore %s: %v", o.Key, err)
+			if len(o.FDs) == len(o.Kinds) { // else it did not come whole, and the reaper has it still
+				_ = k.reaper.Drop(o.Key)
 			}
 			continue
 		}
 		keep[p.pidFile()] = true
 	}
 	// Files of calls whose supervisor is dead, but for those that restoring reads.
-	files, err := os.ReadDir(s.calls.Dir)
+	files, err := os.ReadDir(k.calls.Dir)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	for _, f := range files {
-		if path := filepath.Join(s.calls.Dir, f.Name()); !keep[path] {
+		if path := filepath.Join(k.calls.Dir, f.Name()); !keep[path] {
 			_ = os.Remove(path)
 		}
 	}
-	if len(r.objects) > 0 {
-		ownlog.Printf("supervisor continues %d of %d objects", len(keep), len(r.objects))
+	if len(objects) > 0 {
+		ownlog.Printf("supervisor continues %d of %d objects", len(keep), len(objects))
 	}
 	return nil
 }
 
 // restore takes ownership of fds.
-func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, error) {
+func (k *Keeper) restore(key string, kinds []string, fds []int) (*process, error) {
 	handles, err := makeHandles(kinds, fds)
 	if err != nil {
 		return nil, err
@@ -102,95 +76,70 @@ func (s *supervisor) restore(key string, kinds []string, fds []int) (*process, e
 		drop()
 		return nil, err
 	}
-	p := s.wrap(key, state, m)
+	p := k.wrap(key, state, m)
 	for kind, h := range handles {
-		p.handles[kind] = h
+		p.handles.set(kind, h)
 	}
 	p.op <- struct{}{} // until resume has decided what to make of it
-	if !s.remember(p) {
+	if !k.remember(p) {
 		state.close()
 		drop()
 		return nil, fmt.Errorf("%s exists", key)
 	}
 	if m.PID != 0 {
-		s.calls.Children.Claim(m.PID)
+		k.calls.Children.Claim(m.PID)
 	}
-	go p.resume()
+	go (&resumption{p}).run()
 	return p, nil
 }
 
-// makeHandles takes ownership of fds, and closes them all on error. Kinds that
-// this release does not know are closed and left out.
-func makeHandles(kinds []string, fds []int) (map[string]*descriptor.Handle, error) {
-	if len(kinds) != len(fds) {
-		descriptor.CloseAll(fds)
-		return nil, fmt.Errorf("%d descriptors for %v", len(fds), kinds)
-	}
-	handles := map[string]*descriptor.Handle{}
-	for i, kind := range kinds {
-		h := &descriptor.Handle{FD: fds[i]}
-		switch kind {
-		case kindStdout, kindStderr, kindTTY, kindPidfd:
-			var err error
-			if h, err = descriptor.Pollable(fds[i], kind); err != nil {
-				descriptor.CloseAll(fds[i:])
-				for _, h := range handles {
-					h.Close()
-				}
-				return nil, err
-			}
-		case kindState, kindStdin, kindPrivateR, kindPrivateW, kindLog, kindEvents:
-		default:
-			_ = unix.Close(fds[i])
-			continue
-		}
-		handles[kind] = h
-	}
-	return handles, nil
-}
+// resumption goes on with a container or exec of an earlier supervisor.
+type resumption struct{ p *process }
 
-// resume finishes or undoes what was under way, and goes on with the rest.
-func (p *process) resume() {
+// run finishes or undoes what was under way, and goes on with the rest.
+func (r *resumption) run() {
+	p := r.p
 	defer p.unlockOp()
 	m := p.snapshot()
 	if m.Phase == wire.PhaseCreating {
-		p.undoCreation(&m)
+		r.undoCreation(&m)
 		return
 	}
-	if err := p.resumePump(); err != nil {
+	if err := p.startPump(); err != nil {
 		ownlog.Printf("%s: continue its log: %v", p.describe(), err)
 	}
 	if m.Phase == wire.PhaseExited {
-		p.resumeExited(&m)
+		r.exited(&m)
 		return
 	}
-	if err := p.reopen(&m); err != nil {
+	if err := r.reopen(&m); err != nil {
 		ownlog.Printf("%s: %v", p.describe(), err)
-		p.finish(&wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()})
+		p.exit.finish(&wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()})
 		return
 	}
 	if m.ExecID != "" {
-		go p.watchExec()
+		go p.keeper.execs.watch(p)
 	} else {
-		go p.watch()
+		go p.exit.watch()
 	}
 	if m.Phase == wire.PhaseStarting {
-		p.resolveStart(&m)
+		r.resolveStart(&m)
 	}
 }
 
 // reopen gets the pidfd of a process that the last supervisor had noted when it was killed, and not handed on yet.
 // A child of the reaper's that has ended is a zombie until we have seen it, so it is still to be had.
-func (p *process) reopen(m *meta) error {
-	if p.get(kindPidfd) != nil {
+func (r *resumption) reopen(m *meta) error {
+	p := r.p
+	if p.handles.get(kindPidfd) != nil {
 		return nil
 	}
 	h, err := openVerified(m.process())
 	if err != nil {
 		return fmt.Errorf("its process is not found again: %w", err)
 	}
-	p.set(kindPidfd, h)
-	if m.ExecID == "" && p.get(kindEvents) == nil {
+	p.handles.set(kindPidfd, h)
+	if m.ExecID == "" && p.handles.get(kindEvents) == nil {
 		p.openEvents(&m.Cgroup)
 	}
 	if err := p.keep(); err != nil {
@@ -199,26 +148,28 @@ func (p *process) reopen(m *meta) error {
 	return nil
 }
 
-// resumeExited repeats what may have been cut between the note in shared memory
+// exited repeats what may have been cut between the note in shared memory
 // and the reaping of the zombie.
-func (p *process) resumeExited(m *meta) {
+func (r *resumption) exited(m *meta) {
+	p := r.p
 	exit := m.Exit
 	if exit == nil { // no supervisor leaves that
 		exit = &wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()}
 	}
-	p.announce(exit)
+	p.exit.announce(exit)
 	if m.ExecID != "" {
-		p.removeGroup()
-		p.afterExec()
+		p.keeper.execs.removeGroup(p)
+		p.keeper.execs.after(p)
 	}
 }
 
 // undoCreation undoes a create or exec whose requester got no answer: nothing of
 // the user's has run in a container that was not started.
-func (p *process) undoCreation(m *meta) {
-	p.awaitStrays(m)
+func (r *resumption) undoCreation(m *meta) {
+	p := r.p
+	r.awaitStrays(m)
 	if m.ExecID == "" {
-		p.sup.undoCreate(p)
+		p.keeper.undoCreate(p)
 		return
 	}
 	if pid, err := p.readPidFile(); err == nil {
@@ -233,24 +184,26 @@ func (p *process) undoCreation(m *meta) {
 	if err := p.end(time.Now().Add(groupGrace)); err != nil { // what it has started is in its group
 		ownlog.Printf("%s: %v", p.describe(), err)
 	}
-	p.removeGroup()
+	p.keeper.execs.removeGroup(p)
 	p.discard()
 }
 
 // awaitStrays waits for what the last supervisor had begun, as long as that one
 // would have.
-func (p *process) awaitStrays(m *meta) {
+func (r *resumption) awaitStrays(m *meta) {
+	p := r.p
 	deadline := time.Now().Add(oci.KillGrace)
 	if m.Deadline != 0 {
 		deadline = time.Unix(0, m.Deadline)
 	}
-	p.sup.strays.Await(m.ID, deadline)
+	p.keeper.strays.Await(m.ID, deadline)
 }
 
 // resolveStart finds out whether an interrupted start had happened.
-func (p *process) resolveStart(m *meta) {
-	p.awaitStrays(m)
-	state, err := p.sup.calls.State(m.Runtime, m.ID, time.Now().Add(30*time.Second))
+func (r *resumption) resolveStart(m *meta) {
+	p := r.p
+	r.awaitStrays(m)
+	state, err := p.keeper.calls.State(m.Runtime, m.ID, time.Now().Add(30*time.Second))
 	phase := wire.PhaseRunning
 	if err == nil && state.Status == "created" {
 		phase = wire.PhaseCreated

@@ -1,13 +1,12 @@
-package pinder
+package keeper
 
 import (
 	"errors"
 	"os"
-	"time"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -20,11 +19,14 @@ const (
 	spareDescriptors = 48
 )
 
+// admission counts descriptors for creations under way.
+type admission struct{ promised atomic.Int64 }
+
 // admit refuses what would leave too few descriptors for what exists. The caller calls free when all of its own are
 // open, or closed again.
-func (s *supervisor) admit(what string, need int) (free func(), err error) {
-	promised := int(s.promised.Add(int64(need)))
-	free = func() { s.promised.Add(-int64(need)) }
+func (a *admission) admit(what string, need int) (free func(), err error) {
+	promised := int(a.promised.Add(int64(need)))
+	free = func() { a.promised.Add(-int64(need)) }
 	limit, used := openFiles()
 	if limit > 0 && used+promised+spareDescriptors > limit {
 		free()
@@ -54,47 +56,4 @@ func openFiles() (limit, used int) {
 		return 0, 0
 	}
 	return int(min(r.Cur, 1<<30)), len(names)
-}
-
-// entrance accepts connections, also when no descriptor is left but the one that it keeps for that.
-type entrance struct {
-	spare int // -1: in use
-	told  time.Time
-}
-
-func newEntrance() *entrance {
-	e := &entrance{spare: -1}
-	e.refill()
-	return e
-}
-
-func (e *entrance) refill() {
-	if e.spare < 0 {
-		fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err == nil {
-			e.spare = fd
-		}
-	}
-}
-
-// accept returns EAGAIN when no connection waits.
-func (e *entrance) accept(listener int) (int, error) {
-	e.refill()
-	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	if !errors.Is(err, unix.EMFILE) || e.spare < 0 {
-		return fd, err
-	}
-	_ = unix.Close(e.spare)
-	e.spare = -1
-	fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	return fd, err
-}
-
-// failed says why no connection can be accepted, once a minute, and waits.
-func (e *entrance) failed(err error) {
-	if time.Since(e.told) > time.Minute {
-		e.told = time.Now()
-		ownlog.Printf("accept: %v", err)
-	}
-	time.Sleep(time.Second)
 }

@@ -1,8 +1,9 @@
-package pinder
+package keeper
 
 import (
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -23,41 +24,44 @@ func oomParent(events string, systemd bool) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(events)), eventsFile)
 }
 
-// oomKilled reports whether the kernel killed anything in a container for want of memory. It is asked once,
+// oom attributes OOM kills to containers.
+type oom struct {
+	mu    sync.Mutex
+	table *table
+}
+
+// killed reports whether the kernel killed anything in a container for want of memory. It is asked once,
 // when the container has ended. Of containers below one parent whose groups vanished at the same moment, the
 // kills of one may be taken for the other's.
-func (p *process) oomKilled() bool {
+func (o *oom) killed(p *process) bool {
 	own, err := p.ownOOMKills()
 	c := p.snapshot().Cgroup
 	if c.Parent == "" {
 		return err == nil && own > c.Base
 	}
-	p.sup.oom.Lock()
+	o.mu.Lock()
 	p.oomAsked = true
-	p.sup.oom.Unlock()
-	others, known := p.sup.reckonOOM(c.Parent)
+	o.mu.Unlock()
+	others, known := o.reckon(c.Parent)
 	if err == nil {
 		return own > c.Base
 	}
 	return known && others > c.Others
 }
 
-// ownOOMKills reads the container's own counter, under the lock that its descriptor is closed under.
-func (p *process) ownOOMKills() (uint64, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := p.handles[kindEvents]
-	if h == nil {
+// ownOOMKills reads the container's own counter.
+func (p *process) ownOOMKills() (n uint64, err error) {
+	if !p.handles.use(kindEvents, func(fd int) { n, err = oomKills(fd) }) {
 		return 0, errNoCounter
 	}
-	return oomKills(h.FD)
+	return n, err
 }
 
-// reckonOOM compares a parent's sum with the counters of the containers below it that live, and notes the
+// reckon compares a parent's sum with the counters of the containers below it that live, and notes the
 // difference, which is that of removed groups, with each of them. It gives the difference.
-func (s *supervisor) reckonOOM(parent string) (others uint64, known bool) {
-	s.oom.Lock()
-	defer s.oom.Unlock()
+func (o *oom) reckon(parent string) (others uint64, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	f, err := os.Open(parent)
 	if err != nil {
 		return 0, false
@@ -65,7 +69,7 @@ func (s *supervisor) reckonOOM(parent string) (others uint64, known bool) {
 	defer f.Close() //nolint:errcheck // it was only read
 	total, err := oomKills(int(f.Fd()))
 	for err == nil {
-		living, sum := s.livingBelow(parent)
+		living, sum := o.livingBelow(parent)
 		before := total
 		if total, err = oomKills(int(f.Fd())); err != nil || total != before {
 			continue // a kill while the counters were read: once more
@@ -74,7 +78,7 @@ func (s *supervisor) reckonOOM(parent string) (others uint64, known bool) {
 			return 0, false
 		}
 		for _, p := range living {
-			p.noteOthers(total - sum)
+			o.note(p, total-sum)
 		}
 		return total - sum, true
 	}
@@ -82,8 +86,8 @@ func (s *supervisor) reckonOOM(parent string) (others uint64, known bool) {
 }
 
 // livingBelow are the containers whose counters go into a parent's sum and can be read, with their own sum.
-func (s *supervisor) livingBelow(parent string) (living []*process, sum uint64) {
-	for _, p := range s.all() {
+func (o *oom) livingBelow(parent string) (living []*process, sum uint64) {
+	for _, p := range o.table.all() {
 		m := p.snapshot()
 		if m.Cgroup.Parent != parent || m.Exit != nil || p.oomAsked {
 			continue
@@ -95,7 +99,8 @@ func (s *supervisor) livingBelow(parent string) (living []*process, sum uint64) 
 	return living, sum
 }
 
-func (p *process) noteOthers(others uint64) {
+// note notes with a container how many kills its parent counts that no container that lives has counted.
+func (o *oom) note(p *process, others uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.meta.Phase == wire.PhaseDeleted || p.meta.Cgroup.Others == others {

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"fmt"
@@ -19,7 +19,7 @@ import (
 )
 
 // sleeper is a container whose init is a child of the test.
-func sleeper(t *testing.T) (s *supervisor, p *process, ended <-chan error) {
+func sleeper(t *testing.T) (k *Keeper, p *process, ended <-chan error) {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
@@ -39,22 +39,22 @@ func sleeper(t *testing.T) (s *supervisor, p *process, ended <-chan error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &supervisor{dir: t.TempDir(), procs: map[string]*process{}}
-	p = s.wrap("c/a", st, meta{
+	k = bareKeeper(t)
+	p = k.wrap("c/a", st, meta{
 		ID: "a", Phase: wire.PhaseRunning, PID: cmd.Process.Pid, Domain: domain{PIDNamespace: true},
 	})
-	p.set(kindPidfd, h)
-	s.remember(p)
+	p.handles.set(kindPidfd, h)
+	k.remember(p)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		h.Close()
 		st.close()
 	})
-	return s, p, done
+	return k, p, done
 }
 
 func TestWithoutADescriptorAKillFailsAndASignalIsSent(t *testing.T) {
-	s, p, ended := sleeper(t)
+	k, p, ended := sleeper(t)
 	withoutDescriptors(t, func() {
 		if err := p.end(time.Now().Add(time.Second)); err == nil {
 			t.Error("a kill that could not be done is said to have been")
@@ -62,7 +62,7 @@ func TestWithoutADescriptorAKillFailsAndASignalIsSent(t *testing.T) {
 		if all, err := proc.All(); err == nil {
 			t.Errorf("of the node's processes %d are seen without a descriptor", len(all))
 		}
-		if err := s.signal(wire.Signal{ID: "a", Signal: int(unix.SIGKILL)}); err != nil {
+		if err := k.signal(wire.Signal{ID: "a", Signal: int(unix.SIGKILL)}); err != nil {
 			t.Errorf("signal: %v", err)
 		}
 	})

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"fmt"
@@ -11,31 +11,10 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// Kinds of descriptors of a process. Their names are part of the contract with
-// the reaper's and the daemon's duplicates.
-const (
-	kindState    = "state"  // the memfd, see state.go
-	kindStdout   = "stdout" // read end
-	kindStderr   = "stderr" // read end
-	kindStdin    = "stdin"  // write end
-	kindTTY      = "tty"    // pty master
-	kindPrivateR = "private-r"
-	kindPrivateW = "private-w"
-	kindLog      = "log"
-	kindPidfd    = "pidfd"
-	kindEvents   = "events" // the cgroup's OOM counters
-)
-
-// holding is what is held of a process.
-type holding struct {
-	keeping sync.Mutex                    // one hand-over of descriptors at a time, none after the last
-	handles map[string]*descriptor.Handle // guarded by process.mu
-}
-
 // process is a container (its init) or an exec'd process.
 type process struct {
-	key string
-	sup *supervisor
+	key    string
+	keeper *Keeper
 
 	op   chan struct{} // a lock that can be waited for with a deadline
 	pump *logpump.Pump // of its output; an exec's has none
@@ -43,13 +22,13 @@ type process struct {
 	mu    sync.Mutex
 	meta  meta
 	state *sharedState
-	holding
-	expiry *time.Timer // of a finished exec
-	told   bool        // the exit, if any, may be spoken of
-	// oomAsked is guarded by sup.oom: oomKilled was called.
-	oomAsked bool
 
-	exited chan struct{} // closed when meta.Exit is set and its record was tried
+	handles handles
+	keeping sync.Mutex // one hand-over of descriptors at a time, none after the last
+
+	exit     *exitWatch
+	expiry   *time.Timer // of a finished exec
+	oomAsked bool        // oom.killed was called; guarded by oom.mu
 }
 
 func containerKey(id string) string    { return "c/" + id }
@@ -60,32 +39,6 @@ func keyOf(id, execID string) string {
 		return containerKey(id)
 	}
 	return execKey(id, execID)
-}
-
-// newProcess makes a process with fresh shared state; the caller holds its op lock.
-func (s *supervisor) newProcess(m meta) (*process, error) {
-	st, err := newState()
-	if err != nil {
-		return nil, err
-	}
-	p := s.wrap(keyOf(m.ID, m.ExecID), st, m)
-	p.op <- struct{}{}
-	if err := p.update(func(*meta) {}); err != nil {
-		st.close()
-		return nil, err
-	}
-	return p, nil
-}
-
-func (s *supervisor) wrap(key string, st *sharedState, m meta) *process {
-	p := &process{
-		key: key, sup: s, meta: m, state: st,
-		op:      make(chan struct{}, 1),
-		holding: holding{handles: map[string]*descriptor.Handle{kindState: {FD: st.fd}}},
-		exited:  make(chan struct{}),
-	}
-	p.pump = logpump.New(&st.log, p.describe, p.hasExited)
-	return p
 }
 
 // lockOp waits for the operation lock until the deadline.
@@ -126,42 +79,6 @@ func (p *process) update(f func(*meta)) error {
 	return p.state.saveMeta(&p.meta)
 }
 
-// set stores a handle, closing one of the same kind.
-func (p *process) set(kind string, h *descriptor.Handle) {
-	p.mu.Lock()
-	old := p.handles[kind]
-	if h == nil {
-		delete(p.handles, kind)
-	} else {
-		p.handles[kind] = h
-	}
-	p.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
-}
-
-func (p *process) get(kind string) *descriptor.Handle {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.handles[kind]
-}
-
-// duplicates returns new descriptors of all handles, to be closed by the caller.
-func (p *process) duplicates() (kinds []string, fds []int, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for kind, h := range p.handles {
-		fd, err := descriptor.Duplicate(h.FD)
-		if err != nil {
-			descriptor.CloseAll(fds)
-			return nil, nil, fmt.Errorf("duplicate %s of %s: %w", kind, p.key, err)
-		}
-		kinds, fds = append(kinds, kind), append(fds, fd)
-	}
-	return kinds, fds, nil
-}
-
 // keep hands duplicates of all descriptors to the reaper, waits until it has
 // them, and sends them to the daemon.
 func (p *process) keep() error {
@@ -170,15 +87,15 @@ func (p *process) keep() error {
 	if p.snapshot().Phase == wire.PhaseDeleted {
 		return nil // dropped already
 	}
-	kinds, fds, err := p.duplicates()
+	kinds, fds, err := p.handles.duplicates()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", p.key, err)
 	}
-	if err := p.sup.reaper.Keep(p.key, kinds, fds); err != nil {
+	if err := p.keeper.reaper.Keep(p.key, kinds, fds); err != nil {
 		descriptor.CloseAll(fds)
 		return fmt.Errorf("hand descriptors of %s to the reaper: %w", p.describe(), err)
 	}
-	p.sup.broadcast(wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds}, fds)
+	p.keeper.tell(wire.TypeKeep, wire.Keep{Key: p.key, Kinds: kinds}, fds)
 	return nil
 }
 
@@ -194,22 +111,17 @@ func (p *process) discard() {
 	p.mu.Unlock()
 	// There only if a supervisor died during the call that wrote it.
 	removePidFile(p.pidFile())
-	p.sup.forget(p)
+	p.keeper.forget(p)
 	p.keeping.Lock()
-	if err := p.sup.reaper.Drop(p.key); err != nil {
+	if err := p.keeper.reaper.Drop(p.key); err != nil {
 		ownlog.Printf("drop %s: %v", p.key, err)
 	}
-	p.sup.broadcast(wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
+	p.keeper.tell(wire.TypeDrop, wire.Keys{Keys: []string{p.key}}, nil)
 	p.keeping.Unlock()
 	p.pump.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for kind, h := range p.handles {
-		if kind != kindState {
-			h.Close()
-		}
-		delete(p.handles, kind)
-	}
+	p.handles.closeAll()
 	p.state.close()
 }
 
@@ -222,7 +134,7 @@ func (p *process) container() wire.Container {
 		ID: m.ID, ExecID: m.ExecID, Phase: m.Phase, PID: m.PID, StartTime: m.StartTime,
 		Cgroup: m.Cgroup.Path, LogLost: m.LogLost, Exit: m.Exit, Transient: m.Transient,
 	}
-	if m.Exit != nil && !p.told {
+	if m.Exit != nil && !p.exit.told {
 		c.Phase, c.Exit = wire.PhaseRunning, nil
 	}
 	if m.Phase != wire.PhaseDeleted {

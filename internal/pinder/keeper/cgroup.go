@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package pinder
+package keeper
 
 import (
 	"cmp"
@@ -27,18 +27,22 @@ const (
 	maxLivingExecs = 4096
 )
 
+// execs starts and ends commands in containers.
+type execs struct{ keeper *Keeper }
+
+// execStarted is the answer to a request for an exec; the descriptors are those that it names.
 type execStarted struct {
 	wire.ExecStarted
 	fds []int
 }
 
-// exec starts a further process in a container. Its streams go to the daemon,
+// start starts a further process in a container. Its streams go to the daemon,
 // which reads them itself; pinder keeps none of them.
-func (s *supervisor) exec(r wire.Exec) (*execStarted, error) {
+func (x *execs) start(r wire.Exec) (*execStarted, error) {
 	if err := checkID("exec", r.ExecID); err != nil {
 		return nil, err
 	}
-	c, err := s.lookup(r.ID, "")
+	c, err := x.keeper.lookup(r.ID, "")
 	if err != nil {
 		return nil, err
 	}
@@ -46,49 +50,49 @@ func (s *supervisor) exec(r wire.Exec) (*execStarted, error) {
 	if m.Phase != wire.PhaseRunning {
 		return nil, wire.Errorf(wire.CodeFailedPrecondition, "exec %s: container %s is %s", r.ExecID, r.ID, m.Phase)
 	}
-	if n := s.livingExecs(); n >= maxLivingExecs {
+	if n := x.keeper.livingExecs(); n >= maxLivingExecs {
 		return nil, wire.Errorf(wire.CodeResourceExhausted, "exec %s: container %s: %d commands run in this node's containers already", r.ExecID, r.ID, n)
 	}
-	free, err := s.admit(fmt.Sprintf("exec %s: container %s", r.ExecID, r.ID), execDescriptors)
+	free, err := x.keeper.admit(fmt.Sprintf("exec %s: container %s", r.ExecID, r.ID), execDescriptors)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
-	p, err := s.newProcess(meta{
+	p, err := x.keeper.newProcess(meta{
 		ID: r.ID, ExecID: r.ExecID, Phase: wire.PhaseCreating, Runtime: m.Runtime, TTY: r.TTY, Transient: r.Group,
 	})
 	if err != nil {
 		return nil, wire.Errorf(wire.CodeInternal, "exec %s: container %s: %v", r.ExecID, r.ID, err)
 	}
 	defer p.unlockOp()
-	if !s.remember(p) {
+	if !x.keeper.remember(p) {
 		p.state.close()
 		return nil, wire.Errorf(wire.CodeAlreadyExists, "exec %s of container %s: exists", r.ExecID, r.ID)
 	}
 	var group []string
 	if r.Group {
-		group = p.makeGroup(&m, r.ExecID)
+		group = x.makeGroup(p, &m, r.ExecID)
 	}
-	started, err := p.execIn(&r, group)
+	started, err := x.startIn(p, &r, group)
 	if err != nil && group != nil && strings.Contains(err.Error(), "cgroup") {
 		// A runtime, or a container that divides its own group, which cannot have it.
-		p.removeGroup()
-		started, err = p.execIn(&r, nil)
+		x.removeGroup(p)
+		started, err = x.startIn(p, &r, nil)
 	}
 	if err != nil {
 		if err := p.end(time.Now().Add(groupGrace)); err != nil { // a process may have been started
 			ownlog.Printf("%s: not started, and what was started remains: %v", p.describe(), err)
 		}
-		p.removeGroup()
+		x.removeGroup(p)
 		p.discard()
 		return nil, err
 	}
-	go p.watchExec()
+	go x.watch(p)
 	return started, nil
 }
 
-func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
-	spec := p.processFile()
+func (x *execs) startIn(p *process, r *wire.Exec, group []string) (*execStarted, error) {
+	spec := x.processFile(p)
 	if err := os.WriteFile(spec, r.Process, 0o600); err != nil {
 		return nil, wrapCall("exec", p, err)
 	}
@@ -102,7 +106,7 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 	var console *oci.ConsoleSocket
 	var err error
 	if r.TTY {
-		if console, err = p.sup.calls.NewConsoleSocket(); err != nil {
+		if console, err = x.keeper.calls.NewConsoleSocket(); err != nil {
 			return nil, wrapCall("exec", p, err)
 		}
 		defer console.Close()
@@ -123,11 +127,11 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 		_ = unix.SetNonblock(c.Errors, true)
 	}
 	c.Args = append(c.Args, r.ID)
-	if err := p.launch(p.snapshot().Runtime, c, console); err != nil {
+	if err := (&launch{p, p.snapshot().Runtime, c, console}).run(); err != nil {
 		descriptor.CloseAll(out.fds)
 		return nil, err
 	}
-	if h := p.get(kindTTY); h != nil {
+	if h := p.handles.get(kindTTY); h != nil {
 		fd, err := descriptor.Duplicate(h.FD)
 		if err != nil {
 			return nil, wrapCall("exec", p, err)
@@ -135,7 +139,7 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 		out.Streams, out.fds = []string{kindTTY}, []int{fd}
 		// The daemon alone holds the terminal: when it closes it, the process gets
 		// its SIGHUP.
-		p.set(kindTTY, nil)
+		p.handles.set(kindTTY, nil)
 		if err := p.keep(); err != nil {
 			ownlog.Printf("%v", err)
 		}
@@ -144,55 +148,39 @@ func (p *process) execIn(r *wire.Exec, group []string) (*execStarted, error) {
 	return out, nil
 }
 
-func (p *process) processFile() string {
-	return filepath.Join(p.sup.calls.Dir, strings.ReplaceAll(p.key, "/", "+")+".process")
+func (x *execs) processFile(p *process) string {
+	return filepath.Join(x.keeper.calls.Dir, strings.ReplaceAll(p.key, "/", "+")+".process")
 }
 
-// watchExec is watch for an exec, which is forgotten some time after its end.
-func (p *process) watchExec() {
-	p.watch()
-	p.removeGroup()
+// watch waits for the end of an exec, which is forgotten some time after its end.
+func (x *execs) watch(p *process) {
+	p.exit.watch()
+	x.removeGroup(p)
 	if p.snapshot().Phase == wire.PhaseExited {
-		p.afterExec()
+		x.after(p)
 	}
 }
 
-// afterExec closes the descriptors of an exec that has ended, but for the note of how, and sees to it that this is
+// after closes the descriptors of an exec that has ended, but for the note of how, and sees to it that this is
 // forgotten.
-func (p *process) afterExec() {
+func (x *execs) after(p *process) {
+	p.handles.closeButState()
 	p.mu.Lock()
 	m := p.meta
-	for kind, h := range p.handles {
-		if kind != kindState {
-			h.Close()
-			delete(p.handles, kind)
-		}
-	}
 	if m.Phase == wire.PhaseExited && p.expiry == nil {
-		p.expiry = time.AfterFunc(execExpiry, func() { _ = p.sup.forgetExec(wire.Call{ID: m.ID, ExecID: m.ExecID}) })
+		p.expiry = time.AfterFunc(execExpiry, func() { _ = x.forget(wire.Call{ID: m.ID, ExecID: m.ExecID}) })
 	}
 	p.mu.Unlock()
 	if err := p.keep(); err != nil {
 		ownlog.Printf("%v", err)
 	}
-	p.sup.forgetOldest()
-}
-
-// livingExecs is how many execs have not ended.
-func (s *supervisor) livingExecs() int {
-	n := 0
-	for _, p := range s.all() {
-		if m := p.snapshot(); m.ExecID != "" && m.Phase != wire.PhaseExited {
-			n++
-		}
-	}
-	return n
+	x.forgetOldest()
 }
 
 // forgetOldest bounds the number of ended execs.
-func (s *supervisor) forgetOldest() {
+func (x *execs) forgetOldest() {
 	var ended []wire.Exit
-	for _, p := range s.all() {
+	for _, p := range x.keeper.all() {
 		if m := p.snapshot(); m.ExecID != "" && m.Phase == wire.PhaseExited && m.Exit != nil {
 			ended = append(ended, *m.Exit)
 		}
@@ -202,29 +190,27 @@ func (s *supervisor) forgetOldest() {
 	}
 	slices.SortFunc(ended, func(a, b wire.Exit) int { return cmp.Compare(a.At, b.At) })
 	for _, e := range ended[:len(ended)-maxEndedExecs] {
-		_ = s.forgetExec(wire.Call{ID: e.ID, ExecID: e.ExecID})
+		_ = x.forget(wire.Call{ID: e.ID, ExecID: e.ExecID})
 	}
 }
 
-// abandonExec ends and forgets an exec whose answer has not reached the daemon that asked for it.
-func (s *supervisor) abandonExec(r wire.Call) error {
-	p, err := s.lookup(r.ID, r.ExecID)
-	if err != nil {
-		return err
+// abandon ends and forgets an exec whose answer has not reached the daemon that asked for it.
+func (x *execs) abandon(id, execID string) {
+	if p, err := x.keeper.lookup(id, execID); err == nil {
+		x.end(p, time.Now().Add(killPatience))
 	}
-	p.endExec(time.Now().Add(killPatience))
-	return nil
 }
 
 // gone says that the process has ended, whether that is noted already or not.
 func (p *process) gone() bool {
-	h := p.get(kindPidfd)
-	return p.hasExited() || h != nil && proc.Ended(h.FD)
+	ended := false
+	p.handles.use(kindPidfd, func(fd int) { ended = proc.Ended(fd) })
+	return ended || p.hasExited()
 }
 
-// forgetExec drops a finished exec. An unknown one is no error; a living one is.
-func (s *supervisor) forgetExec(r wire.Call) error {
-	p, err := s.lookup(r.ID, r.ExecID)
+// forget drops a finished exec. An unknown one is no error; a living one is.
+func (x *execs) forget(r wire.Call) error {
+	p, err := x.keeper.lookup(r.ID, r.ExecID)
 	if err != nil || r.ExecID == "" {
 		return nil //nolint:nilerr // already forgotten
 	}
@@ -232,7 +218,7 @@ func (s *supervisor) forgetExec(r wire.Call) error {
 		return wire.Errorf(wire.CodeFailedPrecondition, "forget: %s has not ended", p.describe())
 	}
 	// The last thing that watch does, after which it needs p no more.
-	if !p.awaitExit(time.Now().Add(drainTimeout)) {
+	if !p.exit.await(time.Now().Add(drainTimeout)) {
 		return wire.Errorf(wire.CodeDeadlineExceeded, "forget: %s is being recorded", p.describe())
 	}
 	p.op <- struct{}{}
@@ -243,24 +229,14 @@ func (s *supervisor) forgetExec(r wire.Call) error {
 	return nil
 }
 
-func (s *supervisor) execsOf(id string) []*process {
-	var out []*process
-	for _, p := range s.all() {
-		if m := p.snapshot(); m.ID == id && m.ExecID != "" {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// endExec kills and forgets an exec.
-func (p *process) endExec(deadline time.Time) {
+// end kills and forgets an exec.
+func (x *execs) end(p *process, deadline time.Time) {
 	err := p.end(deadline)
-	p.removeGroup()
-	if !p.awaitExit(deadline) {
+	x.removeGroup(p)
+	if !p.exit.await(deadline) {
 		ownlog.Printf("%s: killed, but has not ended: %v", p.describe(), err)
 		return
 	}
 	m := p.snapshot()
-	_ = p.sup.forgetExec(wire.Call{ID: m.ID, ExecID: m.ExecID})
+	_ = x.forget(wire.Call{ID: m.ID, ExecID: m.ExecID})
 }

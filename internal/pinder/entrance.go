@@ -1,0 +1,53 @@
+package pinder
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+)
+
+// entrance accepts connections, also when no descriptor is left but the one that it keeps for that.
+type entrance struct {
+	spare int // -1: in use
+	told  time.Time
+}
+
+func newEntrance() *entrance {
+	e := &entrance{spare: -1}
+	e.refill()
+	return e
+}
+
+func (e *entrance) refill() {
+	if e.spare < 0 {
+		fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == nil {
+			e.spare = fd
+		}
+	}
+}
+
+// accept returns EAGAIN when no connection waits.
+func (e *entrance) accept(listener int) (int, error) {
+	e.refill()
+	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if !errors.Is(err, unix.EMFILE) || e.spare < 0 {
+		return fd, err
+	}
+	_ = unix.Close(e.spare)
+	e.spare = -1
+	fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	return fd, err
+}
+
+// failed says why no connection can be accepted, once a minute, and waits.
+func (e *entrance) failed(err error) {
+	if time.Since(e.told) > time.Minute {
+		e.told = time.Now()
+		ownlog.Printf("accept: %v", err)
+	}
+	time.Sleep(time.Second)
+}

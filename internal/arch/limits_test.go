@@ -12,7 +12,7 @@ import (
 )
 
 // stated finds `DIR NAME = VALUE`, in which VALUE is as the source has it.
-var stated = regexp.MustCompile("`(internal/[a-z]+) ([A-Za-z]+) = ([^`]+)`")
+var stated = regexp.MustCompile("`(internal/[a-z/]+) ([A-Za-z]+) = ([^`]+)`")
 
 // constants are the values of a package's constants, as they are written.
 func constants(files []source, dir string) map[string]string {

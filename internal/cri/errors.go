@@ -15,7 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
-	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
@@ -54,7 +54,7 @@ var names = []struct {
 	code        codes.Code
 }{
 	// A kubelet checks the message of a failed pull only if the code is Unknown.
-	{image.ErrRegistryUnavailable, crierrors.ErrRegistryUnavailable, codes.Unknown},
+	{registry.ErrUnavailable, crierrors.ErrRegistryUnavailable, codes.Unknown},
 	{ocispec.ErrRecursiveReadOnly, crierrors.ErrRROUnsupported, codes.OK},
 	{lifecycle.ErrImageVolume, crierrors.ErrImageVolumeMountFailed, codes.OK},
 }

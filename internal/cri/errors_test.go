@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
@@ -69,7 +69,7 @@ func TestCRIsNamesOfErrorsBeginTheMessage(t *testing.T) {
 		code codes.Code
 	}{
 		// The kubelet strips the code from what it compares only if that is Unknown.
-		{fmt.Errorf("look up at x: connection refused: %w", image.ErrRegistryUnavailable), "RegistryUnavailable: ", codes.Unknown},
+		{fmt.Errorf("look up at x: connection refused: %w", registry.ErrUnavailable), "RegistryUnavailable: ", codes.Unknown},
 		{fmt.Errorf("mounts[0].recursive_read_only: %w", ocispec.ErrRecursiveReadOnly), "RROUnsupported: ", codes.FailedPrecondition},
 		{fmt.Errorf("%w 0: %w", lifecycle.ErrImageVolume, errdefs.ErrNotFound), "ImageVolumeMountFailed: ", codes.NotFound},
 		{fmt.Errorf("%w 0: no class", lifecycle.ErrImageVolume), "ImageVolumeMountFailed: ", codes.Internal},

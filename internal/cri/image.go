@@ -8,6 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 // PullImage pulls an image to the node. Equal pulls at the same time are done once.
@@ -23,11 +24,11 @@ func (i *Images) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest
 	return &runtimeapi.PullImageResponse{ImageRef: img.ID}, nil
 }
 
-func auth(a *runtimeapi.AuthConfig) *image.Auth {
+func auth(a *runtimeapi.AuthConfig) *registry.Auth {
 	if a == nil {
 		return nil
 	}
-	return &image.Auth{
+	return &registry.Auth{
 		Username: a.GetUsername(), Password: a.GetPassword(), Auth: a.GetAuth(),
 		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(), ServerAddress: a.GetServerAddress(),
 	}

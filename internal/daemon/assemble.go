@@ -17,6 +17,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/host"
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/nri"
@@ -206,7 +207,7 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 }
 
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
-	err := image.CheckRegistryConfigDirs(c.RegistryConfigDir)
+	err := registry.CheckConfigDirs(c.RegistryConfigDir)
 	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
 		p.node.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
 	}

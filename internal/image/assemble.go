@@ -4,10 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pinfold-run/pinfold/internal/image/layer"
 )
 
 // assembly makes an image of what a source has. Pull and Load share it.
@@ -51,7 +52,7 @@ func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 		return nil, err
 	}
 	for _, chain := range img.Chain {
-		info, err := a.store.layers.info(chain)
+		info, err := a.store.layers.Info(chain)
 		if err != nil {
 			return nil, err
 		}
@@ -86,8 +87,8 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			src := layerSource{
-				chain: img.Chain[i], diffID: img.Config.RootFS.DiffIDs[i], parents: img.Chain[:i], blob: blob,
+			src := layer.Source{
+				Chain: img.Chain[i], DiffID: img.Config.RootFS.DiffIDs[i], Parents: img.Chain[:i], Blob: blob,
 			}
 			if err := a.unpackLayer(ctx, src); err != nil {
 				return err
@@ -101,41 +102,31 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 
 // bringLayer downloads the blob, unless the layer exists or another pull unpacks it first.
 func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.Descriptor) error {
-	unlock, err := a.store.layerLocks.Lock(ctx, chain)
+	unlock, err := a.store.layers.Lock(ctx, chain)
 	if err != nil {
 		return err
 	}
-	there := a.store.layers.exists(chain)
+	there := a.store.layers.Exists(chain)
 	unlock()
 	if there {
 		return nil
 	}
-	return a.source.bring(ctx, blob)
+	return a.source.Bring(ctx, blob)
 }
 
-func (a *assembly) unpackLayer(ctx context.Context, src layerSource) error {
-	unlock, err := a.store.layerLocks.Lock(ctx, src.chain)
+func (a *assembly) unpackLayer(ctx context.Context, src layer.Source) error {
+	unlock, err := a.store.layers.Lock(ctx, src.Chain)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if a.store.layers.exists(src.chain) {
+	if a.store.layers.Exists(src.Chain) {
 		return nil
 	}
 	began := time.Now()
-	if err := a.store.layers.unpack(ctx, a.store.content, src); err != nil {
+	if err := a.store.layers.Unpack(ctx, a.store.blobs, src); err != nil {
 		return err
 	}
-	a.store.log.Debug("layer unpacked", "chain", src.chain, "took", time.Since(began).Round(time.Millisecond))
+	a.store.log.Debug("layer unpacked", "chain", src.Chain, "took", time.Since(began).Round(time.Millisecond))
 	return nil
-}
-
-// conclude ends a lease after a pull or load. After an error the blobs stay for the next attempt,
-// unless the disk is full.
-func (s *Store) conclude(ctx context.Context, l *lease, err error) {
-	ctx = context.WithoutCancel(ctx)
-	l.end(ctx, err != nil && !errdefs.IsResourceExhausted(err))
-	if err := s.removeOlder(ctx, leftoverAge); err != nil {
-		s.log.Warn("leftovers of a pull could not be removed", "error", err)
-	}
 }

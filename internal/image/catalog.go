@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
@@ -77,7 +78,7 @@ func canonicalID(id string) string {
 func (s *Store) publish(img *Image) (*Image, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	now := s.catalog.Load()
+	now := s.roots.catalog.Load()
 	if old := now.images[img.ID]; old != nil {
 		img = img.with(append(img.Tags, old.Tags...), append(img.Digests, old.Digests...))
 		img.Pinned = img.Pinned || old.Pinned
@@ -85,21 +86,18 @@ func (s *Store) publish(img *Image) (*Image, error) {
 	} else {
 		img = img.with(img.Tags, img.Digests)
 	}
-	if err := writeRecord(s.records(), newRecord(img, false)); err != nil {
-		return nil, withDiskClass(err)
+	if err := s.records.write(newRecord(img, false)); err != nil {
+		return nil, blob.DiskClass(err)
 	}
 	images := maps.Clone(now.images)
 	images[img.ID] = img
 	for _, loser := range losers(now, img) {
 		images[loser.ID] = loser
-		if err := writeRecord(s.records(), newRecord(loser, false)); err != nil {
+		if err := s.records.write(newRecord(loser, false)); err != nil {
 			s.log.Warn("image lost a tag; its record is corrected at the next start", "image", loser.ID, "error", err)
 		}
 	}
-	s.mu.Lock()
-	s.catalog.Store(newCatalog(images))
-	delete(s.removed, img.ID)
-	s.mu.Unlock()
+	s.roots.list(images, img.ID)
 	return img, nil
 }
 
@@ -127,21 +125,19 @@ func mergeDigests(a, b []digest.Digest) []digest.Digest {
 func (s *Store) SetPinned(ref string, pinned bool) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	now := s.catalog.Load()
+	now := s.roots.catalog.Load()
 	img := now.find(ref)
 	if img == nil {
 		return notFound(ref)
 	}
 	changed := *img
 	changed.Pinned = pinned
-	if err := writeRecord(s.records(), newRecord(&changed, false)); err != nil {
-		return withDiskClass(err)
+	if err := s.records.write(newRecord(&changed, false)); err != nil {
+		return blob.DiskClass(err)
 	}
 	images := maps.Clone(now.images)
 	images[img.ID] = &changed
-	s.mu.Lock()
-	s.catalog.Store(newCatalog(images))
-	s.mu.Unlock()
+	s.roots.list(images, img.ID)
 	return nil
 }
 
@@ -153,7 +149,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 		return err
 	}
 	s.writing.Lock()
-	now := s.catalog.Load()
+	now := s.roots.catalog.Load()
 	img := now.find(ref)
 	if img == nil {
 		s.writing.Unlock()
@@ -178,23 +174,15 @@ func (s *Store) unlist(now *catalog, img *Image) error {
 	images := maps.Clone(now.images)
 	delete(images, img.ID)
 	nameless := img.with(nil, nil)
-	s.mu.Lock()
-	s.catalog.Store(newCatalog(images)) // from here on there can be no new hold
-	s.removed[img.ID] = nameless
-	free := s.holdsKnown && len(s.holds[img.ID]) == 0
-	s.mu.Unlock()
 	var err error
-	if free {
-		err = removeRecord(s.records(), img.ID)
+	if s.roots.unlist(images, nameless) {
+		err = s.records.remove(img.ID)
 	} else {
-		err = noteRemoved(s.records(), nameless)
+		err = s.records.noteRemoved(nameless)
 	}
 	if err != nil {
-		s.mu.Lock()
-		s.catalog.Store(now)
-		delete(s.removed, img.ID)
-		s.mu.Unlock()
-		return withDiskClass(err)
+		s.roots.list(now.images, img.ID)
+		return blob.DiskClass(err)
 	}
 	return nil
 }
@@ -218,33 +206,25 @@ func hexOf(id string) string {
 // so it does nothing.
 func (s *Store) removeUnheld(id string) error {
 	s.writing.Lock()
-	s.mu.Lock()
-	img := s.removed[id]
-	free := img != nil && s.holdsKnown && len(s.holds[id]) == 0
-	if free {
-		delete(s.removed, id)
-	}
-	s.mu.Unlock()
-	if !free {
+	img := s.roots.forget(id)
+	if img == nil {
 		s.writing.Unlock()
 		return nil
 	}
-	err := removeRecord(s.records(), id)
+	err := s.records.remove(id)
 	if err != nil {
-		s.mu.Lock()
-		s.removed[id] = img // the next RemoveUnused tries again
-		s.mu.Unlock()
+		s.roots.remember(img) // the next RemoveUnused tries again
 	}
 	s.writing.Unlock()
 	if err != nil {
 		return err
 	}
 	for _, dgst := range img.blobs() {
-		s.removeBlob(dgst)
+		s.collector.removeBlob(dgst)
 	}
 	var errs []error
 	for _, chain := range slices.Backward(img.Chain) {
-		errs = append(errs, s.removeLayer(chain))
+		errs = append(errs, s.collector.removeLayer(chain))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove layers of image %s: %w", id, err)

@@ -22,25 +22,40 @@
 // names ("removed"). On a full disk it is renamed to <hex>.json.removed. It is unlinked with the last hold. RemoveUnused
 // deletes layers and blobs that no record names.
 //
-// # Registries
+// # Packages below this one
 //
-// The hosts of a registry come from hosts.toml (hostsfile.go, hostsdir.go). registry.each asks one after another until
-// one sends what is wanted. Digest and size of every answer are checked. A host that cannot be reached is remembered
-// (hostStates): for a minute it is asked last, and it never blocks downloads from another host. Of containerd's libraries
-// only the exchange of credentials is used: its client does not know pauses or unreachable hosts, and it reads
-// answers of any length. Every text that leaves Pull was scrubbed (package secret).
+//	reference  names: references, digests, names of files
+//	registry   the client of registries: hosts.toml, credentials, downloads
+//	blob       the content store, with one lock for each blob
+//	layer      unpacks layers and keeps them
+//	tarfile    opens tars that may be compressed
+//	secret     keeps credentials out of messages
+//	keylock    locks by key
+//
+// Every text that leaves Pull was scrubbed (package secret).
 //
 // # In memory
+//
+// The store consists of parts. Each has its own state and its own lock:
+//
+//	blobs       blobs and downloads in progress, on the disk
+//	layers      unpacked layers, on the disk
+//	records     records of images, on the disk
+//	roots       what must stay: listed images, removed images with a hold, leases of pulls and loads
+//	collector   deletes the layers and blobs that no root needs
+//	registries  asks registries; remembers hosts
+//	pulls       pulls in progress; equal ones run once
+//	spools      archives that are being received
 //
 // Readers (List, Resolve) see an immutable catalog and never wait. Locks, in the order in which they are taken:
 //
 //	Store.loads       one Load at a time
-//	Store.layerLocks[chain], Store.blobLocks[digest]   one layer or blob; the only ones held during I/O on the network
-//	Store.removeLocks[chain]   one deletion of a layer
-//	Store.blobGate    held by Load, which writes blobs without a lease; read-held to delete a blob
+//	layers.Lock(chain), blobs.Lock(digest)   one layer or blob; the only ones held during I/O on the network
+//	collector.removing[chain]   one deletion of a layer
+//	blobs.Import      held by Load, which writes blobs without a lease; read-held to delete a blob
 //	Store.writing     one change of records at a time; held while a record is flushed
-//	Store.mu          holds, leases, removed images; the only I/O under it is the renaming of an unused layer
+//	roots.mu          holds, leases, removed images; the only I/O under it is the renaming of an unused layer
 //
 // A pull or load first leases a layer or blob (see lease), then checks whether it exists. Unused data is removed under
-// Store.mu after a check of the leases. So what a pull has found stays.
+// roots.mu after a check of the leases. So what a pull has found stays.
 package image

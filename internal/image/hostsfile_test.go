@@ -24,6 +24,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 // tlsHub puts TLS before h, wanting clients' certificates of the authorities in clients, if any.
@@ -256,10 +257,10 @@ func TestTheDirectoryOfARegistryIsFoundAsContainerdFindsIt(t *testing.T) {
 	}
 	file := filepath.Join(empty, "file")
 	must(t, os.WriteFile(file, nil, 0o644))
-	err := image.CheckRegistryConfigDirs(empty + ":/does/not/exist:" + file)
+	err := registry.CheckConfigDirs(empty + ":/does/not/exist:" + file)
 	expectError(t, err, anyClass, "/does/not/exist", "file is not a directory")
-	must(t, image.CheckRegistryConfigDirs(empty+":"+filepath.Dir(empty)))
-	must(t, image.CheckRegistryConfigDirs(""))
+	must(t, registry.CheckConfigDirs(empty+":"+filepath.Dir(empty)))
+	must(t, registry.CheckConfigDirs(""))
 }
 
 func TestCertificatesLaidOutAsForDockerAreUsed(t *testing.T) {
@@ -308,17 +309,10 @@ func TestHeadersAndCredentialsStayWithTheirServer(t *testing.T) {
 		return false
 	})
 	dir := hostFiles(t, map[string]string{"registry.invalid/hosts.toml": "[host.\"" + h.URL + "\".header]\nX-Private = \"" + password + "\"\nCookie = \"a=b\""})
-	_, err := open(t, image.Config{RegistryConfigDir: dir}).Pull(t.Context(), "registry.invalid/app:1", &image.Auth{Auth: basic})
+	_, err := open(t, image.Config{RegistryConfigDir: dir}).Pull(t.Context(), "registry.invalid/app:1", &registry.Auth{Auth: basic})
 	must(t, err)
 	equal(t, "headers that went elsewhere", sprint(leaked), "[]")
 	if store.count("GET ") == 0 {
 		t.Error("the redirect was not followed")
 	}
-}
-
-func FuzzHostsFile(f *testing.F) {
-	f.Add([]byte("server = \"https://x\"\n[host.\"http://y\".header]\na = \"b\"\n"))
-	f.Add([]byte("host = { a = { ca = [[1]], client = [['a','b']] } }"))
-	f.Add([]byte("[[host.x]]\n"))
-	f.Fuzz(func(t *testing.T, data []byte) { image.ParseHostsFile(data) })
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 const signature = "X-Amz-Signature=fe5f80f77d5fa3beca038a248ff027d0445342fe2855ddc963176630326f1024"
@@ -54,7 +55,7 @@ func TestASignedRedirectThatFailsShowsNoSignatureWhateverThePassword(t *testing.
 					return true
 				})
 				text, log := newLog()
-				_, err := open(t, image.Config{Log: log}).Pull(t.Context(), ref, &image.Auth{Username: "u", Password: password})
+				_, err := open(t, image.Config{Log: log}).Pull(t.Context(), ref, &registry.Auth{Username: "u", Password: password})
 				if err == nil {
 					t.Fatal("no error")
 				}
@@ -97,7 +98,7 @@ func TestTheErrorsOfATokenServerShowNoCredential(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `{"errors":[{"code":"X","message":"%s %s"}]}`, r.Form.Encode(), r.Header.Get("Authorization"))
 		return true
 	})
-	for _, auth := range []*image.Auth{{Username: "alice", Password: password}, {IdentityToken: password}} {
+	for _, auth := range []*registry.Auth{{Username: "alice", Password: password}, {IdentityToken: password}} {
 		text, log := newLog()
 		_, err := open(t, image.Config{Log: log}).Pull(t.Context(), h.host()+"/app:1", auth)
 		if err == nil {
@@ -133,7 +134,7 @@ func TestWhatAManifestSaysIsCleanedToo(t *testing.T) {
 			strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), signature, someDigest)
 		return true
 	})
-	_, err := open(t, image.Config{}).Pull(t.Context(), h.host()+"/app:1", &image.Auth{RegistryToken: password})
+	_, err := open(t, image.Config{}).Pull(t.Context(), h.host()+"/app:1", &registry.Auth{RegistryToken: password})
 	expectError(t, err, func(error) bool { return true }, "not a container image")
 	expectNoLeak(t, err.Error(), password, signature[16:], base64.StdEncoding.EncodeToString([]byte(password)))
 }

@@ -19,7 +19,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/tarfile"
 )
 
 // Load reads an OCI image layout or an archive of "docker save", as a tar that may be compressed.
@@ -38,7 +40,7 @@ func (s *Store) Load(ctx context.Context, r io.Reader) ([]*Image, error) {
 }
 
 func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
-	file, err := s.spool(ctx, r)
+	file, err := s.spools.receive(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -48,18 +50,17 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 		return nil, err
 	}
 	defer unlock()
-	defer s.removeArchive(ctx)
-	s.blobGate.Lock() // what the importer writes is not leased; removeArchive comes after the unlock
-	defer s.blobGate.Unlock()
-	if err := s.removeIngests(ingest.ofArchive); err != nil {
+	defer s.collector.removeArchive(ctx)
+	defer s.blobs.Import()() // what the importer writes is not leased; removeArchive comes after it
+	if err := s.blobs.RemoveIngests(blob.Ingest.OfArchive); err != nil {
 		return nil, err
 	}
-	plain, err := decompress(contextReader{ctx, file})
+	plain, err := tarfile.Open(tarfile.WithContext(ctx, file))
 	if err != nil {
 		return nil, badArchive(err)
 	}
 	defer func() { _ = plain.Close() }() // only read from
-	importer := &refRecorder{Store: s.content, refs: map[string]bool{}}
+	importer := &refRecorder{Store: s.blobs, refs: map[string]bool{}}
 	top, err := archive.ImportIndex(ctx, importer, plain)
 	if err != nil {
 		return nil, badArchive(err)
@@ -67,7 +68,7 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	// The importer writes an index of its own only for Docker archives. A registry does not know
 	// its digests.
 	isLayout := !importer.refs["manifest-"+top.Digest.String()]
-	raw, err := content.ReadBlob(ctx, s.content, top)
+	raw, err := content.ReadBlob(ctx, s.blobs, top)
 	if err != nil {
 		return nil, err
 	}
@@ -75,60 +76,69 @@ func (s *Store) load(ctx context.Context, r io.Reader) ([]*Image, error) {
 	if err != nil {
 		return nil, badArchive(err)
 	}
-	return s.loadEntries(ctx, index.Manifests, isLayout)
+	return (&loading{store: s, isLayout: isLayout, named: map[string]bool{}}).all(ctx, index.Manifests)
 }
 
-// loadEntries makes an image of each entry of an archive's index. It skips artifacts. It loads an
-// image for another platform only if the archive has no image of that name for this node.
-func (s *Store) loadEntries(ctx context.Context, entries []ocispec.Descriptor, isLayout bool) ([]*Image, error) {
-	var loaded []*Image
-	var errs []error
-	var passedOver error
-	var foreign []ocispec.Descriptor
-	named := map[string]bool{}
-	load := func(e ocispec.Descriptor, anyPlatform bool) {
-		img, err := s.loadEntry(ctx, e, isLayout, anyPlatform)
-		if u := (*unfit)(nil); errors.As(err, &u) {
-			passedOver = err
-			if u.platform != "" {
-				foreign = append(foreign, e)
-			}
-			s.log.Info("an entry of the archive was skipped", "digest", e.Digest, "reason", err)
-			return
-		}
-		if err != nil {
-			errs = append(errs, err)
-			return
-		}
-		named[entryName(e)] = true
-		loaded = slices.DeleteFunc(loaded, func(i *Image) bool { return i.ID == img.ID })
-		loaded = append(loaded, img)
-	}
+// loading is the loading of one archive.
+type loading struct {
+	store    *Store
+	isLayout bool // else it is an archive of Docker's
+
+	loaded  []*Image
+	named   map[string]bool      // by entryName
+	foreign []ocispec.Descriptor // entries for other platforms
+	skipped error                // why the last entry was skipped
+	errs    []error
+}
+
+// all makes an image of each entry of the archive's index. It skips artifacts. It loads an image for another platform
+// only if the archive has no image of that name for this node.
+func (l *loading) all(ctx context.Context, entries []ocispec.Descriptor) ([]*Image, error) {
 	for _, e := range entries {
-		load(e, false)
+		l.entry(ctx, e, false)
 	}
-	for _, e := range foreign {
-		if !named[entryName(e)] {
-			load(e, true)
+	for _, e := range l.foreign {
+		if !l.named[entryName(e)] {
+			l.entry(ctx, e, true)
 		}
 	}
 	switch {
-	case len(errs) > 0:
-		return loaded, errors.Join(errs...)
-	case len(loaded) > 0:
-		return loaded, nil
-	case passedOver != nil:
-		return nil, passedOver
+	case len(l.errs) > 0:
+		return l.loaded, errors.Join(l.errs...)
+	case len(l.loaded) > 0:
+		return l.loaded, nil
+	case l.skipped != nil:
+		return nil, l.skipped
 	}
 	return nil, fmt.Errorf("the archive has no image: %w", errdefs.ErrInvalidArgument)
 }
 
-// loadEntry makes an image of one entry. Without anyPlatform it must be for this node.
-func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout, anyPlatform bool) (img *Image, err error) {
+// entry notes what becomes of one entry.
+func (l *loading) entry(ctx context.Context, e ocispec.Descriptor, anyPlatform bool) {
+	img, err := l.image(ctx, e, anyPlatform)
+	if u := (*unfit)(nil); errors.As(err, &u) {
+		l.skipped = err
+		if u.platform != "" {
+			l.foreign = append(l.foreign, e)
+		}
+		l.store.log.Info("an entry of the archive was skipped", "digest", e.Digest, "reason", err)
+		return
+	}
+	if err != nil {
+		l.errs = append(l.errs, err)
+		return
+	}
+	l.named[entryName(e)] = true
+	l.loaded = slices.DeleteFunc(l.loaded, func(i *Image) bool { return i.ID == img.ID })
+	l.loaded = append(l.loaded, img)
+}
+
+// image makes an image of one entry. Without anyPlatform it must be for this node.
+func (l *loading) image(ctx context.Context, desc ocispec.Descriptor, anyPlatform bool) (img *Image, err error) {
 	began := time.Now()
-	lease := s.lease()
-	defer func() { s.conclude(ctx, lease, err) }()
-	a := s.assembly(archiveSource{s.content}, lease, &progress{})
+	lease := l.store.collector.lease()
+	defer func() { lease.end(ctx, err) }()
+	a := l.store.assembly(archiveSource{l.store.blobs}, lease, &progress{})
 	if p := desc.Platform; p != nil && !anyPlatform && p.OS != "" && p.Architecture != "" && !a.platform.Match(*p) {
 		return nil, wrongPlatform(platforms.Format(*p))
 	}
@@ -143,14 +153,14 @@ func (s *Store) loadEntry(ctx context.Context, desc ocispec.Descriptor, isLayout
 		if ref.Digest == "" {
 			img.Tags = []string{ref.String()}
 		}
-		if isLayout {
+		if l.isLayout {
 			img.Digests = digestNames(ref, desc.Digest)
 		}
 	}
-	if img, err = s.publish(img); err != nil {
+	if img, err = l.store.publish(img); err != nil {
 		return nil, err
 	}
-	s.log.Info("image loaded", "id", img.ID, "tags", img.Tags, "layers", len(img.Chain), "size", img.Size,
+	l.store.log.Info("image loaded", "id", img.ID, "tags", img.Tags, "layers", len(img.Chain), "size", img.Size,
 		"took", time.Since(began).Round(time.Millisecond))
 	return img, nil
 }
@@ -183,7 +193,7 @@ func badArchive(err error) error {
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno):
-		return withDiskClass(err)
+		return blob.DiskClass(err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
@@ -193,7 +203,7 @@ func badArchive(err error) error {
 // archiveSource is the source that reads what the importer has written.
 type archiveSource struct{ content content.Store }
 
-func (a archiveSource) bring(ctx context.Context, desc ocispec.Descriptor) error {
+func (a archiveSource) Bring(ctx context.Context, desc ocispec.Descriptor) error {
 	if _, err := a.content.Info(ctx, desc.Digest); err != nil {
 		return fmt.Errorf("the archive has no blob %s: %w", desc.Digest, errdefs.ErrInvalidArgument)
 	}
@@ -219,7 +229,7 @@ func (r *refRecorder) Writer(ctx context.Context, opts ...content.WriterOpt) (co
 	r.mu.Lock()
 	r.refs[o.Ref] = true
 	r.mu.Unlock()
-	if algorithm, hex, ok := strings.Cut(strings.TrimPrefix(o.Ref, archiveIngest+"blobs/"), "/"); ok {
+	if algorithm, hex, ok := strings.Cut(strings.TrimPrefix(o.Ref, blob.ArchiveIngest+"blobs/"), "/"); ok {
 		d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
 		if reference.CheckDigest(d) == nil && d.Algorithm() != digest.Canonical {
 			opts = append(opts, content.WithDescriptor(ocispec.Descriptor{Digest: d, Size: o.Desc.Size}))

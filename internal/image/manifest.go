@@ -16,13 +16,15 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image/layer"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 const (
 	// maxDocument limits manifests and indexes, maxConfiguration limits configurations. They are
 	// read into memory.
-	maxDocument      = 4 << 20
+	maxDocument      = registry.MaxManifest
 	maxConfiguration = 32 << 20
 	// maxDocuments limits all that are being read at the same time. Parsed, they use several times
 	// as much memory.
@@ -38,7 +40,7 @@ const (
 // source brings a blob into the content store: from a registry, or from an archive, which must have
 // it.
 type source interface {
-	bring(ctx context.Context, desc ocispec.Descriptor) error
+	Bring(ctx context.Context, desc ocispec.Descriptor) error
 }
 
 // document has the fields of a manifest and of an index.
@@ -106,14 +108,14 @@ func (a *assembly) document(ctx context.Context, desc ocispec.Descriptor, limit 
 	}
 	a.lease.blob(desc.Digest)
 	desc.Data = nil // use only content that was checked against the digest
-	if err := a.source.bring(ctx, desc); err != nil {
+	if err := a.source.Bring(ctx, desc); err != nil {
 		return err
 	}
 	if err := a.store.documents.Acquire(ctx, desc.Size); err != nil {
 		return err
 	}
 	defer a.store.documents.Release(desc.Size)
-	raw, err := content.ReadBlob(ctx, a.store.content, desc)
+	raw, err := content.ReadBlob(ctx, a.store.blobs, desc)
 	if err != nil {
 		return err
 	}
@@ -284,17 +286,13 @@ func checkLayer(l ocispec.Descriptor) error {
 	if err := reference.CheckDigest(l.Digest); err != nil {
 		return refuse("layer: %v", err)
 	}
-	if !isLayer(l) {
+	if !layer.IsLayer(l) {
 		return notImage("layer %s is of type %q, which is not supported", l.Digest, l.MediaType)
 	}
 	if l.Size < 0 {
 		return refuse("layer %s has size %d", l.Digest, l.Size)
 	}
 	return nil
-}
-
-func isLayer(desc ocispec.Descriptor) bool {
-	return images.IsLayerType(desc.MediaType) && !strings.HasSuffix(desc.MediaType, "+encrypted")
 }
 
 // chainIDs returns the chain ID of each layer: its name together with all layers below it.

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 // mirrored is a configuration by which m is asked before origin for what is on registry.invalid.
@@ -391,7 +392,7 @@ func TestAnEndlessAnswerEnds(t *testing.T) {
 			ref := h.pushIndex(t, "app:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img}))
 			h.setFault(fault)
 			began := time.Now()
-			_, err := open(t, image.Config{StallTimeout: time.Second}).Pull(t.Context(), ref, &image.Auth{Auth: basic})
+			_, err := open(t, image.Config{StallTimeout: time.Second}).Pull(t.Context(), ref, &registry.Auth{Auth: basic})
 			expectError(t, err, anyClass, h.host())
 			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("took %v", took)
@@ -500,7 +501,7 @@ func TestACredentialGoesToNoTokenServerWithoutTLSIfTheRegistryHasIt(t *testing.T
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	_, err := open(t, image.Config{RegistryConfigDir: dir}).Pull(t.Context(), "registry.invalid/app:1", &image.Auth{Auth: basic})
+	_, err := open(t, image.Config{RegistryConfigDir: dir}).Pull(t.Context(), "registry.invalid/app:1", &registry.Auth{Auth: basic})
 	expectError(t, err, anyClass, "has no TLS")
 	equal(t, "requests for tokens", h.count("GET /token")+h.count("POST /token"), 0)
 }

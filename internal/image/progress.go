@@ -94,8 +94,8 @@ func (p *progress) expect(layers []ocispec.Descriptor) {
 	}
 }
 
-// have sets how many bytes of a blob are on the node.
-func (p *progress) have(blob digest.Digest, bytes int64) {
+// Have sets how many bytes of a blob are on the node.
+func (p *progress) Have(blob digest.Digest, bytes int64) {
 	if b := p.blob(blob); b != nil {
 		b.have.Store(bytes)
 	}
@@ -108,8 +108,8 @@ func (p *progress) arrived(blob digest.Digest) {
 	}
 }
 
-// receive adds bytes that came from a registry.
-func (p *progress) receive(blob digest.Digest, n int) {
+// Receive adds bytes that came from a registry.
+func (p *progress) Receive(blob digest.Digest, n int) {
 	p.received.Add(int64(n))
 	if b := p.blob(blob); b != nil {
 		b.have.Add(int64(n))

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
@@ -17,17 +18,17 @@ import (
 //
 // Error classes: ErrInvalidArgument (reference or credential unusable, before any network),
 // ErrNotFound (no such image, or not for this platform), ErrUnauthenticated and
-// ErrPermissionDenied, ErrRegistryUnavailable (network, registry down or stalled), ErrDataLoss
+// ErrPermissionDenied, registry.ErrUnavailable (network, registry down or stalled), ErrDataLoss
 // (content does not match its digest), ErrResourceExhausted (disk full), ErrFailedPrecondition (the
 // image or the registry configuration cannot be used). After an error nothing is listed. The
 // downloaded part is kept for an hour, and the next pull continues from there.
-func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error) {
+func (s *Store) Pull(ctx context.Context, ref string, auth *registry.Auth) (*Image, error) {
 	parsed, err := reference.Parse(ref)
 	if err != nil {
 		return nil, err
 	}
 	// Another credential is another pull: it may not have the same rights.
-	key := parsed.String() + " " + auth.fingerprint()
+	key := parsed.String() + " " + auth.Fingerprint()
 	img, err := s.pulls.do(ctx, key, func(ctx context.Context) (*Image, error) {
 		return s.pull(ctx, parsed, auth)
 	})
@@ -37,25 +38,26 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (*Image, error
 	return img, nil
 }
 
-func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (img *Image, err error) {
-	reg, err := s.connect(ref, auth)
+func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *registry.Auth) (img *Image, err error) {
+	progress, log := &progress{image: ref.String(), began: time.Now()}, s.log.With("image", ref.String())
+	repo, err := s.registries.Connect(ref, auth, progress)
 	if err != nil {
 		return nil, err
 	}
-	defer reg.close()
-	defer func() { err = secret.Clean(err, reg.secrets.All()) }() // the text may come from the registry, for example from a manifest
-	ctx, cancel := context.WithCancel(s.libraryLog(ctx, reg.secrets.All))
+	defer repo.Close()
+	defer func() { err = secret.Clean(err, repo.Secrets()) }() // the text may come from the registry, for example from a manifest
+	ctx, cancel := context.WithCancel(s.libraryLog(ctx, repo.Secrets))
 	defer cancel()
-	lease := s.lease()
-	defer func() { s.conclude(ctx, lease, err) }()
+	lease := s.collector.lease()
+	defer func() { lease.end(ctx, err) }()
 
-	defer s.pulls.ongoing.add(reg.progress)()
-	go reg.progress.report(ctx, reg.log)
-	top, err := reg.resolve(ctx)
+	defer s.pulls.ongoing.add(progress)()
+	go progress.report(ctx, log)
+	top, err := repo.Resolve(ctx)
 	if err != nil {
 		return nil, err
 	}
-	img, err = s.assembly(reg, lease, reg.progress).assemble(ctx, top)
+	img, err = s.assembly(repo, lease, progress).assemble(ctx, top)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +68,8 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 	if img, err = s.publish(img); err != nil {
 		return nil, err
 	}
-	reg.log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", reg.progress.received.Load(),
-		"layers", len(img.Chain), "size", img.Size, "took", time.Since(reg.progress.began).Round(time.Millisecond))
+	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", progress.received.Load(),
+		"layers", len(img.Chain), "size", img.Size, "took", time.Since(progress.began).Round(time.Millisecond))
 	return img, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 func TestPulledImageIsListedUnpackedAndFoundByEveryName(t *testing.T) {
@@ -185,7 +186,7 @@ func TestPullWithAnotherCredentialIsAnotherPull(t *testing.T) {
 	h.setFault(func(w http.ResponseWriter, r *http.Request) bool { <-gate; return guarded(w, r) })
 	s := open(t, image.Config{})
 	good, bad := make(chan error, 1), make(chan error, 1)
-	go func() { _, err := s.Pull(t.Context(), ref, &image.Auth{Auth: basic}); good <- err }()
+	go func() { _, err := s.Pull(t.Context(), ref, &registry.Auth{Auth: basic}); good <- err }()
 	waitFor(t, func() bool { return s.Waiters(ref) == 1 })
 	go func() { _, err := s.Pull(t.Context(), ref, nil); bad <- err }()
 	waitFor(t, func() bool { return s.Waiters(ref) == 2 })
@@ -314,7 +315,7 @@ func TestBadReferenceIsRefusedBeforeAnyNetwork(t *testing.T) {
 		_, err := s.Pull(t.Context(), ref, nil)
 		expectError(t, err, errdefs.IsInvalidArgument)
 	}
-	_, err := s.Pull(t.Context(), h.host()+"/a", &image.Auth{Auth: "%%%"})
+	_, err := s.Pull(t.Context(), h.host()+"/a", &registry.Auth{Auth: "%%%"})
 	expectError(t, err, errdefs.IsInvalidArgument, "base64")
 	equal(t, "requests", h.count(""), 0)
 }

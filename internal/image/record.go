@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,13 +14,10 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/kernel/durable"
-	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
 // recordSchema is the version that is written. A reader refuses a greater one.
 const recordSchema = 1
-
-const tempPrefix = durable.TempPrefix
 
 // record is the content of a file in records/.
 type record struct {
@@ -56,6 +52,42 @@ func (r *record) image() *Image {
 	}
 }
 
+// records is the directory of records, and the quarantine of those that could not be used.
+type records struct{ dir, quarantine string }
+
+// openRecords opens the records below root, and removes what an interrupted process left half-made.
+func openRecords(root string) (records, error) {
+	r := records{dir: filepath.Join(root, "records"), quarantine: filepath.Join(root, "quarantine")}
+	for _, dir := range []string{r.dir, r.quarantine} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return r, err
+		}
+	}
+	if err := durable.RemoveTemporary(r.dir); err != nil {
+		return r, fmt.Errorf("remove leftovers: %w", err)
+	}
+	return r, nil
+}
+
+// names are the names of all record files, in order.
+func (r records) names() ([]string, error) {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read image records: %w", err)
+	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+// putAside moves a record to the quarantine and returns where it is there.
+func (r records) putAside(name string) (string, error) {
+	file := filepath.Join(r.quarantine, fmt.Sprintf("%s.%d", name, time.Now().UnixNano()))
+	return file, os.Rename(filepath.Join(r.dir, name), file)
+}
+
 // recordName is the file name for an image ID, which is always a valid digest (see validate).
 func recordName(id string) string { return reference.FileName(id) + ".json" }
 
@@ -64,32 +96,32 @@ func recordName(id string) string { return reference.FileName(id) + ".json" }
 const removedSuffix = ".removed"
 
 // noteRemoved records that an image is not listed any more, but containers hold its layers.
-func noteRemoved(dir string, nameless *Image) error {
-	err := writeRecord(dir, newRecord(nameless, true))
+func (r records) noteRemoved(nameless *Image) error {
+	err := r.write(newRecord(nameless, true))
 	if err == nil {
 		return nil
 	}
-	file := filepath.Join(dir, recordName(nameless.ID))
+	file := filepath.Join(r.dir, recordName(nameless.ID))
 	if renameErr := os.Rename(file, file+removedSuffix); renameErr != nil {
 		return errors.Join(err, renameErr)
 	}
-	return durable.SyncDir(dir)
+	return durable.SyncDir(r.dir)
 }
 
-// readRecord reads and checks one record. name is the file's name, which must match the content.
-func readRecord(dir, name string) (*record, error) {
-	data, err := os.ReadFile(filepath.Join(dir, name))
+// read reads and checks one record. name is the file's name, which must match the content.
+func (r records) read(name string) (*record, error) {
+	data, err := os.ReadFile(filepath.Join(r.dir, name))
 	if err != nil {
 		return nil, err
 	}
-	var r record
-	if err := json.Unmarshal(data, &r); err != nil {
+	var rec record
+	if err := json.Unmarshal(data, &rec); err != nil {
 		return nil, err
 	}
 	if base, removed := strings.CutSuffix(name, removedSuffix); removed {
-		name, r.Removed = base, true
+		name, rec.Removed = base, true
 	}
-	return &r, r.validate(name)
+	return &rec, rec.validate(name)
 }
 
 func (r *record) validate(name string) error {
@@ -110,44 +142,29 @@ func (r *record) validate(name string) error {
 	return nil
 }
 
-// writeRecord replaces the image's record. After nil it is on the disk.
-func writeRecord(dir string, r record) error {
-	data, err := json.MarshalIndent(r, "", " ")
+// write replaces the image's record. After nil it is on the disk.
+func (r records) write(rec record) error {
+	data, err := json.MarshalIndent(rec, "", " ")
 	if err != nil {
-		return fmt.Errorf("record of image %s: %w", r.ID, err)
+		return fmt.Errorf("record of image %s: %w", rec.ID, err)
 	}
-	err = durable.Replace(filepath.Join(dir, recordName(r.ID)), data)
-	if err == nil {
-		err = os.Remove(filepath.Join(dir, recordName(r.ID)+removedSuffix)) // the image is not removed any more
+	file := filepath.Join(r.dir, recordName(rec.ID))
+	if err = durable.Replace(file, data); err == nil {
+		err = os.Remove(file + removedSuffix) // the image is not removed any more
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("write record of image %s: %w", r.ID, err)
+		return fmt.Errorf("write record of image %s: %w", rec.ID, err)
 	}
 	return nil
 }
 
-// removeRecord is idempotent. After nil the removal is on the disk.
-func removeRecord(dir, id string) error {
+// remove is idempotent. After nil the removal is on the disk.
+func (r records) remove(id string) error {
 	for _, suffix := range []string{removedSuffix, ""} {
-		err := os.Remove(filepath.Join(dir, recordName(id)+suffix))
+		err := os.Remove(filepath.Join(r.dir, recordName(id)+suffix))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove record of image %s: %w", id, err)
 		}
 	}
-	return durable.SyncDir(dir)
-}
-
-// removeTemporary removes the temporary files of a process that was interrupted.
-func removeTemporary(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			errs = append(errs, tree.Remove(context.Background(), filepath.Join(dir, e.Name())))
-		}
-	}
-	return errors.Join(errs...)
+	return durable.SyncDir(r.dir)
 }

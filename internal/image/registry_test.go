@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 var zeroTime time.Time
@@ -39,7 +40,7 @@ func TestCredentialsOpenTheRegistry(t *testing.T) {
 	h := newHub(t)
 	ref := h.push(t, "app:1", imageOf(t, "a", layerOf(t, reg("a", ""))))
 	guard(h)
-	for name, auth := range map[string]*image.Auth{
+	for name, auth := range map[string]*registry.Auth{
 		"user and password":    {Username: "alice", Password: password},
 		"base64":               {Auth: basic},
 		"for this server only": {Auth: basic, ServerAddress: "http://" + h.host() + "/v2/"},
@@ -56,7 +57,7 @@ func TestRefusedCredentialsAreNeverShown(t *testing.T) {
 	ref := h.push(t, "app:1", imageOf(t, "a", layerOf(t, reg("a", ""))))
 	guard(h)
 	wrong := "Wr0ng-" + password
-	for name, auth := range map[string]*image.Auth{
+	for name, auth := range map[string]*registry.Auth{
 		"none":           nil,
 		"wrong password": {Username: "alice", Password: wrong},
 		"wrong base64":   {Auth: base64.StdEncoding.EncodeToString([]byte("bob:" + wrong))},
@@ -81,7 +82,7 @@ func TestRefusedCredentialsAreNeverShown(t *testing.T) {
 }
 
 func TestAuthPrintsNothingOfItself(t *testing.T) {
-	a := image.Auth{Username: "alice", Password: password, Auth: basic, RegistryToken: password}
+	a := registry.Auth{Username: "alice", Password: password, Auth: basic, RegistryToken: password}
 	text, log := newLog()
 	log.Info("pull", "auth", a, "pointer", &a, slog.Group("g", "auth", a))
 	shown := fmt.Sprintf("%v %+v %#v %s %v %+v", a, a, a, a, &a, &a) + text.String()
@@ -103,7 +104,7 @@ func TestForbiddenIsPermissionDeniedEvenIfTheRegistryRepeatsTheCredential(t *tes
 		_, _ = fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"no entry for %s, http://h/x?sig=%s"}]}`, sent, password)
 		return true
 	})
-	for _, auth := range []*image.Auth{{Username: "alice", Password: password}, {RegistryToken: password}} {
+	for _, auth := range []*registry.Auth{{Username: "alice", Password: password}, {RegistryToken: password}} {
 		text, log := newLog()
 		_, err := open(t, image.Config{Log: log}).Pull(t.Context(), h.host()+"/a:1", auth)
 		expectError(t, err, errdefs.IsPermissionDenied, h.host(), "no entry", "[redacted]")
@@ -123,7 +124,7 @@ func TestRegistryTokenIsSentAsItIs(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	_, err := open(t, image.Config{}).Pull(t.Context(), ref, &image.Auth{RegistryToken: "tok"})
+	_, err := open(t, image.Config{}).Pull(t.Context(), ref, &registry.Auth{RegistryToken: "tok"})
 	must(t, err)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,58 +15,80 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
+	"github.com/pinfold-run/pinfold/internal/image/layer"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
-// loadRecords fills the catalog from the records. It fails only if the directory cannot be read.
-func (s *Store) loadRecords(ctx context.Context) error {
-	entries, err := os.ReadDir(s.records())
-	if err != nil {
-		return fmt.Errorf("read image records: %w", err)
+// restoration makes images of the records when the store is opened.
+type restoration struct {
+	log     *slog.Logger
+	records records
+	blobs   *blob.Store
+	layers  *layer.Store
+
+	listed      []*Image
+	removed     map[string]*Image // by ID
+	quarantined []Quarantined
+}
+
+// restore fills the catalog from the records. It fails only if the directory cannot be read.
+func (s *Store) restore(ctx context.Context) error {
+	r := restoration{log: s.log, records: s.records, blobs: s.blobs, layers: s.layers, removed: map[string]*Image{}}
+	if err := r.readRecords(ctx); err != nil {
+		return err
 	}
-	var listed []*Image
-	for _, e := range entries { // sorted by name: a record comes before the note that its image was removed
-		r, err := readRecord(s.records(), e.Name())
-		if err == nil && !r.Removed {
-			err = s.missingLayer(r)
-		}
-		overtaken := err == nil && slices.ContainsFunc(listed, func(i *Image) bool { return i.ID == r.ID })
-		switch {
-		case overtaken:
-			if err := os.Remove(filepath.Join(s.records(), e.Name())); err != nil {
-				s.log.Warn("an old image record could not be removed", "record", e.Name(), "error", err)
-			}
-		case err != nil:
-			s.putAside(ctx, e.Name(), err)
-		case r.Removed:
-			s.removed[r.ID] = r.image()
-		default:
-			listed = append(listed, r.image())
-		}
-	}
-	s.catalog.Store(newCatalog(s.assignTags(listed)))
+	s.roots.removed, s.quarantined = r.removed, r.quarantined
+	s.roots.catalog.Store(newCatalog(r.byID()))
 	return nil
 }
 
-func (s *Store) missingLayer(r *record) error {
-	for _, chain := range r.Chain {
-		if !s.layers.exists(chain) {
+func (r *restoration) readRecords(ctx context.Context) error {
+	names, err := r.records.names() // sorted: a record comes before the note that its image was removed
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		rec, err := r.records.read(name)
+		if err == nil && !rec.Removed {
+			err = r.missingLayer(rec)
+		}
+		overtaken := err == nil && slices.ContainsFunc(r.listed, func(i *Image) bool { return i.ID == rec.ID })
+		switch {
+		case overtaken:
+			if err := os.Remove(filepath.Join(r.records.dir, name)); err != nil {
+				r.log.Warn("an old image record could not be removed", "record", name, "error", err)
+			}
+		case err != nil:
+			r.putAside(ctx, name, err)
+		case rec.Removed:
+			r.removed[rec.ID] = rec.image()
+		default:
+			r.listed = append(r.listed, rec.image())
+		}
+	}
+	return nil
+}
+
+func (r *restoration) missingLayer(rec *record) error {
+	for _, chain := range rec.Chain {
+		if !r.layers.Exists(chain) {
 			return fmt.Errorf("layer %s is missing", chain)
 		}
 	}
 	return nil
 }
 
-// assignTags gives a tag to the record pulled last, if two records have it. That happens if the
-// process died while the tag moved.
-func (s *Store) assignTags(listed []*Image) map[string]*Image {
-	slices.SortFunc(listed, func(a, b *Image) int { return b.Pulled.Compare(a.Pulled) })
+// byID gives a tag to the record pulled last, if two records have it. That happens if the process died while the tag
+// moved.
+func (r *restoration) byID() map[string]*Image {
+	slices.SortFunc(r.listed, func(a, b *Image) int { return b.Pulled.Compare(a.Pulled) })
 	images, taken := map[string]*Image{}, []string{}
-	for _, img := range listed {
+	for _, img := range r.listed {
 		if left := img.without(taken); len(left.Tags) < len(img.Tags) {
 			img = left
-			if err := writeRecord(s.records(), newRecord(img, false)); err != nil {
-				s.log.Warn("image lost a tag", "image", img.ID, "error", err)
+			if err := r.records.write(newRecord(img, false)); err != nil {
+				r.log.Warn("image lost a tag", "image", img.ID, "error", err)
 			}
 		}
 		taken = append(taken, img.Tags...)
@@ -74,34 +97,33 @@ func (s *Store) assignTags(listed []*Image) map[string]*Image {
 	return images
 }
 
-// putAside moves a record that cannot be used to the quarantine. If the image's configuration still
-// exists, the image becomes a removed one. Containers that use its layers can hold it, and the next
-// pull lists it again.
-func (s *Store) putAside(ctx context.Context, name string, reason error) {
-	file := filepath.Join(s.quarantine(), fmt.Sprintf("%s.%d", name, time.Now().UnixNano()))
-	if err := os.Rename(filepath.Join(s.records(), name), file); err != nil {
+// putAside moves a record that cannot be used to the quarantine. If the image's configuration still exists, the image
+// becomes a removed one. Containers that use its layers can hold it, and the next pull lists it again.
+func (r *restoration) putAside(ctx context.Context, name string, reason error) {
+	file, err := r.records.putAside(name)
+	if err != nil {
 		reason = errors.Join(reason, err)
 	}
-	s.log.Error("an image record was moved to the quarantine; pull the image again", "record", file, "reason", reason)
-	s.quarantined = append(s.quarantined, Quarantined{File: file, Reason: reason.Error()})
-	img, err := s.rebuild(ctx, reference.FromFileName(strings.TrimSuffix(strings.TrimSuffix(name, removedSuffix), ".json")))
+	r.log.Error("an image record was moved to the quarantine; pull the image again", "record", file, "reason", reason)
+	r.quarantined = append(r.quarantined, Quarantined{File: file, Reason: reason.Error()})
+	img, err := r.rebuild(ctx, reference.FromFileName(strings.TrimSuffix(strings.TrimSuffix(name, removedSuffix), ".json")))
 	if err == nil {
-		err = writeRecord(s.records(), newRecord(img, true))
+		err = r.records.write(newRecord(img, true))
 	}
 	if err != nil {
 		// A container that runs on it will call Hold. Then RemoveUnused leaves all layers alone.
-		s.log.Error("image cannot be rebuilt from its configuration", "record", name, "reason", err)
+		r.log.Error("image cannot be rebuilt from its configuration", "record", name, "reason", err)
 		return
 	}
-	s.removed[img.ID] = img
+	r.removed[img.ID] = img
 }
 
 // rebuild makes an image without names from the configuration whose digest is its ID.
-func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
+func (r *restoration) rebuild(ctx context.Context, id string) (*Image, error) {
 	if err := reference.CheckDigest(digest.Digest(id)); err != nil {
 		return nil, err
 	}
-	raw, err := content.ReadBlob(ctx, s.content, ocispec.Descriptor{Digest: digest.Digest(id)})
+	raw, err := content.ReadBlob(ctx, r.blobs, ocispec.Descriptor{Digest: digest.Digest(id)})
 	if err != nil {
 		return nil, err
 	}
@@ -116,9 +138,9 @@ func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
 		return nil, err
 	}
 	for _, chain := range img.Chain {
-		info, err := s.layers.info(chain)
+		info, err := r.layers.Info(chain)
 		if err != nil {
-			s.log.Warn("image with a missing layer", "image", id, "error", err)
+			r.log.Warn("image with a missing layer", "image", id, "error", err)
 			continue
 		}
 		img.account(info)
@@ -127,7 +149,7 @@ func (s *Store) rebuild(ctx context.Context, id string) (*Image, error) {
 }
 
 // account adds one layer's numbers to the image's.
-func (i *Image) account(info layerInfo) {
+func (i *Image) account(info layer.Info) {
 	i.Size += info.Size
 	i.MaxUID, i.MaxGID = max(i.MaxUID, info.MaxUID), max(i.MaxGID, info.MaxGID)
 }

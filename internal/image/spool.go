@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/image/blob"
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 )
 
 const (
@@ -20,58 +24,74 @@ const (
 	defaultArchiveIdle = 10 * time.Minute
 )
 
-// spool receives an archive into a file without a name. No lock is held, so a client that stops
-// sending blocks nothing. The caller closes the file.
-func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
-	if n := s.spools.Add(1); n > maxSpools {
-		s.spools.Add(-1)
+// spools receives archives into files.
+type spools struct {
+	dir   string
+	idle  time.Duration // how long a client may send nothing
+	count atomic.Int32  // archives being received
+}
+
+// receive receives an archive into a file without a name. No lock is held, so a client that stops sending blocks
+// nothing. The caller closes the file.
+func (s *spools) receive(ctx context.Context, r io.Reader) (*os.File, error) {
+	if n := s.count.Add(1); n > maxSpools {
+		s.count.Add(-1)
 		return nil, fmt.Errorf("%d archives are being received already: %w", maxSpools, errdefs.ErrUnavailable)
 	}
-	f, err := os.CreateTemp(s.layers.dir, tempPrefix+"archive-") // if the process dies, Open removes the file
+	f, err := s.file()
 	if err != nil {
-		s.spools.Add(-1)
-		return nil, withDiskClass(err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		s.spools.Add(-1)
-		return nil, errors.Join(err, f.Close())
+		s.count.Add(-1)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := s.cfg.ArchiveIdle
-	watch := time.AfterFunc(idle, func() {
-		cancel(fmt.Errorf("archive: no data for %v: %w", idle, errdefs.ErrUnavailable))
+	watch := time.AfterFunc(s.idle, func() {
+		cancel(fmt.Errorf("archive: no data for %v: %w", s.idle, errdefs.ErrUnavailable))
 	})
 	defer watch.Stop()
 	received := make(chan error, 1)
 	go func() {
-		received <- receiveArchive(f, r, func() { watch.Reset(idle) })
+		received <- receiveArchive(f, r, func() { watch.Reset(s.idle) })
 	}()
-	end := func(err error) error {
-		s.spools.Add(-1)
-		if err == nil {
-			_, err = f.Seek(0, io.SeekStart)
-		}
-		if err != nil {
-			err = errors.Join(err, f.Close())
-		}
-		return err
-	}
 	select {
 	case err := <-received:
-		if err := end(err); err != nil {
+		if err := s.end(f, err); err != nil {
 			return nil, err
 		}
 		return f, nil
 	case <-ctx.Done():
-		go func() { _ = end(errors.Join(context.Cause(ctx), <-received)) }() // the copy ends when its caller's stream ends
+		go func() { _ = s.end(f, errors.Join(context.Cause(ctx), <-received)) }() // the copy ends when its caller's stream ends
 		return nil, context.Cause(ctx)
 	}
 }
 
+// file makes a file without a name.
+func (s *spools) file() (*os.File, error) {
+	f, err := os.CreateTemp(s.dir, durable.TempPrefix+"archive-") // if the process dies, Open removes the file
+	if err != nil {
+		return nil, blob.DiskClass(err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// end makes a received file ready to be read. After an error it closes it.
+func (s *spools) end(f *os.File, err error) error {
+	s.count.Add(-1)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
 // receiveArchive copies r into f and calls came for each piece.
 func receiveArchive(f *os.File, r io.Reader, came func()) error {
-	buffer := make([]byte, copyBuffer)
+	buffer := make([]byte, 128<<10)
 	for total := 0; ; {
 		n, err := r.Read(buffer)
 		if n > 0 {
@@ -80,7 +100,7 @@ func receiveArchive(f *os.File, r io.Reader, came func()) error {
 				return fmt.Errorf("archive has more than %d bytes: %w", maxArchive, errdefs.ErrResourceExhausted)
 			}
 			if _, err := f.Write(buffer[:n]); err != nil {
-				return withDiskClass(fmt.Errorf("receive archive: %w", err))
+				return blob.DiskClass(fmt.Errorf("receive archive: %w", err))
 			}
 		}
 		if err == io.EOF { //nolint:errorlint // io.Reader's contract: io.EOF itself

@@ -2,22 +2,19 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
 	"github.com/pinfold-run/pinfold/internal/image/keylock"
+	"github.com/pinfold-run/pinfold/internal/image/layer"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 // Defaults of Config.
@@ -25,10 +22,6 @@ const (
 	defaultMaxDownloads = 3
 	defaultStallTimeout = time.Minute
 )
-
-// leftoverAge is how long downloads and layers of a failed pull are kept for the next attempt. The
-// kubelet's longest back-off between two attempts is five minutes.
-const leftoverAge = time.Hour
 
 // Config is what a Store needs. Only Root is required.
 type Config struct {
@@ -52,43 +45,24 @@ type Config struct {
 // Store is an open image store. Any goroutine may call any method at any time. Only one process may
 // have a directory open.
 type Store struct {
-	cfg     Config
-	log     *slog.Logger
-	content content.Store
-	layers  *layers
-	hosts   hostStates
-	pulls   *flights
+	cfg Config
+	log *slog.Logger
 
-	locks
-	loading
-	blobGate sync.RWMutex // held by Load while an archive's blobs arrive without a lease; read-held to delete a blob
+	blobs     *blob.Store
+	layers    *layer.Store
+	records   records
+	roots     *roots
+	collector *collector
 
 	writing sync.Mutex // one change of records and catalog at a time
 
-	mu      sync.Mutex
-	catalog atomic.Pointer[catalog] // written with writing and mu held, read without a lock
-	state
-}
+	registries *registry.Client
+	pulls      *flights
+	spools     spools
+	loads      keylock.Set         // one Load at a time, under the key "": archives use the same names of ingests
+	documents  *semaphore.Weighted // bytes of the documents that are being read
 
-// locks are locks for single layers and blobs.
-type locks struct{ layerLocks, blobLocks, removeLocks keylock.Set }
-
-// loading is shared by loads, and by pulls with them.
-type loading struct {
-	documents *semaphore.Weighted // bytes of the documents that are being read
-
-	loads  keylock.Set  // one Load at a time, under the key "": archives use the same names of ingests
-	spools atomic.Int32 // archives being received
-}
-
-// state is guarded by Store.mu.
-type state struct {
-	removed     map[string]*Image          // not listed, layers kept: by image ID
-	holds       map[string]map[string]bool // image ID -> holders
-	leased      map[string]int             // see lease
-	holdsKnown  bool                       // all holds were declared
-	lostHold    bool                       // a hold was declared for an unknown image
-	quarantined []Quarantined
+	quarantined []Quarantined // by Open
 }
 
 // Quarantined is an image record that could not be used and was moved to the quarantine.
@@ -114,138 +88,58 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Log, layers: newLayers(filepath.Join(cfg.Root, "layers")),
-		pulls: newFlights(), loading: loading{documents: semaphore.NewWeighted(maxDocuments)},
-		state: state{
-			removed: map[string]*Image{}, holds: map[string]map[string]bool{}, leased: map[string]int{},
-		},
+		cfg: cfg, log: cfg.Log, roots: newRoots(), pulls: newFlights(), documents: semaphore.NewWeighted(maxDocuments),
 	}
-	for _, dir := range []string{s.layers.dir, s.records(), s.quarantine()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("open image store: %w", err)
-		}
-	}
-	// This directory becomes the container's root. The umask must not change its mode.
-	if err := errors.Join(os.MkdirAll(s.emptyTree(), 0o755), os.Chmod(s.emptyTree(), 0o755)); err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
-	if err := errors.Join(removeTemporary(s.layers.dir), removeTemporary(s.records()), s.removeIngests(ingest.isLeftover)); err != nil {
-		return nil, fmt.Errorf("open image store %s: remove leftovers: %w", cfg.Root, err)
-	}
-	quietLibraries()
-	var err error
-	if s.content, err = local.NewStore(filepath.Join(cfg.Root, "content")); err != nil {
+	if err := s.openParts(); err != nil {
 		return nil, fmt.Errorf("open image store %s: %w", cfg.Root, err)
 	}
-	return s, s.loadRecords(ctx)
+	s.spools = spools{dir: filepath.Join(cfg.Root, "layers"), idle: cfg.ArchiveIdle}
+	s.registries = registry.NewClient(registry.Config{
+		ConfigDir: cfg.RegistryConfigDir, Log: s.log, Blobs: s.blobs, MaxDownloads: cfg.MaxDownloads, StallTimeout: cfg.StallTimeout,
+	})
+	s.collector = &collector{log: s.log, roots: s.roots, blobs: s.blobs, layers: s.layers}
+	return s, s.restore(ctx)
+}
+
+func (s *Store) openParts() (err error) {
+	if s.layers, err = layer.Open(s.cfg.Root); err != nil {
+		return err
+	}
+	if s.records, err = openRecords(s.cfg.Root); err != nil {
+		return err
+	}
+	quietLibraries()
+	s.blobs, err = blob.Open(filepath.Join(s.cfg.Root, "content"))
+	return err
 }
 
 // Close ends all pulls and waits for them. The store must not be used afterwards.
 func (s *Store) Close() { s.pulls.close() }
 
-func (s *Store) records() string { return filepath.Join(s.cfg.Root, "records") }
-
-// emptyTree is the directory for an image without layers.
-func (s *Store) emptyTree() string { return filepath.Join(s.cfg.Root, "empty") }
-
-func (s *Store) quarantine() string { return filepath.Join(s.cfg.Root, "quarantine") }
-
 // List returns all images, ordered by ID. It never waits.
-func (s *Store) List() []*Image { return s.catalog.Load().list() }
+func (s *Store) List() []*Image { return s.roots.catalog.Load().list() }
 
 // Resolve finds an image by a name, full or familiar (busybox), by a name with digest, by its ID
 // with or without "sha256:", or by an unambiguous prefix of the ID of at least 12 digits. It never
 // waits.
 func (s *Store) Resolve(ref string) (*Image, bool) {
-	img := s.catalog.Load().find(ref)
+	img := s.roots.catalog.Load().find(ref)
 	return img, img != nil
 }
 
 // Quarantined returns the records that Open moved to the quarantine.
-func (s *Store) Quarantined() []Quarantined {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Quarantined(nil), s.quarantined...)
-}
+func (s *Store) Quarantined() []Quarantined { return slices.Clone(s.quarantined) }
 
-// Usage returns the bytes and inodes of layers and contents, downloads in progress included. It
-// logs and skips a part that cannot be read.
+// Usage returns the bytes and inodes of layers and contents, downloads in progress included. It logs and skips a part
+// that cannot be read.
 func (s *Store) Usage() (bytes, inodes uint64) {
-	found, err := s.layers.list()
-	if err != nil {
-		s.log.Warn("the use of the image store could not be measured", "error", err)
-	}
-	for chain := range found {
-		info, err := s.layers.info(chain)
+	for _, usage := range []func() (uint64, uint64, error){s.layers.Usage, s.blobs.Usage} {
+		b, i, err := usage()
 		if err != nil {
-			continue // removed meanwhile
+			s.log.Warn("the use of the image store could not be measured", "error", err)
 		}
-		bytes += info.Size
-		inodes += info.Inodes
-	}
-	err = filepath.WalkDir(filepath.Join(s.cfg.Root, "content"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // a download that has ended meanwhile
-		}
-		if fi, err := d.Info(); err == nil {
-			inodes++
-			bytes += uint64(fi.Size())
-		}
-		return nil
-	})
-	if err != nil {
-		s.log.Warn("the use of the image store could not be measured", "error", err)
+		bytes += b
+		inodes += i
 	}
 	return bytes, inodes
-}
-
-// referenced returns the keys (see lease) of everything that must stay. mu is held.
-func (s *Store) referenced() map[string]bool {
-	keep := map[string]bool{}
-	for key := range s.leased {
-		keep[key] = true
-	}
-	add := func(img *Image) {
-		for _, chain := range img.Chain {
-			keep[layerKey(chain)] = true
-		}
-		for _, dgst := range img.blobs() {
-			keep[blobKey(dgst)] = true
-		}
-	}
-	for _, img := range s.catalog.Load().images {
-		add(img)
-	}
-	for _, img := range s.removed {
-		add(img)
-	}
-	return keep
-}
-
-// removeBlob deletes a blob without a reference. If a blob must stay, or may have to, RemoveUnused
-// decides later.
-func (s *Store) removeBlob(dgst digest.Digest) {
-	wanted := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.referenced()[blobKey(dgst)]
-	}
-	if wanted() {
-		return
-	}
-	unlock, err := s.blobLocks.Lock(context.Background(), dgst.String())
-	if err != nil {
-		return
-	}
-	defer unlock()
-	if !s.blobGate.TryRLock() {
-		return // the Load deletes unused blobs at its end
-	}
-	defer s.blobGate.RUnlock()
-	if wanted() {
-		return
-	}
-	if err := s.content.Delete(context.Background(), dgst); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("an unused blob could not be removed", "digest", dgst, "error", err)
-	}
 }

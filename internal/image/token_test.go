@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
 // tokenHub is a registry that wants tokens, which it also gives. Those of an older series are worth nothing.
@@ -84,7 +85,7 @@ func TestATokenThatExpiresDuringAPullIsReplaced(t *testing.T) {
 		"said as a lack of scope": bearerChallenge + `,error="insufficient_scope"`,
 		"not said":                bearerChallenge,
 	} {
-		for user, auth := range map[string]*image.Auth{"anonymous": nil, "alice": {Auth: basic}} {
+		for user, auth := range map[string]*registry.Auth{"anonymous": nil, "alice": {Auth: basic}} {
 			t.Run(name+" to "+user, func(t *testing.T) {
 				h := newTokenHub(t, challenge)
 				ref := pushTokens(t, h)
@@ -111,7 +112,7 @@ func TestACredentialThatIsRefusedIsNotTriedForEver(t *testing.T) {
 			h := newTokenHub(t, challenge)
 			ref := pushTokens(t, h)
 			h.token = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"access_token":"worthless"}`)) }
-			_, err := open(t, image.Config{}).Pull(t.Context(), ref, &image.Auth{Auth: basic})
+			_, err := open(t, image.Config{}).Pull(t.Context(), ref, &registry.Auth{Auth: basic})
 			expectError(t, err, errdefs.IsUnauthorized)
 			if n := h.count("HEAD ") + h.count("GET ") + h.count("POST "); n > 10 {
 				t.Errorf("%d requests", n)
@@ -142,7 +143,7 @@ func TestChallengesAreUnderstoodHoweverTheyAreWritten(t *testing.T) {
 }
 
 func TestABusyTokenServerIsLeftAloneForAsLongAsItSays(t *testing.T) {
-	for name, auth := range map[string]*image.Auth{"anonymous": nil, "alice": {Auth: basic}} {
+	for name, auth := range map[string]*registry.Auth{"anonymous": nil, "alice": {Auth: basic}} {
 		for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
 				h := newTokenHub(t, bearerChallenge)

@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"context"
@@ -18,14 +18,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
-// ErrRegistryUnavailable is the class of a pull whose registry could not be reached, or could not
+// ErrUnavailable is the class of a pull whose registry could not be reached, or could not
 // answer. It is an errdefs.ErrUnavailable.
-var ErrRegistryUnavailable = fmt.Errorf("registry %w", errdefs.ErrUnavailable)
+var ErrUnavailable = fmt.Errorf("registry %w", errdefs.ErrUnavailable)
 
 // failure makes an error of a failed exchange with the registry: step, cause, class. The cause is
 // kept as text only, without credentials: a registry may repeat what it was sent, and the URL of a
 // redirect is signed.
-func (r *registry) failure(step string, err error) error {
+func (r *Repository) failure(step string, err error) error {
 	class := classOf(err)
 	text := strings.TrimSuffix(secret.Shorten(secret.Scrub(err.Error(), r.secrets.All())), ": "+class.Error())
 	if text == class.Error() {
@@ -58,7 +58,7 @@ func classOf(err error) error {
 	case errors.Is(err, errdefs.ErrFailedPrecondition):
 		return errdefs.ErrFailedPrecondition
 	case isNetwork(err), errors.As(err, new(*stallError)), errdefs.IsUnavailable(err):
-		return ErrRegistryUnavailable
+		return ErrUnavailable
 	}
 	return errdefs.ErrUnknown
 }
@@ -74,7 +74,7 @@ func classOfStatus(code int) error {
 	case code == http.StatusRequestedRangeNotSatisfiable: // the blob is shorter than its manifest says
 		return errdefs.ErrDataLoss
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code >= 500:
-		return ErrRegistryUnavailable
+		return ErrUnavailable
 	}
 	return errdefs.ErrFailedPrecondition
 }

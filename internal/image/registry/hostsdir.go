@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"crypto/sha256"
@@ -19,9 +19,9 @@ import (
 // maxHostsFile limits a hosts.toml, and a file of certificates or keys that it names, in bytes.
 const maxHostsFile = 1 << 20
 
-// CheckRegistryConfigDirs checks the directories in list, separated by colons as in containerd's
+// CheckConfigDirs checks the directories in list, separated by colons as in containerd's
 // config_path. If one is missing, pulls would not use a mirror that is configured there.
-func CheckRegistryConfigDirs(list string) error {
+func CheckConfigDirs(list string) error {
 	var errs []error
 	for _, dir := range filepath.SplitList(list) {
 		fi, err := os.Stat(dir)
@@ -60,14 +60,14 @@ func hostDir(list, host string) (string, error) {
 }
 
 // hostConfigs are the hosts that may have the images of a registry host, in the order to ask them.
-func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
+func (c *Client) hostConfigs(host string) ([]hostConfig, error) {
 	configs := []hostConfig{{resolve: true, pull: true}}
-	dir, err := hostDir(s.cfg.RegistryConfigDir, host)
+	dir, err := hostDir(c.ConfigDir, host)
 	if err != nil {
 		return nil, err
 	}
 	if dir != "" {
-		if configs, err = s.readHostDir(dir); err != nil {
+		if configs, err = c.readHostDir(dir); err != nil {
 			return nil, err
 		}
 	}
@@ -89,7 +89,7 @@ func (s *Store) hostConfigs(host string) ([]hostConfig, error) {
 
 // readHostDir reads hosts.toml. If that is missing or empty, it reads certificates in Docker's
 // layout.
-func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
+func (c *Client) readHostDir(dir string) ([]hostConfig, error) {
 	file := filepath.Join(dir, "hosts.toml")
 	data, err := regular.Read(file, maxHostsFile)
 	switch {
@@ -102,16 +102,16 @@ func (s *Store) readHostDir(dir string) ([]hostConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(unknown) > 0 && s.firstTime(file, data) {
-		s.log.Warn("hosts.toml has unknown keys, which are ignored", "keys", strings.Join(unknown, ", "))
+	if len(unknown) > 0 && c.firstTime(file, data) {
+		c.Log.Warn("hosts.toml has unknown keys, which are ignored", "keys", strings.Join(unknown, ", "))
 	}
 	return configs, nil
 }
 
 // firstTime reports whether file has this content for the first time.
-func (s *Store) firstTime(file string, data []byte) bool {
+func (c *Client) firstTime(file string, data []byte) bool {
 	sum := sha256.Sum256(data)
-	old, known := s.hosts.warnedOf.Swap(file, sum)
+	old, known := c.hosts.warnedOf.Swap(file, sum)
 	return !known || old != sum
 }
 

@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const (
 // host is one address that a registry is asked at, during one pull; the word is that of hosts.toml.
 type host struct {
 	hostConfig
-	reg       *registry
+	repo      *Repository
 	client    *http.Client
 	transport *http.Transport
 	either    bool // TLS is tried first, then plain HTTP
@@ -40,12 +40,12 @@ type host struct {
 }
 
 // newHost makes the client of one host. It does not connect.
-func (r *registry) newHost(config hostConfig) (*host, error) {
+func (r *Repository) newHost(config hostConfig) (*host, error) {
 	tlsConfig, err := config.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
-	h := &host{hostConfig: config, reg: r, transport: docker.DefaultHTTPTransport(tlsConfig)}
+	h := &host{hostConfig: config, repo: r, transport: docker.DefaultHTTPTransport(tlsConfig)}
 	// The time limits are those of request. The header's limit would also count for bodies that are
 	// sent later.
 	h.transport.ResponseHeaderTimeout = 0
@@ -63,7 +63,7 @@ func (r *registry) newHost(config hostConfig) (*host, error) {
 	}
 	h.client = &http.Client{Transport: trip, CheckRedirect: h.checkRedirect}
 	for _, values := range h.header {
-		h.reg.secrets.Add(values...)
+		h.repo.secrets.Add(values...)
 	}
 	h.login()
 	return h, nil
@@ -77,7 +77,7 @@ func (h *host) key() string { return h.scheme + "://" + h.host }
 func (h *host) login() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a := h.reg.auth
+	a := h.repo.auth
 	if a != nil && a.RegistryToken != "" && a.serves(h.host) {
 		h.authorizer = bearer{host: h.host, token: a.RegistryToken}
 		return
@@ -93,7 +93,7 @@ func (h *host) login() {
 	h.authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(&tokens), docker.WithAuthHeader(h.header),
 		docker.WithAuthCreds(func(asks string) (string, string, error) {
 			// A host that the registry redirects to gets no credential.
-			if !h.reg.names(asks) || !a.serves(asks) {
+			if !h.repo.names(asks) || !a.serves(asks) {
 				return "", "", nil
 			}
 			return a.login()
@@ -109,7 +109,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request) error {
 		return fmt.Errorf("authorize: %w", err)
 	}
 	if _, token, found := strings.Cut(req.Header.Get("Authorization"), " "); found {
-		h.reg.secrets.Add(token)
+		h.repo.secrets.Add(token)
 	}
 	return nil
 }

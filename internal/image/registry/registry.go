@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"context"
@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
@@ -20,37 +22,65 @@ import (
 // answerLimit is how long a host may take to begin its answer if another host can be asked.
 const answerLimit = 10 * time.Second
 
-// registry is the hosts that may have one reference, for one pull.
-type registry struct {
-	store    *Store
+// Config is what a Client needs.
+type Config struct {
+	// ConfigDir has HOST/hosts.toml and certificates in containerd's certs.d layout. Colons separate several
+	// directories. They are read at every pull and may be missing.
+	ConfigDir string
+	// Log gets progress, and errors that are not returned.
+	Log *slog.Logger
+	// Blobs is where downloads go.
+	Blobs *blob.Store
+	// MaxDownloads is how many layers all pulls together download from one host at a time.
+	MaxDownloads int
+	// StallTimeout is how long a host may send nothing, or almost nothing. Then another one is asked, or the pull ends.
+	StallTimeout time.Duration
+}
+
+// Client asks registries. Across pulls, it remembers which hosts cannot be reached and which are busy.
+type Client struct {
+	Config
+	hosts hostStates
+}
+
+// NewClient makes a client; it makes no connection yet.
+func NewClient(config Config) *Client { return &Client{Config: config} }
+
+// Progress is told how much of a blob is on the node.
+type Progress interface {
+	// Have says how many bytes are there.
+	Have(blob digest.Digest, bytes int64)
+	// Receive says how many more bytes have come.
+	Receive(blob digest.Digest, bytes int)
+}
+
+// Repository is one reference and the hosts that may have it, during one pull.
+type Repository struct {
+	client   *Client
 	ref      reference.Reference
 	auth     *Auth
 	log      *slog.Logger
 	hosts    []*host
 	secrets  secret.Set
-	progress *progress
-	pauses   atomic.Int64 // how long the pull has waited for busy hosts
+	progress Progress
+	pauses   atomic.Int64 // time waited for busy hosts
 
-	// top is the manifest of the reference, if it was needed to find the digest.
+	// top is the manifest that the reference led to, if it had to be fetched to learn that.
 	top struct {
 		desc ocispec.Descriptor
 		raw  []byte
 	}
 }
 
-// connect reads the configuration of the reference's host. It does not open a connection. The
-// caller calls close.
-func (s *Store) connect(ref reference.Reference, auth *Auth) (*registry, error) {
+// Connect reads the configuration of the reference's host. It makes no connection yet. The caller calls Close.
+func (c *Client) Connect(ref reference.Reference, auth *Auth, progress Progress) (*Repository, error) {
 	if _, _, err := auth.login(); err != nil {
 		return nil, err
 	}
-	r := &registry{
-		store: s, ref: ref, auth: auth, log: s.log.With("image", ref.String()),
-		progress: &progress{image: ref.String(), began: time.Now()},
-	}
+	r := &Repository{client: c, ref: ref, auth: auth, log: c.Log.With("image", ref.String()), progress: progress}
 	r.secrets.Add(auth.secrets()...)
 	r.secrets.Add(secret.OfProxies()...)
-	configs, err := s.hostConfigs(ref.Host())
+	configs, err := c.hostConfigs(ref.Host())
 	for i := 0; err == nil && i < len(configs); i++ {
 		var h *host
 		if h, err = r.newHost(configs[i]); err == nil {
@@ -64,19 +94,23 @@ func (s *Store) connect(ref reference.Reference, auth *Auth) (*registry, error) 
 	return r, nil
 }
 
-func (r *registry) close() {
+// Secrets are the strings that no text about the pull may show. More come while hosts are asked.
+func (r *Repository) Secrets() []string { return r.secrets.All() }
+
+// Close closes the connections.
+func (r *Repository) Close() {
 	for _, h := range r.hosts {
 		h.transport.CloseIdleConnections()
 	}
 }
 
 // names reports whether the configuration names the host, which may then have the credential.
-func (r *registry) names(name string) bool {
+func (r *Repository) names(name string) bool {
 	return slices.ContainsFunc(r.hosts, func(h *host) bool { return h.host == name })
 }
 
 // hostNames lists the servers, for messages.
-func (r *registry) hostNames() string {
+func (r *Repository) hostNames() string {
 	var names []string
 	for _, h := range r.hosts {
 		names = append(names, h.host)
@@ -95,16 +129,16 @@ type turn struct {
 // the last minute come last. While another host can be asked, a host has only answerLimit. If all
 // fail, the hosts that were only too slow are asked again, with the full limit. That happens once
 // in a pull.
-func (r *registry) each(ctx context.Context, may func(*host) bool, want func(*host, turn) error) error {
+func (r *Repository) each(ctx context.Context, may func(*host) bool, want func(*host, turn) error) error {
 	order := slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return !may(h) })
 	if len(order) == 0 {
 		return fmt.Errorf("no host is configured for this: %w", errdefs.ErrNotFound)
 	}
-	well := func(h *host) bool { return !r.store.hosts.isDown(h.key()) }
+	well := func(h *host) bool { return !r.client.hosts.isDown(h.key()) }
 	slices.SortStableFunc(order, func(a, b *host) int { return rank(well(b)) - rank(well(a)) })
 	var failures []hostFailure
 	var again []*host
-	limit := r.store.cfg.StallTimeout
+	limit := r.client.StallTimeout
 	for i, h := range order {
 		t := turn{limit: limit, last: i == len(order)-1}
 		silent, slow := h.answers()
@@ -143,10 +177,10 @@ func rank(good bool) int {
 }
 
 // note records that a host is down, for this pull and others.
-func (r *registry) note(h *host, err error) {
+func (r *Repository) note(h *host, err error) {
 	var status *statusError
 	if isNetwork(err) || errors.As(err, new(*stallError)) || errors.As(err, &status) && status.code >= 500 {
-		r.store.hosts.setDown(h.key())
+		r.client.hosts.setDown(h.key())
 	}
 }
 

@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"bytes"
@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
+	"github.com/pinfold-run/pinfold/internal/image/layer"
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
 
@@ -29,24 +31,24 @@ const (
 	copyBuffer   = 128 << 10
 )
 
-// blob is something to download, and the name of its download in the content store.
-type blob struct {
+// download is something to download, and the name of its download in the content store.
+type download struct {
 	ocispec.Descriptor
 	ingest string
 }
 
-// bring downloads a blob into the content store, if it is not there. Equal downloads of several
+// Bring downloads a blob into the content store, if it is not there. Equal downloads of several
 // pulls take turns: the second finds the blob, or continues where the first one failed. A pull from
 // another registry waits for its turn only for a while: its own registry may be faster.
-func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
-	leave, err := r.store.blobLocks.Lock(ctx, desc.Digest.String()+" of "+r.ref.Host())
+func (r *Repository) Bring(ctx context.Context, desc ocispec.Descriptor) error {
+	leave, err := r.client.Blobs.Lock(ctx, desc.Digest.String()+" of "+r.ref.Host())
 	if err != nil {
 		return err
 	}
 	defer leave()
-	b := blob{desc, ingestName(desc.Digest)}
-	waitCtx, cancel := context.WithTimeout(ctx, min(answerLimit, r.store.cfg.StallTimeout))
-	unlock, err := r.store.blobLocks.Lock(waitCtx, desc.Digest.String())
+	b := download{desc, blob.IngestName(desc.Digest)}
+	waitCtx, cancel := context.WithTimeout(ctx, min(answerLimit, r.client.StallTimeout))
+	unlock, err := r.client.Blobs.Lock(waitCtx, desc.Digest.String())
 	cancel()
 	switch {
 	case err == nil:
@@ -55,19 +57,19 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 		return ctx.Err()
 	default:
 		b.ingest += " of " + r.ref.Host()
-		defer func() { _ = r.store.content.Abort(context.WithoutCancel(ctx), b.ingest) }() // none after success
+		defer func() { _ = r.client.Blobs.Abort(context.WithoutCancel(ctx), b.ingest) }() // none after success
 	}
-	if _, err := r.store.content.Info(ctx, desc.Digest); err == nil {
+	if _, err := r.client.Blobs.Info(ctx, desc.Digest); err == nil {
 		return nil
 	}
 	if r.top.raw != nil && desc.Digest == r.top.desc.Digest {
 		// A part of an earlier download may be damaged. It saves nothing.
-		if err := r.store.content.Abort(ctx, b.ingest); err != nil && !errdefs.IsNotFound(err) {
-			return withDiskClass(err)
+		if err := r.client.Blobs.Abort(ctx, b.ingest); err != nil && !errdefs.IsNotFound(err) {
+			return blob.DiskClass(err)
 		}
 		raw := bytes.NewReader(r.top.raw)
 		r.top.raw = nil
-		return withDiskClass(content.WriteBlob(ctx, r.store.content, b.ingest, raw, r.top.desc))
+		return blob.DiskClass(content.WriteBlob(ctx, r.client.Blobs, b.ingest, raw, r.top.desc))
 	}
 	// desc.URLs is not used: a manifest must not make the node contact hosts other than the
 	// registry.
@@ -81,15 +83,15 @@ func (r *registry) bring(ctx context.Context, desc ocispec.Descriptor) error {
 
 // download downloads a blob from one host. The blob's lock is held. What has arrived stays for the
 // next host or the next pull, unless it is wrong.
-func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error {
-	if isLayer(b.Descriptor) {
-		release, err := r.store.hosts.slot(ctx, h.key(), r.store.cfg.MaxDownloads)
+func (r *Repository) download(ctx context.Context, h *host, t turn, b download) error {
+	if layer.IsLayer(b.Descriptor) {
+		release, err := r.client.hosts.slot(ctx, h.key(), r.client.MaxDownloads)
 		if err != nil {
 			return err
 		}
 		defer release()
-		if !t.last && r.store.hosts.isDown(h.key()) { // the server failed in another pull meanwhile
-			return fmt.Errorf("%s did not answer a moment ago: %w", h.host, ErrRegistryUnavailable)
+		if !t.last && r.client.hosts.isDown(h.key()) { // the server failed in another pull meanwhile
+			return fmt.Errorf("%s did not answer a moment ago: %w", h.host, ErrUnavailable)
 		}
 	}
 	restarted := false
@@ -104,7 +106,7 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 		case isFinal(ctx, err):
 			return err
 		case errdefs.IsDataLoss(class):
-			if abortErr := r.store.content.Abort(ctx, b.ingest); abortErr != nil {
+			if abortErr := r.client.Blobs.Abort(ctx, b.ingest); abortErr != nil {
 				return &localError{errors.Join(err, abortErr)}
 			}
 			// After a power cut the kept bytes may be zeros, and another host may have sent wrong
@@ -122,8 +124,8 @@ func (r *registry) download(ctx context.Context, h *host, t turn, b blob) error 
 }
 
 // have is how many bytes of a download are kept.
-func (r *registry) have(ctx context.Context, b blob) int64 {
-	st, err := r.store.content.Status(ctx, b.ingest)
+func (r *Repository) have(ctx context.Context, b download) int64 {
+	st, err := r.client.Blobs.Status(ctx, b.ingest)
 	if err != nil {
 		return 0
 	}
@@ -131,8 +133,8 @@ func (r *registry) have(ctx context.Context, b blob) int64 {
 }
 
 // attempt makes one attempt to download. had is how many bytes were kept before.
-func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had int64, err error) {
-	w, err := content.OpenWriter(ctx, r.store.content, content.WithRef(desc.ingest),
+func (r *Repository) attempt(ctx context.Context, h *host, t turn, desc download) (had int64, err error) {
+	w, err := content.OpenWriter(ctx, r.client.Blobs, content.WithRef(desc.ingest),
 		content.WithDescriptor(desc.Descriptor))
 	if err != nil {
 		return 0, &localError{err}
@@ -151,7 +153,7 @@ func (r *registry) attempt(ctx context.Context, h *host, t turn, desc blob) (had
 			return 0, &localError{err}
 		}
 	}
-	r.progress.have(desc.Digest, st.Offset)
+	r.progress.Have(desc.Digest, st.Offset)
 	if st.Offset < desc.Size || desc.Size == 0 {
 		if err := h.receive(ctx, t, desc.Descriptor, w, st.Offset); err != nil {
 			return st.Offset, err
@@ -200,7 +202,7 @@ func (h *host) receive(ctx context.Context, t turn, desc ocispec.Descriptor, w i
 				return &localError{err}
 			}
 			at += int64(n)
-			h.reg.progress.receive(desc.Digest, n)
+			h.repo.progress.Receive(desc.Digest, n)
 		}
 		switch {
 		case err == io.EOF && at == desc.Size: //nolint:errorlint // io.Reader's contract: io.EOF itself

@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"context"
@@ -69,7 +69,7 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 		}
 		resp, err := h.once(ctx, q)
 		if err == nil {
-			h.reg.store.hosts.recover(h.key())
+			h.repo.client.hosts.recover(h.key())
 			return resp, nil
 		}
 		var status *statusError
@@ -79,11 +79,11 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 			if pause < 0 {
 				pause = backOff(refusals)
 			}
-			h.reg.store.hosts.pause(h.key(), min(pause, maxPauses))
+			h.repo.client.hosts.pause(h.key(), min(pause, maxPauses))
 			if refusals++; !q.last || refusals >= maxRefusals {
 				return nil, err
 			}
-			h.reg.log.Debug("registry is busy", "host", h.host, "status", status.code, "pause", pause)
+			h.repo.log.Debug("registry is busy", "host", h.host, "status", status.code, "pause", pause)
 		case q.last && accidents == 0 && isAccident(err):
 			accidents++
 		default:
@@ -94,12 +94,12 @@ func (h *host) ask(ctx context.Context, q request) (*http.Response, error) {
 
 // waitPause waits until the host accepts requests again, unless that takes too long.
 func (h *host) waitPause(ctx context.Context, q request) error {
-	pause := h.reg.store.hosts.paused(h.key())
+	pause := h.repo.client.hosts.paused(h.key())
 	if pause <= 0 {
 		return nil
 	}
-	if !q.last || pause > maxPause || time.Duration(h.reg.pauses.Add(int64(pause))) > maxPauses {
-		return fmt.Errorf("%s asks for a pause of %v: %w", h.host, pause.Round(time.Second), ErrRegistryUnavailable)
+	if !q.last || pause > maxPause || time.Duration(h.repo.pauses.Add(int64(pause))) > maxPauses {
+		return fmt.Errorf("%s asks for a pause of %v: %w", h.host, pause.Round(time.Second), ErrUnavailable)
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -199,7 +199,7 @@ func retryAfter(text string) time.Duration {
 
 // send sends a request once. The limit lasts until the answer begins, with tokens and redirects.
 func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(docker.WithScope(ctx, "repository:"+h.reg.ref.Path()+":pull"))
+	ctx, cancel := context.WithCancelCause(docker.WithScope(ctx, "repository:"+h.repo.ref.Path()+":pull"))
 	timer := time.AfterFunc(q.limit, func() { cancel(&stallError{host: h.host, after: q.limit}) })
 	resp, err := h.sendWithin(ctx, q)
 	if !timer.Stop() && err == nil { // the timer has ended the answer's context
@@ -212,15 +212,15 @@ func (h *host) send(ctx context.Context, q request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Body = &stallBody{
-		body: resp.Body, ctx: ctx, cancel: cancel, host: resp.Request.URL.Host, stall: h.reg.store.cfg.StallTimeout,
+		body: resp.Body, ctx: ctx, cancel: cancel, host: resp.Request.URL.Host, stall: h.repo.client.StallTimeout,
 		limit: q.limit, left: q.limit,
 	}
 	return resp, nil
 }
 
 func (h *host) sendWithin(ctx context.Context, q request) (*http.Response, error) {
-	u := url.URL{Scheme: h.scheme, Host: h.host, Path: path.Join("/", h.path, h.reg.ref.Path(), q.what)}
-	if ns := h.reg.ref.Host(); ns != u.Host && (ns != "docker.io" || u.Host != "registry-1.docker.io") {
+	u := url.URL{Scheme: h.scheme, Host: h.host, Path: path.Join("/", h.path, h.repo.ref.Path(), q.what)}
+	if ns := h.repo.ref.Host(); ns != u.Host && (ns != "docker.io" || u.Host != "registry-1.docker.io") {
 		u.RawQuery = url.Values{"ns": {ns}}.Encode() // tells a mirror of several registries which one is meant
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, u.String(), nil)

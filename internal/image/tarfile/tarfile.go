@@ -1,8 +1,10 @@
-package image
+// Package tarfile opens tars that may be compressed: layers, and archives of images.
+package tarfile
 
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 
@@ -28,9 +30,9 @@ var foreignFormats = []struct{ magic, name string }{
 	{"<html", "an HTML page"},
 }
 
-// decompress returns the tar in r, which is plain or compressed with gzip or zstd. If r begins like
+// Open returns the tar in r, which is plain or compressed with gzip or zstd. If r begins like
 // another known format, the error names that. Read as a tar it would only be "invalid".
-func decompress(r io.Reader) (compression.DecompressReadCloser, error) {
+func Open(r io.Reader) (compression.DecompressReadCloser, error) {
 	buffered := bufio.NewReader(r)
 	begin, err := buffered.Peek(16)
 	if err != nil && len(begin) == 0 && err != io.EOF {
@@ -42,4 +44,19 @@ func decompress(r io.Reader) (compression.DecompressReadCloser, error) {
 		}
 	}
 	return compression.DecompressStream(buffered)
+}
+
+// WithContext returns a reader of r that ends with ctx.
+func WithContext(ctx context.Context, r io.Reader) io.Reader { return contextReader{ctx, r} }
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
 }

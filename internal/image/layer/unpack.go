@@ -1,4 +1,4 @@
-package image
+package layer
 
 import (
 	"archive/tar"
@@ -12,65 +12,69 @@ import (
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/image/blob"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
+	"github.com/pinfold-run/pinfold/internal/image/tarfile"
+	"github.com/pinfold-run/pinfold/internal/kernel/durable"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// layerSource is one layer to unpack.
-type layerSource struct {
-	chain   string
-	diffID  digest.Digest
-	parents []string // chain IDs, bottom first
-	blob    ocispec.Descriptor
+// Source is one layer to unpack.
+type Source struct {
+	Chain   string
+	DiffID  digest.Digest
+	Parents []string // chain IDs, bottom first
+	Blob    ocispec.Descriptor
 }
 
-// unpack makes the layer from its blob. The caller holds the layer's lock and has leased the blob
+// Unpack makes the layer from its blob. The caller holds the layer's lock and has leased the blob
 // and the parents. On failure nothing is left. Classes: ErrDataLoss if the content does not match
 // the image's configuration, ErrResourceExhausted if the disk is full, ErrFailedPrecondition if the
 // blob is not a usable archive.
-func (l *layers) unpack(ctx context.Context, store content.Provider, src layerSource) (err error) {
-	temp, err := os.MkdirTemp(l.dir, tempPrefix+reference.FileName(src.chain)+"-")
+func (s *Store) Unpack(ctx context.Context, store content.Provider, src Source) (err error) {
+	temp, err := os.MkdirTemp(s.dir, durable.TempPrefix+reference.FileName(src.Chain)+"-")
 	if err != nil {
-		return fmt.Errorf("unpack layer %s: %w", src.diffID, withDiskClass(err))
+		return fmt.Errorf("unpack layer %s: %w", src.DiffID, blob.DiskClass(err))
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("unpack layer %s: %w", src.diffID, err), tree.Remove(context.WithoutCancel(ctx), temp))
+			err = errors.Join(fmt.Errorf("unpack layer %s: %w", src.DiffID, err), tree.Remove(context.WithoutCancel(ctx), temp))
 		}
 	}()
 	tree := filepath.Join(temp, "fs")
 	if err := os.Mkdir(tree, 0o755); err != nil {
-		return withDiskClass(err)
+		return blob.DiskClass(err)
 	}
 	if err := os.Chmod(tree, 0o755); err != nil { // the umask must not change the container's root
 		return err
 	}
-	ra, err := store.ReaderAt(ctx, src.blob)
+	ra, err := store.ReaderAt(ctx, src.Blob)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ra.Close() }() // only read from
-	if err := applyStream(ctx, content.NewReader(ra), tree, l.trees(src.parents), src.diffID); err != nil {
+	if err := applyStream(ctx, content.NewReader(ra), tree, s.trees(src.Parents), src.DiffID); err != nil {
 		return err
 	}
 	info, err := measure(tree)
 	if err != nil {
 		return err
 	}
-	info.DiffID = src.diffID.String()
-	return withDiskClass(l.commit(temp, src.chain, info))
+	info.DiffID = src.DiffID.String()
+	return blob.DiskClass(s.commit(temp, src.Chain, info))
 }
 
 // applyStream unpacks a layer archive, compressed or not, and checks the digest of the uncompressed
 // archive.
 func applyStream(ctx context.Context, r io.Reader, tree string, parents []string, diffID digest.Digest) error {
-	plain, err := decompress(r)
+	plain, err := tarfile.Open(r)
 	if err != nil {
 		return unusable(err)
 	}
@@ -88,7 +92,7 @@ func applyStream(ctx context.Context, r io.Reader, tree string, parents []string
 	if err != nil {
 		err = attributesTooLarge(err, last, tree)
 	} else {
-		_, err = io.Copy(io.Discard, contextReader{ctx, tee}) // the digest includes the padding
+		_, err = io.Copy(io.Discard, tarfile.WithContext(ctx, tee)) // the digest includes the padding
 	}
 	if err != nil {
 		return unusable(err)
@@ -131,30 +135,14 @@ func unusable(err error) error {
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno):
-		return withDiskClass(err)
+		return blob.DiskClass(err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 }
 
-// withDiskClass marks a full disk or quota as ErrResourceExhausted.
-func withDiskClass(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-	}
-	return err
-}
-
-// contextReader ends with its context.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
+// IsLayer reports whether a blob has the type of a layer that can be unpacked.
+func IsLayer(desc ocispec.Descriptor) bool {
+	return images.IsLayerType(desc.MediaType) && !strings.HasSuffix(desc.MediaType, "+encrypted")
 }

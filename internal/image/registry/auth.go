@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"crypto/sha256"
@@ -32,7 +32,7 @@ type Auth struct {
 func (a Auth) String() string { return "[redacted]" }
 
 // GoString hides the credential.
-func (a Auth) GoString() string { return "image.Auth{[redacted]}" }
+func (a Auth) GoString() string { return "registry.Auth{[redacted]}" }
 
 // LogValue hides the credential.
 func (a Auth) LogValue() slog.Value { return slog.StringValue("[redacted]") }
@@ -40,8 +40,8 @@ func (a Auth) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 // MarshalJSON hides the credential: an Auth is never stored.
 func (a Auth) MarshalJSON() ([]byte, error) { return json.Marshal("[redacted]") }
 
-// fingerprint distinguishes credentials without keeping them.
-func (a *Auth) fingerprint() string {
+// Fingerprint distinguishes credentials without keeping them.
+func (a *Auth) Fingerprint() string {
 	if a == nil {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"context"
@@ -18,14 +18,17 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
+// MaxManifest bounds manifests and indexes, in bytes. They are read into memory.
+const MaxManifest = 4 << 20
+
 // acceptManifests are the media types that the store can read. Registries choose among them.
 var acceptManifests = strings.Join([]string{
 	images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2ManifestList,
 	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, "*/*",
 }, ", ")
 
-// resolve asks for the digest of the reference.
-func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
+// Resolve asks for the digest of the reference.
+func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	var desc ocispec.Descriptor
 	may := func(h *host) bool { return h.pull && (h.resolve || r.ref.Digest != "") }
 	err := r.each(ctx, may, func(h *host, t turn) (err error) {
@@ -43,8 +46,8 @@ func (r *registry) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 // with HEAD.
 func (h *host) lookUp(ctx context.Context, t turn) (ocispec.Descriptor, error) {
 	q := request{method: http.MethodHead, accept: acceptManifests, limit: t.limit, last: t.last}
-	q.what = "manifests/" + h.reg.ref.Tag
-	if want := h.reg.ref.Digest; want != "" {
+	q.what = "manifests/" + h.repo.ref.Tag
+	if want := h.repo.ref.Digest; want != "" {
 		q.what = "manifests/" + want.String()
 	}
 	resp, err := h.ask(ctx, q)
@@ -87,11 +90,11 @@ func mayKnowGet(err error) bool {
 // described makes a descriptor of the answer to HEAD, if the node has that manifest.
 func (h *host) described(ctx context.Context, resp *http.Response) (ocispec.Descriptor, bool) {
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest"))}
-	want := h.reg.ref.Digest
+	want := h.repo.ref.Digest
 	if reference.CheckDigest(desc.Digest) != nil || want != "" && desc.Digest != want {
 		return desc, false
 	}
-	info, err := h.reg.store.content.Info(ctx, desc.Digest)
+	info, err := h.repo.client.Blobs.Info(ctx, desc.Digest)
 	desc.Size = info.Size
 	return desc, err == nil
 }
@@ -108,23 +111,23 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	if err != nil {
 		return none, err
 	}
-	raw, err := io.ReadAll(io.LimitReader(body, maxDocument+1))
+	raw, err := io.ReadAll(io.LimitReader(body, MaxManifest+1))
 	if err != nil {
 		return none, fmt.Errorf("read manifest: %w", err)
 	}
-	if len(raw) > maxDocument {
-		return none, fmt.Errorf("manifest is longer than the limit of %d bytes: %w", maxDocument, errdefs.ErrFailedPrecondition)
+	if len(raw) > MaxManifest {
+		return none, fmt.Errorf("manifest is longer than the limit of %d bytes: %w", MaxManifest, errdefs.ErrFailedPrecondition)
 	}
 	desc := ocispec.Descriptor{MediaType: mediaType(resp), Size: int64(len(raw))}
 	algorithm := digest.SHA256
-	if want := h.reg.ref.Digest; want != "" {
+	if want := h.repo.ref.Digest; want != "" {
 		algorithm = want.Algorithm()
 	}
 	if !algorithm.Available() {
 		return none, fmt.Errorf("digest algorithm %s is not supported: %w", algorithm, errdefs.ErrFailedPrecondition)
 	}
 	desc.Digest = algorithm.FromBytes(raw)
-	for _, want := range []digest.Digest{h.reg.ref.Digest, digest.Digest(resp.Header.Get("Docker-Content-Digest"))} {
+	for _, want := range []digest.Digest{h.repo.ref.Digest, digest.Digest(resp.Header.Get("Docker-Content-Digest"))} {
 		if want.Validate() == nil && want.Algorithm() == algorithm && want != desc.Digest {
 			return none, &contentError{fmt.Sprintf("%s sent a manifest with digest %s, not %s", h.host, desc.Digest, want)}
 		}
@@ -138,8 +141,8 @@ func (h *host) readManifest(resp *http.Response) (ocispec.Descriptor, error) {
 	if kind.MediaType != "" {
 		desc.MediaType = kind.MediaType
 	}
-	h.reg.progress.receive(desc.Digest, len(raw))
-	h.reg.top.desc, h.reg.top.raw = desc, raw
+	h.repo.progress.Receive(desc.Digest, len(raw))
+	h.repo.top.desc, h.repo.top.raw = desc, raw
 	return desc, nil
 }
 

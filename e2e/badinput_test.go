@@ -11,7 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// refusal is one kind of bad input: what is done, and what the answer must be.
+// refusal is one kind of bad input: the request, and the expected answer.
 type refusal struct {
 	name string
 	do   func(t *testing.T, n *node) error
@@ -20,7 +20,7 @@ type refusal struct {
 	says []string
 }
 
-// expect runs the case on a node of its own and looks at the answer and at what is left on the host.
+// expect runs the case on its own node. It checks the answer, and that nothing is left on the host.
 func (r refusal) expect(t *testing.T) {
 	n := started(t)
 	err := r.do(t, n)
@@ -53,7 +53,7 @@ func TestBadInputIsRefusedByNameAndLeavesNothing(t *testing.T) {
 	}
 }
 
-// tryPod runs a pod and returns only the error.
+// tryPod runs a pod and returns the error.
 func (n *node) tryPod(config *runtimeapi.PodSandboxConfig, handler string) error {
 	_, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	return err
@@ -130,7 +130,7 @@ func badNetworks() []refusal {
 	}
 }
 
-// tryContainer makes a pod and in it a container, of which it returns only the error.
+// tryContainer makes a pod and a container in it. It returns the error of the container.
 func (n *node) tryContainer(t *testing.T, change func(*runtimeapi.ContainerConfig)) error {
 	t.Helper()
 	pod, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("p", "userns")})
@@ -182,7 +182,7 @@ func badContainers() []refusal {
 		{
 			name: "runtime binary that is gone", code: codes.FailedPrecondition, says: []string{"runtime", "no such file"},
 			do: func(t *testing.T, n *node) error {
-				// A node whose runtime is removed after its pod was made, and put back for the clean-up.
+				// The runtime is removed after the pod was made, and comes back for the clean-up.
 				own := n.path("runtime")
 				copyFile(t, binaries.runtime, own)
 				n.signal(15)

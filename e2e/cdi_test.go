@@ -45,7 +45,7 @@ func TestCDIDevicesAreInjectedAsTheirVendorDescribesThem(t *testing.T) {
 		config.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.example/thing=a"}}
 		id := n.runContainerOf(pod, config)
 		n.says(id, "echo $VENDOR $A$B; cat /vendor/driver; head -c 3 /dev/thing-a | wc -c", "one 1\na driver3")
-		describe("two") // taken notice of without a restart
+		describe("two") // new specifications need no restart
 		config = sleeper("annotated")
 		config.Annotations = map[string]string{"cdi.k8s.io/things": "vendor.example/thing=a,vendor.example/thing=b"}
 		n.says(n.runContainerOf(pod, config), "echo $VENDOR $A$B", "two 12")

@@ -57,7 +57,7 @@ func limitsHugePages() bool {
 	return strings.Contains(string(controllers), "hugetlb")
 }
 
-// hugePages is a hugetlbfs with two pages' worth of room, or "" on a machine that has no pages to spare.
+// hugePages is a hugetlbfs with room for two pages, or "" if the machine has no free pages.
 func (n *node) hugePages() string {
 	n.t.Helper()
 	free, err := os.ReadFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
@@ -143,8 +143,8 @@ func TestStatsCountWhatIsWrittenToDisks(t *testing.T) {
 	}
 }
 
-// TestPluginsRunWhereTheCgroupDriverAllowsGroups: systemd, where it owns the hierarchy, lets others make groups
-// below a unit that is delegated, nowhere else.
+// TestPluginsRunWhereTheCgroupDriverAllowsGroups: where systemd owns the hierarchy, others may make
+// groups only below a delegated unit.
 func TestPluginsRunWhereTheCgroupDriverAllowsGroups(t *testing.T) {
 	t.Parallel()
 	n := newCrashNode(t)

@@ -24,7 +24,7 @@ func (n *node) pinfold(args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// expectCheck runs pinfold check and looks for its exit code and for parts of its lines.
+// expectCheck runs pinfold check and compares its exit code and parts of its lines.
 func (n *node) expectCheck(code int, says ...string) {
 	n.t.Helper()
 	out, got := n.pinfold("check")
@@ -43,7 +43,7 @@ func TestCheckTakesNothingInTheActForADifference(t *testing.T) {
 	n := started(t)
 	pod := n.runPodOf(n.podConfig("p", "shared-pid"))
 	ended := make(chan struct{})
-	go func() { // containers end by themselves and are removed, pods are stopped, all the time
+	go func() { // all the time, containers end and are removed, and pods are stopped
 		defer close(ended)
 		for i := range 12 {
 			c := n.runContainerOf(pod, containerConfig(fmt.Sprint("c", i), "sleep", "0.1"))
@@ -75,7 +75,7 @@ func TestCheckFindsEachDifferenceAndRepairRemovesWhatIsCertain(t *testing.T) {
 	p.must(p.startContainer([]string{"c"}))
 	n.expectCheck(0, "records and node agree")
 
-	// A bundle that nobody owns, and an address that is held for a stranger.
+	// A bundle without a container, and an address that is allocated to an unknown pod.
 	if err := os.Mkdir(n.path("state/bundles/00000000000000000000000000000bad"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestCheckFindsEachDifferenceAndRepairRemovesWhatIsCertain(t *testing.T) {
 	remove(t, stranger)
 	n.expectCheck(0)
 
-	// A namespace that is unpinned behind our back.
+	// Another program unmounts the pin of a namespace.
 	if err := unix.Unmount(n.path("state/ns", p.pods["a"], "ipc"), unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// withoutCRIU is $PATH less the directories that have it.
+// withoutCRIU is $PATH without the directories that have criu.
 func withoutCRIU() string {
 	var dirs []string
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
@@ -48,8 +48,8 @@ func TestACheckpointWithoutCRIUIsAPlainError(t *testing.T) {
 	}
 }
 
-// puppetCRIU makes a node whose runtime writes a file where it should have CRIU write a checkpoint, or fails:
-// CRIU itself runs on few kernels that tests run on.
+// puppetCRIU makes a node whose runtime writes a file where CRIU would write a checkpoint, or
+// fails. CRIU itself works on few kernels.
 func puppetCRIU(t *testing.T) *node {
 	n := newNode(t)
 	n.check(os.Mkdir(n.path("bin"), 0o755))

@@ -72,7 +72,7 @@ func TestPinfoldRunKeepLeavesThePodUntilItIsRemoved(t *testing.T) {
 	}
 }
 
-// A tenant writes the annotations of a pod, and may choose its namespace and name.
+// A tenant writes a pod's annotations, and may choose its namespace and name.
 func TestPinfoldRmRemovesNoDirectoryThatAPodNames(t *testing.T) {
 	n := started(t)
 	for i, namespace := range []string{"team-a", "pinfold"} {

@@ -41,13 +41,13 @@ func newFullDisk(t *testing.T) *subject {
 	return n.subject(operation{options: []string{"userns"}})
 }
 
-// fill takes the last byte of the root directory's file system.
+// fill uses up the root directory's file system.
 func (n *crashNode) fill() {
 	n.t.Helper()
 	n.fillFile(n.path("root/filling")).Close()
 }
 
-// fillState takes the last byte of the state directory's, with a file that has no name there.
+// fillState uses up the state directory's file system, with a file without a name.
 func (n *crashNode) fillState() {
 	n.t.Helper()
 	f := n.fillFile(n.path("state/filling"))
@@ -67,7 +67,7 @@ func (n *crashNode) fillFile(path string) *os.File {
 	return f
 }
 
-// fillInodes takes the last inode of the root directory's file system.
+// fillInodes uses up the inodes of the root directory's file system.
 func (n *crashNode) fillInodes() {
 	n.t.Helper()
 	err := os.Mkdir(n.path("root/filling"), 0o700)
@@ -107,7 +107,7 @@ func TestAFullDiskRefusesNewPodsAndKeepsTheOld(t *testing.T) {
 	if err := s.bystanderUnharmed(); err != nil {
 		t.Error(err)
 	}
-	// A container that ends now: its exit is not lost, its last words neither.
+	// A container ends now. Neither its exit code nor its last output may be lost.
 	if err := s.exits(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,13 +128,13 @@ func TestAFullDiskRefusesNewPodsAndKeepsTheOld(t *testing.T) {
 	if err := late.runPod(); err != nil {
 		t.Errorf("a new pod when there is room again: %v", err)
 	}
-	if err := late.takeAway(); err != nil {
+	if err := late.removePods(); err != nil {
 		t.Error(err)
 	}
 	s.unharmed()
 }
 
-// TestAContainerEndsWhileTheDiskIsFullAndTheDaemonIsDown: pinder alone knows.
+// TestAContainerEndsWhileTheDiskIsFullAndTheDaemonIsDown: only pinder knows of the end.
 func TestAContainerEndsWhileTheDiskIsFullAndTheDaemonIsDown(t *testing.T) {
 	s := newFullDisk(t)
 	if err := s.started(); err != nil {
@@ -166,8 +166,8 @@ func TestAContainerEndsWhileTheDiskIsFullAndTheDaemonIsDown(t *testing.T) {
 	s.unharmed()
 }
 
-// TestPodsAndImagesCanBeRemovedFromAFullDisk: what frees space needs none, with the daemon that saw the disk fill
-// and with one that starts on the full disk.
+// TestPodsAndImagesCanBeRemovedFromAFullDisk: a removal needs no space, with the daemon that ran
+// when the disk filled up, and with one that starts on the full disk.
 func TestPodsAndImagesCanBeRemovedFromAFullDisk(t *testing.T) {
 	for name, fill := range map[string]func(*crashNode){
 		"no byte left":           (*crashNode).fill,
@@ -204,7 +204,7 @@ func removeFromFullDisk(t *testing.T, fill func(*crashNode), restart bool) {
 		}
 	}
 	s.unharmed()
-	// What was freed is filled again: the next has nothing to write to either.
+	// Fill what was freed, so that the next removal has no space either.
 	s.drain()
 	fill(s.crashNode)
 	s.kill()

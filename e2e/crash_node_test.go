@@ -18,8 +18,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// crashNode is a node whose steps, runtime and plugins can be stopped at a point of the test's choice,
-// with a pod on it, the bystander, that has nothing to do with what is being killed.
+// crashNode is a node whose steps, runtime and plugins can be stopped at a chosen point. It has a
+// second pod, the bystander, that the killed operation must not affect.
 type crashNode struct {
 	*node
 	subjects int
@@ -27,18 +27,19 @@ type crashNode struct {
 	bystander struct {
 		pod, container, log string
 		ips                 []string
-		read                int // log lines that were looked at
+		read                int // how many log lines were read
 	}
-	// base is the host with nothing but the bystander on it.
+	// base is the host with only the bystander on it.
 	base hostState
-	// ids are those that this node's daemon ever spoke of, as far as its log was read.
+	// ids are the IDs in this daemon's log, as far as it was read.
 	ids    map[string]bool
 	idsEnd int
-	// mark is where the log of the present case begins.
+	// mark is where the log of this case begins.
 	mark int
 }
 
-// puppets are the programs that a crash node's puppet stands in for. "runc" is the OCI runtime, whichever it is.
+// puppets are the programs that the puppet replaces. "runc" is the OCI runtime, also if that is
+// crun.
 var puppets = []string{"runc", "bridge", "host-local", "portmap"}
 
 // buildPuppet makes the puppet once for all nodes.
@@ -46,7 +47,7 @@ var buildPuppet = sync.OnceValues(func() (string, error) {
 	return filepath.Join(binaries.dir, "puppet"), goBuild(binaries.dir, "testdata", "puppet")
 })
 
-// newCrashNode starts such a node without the bystander.
+// newCrashNode starts such a node, without the bystander.
 func newCrashNode(t *testing.T) *crashNode {
 	t.Helper()
 	n := &crashNode{node: newNode(t), ids: map[string]bool{}}
@@ -58,7 +59,7 @@ func newCrashNode(t *testing.T) *crashNode {
 	return n
 }
 
-// fault is the directory of orders, or something in it.
+// fault is the directory of orders, or a path in it.
 func (n *crashNode) fault(parts ...string) string {
 	return n.path(append([]string{"faults"}, parts...)...)
 }
@@ -87,7 +88,7 @@ func (n *crashNode) installPuppets() {
 // order writes an order for a fail point or a puppet.
 func (n *crashNode) order(point, text string) { n.write("faults/"+point, text) }
 
-// stopping is a place at which a process will wait for us.
+// stopping is a point at which a process waits for the test.
 type stopping struct {
 	reached, proceed *os.File
 	pid              chan int
@@ -103,7 +104,7 @@ func (n *crashNode) armed() *stopping {
 		if err := syscall.Mkfifo(path, 0o600); err != nil {
 			n.t.Fatal(err)
 		}
-		// Both ends, so that neither side waits for the other to open it.
+		// Open both ends, so that neither side blocks in open.
 		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			n.t.Fatal(err)
@@ -119,7 +120,7 @@ func (n *crashNode) armed() *stopping {
 	return s
 }
 
-// release lets go whoever waits, now or later.
+// release lets the process go on that waits now, or the next one.
 func (s *stopping) release() { _, _ = s.proceed.WriteString("go") }
 
 func (s *stopping) close() {
@@ -127,7 +128,7 @@ func (s *stopping) close() {
 	s.proceed.Close()
 }
 
-// disarm takes back orders that nobody obeyed, and names them.
+// disarm removes orders that were not carried out, and names them.
 func (n *crashNode) disarm() []string {
 	found, _ := filepath.Glob(n.fault("*:*"))
 	for _, path := range found {
@@ -136,13 +137,13 @@ func (n *crashNode) disarm() []string {
 	return found
 }
 
-// isPinder tells a line of processes that is pinder's.
+// isPinder reports whether a line is a process of pinder.
 func (n *crashNode) isPinder(line string) bool {
 	_, command, _ := strings.Cut(line, ": ")
 	return strings.HasPrefix(command, "pinder ") && strings.Contains(command, " --state "+n.path("state"))
 }
 
-// pinders are the process IDs of pinder's two halves.
+// pinders are the process IDs of reaper and supervisor.
 func (n *crashNode) pinders() (reaper, supervisor int, err error) {
 	parent := map[int]int{}
 	for _, line := range n.processes() {
@@ -161,7 +162,7 @@ func (n *crashNode) pinders() (reaper, supervisor int, err error) {
 		parent[pid], _ = strconv.Atoi(fields[1])
 	}
 	for pid, up := range parent {
-		// A child that has not come to its exec yet looks like its parent, the supervisor.
+		// A child before its exec looks like its parent, the supervisor.
 		if above, ok := parent[up]; ok && parent[above] == 0 {
 			return up, pid, nil
 		}
@@ -169,7 +170,7 @@ func (n *crashNode) pinders() (reaper, supervisor int, err error) {
 	return 0, 0, fmt.Errorf("no pair of pinders: %v\n%s", parent, strings.Join(n.processes(), "\n"))
 }
 
-// addBystander makes the bystander: a container that counts aloud, or one that says nothing.
+// addBystander makes the bystander: a container that prints numbers, or one that prints nothing.
 func (n *crashNode) addBystander(talks bool) {
 	n.t.Helper()
 	b := &n.bystander
@@ -217,7 +218,8 @@ func (n *crashNode) addresses(pod string) ([]string, error) {
 	return ips, nil
 }
 
-// bystanderUnharmed checks the first promise: ready, the same addresses, running, and each line once.
+// bystanderUnharmed checks that the bystander is ready, has the same addresses, runs, and has
+// printed each number once.
 func (n *crashNode) bystanderUnharmed() error {
 	b := &n.bystander
 	ips, err := n.addresses(b.pod)
@@ -247,14 +249,14 @@ func (n *crashNode) bystanderUnharmed() error {
 	})
 }
 
-// readCounts looks at every line of the bystander's log: each number once, in order.
+// readCounts checks the bystander's log: each number once, in order.
 func (n *crashNode) readCounts() error {
 	data, err := os.ReadFile(n.bystander.log)
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(string(data), "\n")
-	lines = lines[:len(lines)-1] // what comes behind the last line end
+	lines = lines[:len(lines)-1] // the text after the last line end
 	for i, line := range lines {
 		_, said, _ := strings.Cut(line, " ")
 		if want := fmt.Sprintf("stdout F %d", i); said != want {
@@ -267,7 +269,7 @@ func (n *crashNode) readCounts() error {
 
 var idPattern = regexp.MustCompile(`[0-9a-f]{32}`)
 
-// knownIDs are all IDs that this node's daemon spoke of.
+// knownIDs are all IDs in this daemon's log.
 func (n *crashNode) knownIDs() map[string]bool {
 	text := n.log.String()
 	for _, id := range idPattern.FindAllString(text[n.idsEnd:], -1) {
@@ -277,7 +279,7 @@ func (n *crashNode) knownIDs() map[string]bool {
 	return n.ids
 }
 
-// state is hostState of this node alone, although others work in the same network namespace.
+// state is hostState of this node only; other nodes use the same network namespace.
 func (n *crashNode) state() hostState {
 	s := hostState{}
 	add := func(lines ...string) {
@@ -311,7 +313,7 @@ func (n *crashNode) state() hostState {
 	return s
 }
 
-// whatItDoes says more of a process that ought not to be there.
+// whatItDoes describes a process that should not exist.
 func whatItDoes(line string) string {
 	var pid int
 	if _, err := fmt.Sscanf(line, "process %d:", &pid); err != nil {
@@ -330,7 +332,8 @@ func whatItDoes(line string) string {
 	return fmt.Sprintf(" (in cgroup %s, waits in %s, %v)", own, where, cni)
 }
 
-// veths are the interfaces on this node's bridge, and those on none: they are nobody's, so everybody's.
+// veths are the interfaces on this node's bridge, and those on no bridge, which may belong to any
+// node.
 func (n *crashNode) veths() []string {
 	out, _ := exec.Command("ip", "-o", "link").Output()
 	var lines []string
@@ -346,7 +349,7 @@ func (n *crashNode) veths() []string {
 	return lines
 }
 
-// clean waits until the host is as it was with the bystander alone.
+// clean waits until the host has only the bystander.
 func (n *crashNode) clean() error {
 	var left []string
 	err := n.until("a clean host", func() bool {
@@ -365,14 +368,14 @@ func (n *crashNode) clean() error {
 	return nil
 }
 
-// logFrom is the daemon's log behind a mark.
+// logFrom is the daemon's log after a mark.
 func (n *crashNode) logFrom(mark int) string { return n.log.String()[mark:] }
 
 func (n *crashNode) logMark() int { return len(n.log.String()) }
 
-// settledLogMark is the end of the log when all that was logged so far is in it: the daemon writes its log behind the
-// back of its requests, in order and at once.
-func (n *crashNode) settledLogMark() int {
+// endOfLog is the length of the log when it contains everything that was logged so far. The daemon
+// writes its log in another goroutine, in order.
+func (n *crashNode) endOfLog() int {
 	n.t.Helper()
 	last, since := -1, time.Now()
 	_ = n.until("the log to be written", func() bool {
@@ -384,7 +387,7 @@ func (n *crashNode) settledLogMark() int {
 	return last
 }
 
-// within bounds an action that has no context of its own.
+// within limits the time of an action that has no context.
 func within(limit time.Duration, what string, done <-chan error) error {
 	select {
 	case err := <-done:

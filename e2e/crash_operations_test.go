@@ -11,31 +11,33 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// subject is the pod that a case of the matrix works on, with the container in it.
+// subject is the pod of one case of the matrix, with its container.
 type subject struct {
 	*crashNode
 	name           string
 	options        []string
 	pod, container string
-	// mute: what read its container's output was killed with all that could replace it, the daemon and both
-	// halves of pinder; what it said since, and how it ended for that, is nobody's promise.
+	// mute: the daemon and both processes of pinder were killed together, so nothing read the
+	// container's output. Output and exit code since then may be lost.
 	mute bool
 	// replaced: a second container writes to the same log.
 	replaced bool
 }
 
-// operation is one that may be cut off anywhere.
+// operation is an operation that may be interrupted anywhere.
 type operation struct {
 	name    string
 	options []string
-	// prepare goes up to where the operation begins; runs says that a container runs by then, or soon after.
+	// prepare does what comes before the operation. runs is true if a container runs then, or soon
+	// after.
 	prepare func(s *subject) error
 	runs    bool
-	// act is the request; it may be repeated after whatever happened to the first.
+	// act is the request. It may be repeated after the first one failed.
 	act func(s *subject) error
-	// holds is what must be true once act has returned nil.
+	// holds checks what must be true after act has returned nil.
 	holds func(s *subject) error
-	// fails is a fail point that turns the operation back, if it is the way back that is cut off.
+	// fails is a fail point that makes the operation undo its steps, if the undo is to be
+	// interrupted.
 	fails string
 }
 
@@ -65,7 +67,7 @@ func (s *subject) runPod() error {
 	return err
 }
 
-// script says a word, ends with 5 when it is asked to, and with 7 when a file comes to be.
+// script prints a word, exits with 5 on SIGTERM, and with 7 if a file appears.
 const script = `trap "echo bye; exit 5" TERM; echo hello; while [ ! -e /go ]; do sleep 0.02; done; echo bye; exit 7`
 
 func (s *subject) create() error {
@@ -85,8 +87,8 @@ func (s *subject) start() error {
 	return err
 }
 
-// startOrReplace does as the kubelet does: a container whose start failed has ended for good, and another
-// takes its place.
+// startOrReplace does what the kubelet does: if the start of a container failed, the container has
+// ended, and another one replaces it.
 func (s *subject) startOrReplace() error {
 	err := s.start()
 	if status.Code(err) != codes.FailedPrecondition {
@@ -107,7 +109,7 @@ func (s *subject) started() error {
 	return s.talks()
 }
 
-// exits makes the container end by itself and waits until CRI says so.
+// exits makes the container exit and waits until CRI says so.
 func (s *subject) exits() error {
 	_, execErr := s.runtime.ExecSync(s.ctx(), &runtimeapi.ExecSyncRequest{ContainerId: s.container, Cmd: []string{"touch", "/go"}})
 	var err error
@@ -142,7 +144,7 @@ func (s *subject) removePod() error {
 	return err
 }
 
-// pods are those of the subject's name, in any state.
+// pods are the pods with the subject's name, in any state.
 func (s *subject) pods() ([]*runtimeapi.PodSandbox, error) {
 	list, err := s.runtime.ListPodSandbox(s.ctx(), &runtimeapi.ListPodSandboxRequest{})
 	var mine []*runtimeapi.PodSandbox
@@ -154,7 +156,8 @@ func (s *subject) pods() ([]*runtimeapi.PodSandbox, error) {
 	return mine, err
 }
 
-// podReady: one pod of that name, ready, with addresses; what an interrupted request began goes soon.
+// podReady: there is one pod of that name. It is ready and has addresses. Leftovers of an
+// interrupted request disappear soon.
 func (s *subject) podReady() error {
 	var pods []*runtimeapi.PodSandbox
 	err := s.until("one pod of that name", func() bool {
@@ -174,7 +177,7 @@ func (s *subject) podReady() error {
 	if err != nil {
 		return err
 	}
-	// It is of use: a container runs in it.
+	// The pod can run a container.
 	if err := errors.Join(s.create(), s.start()); err != nil {
 		return fmt.Errorf("a container in it: %w", err)
 	}
@@ -215,7 +218,7 @@ func (s *subject) noContainer() error {
 	return err
 }
 
-// oneContainer: one is listed, it is the one that was asked for, and it can be started.
+// oneContainer: one container is listed, it is the requested one, and it can be started.
 func (s *subject) oneContainer() error {
 	var list []*runtimeapi.Container
 	err := s.until("one container", func() bool {
@@ -233,7 +236,7 @@ func (s *subject) oneContainer() error {
 
 func (s *subject) said() string { return readLog(s.path("logs", s.name, "c.log")) }
 
-// talks: the container runs and has said its word, once.
+// talks: the container runs and has printed its word once.
 func (s *subject) talks() error {
 	status, err := s.containerStatus(s.container)
 	if err != nil {
@@ -252,7 +255,7 @@ func (s *subject) talks() error {
 	return nil
 }
 
-// exited: the container has ended with that code, and its last words are in the log, once.
+// exited: the container has ended with that code, and its last output is in the log once.
 func exited(code int32) func(s *subject) error {
 	return func(s *subject) error {
 		got, err := s.containerStatus(s.container)
@@ -277,8 +280,8 @@ func exited(code int32) func(s *subject) error {
 	}
 }
 
-// takeAway removes every pod of the subject's name.
-func (s *subject) takeAway() error {
+// removePods removes every pod with the subject's name.
+func (s *subject) removePods() error {
 	limit := time.Now().Add(readyTimeout)
 	for {
 		pods, err := s.pods()

@@ -16,7 +16,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// shortWait is the deadline of a request that will not be answered in time.
+// shortWait is the deadline of a request that gets no answer in time.
 const shortWait = 300 * time.Millisecond
 
 func shortly(t *testing.T) context.Context {
@@ -25,7 +25,7 @@ func shortly(t *testing.T) context.Context {
 	return ctx
 }
 
-// debts is the number of objects that owe, as "pinfold status" shows it.
+// debts is the number of objects with debts in "pinfold status".
 func (n *crashNode) debts() int {
 	n.t.Helper()
 	out, code := n.pinfold("status")
@@ -47,17 +47,18 @@ func (n *crashNode) awaitNoDebts() {
 	}
 }
 
-// newSubject is a subject on a node of its own whose host state is known.
+// newSubject makes a subject on its own node.
 func newSubject(t *testing.T, options ...string) *subject {
 	n := newCrashNode(t)
 	n.addBystander(true)
 	return n.subject(operation{options: options})
 }
 
-// unharmed takes the subject away and checks that nothing of it is left, and the bystander.
+// unharmed removes the subject and checks that nothing of it is left, and that the bystander is
+// unharmed.
 func (s *subject) unharmed() {
 	s.t.Helper()
-	if err := s.takeAway(); err != nil {
+	if err := s.removePods(); err != nil {
 		s.t.Error(err)
 	}
 	if left := s.disarm(); len(left) > 0 {
@@ -71,7 +72,8 @@ func (s *subject) unharmed() {
 	}
 }
 
-// TestAPluginThatFailsAtADDFailsThePodAndNoOther runs through what a plugin can do wrong at once.
+// TestAPluginThatFailsAtADDFailsThePodAndNoOther tries all the ways in which a plugin can fail at
+// once.
 func TestAPluginThatFailsAtADDFailsThePodAndNoOther(t *testing.T) {
 	s := newSubject(t, "userns")
 	for _, plugin := range []string{"bridge", "host-local", "portmap"} {
@@ -94,8 +96,8 @@ func TestAPluginThatFailsAtADDFailsThePodAndNoOther(t *testing.T) {
 	s.unharmed()
 }
 
-// TestAPluginThatHangsAtADD: the request ends at its deadline and names the step; a repeat joins; the
-// plugin, with whatever it started, ends with the daemon's restart.
+// TestAPluginThatHangsAtADD: the request ends at its deadline and names the step. A repeated
+// request joins. A restart of the daemon kills the plugin and all that it started.
 func TestAPluginThatHangsAtADD(t *testing.T) {
 	s := newSubject(t, "userns")
 	for _, plugin := range []string{"bridge", "host-local"} {
@@ -127,8 +129,9 @@ func TestAPluginThatHangsAtADD(t *testing.T) {
 	s.unharmed()
 }
 
-// TestALatePluginIsWaitedFor: a plugin may take its time, and may leave a child that holds its output open.
-// (One that does so to the bridge plugin, as an IPAM plugin, makes that one wait for ever: see the test above.)
+// TestALatePluginIsWaitedFor: a plugin may be slow, and may leave a child that keeps its output
+// open. (If an IPAM plugin leaves such a child, the bridge plugin waits for ever: see the test
+// above.)
 func TestALatePluginIsWaitedFor(t *testing.T) {
 	s := newSubject(t, "userns")
 	for _, fault := range []string{"late 200ms", "after late 200ms", "leak", "after leak"} {
@@ -142,8 +145,8 @@ func TestALatePluginIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestAPluginThatFailsAtDELIsAskedAgain: the pod is gone for everybody, what is owed is in the books,
-// is paid when the plugin can, and survives a restart.
+// TestAPluginThatFailsAtDELIsAskedAgain: for all clients the pod is removed. The debt is in the
+// record, survives a restart, and is paid when the plugin works again.
 func TestAPluginThatFailsAtDELIsAskedAgain(t *testing.T) {
 	s := newSubject(t, "userns")
 	for _, plugin := range []string{"bridge", "host-local", "portmap"} {
@@ -171,7 +174,7 @@ func TestAPluginThatFailsAtDELIsAskedAgain(t *testing.T) {
 	s.unharmed()
 }
 
-// TestADebtIsInTheBooksUntilItCanBePaid: neither the plugin nor the configuration is there.
+// TestADebtIsInTheBooksUntilItCanBePaid: both the plugin and the configuration are missing.
 func TestADebtIsInTheBooksUntilItCanBePaid(t *testing.T) {
 	s := newSubject(t, "userns")
 	if err := s.runPod(); err != nil {
@@ -226,8 +229,8 @@ func (n *crashNode) leases() []string {
 	return names
 }
 
-// TestAPluginThatHangsAtDEL: the stop ends at its deadline, and again says where; when the plugin dies,
-// what it owes is paid.
+// TestAPluginThatHangsAtDEL: the stop ends at its deadline, also the second time, and names the
+// step. When the plugin ends, the debt is paid.
 func TestAPluginThatHangsAtDEL(t *testing.T) {
 	s := newSubject(t, "userns")
 	for _, restart := range []bool{false, true} {
@@ -240,7 +243,7 @@ func TestAPluginThatHangsAtDEL(t *testing.T) {
 		for range 2 {
 			_, err := s.runtime.StopPodSandbox(shortly(t), request)
 			if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(messageOf(err), "step network") {
-				// The client's own deadline may come before the server's words.
+				// The client's own deadline may be earlier than the server's answer.
 				if status.Code(err) != codes.DeadlineExceeded {
 					t.Errorf("%v", err)
 				}
@@ -250,7 +253,7 @@ func TestAPluginThatHangsAtDEL(t *testing.T) {
 		if restart {
 			s.kill()
 			s.launch()
-		} else if err := s.slay(pluginVictim, pid); err != nil {
+		} else if err := s.killVictim(pluginVictim, pid); err != nil {
 			t.Error(err)
 		}
 		stop.close()
@@ -293,7 +296,7 @@ func TestFiftyEqualRequestsMakeOnePod(t *testing.T) {
 	}
 }
 
-// fifty makes a request fifty times at once; all must get the same answer.
+// fifty makes a request fifty times at the same time. All must get the same answer.
 func fifty(t *testing.T, request func() (string, error)) []string {
 	t.Helper()
 	var all sync.WaitGroup
@@ -318,7 +321,7 @@ func TestACancelledRequestGoesOn(t *testing.T) {
 	cut := func(order string, request func(ctx context.Context) error) {
 		t.Helper()
 		stop := s.armed()
-		t.Cleanup(stop.close) // not before whoever waits has come to read
+		t.Cleanup(stop.close) // not before the waiting process reads
 		s.order(order, "pause")
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() {

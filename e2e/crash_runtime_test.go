@@ -9,8 +9,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestARuntimeThatFailsFailsTheContainerAndNoOther runs through what an OCI runtime can do wrong at
-// "create": the error says where, nothing is listed, and the same request again succeeds.
+// TestARuntimeThatFailsFailsTheContainerAndNoOther tries all the ways in which an OCI runtime can
+// fail at "create". The error names the step, nothing is listed, and the same request succeeds the
+// next time.
 func TestARuntimeThatFailsFailsTheContainerAndNoOther(t *testing.T) {
 	s := newSubject(t, "userns")
 	if err := s.runPod(); err != nil {
@@ -45,7 +46,7 @@ func TestARuntimeThatFailsFailsTheContainerAndNoOther(t *testing.T) {
 	s.unharmed()
 }
 
-// TestARuntimeThatFailsAtStart: the container has ended, and says why.
+// TestARuntimeThatFailsAtStart: the container has ended, and its status says why.
 func TestARuntimeThatFailsAtStart(t *testing.T) {
 	s := newSubject(t, "userns")
 	if err := s.runPod(); err != nil {
@@ -70,7 +71,8 @@ func TestARuntimeThatFailsAtStart(t *testing.T) {
 	s.unharmed()
 }
 
-// TestARuntimeThatFailsAtDelete: what could not be removed is asked for again, by the client or by itself.
+// TestARuntimeThatFailsAtDelete: what could not be removed is removed later, when the client asks
+// or by the daemon itself.
 func TestARuntimeThatFailsAtDelete(t *testing.T) {
 	s := newSubject(t, "userns")
 	for _, fault := range []string{"fail out of luck", "signal 9", "after signal 9", "late 100ms"} {
@@ -89,8 +91,8 @@ func TestARuntimeThatFailsAtDelete(t *testing.T) {
 	}
 }
 
-// TestARuntimeThatHangsAtCreateHoldsUpNothingElse: the request ends at its deadline, the bystander's
-// pod takes new containers meanwhile, and when the runtime is ended, so is the business.
+// TestARuntimeThatHangsAtCreateHoldsUpNothingElse: the request ends at its deadline. Meanwhile the
+// bystander's pod gets new containers. When the runtime is killed, the operation ends.
 func TestARuntimeThatHangsAtCreateHoldsUpNothingElse(t *testing.T) {
 	s := newSubject(t, "userns")
 	if err := s.runPod(); err != nil {
@@ -113,10 +115,10 @@ func TestARuntimeThatHangsAtCreateHoldsUpNothingElse(t *testing.T) {
 	if err := other.started(); err != nil {
 		t.Errorf("another pod meanwhile: %v", err)
 	}
-	if err := other.takeAway(); err != nil {
+	if err := other.removePods(); err != nil {
 		t.Error(err)
 	}
-	if err := s.slay(runtimeVictim, pid); err != nil {
+	if err := s.killVictim(runtimeVictim, pid); err != nil {
 		t.Error(err)
 	}
 	if err := s.until("the end of the business", func() bool { return s.create() == nil }); err != nil {

@@ -17,25 +17,26 @@ import (
 	"time"
 )
 
-// victims are the processes that can be killed at a point. The last two are what stopped there.
+// victims are the processes that can be killed at a point. The last two are the processes that
+// stopped there.
 const (
 	daemonVictim     = "daemon"
 	supervisorVictim = "supervisor"
 	reaperVictim     = "reaper"
-	pinderVictim     = "pinder" // both halves at once
-	allVictim        = "all"    // the daemon and both halves of pinder
-	// nobody is killed, but the step fails as on a broken disk.
+	pinderVictim     = "pinder" // both processes of pinder together
+	allVictim        = "all"    // the daemon and both processes of pinder
+	// no process is killed; the step fails as on a broken disk.
 	errorVictim   = "EIO"
 	runtimeVictim = "runtime"
 	pluginVictim  = "plugin"
 )
 
-// point is one cell of the matrix: where an operation is when which process is killed.
+// point is one cell of the matrix: a place in an operation, and the process that is killed there.
 type point struct {
 	op operation
-	// place is a step ("RunPodSandbox/network"), or the call of a puppet ("bridge:ADD").
+	// place is a step ("RunPodSandbox/network"), or a call of a puppet ("bridge:ADD").
 	place, phase, victim string
-	// order is the file that makes the operation stop there, and what it says.
+	// order is the file that stops the operation there, orderText its content.
 	order, orderText string
 }
 
@@ -43,23 +44,23 @@ func (p point) String() string {
 	return fmt.Sprintf("%-21s %-35s %-6s %-10s", p.op.name, p.place, p.phase, p.victim)
 }
 
-// The environment chooses the extent: PINFOLD_CRASH=all for the whole matrix, PINFOLD_CRASH_ONLY=REGEXP
-// for the points whose line in the table matches.
+// PINFOLD_CRASH=all runs the whole matrix. PINFOLD_CRASH_ONLY=REGEXP runs the points whose line in
+// the table matches.
 var (
 	wholeMatrix = os.Getenv("PINFOLD_CRASH") == "all"
 	onlyPoints  = regexp.MustCompile(os.Getenv("PINFOLD_CRASH_ONLY"))
 )
 
-// TestCrashMatrix kills every process of Pinfold's, the runtime's and the plugins', one at a time and
-// some together, before, during and after every step of every operation, and checks after each kill
-// what is promised: a pod that has nothing to do with it goes on as if nothing had been; the operation
-// is finished or undone; the same request again succeeds; when the subject is removed, nothing is
-// left. The list of points is what the operations say they do, so a new step is in it by itself.
+// TestCrashMatrix kills every process of Pinfold, of the runtime and of the plugins, one at a time
+// and some together, before, during and after every step of every operation. After each kill it
+// checks: a pod without a part in it is not affected; the operation is finished or undone; the same
+// request succeeds the next time; after the subject is removed, nothing is left. The points come
+// from the steps that run, so a new step is included automatically.
 func TestCrashMatrix(t *testing.T) {
 	points := matrix(t)
 	table := &table{}
 	t.Cleanup(func() { table.print(t) })
-	// The double fault breaks the pipes of what runs, so its bystander says nothing.
+	// If all are killed, the pipes of running containers break. So that bystander prints nothing.
 	var double []point
 	points = slices.DeleteFunc(points, func(p point) bool {
 		if p.victim == allVictim {
@@ -79,18 +80,18 @@ func TestCrashMatrix(t *testing.T) {
 	}
 }
 
-// ownNetwork gives the calling goroutine, and the processes that it starts, a network namespace of their
-// own: iptables that work at the same time in one disturb each other.
+// ownNetwork gives the calling goroutine, and the processes that it starts, their own network
+// namespace: two iptables in one namespace disturb each other.
 func ownNetwork(t *testing.T) {
 	t.Helper()
-	runtime.LockOSThread() // for good: the thread ends with the goroutine
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
 	if err := runQuiet(t.Context(), "ip", "link", "set", "lo", "up"); err != nil {
 		t.Fatal(err)
 	}
-	// /proc/sys/net is that of the thread which looks.
+	// /proc/sys/net belongs to the thread that reads it.
 	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 		if err := os.WriteFile("/proc/sys/net/"+key, []byte("1"), 0o644); err != nil {
 			t.Fatal(err)
@@ -98,10 +99,10 @@ func ownNetwork(t *testing.T) {
 	}
 }
 
-// matrix runs each operation once, uninterrupted, and makes points from what was seen to happen.
+// matrix runs each operation once without a kill, and makes points of what it observes.
 func matrix(t *testing.T) []point {
 	var points []point
-	// Its node is gone before the others begin.
+	// This node ends before the others begin.
 	t.Run("reference", func(t *testing.T) {
 		n := newCrashNode(t)
 		n.addBystander(true)
@@ -117,7 +118,8 @@ func matrix(t *testing.T) []point {
 
 var stepLine = regexp.MustCompile(`msg=step operation=(\S+) object="[^"]*" step=("[^"]+"|\S+) took=(\S+)`)
 
-// observe runs an operation and returns its points: its steps and the calls of runtime and plugins in it.
+// observe runs an operation and returns its points: its steps, and its calls of runtime and
+// plugins.
 func (n *crashNode) observe(op operation) []point {
 	n.t.Helper()
 	s := n.subject(op)
@@ -126,7 +128,7 @@ func (n *crashNode) observe(op operation) []point {
 			n.t.Fatalf("%s: prepare: %v", op.name, err)
 		}
 	}
-	mark, calls := n.settledLogMark(), len(n.calls())
+	mark, calls := n.endOfLog(), len(n.calls())
 	if op.fails != "" {
 		n.order(op.fails, "error told to")
 	}
@@ -138,23 +140,24 @@ func (n *crashNode) observe(op operation) []point {
 			n.t.Fatalf("%s: %v", op.name, err)
 		}
 	}
-	// What goes on behind an operation's back belongs to it; it is over when the host is clean again.
+	// What follows in the background belongs to the operation. It ends when the host is clean
+	// again.
 	if op.name == "exit" || op.name == "stop" {
-		_ = n.until("the settling", func() bool { return strings.Contains(n.logFrom(mark), `step="undo rootfs"`) })
+		_ = n.until("the undo of the exit", func() bool { return strings.Contains(n.logFrom(mark), `step="undo rootfs"`) })
 	}
-	end := n.settledLogMark()
+	end := n.endOfLog()
 	log, seen := n.log.String()[mark:end], n.calls()[calls:]
 	if strings.HasPrefix(op.name, "run pod") || strings.HasPrefix(op.name, "create") {
-		// Their checks go on to create and start; only what the request itself did counts.
+		// The checks after these go on to create and start. Only the request itself counts.
 		log, seen = cutAfter(op, log, seen)
 	}
-	if err := errors.Join(s.takeAway(), n.clean()); err != nil {
+	if err := errors.Join(s.removePods(), n.clean()); err != nil {
 		n.t.Fatalf("%s: %v", op.name, err)
 	}
 	return append(stepPoints(op, log), callPoints(op, seen)...)
 }
 
-// cutAfter drops from the observations of an operation what its check did.
+// cutAfter removes what the check did from the observations of an operation.
 func cutAfter(op operation, log string, calls []string) (string, []string) {
 	name := "RunPodSandbox"
 	if strings.HasPrefix(op.name, "create") {
@@ -166,7 +169,8 @@ func cutAfter(op operation, log string, calls []string) (string, []string) {
 			kept = append(kept, line)
 		}
 	}
-	// The call that starts the container is the check's, and in a pod's case the one that creates it.
+	// The check makes the call that starts the container. For a pod it also makes the call that
+	// creates it.
 	if i := slices.Index(calls, "runc:start"); i >= 0 && name == "CreateContainer" {
 		calls = calls[:i]
 	}
@@ -220,8 +224,8 @@ func stepPoints(op operation, log string) []point {
 	return points
 }
 
-// inShort says which points of the steps are tried when not the whole matrix is asked for: the daemon's.
-// Pinder's own tests, and the soak, kill pinder.
+// inShort selects the points for the short matrix: those that kill the daemon. Pinder's own tests
+// and the soak kill pinder.
 func inShort(victim string) bool { return victim == daemonVictim }
 
 func callPoints(op operation, calls []string) []point {
@@ -229,7 +233,7 @@ func callPoints(op operation, calls []string) []point {
 	var points []point
 	for _, call := range slices.Compact(calls) {
 		if op.fails != "" && !strings.HasSuffix(call, ":delete") && !strings.HasSuffix(call, ":DEL") {
-			continue // on the way there, not on the way back
+			continue // doing, not undoing
 		}
 		own := pluginVictim
 		if strings.HasPrefix(call, "runc:") {
@@ -238,7 +242,7 @@ func callPoints(op operation, calls []string) []point {
 		for _, phase := range []string{"before", "after"} {
 			for _, victim := range []string{own, daemonVictim, supervisorVictim, reaperVictim, pinderVictim, allVictim} {
 				if own == pluginVictim && !slices.Contains([]string{pluginVictim, daemonVictim}, victim) {
-					continue // pinder has no part in it
+					continue // pinder takes no part in it
 				}
 				if !wholeMatrix && slices.Contains([]string{supervisorVictim, reaperVictim, pinderVictim, allVictim}, victim) {
 					continue
@@ -254,7 +258,7 @@ func callPoints(op operation, calls []string) []point {
 	return points
 }
 
-// runPoints tries one point after the other on a node. After a failure it goes on with a new node.
+// runPoints tries one point after the other on a node. After a failure it uses a new node.
 func runPoints(t *testing.T, points []point, table *table) {
 	for len(points) > 0 {
 		n := newCrashNode(t)
@@ -267,21 +271,21 @@ func runPoints(t *testing.T, points []point, table *table) {
 			table.add(p, verdict, time.Since(began), err)
 			if err != nil {
 				t.Errorf("%s: %v\nthe daemon's log of it:\n%s", p, err, n.logFrom(n.mark))
-				n.bury()
+				n.abandon()
 				break
 			}
 		}
 	}
 }
 
-// bury ends a node that has failed, so that the next one finds a clean host.
-func (n *crashNode) bury() {
+// abandon ends a node whose test failed, so that the next one starts on a clean host.
+func (n *crashNode) abandon() {
 	n.disarm()
 	if n.daemon != nil {
 		n.kill()
 	}
 	if n.conn != nil {
-		n.conn.Close() // it would look for the daemon without a pause
+		n.conn.Close() // otherwise it would reconnect all the time
 	}
 	for _, group := range n.cgroups() {
 		pids, _ := os.ReadFile(filepath.Join(strings.TrimPrefix(group, "cgroup "), "cgroup.procs"))
@@ -303,8 +307,8 @@ func (n *crashNode) subject(op operation) *subject {
 	return &subject{crashNode: n, name: fmt.Sprintf("s%d", n.subjects), options: op.options}
 }
 
-// try runs one operation, kills at the point, and checks the promises. The verdict says what became of
-// the first request.
+// try runs one operation, kills at the point, and checks. The verdict is the result of the first
+// request.
 func (n *crashNode) try(p point) (string, error) {
 	n.mark = n.logMark()
 	s := n.subject(p.op)
@@ -337,7 +341,7 @@ func (n *crashNode) try(p point) (string, error) {
 	if err := n.bystanderUnharmed(); err != nil {
 		return "", err
 	}
-	if err := s.takeAway(); err != nil {
+	if err := s.removePods(); err != nil {
 		return "", err
 	}
 	if err := n.clean(); err != nil {
@@ -346,8 +350,8 @@ func (n *crashNode) try(p point) (string, error) {
 	return verdict, n.checkAgrees(p.victim)
 }
 
-// checkAgrees asks the operator's command, too. After the double fault it rightly says of the bystander
-// that its output is lost.
+// checkAgrees also runs pinfold check. If all were killed, it rightly says that the bystander's
+// output is lost.
 func (n *crashNode) checkAgrees(victim string) error {
 	out, code := n.pinfold("check")
 	if victim == allVictim && code == 1 && strings.Count(out, "\n") == 1 && strings.Contains(out, "its output is not logged any more") {
@@ -359,8 +363,8 @@ func (n *crashNode) checkAgrees(victim string) error {
 	return nil
 }
 
-// interrupt begins the operation and kills the victim when it has come to the point. first is the
-// request's own error.
+// interrupt begins the operation and kills the victim at the point. first is the request's own
+// error.
 func (n *crashNode) interrupt(p point, s *subject) (first, err error) {
 	stop := n.armed()
 	defer stop.close()
@@ -377,12 +381,12 @@ func (n *crashNode) interrupt(p point, s *subject) (first, err error) {
 	}
 	select {
 	case pid := <-stop.pid:
-		err = n.slay(p.victim, pid)
+		err = n.killVictim(p.victim, pid)
 	case <-time.After(readyTimeout):
 		err = errors.New("the operation did not come to this point")
 	}
 	if n.daemon == nil {
-		n.launch() // while a runtime or plugin that was held still is
+		n.launch() // while the stopped runtime or plugin is still stopped
 	} else {
 		select {
 		case <-n.exited:
@@ -400,7 +404,7 @@ func (n *crashNode) interrupt(p point, s *subject) (first, err error) {
 	return first, err
 }
 
-// wrapFirst puts the request's error aside: it is a result, not a failure of the test.
+// wrapFirst keeps the request's error apart: it is a result, not a failure of the test.
 func wrapFirst(done <-chan error, first *error) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
@@ -410,8 +414,8 @@ func wrapFirst(done <-chan error, first *error) <-chan error {
 	return ended
 }
 
-// slay kills the victim. stopped is the process that waits at the point.
-func (n *crashNode) slay(victim string, stopped int) error {
+// killVictim kills the victim. stopped is the process that waits at the point.
+func (n *crashNode) killVictim(victim string, stopped int) error {
 	kill := func(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
 	switch victim {
 	case daemonVictim:
@@ -432,7 +436,7 @@ func (n *crashNode) slay(victim string, stopped int) error {
 	case pinderVictim:
 		return errors.Join(kill(supervisor), kill(reaper))
 	default:
-		// The daemon first: it would hand over what the others leave.
+		// The daemon first: otherwise it would give its duplicates to a new pinder.
 		_ = syscall.Kill(n.daemon.Process.Pid, syscall.SIGKILL)
 		err := errors.Join(kill(supervisor), kill(reaper))
 		n.kill()

@@ -1,10 +1,10 @@
-// Package e2e drives pinfoldd as its users do: through its socket, with the real kernel, the real OCI
-// runtime, real network plugins and a real registry on loopback.
+// Package e2e uses pinfoldd as its clients do: through its socket, with the real kernel, the real
+// OCI runtime, real network plugins and a real registry on loopback.
 //
-// The life cycle is told by the scenario files in testdata: prose, commands, and the state expected
-// after each (see scenario_test.go). What does not read well as a scenario is a test of its own.
+// The scenario files in testdata describe the life cycle: prose, commands, and the expected state
+// after each (see scenario_test.go). What is hard to read as a scenario is a Go test.
 //
-// The tests run as root. To leave the host's network and mount table alone they first move into
-// network and mount namespaces of their own (TestMain); the daemon under test takes these for the
+// The tests run as root. TestMain first moves them into their own network and mount namespaces, so
+// that they do not change the host's network and mounts. For the daemon under test these are the
 // node's.
 package e2e

@@ -23,7 +23,7 @@ type listener struct {
 	last int64
 }
 
-// listen connects, and returns when the server has.
+// listen connects, and returns when the server has accepted.
 func (n *node) listen() *listener {
 	n.t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), slow(2*time.Minute))
@@ -62,7 +62,7 @@ func kindOf(e *runtimeapi.ContainerEventResponse) string {
 	return who + " " + kind
 }
 
-// story reads events until the wanted ones have come, in order, and nothing else.
+// story reads events until the wanted ones have come, in order. Any other event fails the test.
 func (l *listener) story(want ...string) {
 	l.n.t.Helper()
 	for i, w := range want {
@@ -188,7 +188,8 @@ func TestAClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
 	n := started(t)
 	slowOne := n.listen()
 	pod := n.runPodOf(n.podConfig("p", "userns"))
-	// Large statuses fill the connection soon. That the log overtakes such a client: pod.TestASlowReaderIsToldThatItLostEvents.
+	// Large statuses fill the connection soon. See pod.TestASlowReaderIsToldThatItLostEvents for a
+	// client that is too slow.
 	config := sleeper("large")
 	config.Annotations = map[string]string{"large": strings.Repeat("x", 200_000)}
 	n.runContainerOf(pod, config)

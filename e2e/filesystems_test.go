@@ -12,7 +12,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// filesystems are the paths by which a kubelet knows the file systems of images and of writable layers.
+// filesystems are the paths that name, for a kubelet, the file systems of images and of writable
+// layers.
 func (n *node) filesystems() (images, layers *runtimeapi.FilesystemUsage) {
 	n.t.Helper()
 	resp, err := n.images.ImageFsInfo(n.ctx(), &runtimeapi.ImageFsInfoRequest{})
@@ -68,7 +69,7 @@ func TestImagesAndLayersHaveOnePathUnlessTheirDevicesDiffer(t *testing.T) {
 func TestErrorsThatAKubeletKnowsByNameBeginWithIt(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	// A runtime that can make no recursive read-only mounts, and says so.
+	// A runtime whose features do not include recursive read-only mounts.
 	n.write("plain", "#!/bin/sh\n[ \"$1\" = features ] && exec echo '{\"mountOptions\":[\"ro\"]}'\nexec "+binaries.runtime+" \"$@\"\n")
 	n.check(os.Chmod(n.path("plain"), 0o755))
 	n.flags = []string{"--runtime", "plain=" + n.path("plain")}

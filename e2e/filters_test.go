@@ -73,7 +73,8 @@ func TestListsHaveWhatTheirFiltersAskFor(t *testing.T) {
 	})
 }
 
-// podsAre compares what each filter finds with the names it is to find; spaces around them tell equal ones apart.
+// podsAre compares the result of each filter with the expected names. Spaces distinguish equal
+// filters.
 func (n *node) podsAre(filters map[string]*runtimeapi.PodSandboxFilter) {
 	n.t.Helper()
 	for want, filter := range filters {

@@ -14,7 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// notLogs are what may lie at a log's path besides a log, put there by a function.
+// notLogs are files other than logs that can be at a log's path. Each function makes one.
 var notLogs = map[string]func(n *node, path string) error{
 	"a FIFO":          func(_ *node, path string) error { return unix.Mkfifo(path, 0o600) },
 	"a socket":        func(_ *node, path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) },
@@ -23,8 +23,9 @@ var notLogs = map[string]func(n *node, path string) error{
 	"a symbolic link": func(n *node, path string) error { return os.Symlink(n.path("victim"), path) },
 }
 
-// TestWhatIsNoLogIsNeitherWaitedForNorFollowed puts something else at the place of a log, before a container is made
-// and before its log goes on in a new file. Neither is held up, and what was not made can be removed.
+// TestWhatIsNoLogIsNeitherWaitedForNorFollowed puts another file at a log's path, before a
+// container is made and before its log is reopened. Neither call blocks, and what was not made can
+// be removed.
 func TestWhatIsNoLogIsNeitherWaitedForNorFollowed(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -46,7 +47,7 @@ func TestWhatIsNoLogIsNeitherWaitedForNorFollowed(t *testing.T) {
 		n.check(put(n, log))
 		n.isRefusal(n.reopenLog(c), codes.FailedPrecondition, log+": cannot be a container's log: it is "+what)
 		n.check(os.Remove(log))
-		n.check(n.reopenLog(c)) // the old file stayed in use meanwhile
+		n.check(n.reopenLog(c)) // the old file was used meanwhile
 		n.logTexts(c, "line")
 		if took := time.Since(begun); took > slow(20*time.Second) {
 			t.Errorf("%s: took %v", what, took)
@@ -57,8 +58,8 @@ func TestWhatIsNoLogIsNeitherWaitedForNorFollowed(t *testing.T) {
 	}
 }
 
-// TestDirectoriesOfLogsAreNotFollowedOutOfThePods lets a directory between the pod's own and the log be a link. The
-// pod's directory itself may be reached through the operator's links.
+// TestDirectoriesOfLogsAreNotFollowedOutOfThePods replaces a directory between the pod's directory
+// and the log by a link. The pod's directory itself may be behind links of the operator.
 func TestDirectoriesOfLogsAreNotFollowedOutOfThePods(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -83,7 +84,8 @@ func TestDirectoriesOfLogsAreNotFollowedOutOfThePods(t *testing.T) {
 	}
 }
 
-// TestANameOfAPodIsNeverALineOfItsFiles sends what would be a second line of /etc/hosts, of /etc/resolv.conf, or of both.
+// TestANameOfAPodIsNeverALineOfItsFiles sends names that would add a line to /etc/hosts or
+// /etc/resolv.conf.
 func TestANameOfAPodIsNeverALineOfItsFiles(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -109,7 +111,7 @@ func TestANameOfAPodIsNeverALineOfItsFiles(t *testing.T) {
 	}
 }
 
-// TestFilesThatAClientNamesAreNotWaitedFor names a FIFO where a file is read.
+// TestFilesThatAClientNamesAreNotWaitedFor names a FIFO where Pinfold reads a file.
 func TestFilesThatAClientNamesAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	n := started(t)

@@ -92,7 +92,7 @@ func TestARuntimeThatCannotTellItsFeaturesStillConfinesContainers(t *testing.T) 
 	n.check(os.RemoveAll(n.path("state/runtime/mute")))
 }
 
-// endPinder kills both halves of pinder at once, so that neither can replace the other.
+// endPinder kills both processes of pinder together, so that neither can replace the other.
 func (n *node) endPinder() {
 	n.t.Helper()
 	var pids []int
@@ -164,7 +164,7 @@ func TestPodsOfAHandlerThatIsGoneAreStoppedAndRemoved(t *testing.T) {
 	}
 }
 
-// podsOf makes pods of a handler, of the kinds that end in different ways, and a container in each.
+// podsOf makes one pod of each kind of end, with a handler, and a container in each.
 func (n *node) podsOf(handler string) (pods, containers []string) {
 	for pod, options := range map[string][]string{"plain": nil, "shared": {"userns", "shared-pid"}, "host": nil} {
 		config := n.podConfig(pod, options...)

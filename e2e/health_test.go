@@ -11,7 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// losses are what may be taken from a pod behind the daemon's back, by what the reason then says.
+// losses are what other programs can take from a pod. The key is the expected reason.
 func (n *node) losses() map[string]func(pod string) {
 	unpin := func(path string) {
 		n.check(unix.Unmount(path, unix.MNT_DETACH))
@@ -20,7 +20,7 @@ func (n *node) losses() map[string]func(pod string) {
 	return map[string]func(pod string){
 		"net namespace is gone":  func(pod string) { unpin(n.path("netns/pinfold-" + pod)) },
 		"user namespace is gone": func(pod string) { unpin(n.path("state/ns", pod, "user")) },
-		// The file that is left is no namespace.
+		// The file that is left is not a namespace.
 		"ipc namespace is gone": func(pod string) { n.check(unix.Unmount(n.path("state/ns", pod, "ipc"), unix.MNT_DETACH)) },
 		"uts namespace is gone": func(pod string) { unpin(n.path("state/ns", pod, "uts")) },
 		"pid namespace is gone": func(pod string) { unpin(n.path("state/ns", pod, "pid")) },
@@ -128,8 +128,8 @@ func TestDirectoriesMayHaveUnusualNames(t *testing.T) {
 	n.expectCheck(0)
 }
 
-// TestPodsAreRemovedWhateverCameToLieOverTheirPins does with the node's directory what "ip netns add" does with
-// /run/netns, and worse.
+// TestPodsAreRemovedWhateverCameToLieOverTheirPins mounts over the node's directory, as "ip netns
+// add" does with /run/netns, and in worse ways.
 func TestPodsAreRemovedWhateverCameToLieOverTheirPins(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -146,7 +146,7 @@ func TestPodsAreRemovedWhateverCameToLieOverTheirPins(t *testing.T) {
 		return count
 	}
 	pod := n.runPodOf(n.podConfig("a", "userns"))
-	n.check(shared()) // all that "ip netns add" has to do
+	n.check(shared()) // all that "ip netns add" still has to do
 	n.endPod(pod)
 	for range 2 {
 		n.kill()

@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// hostState is everything on the host that Pinfold and its plugins could leave, one line each.
+// hostState is everything on the host that Pinfold and its plugins could leave, one line for each.
 type hostState map[string]bool
 
-// hostState looks at kernel objects and files. Lines that name another node's directory are not this
-// test's business; the bridge stays by design of its plugin and is told apart by its name.
+// hostState lists kernel objects and files. Lines that name another node's directory belong to
+// another test. The bridge plugin never removes its bridge; it is recognized by its name.
 func (n *node) hostState() hostState {
 	s := hostState{}
 	for _, lines := range [][]string{mountLines(), n.links(), n.rules(), n.processes(), n.cgroups(), n.files()} {
@@ -29,7 +29,7 @@ func (n *node) hostState() hostState {
 	return s
 }
 
-// foreign reports whether a line belongs to another node that runs at the same time.
+// foreign reports whether a line belongs to another node that runs now.
 func (n *node) foreign(line string) bool {
 	if strings.Contains(line, n.dir) {
 		return false
@@ -37,7 +37,7 @@ func (n *node) foreign(line string) bool {
 	return strings.Contains(line, os.TempDir()+"/pf-")
 }
 
-// leftovers are the lines that were not there when the test began.
+// leftovers are the lines that did not exist when the test began.
 func (n *node) leftovers() []string {
 	var left []string
 	for line := range n.hostState() {
@@ -61,8 +61,8 @@ func mountLines() []string {
 	return lines
 }
 
-// links are what is plugged into the node's bridge; the bridge itself stays by its plugin's design, and
-// other nodes of the tests share the network namespace.
+// links are the interfaces on the node's bridge. The bridge plugin never removes the bridge itself.
+// Other nodes of the tests use the same network namespace.
 func (n *node) links() []string {
 	out, err := exec.Command("ip", "-oneline", "link").Output()
 	if err != nil {
@@ -82,8 +82,8 @@ func (n *node) links() []string {
 
 var idInRule = regexp.MustCompile(`[0-9a-f]{32}`)
 
-// rules are the firewall rules of the node's pods, told by their address or by the pod's ID; chains of
-// portmap itself stay by its design.
+// rules are the firewall rules for the node's pods, found by address or ID. portmap never removes
+// its own chains.
 func (n *node) rules() []string {
 	var lines []string
 	for _, save := range []string{"iptables-save", "ip6tables-save"} {
@@ -103,7 +103,7 @@ func (n *node) ownRule(line string) bool {
 		strings.Contains(line, fmt.Sprintf("fd77:%d:", n.number))
 }
 
-// processes are those that have to do with this node's directory, however they are called.
+// processes are those whose command line contains this node's directory.
 func (n *node) processes() []string {
 	var lines []string
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -120,7 +120,7 @@ func (n *node) processes() []string {
 	return lines
 }
 
-// cgroups are the groups that carry Pinfold's name, in every hierarchy.
+// cgroups are the groups with Pinfold's name, in every hierarchy.
 func (n *node) cgroups() []string {
 	var lines []string
 	mounts, err := os.Open("/proc/self/mountinfo")
@@ -133,7 +133,7 @@ func (n *node) cgroups() []string {
 		if !strings.Contains(scanner.Text(), " - cgroup") {
 			continue
 		}
-		// Groups of our own for cgroupfs; slices that hold scopes for systemd.
+		// For cgroupfs, groups of our own; for systemd, slices with scopes.
 		mount := strings.Fields(scanner.Text())[4]
 		own, _ := filepath.Glob(filepath.Join(mount, "pinfold*"))
 		for _, root := range append(own, filepath.Join(mount, "system.slice")) {
@@ -150,14 +150,14 @@ func (n *node) cgroups() []string {
 
 var groupID = regexp.MustCompile(`[0-9a-f]{32}`)
 
-// knowsID reports whether a group's name comes from one of this node's records; groups of nodes that
-// run beside it are not its business.
+// knowsID reports whether a group's name contains the ID of one of this node's records. Other
+// groups belong to other nodes.
 func (n *node) knowsID(name string) bool {
 	id := groupID.FindString(name)
 	return id != "" && n.log != nil && strings.Contains(n.log.String(), id)
 }
 
-// files are what is left below the node's directories, besides images, logs and what the tests put there.
+// files are the files in the node's directories, without images, logs and the tests' own.
 func (n *node) files() []string {
 	var lines []string
 	for _, dir := range []string{"netns", "state", "root/pods", "root/cni", "root/quarantine", "ipam"} {
@@ -171,7 +171,7 @@ func (n *node) files() []string {
 	return lines
 }
 
-// expected are files that stay on a node without pods.
+// expected reports whether a file stays on a node without pods.
 func (n *node) expected(path string) bool {
 	rel := strings.TrimPrefix(path, n.dir+"/")
 	switch rel {
@@ -179,11 +179,11 @@ func (n *node) expected(path string) bool {
 		"state/pinder.sock", "state/nri.sock", "state/identity", "state/pinfoldd.lock", "state/nri.sock.lock", "state/calls", "root/cni/results", "ipam/pinfold-test", "ipam/pinfold-test/lock":
 		return true
 	}
-	// crun keeps the compiled seccomp profiles, each once.
+	// crun keeps each compiled seccomp profile once.
 	return strings.HasPrefix(rel, "ipam/pinfold-test/last_reserved_ip") || strings.HasPrefix(rel, "state/runtime/crun/.cache")
 }
 
-// force removes what a failed test may have left, so that the next one starts on a clean host.
+// force removes what a failed test may have left, so that the next test starts on a clean host.
 func (n *node) force() {
 	n.wipe()
 	_ = os.RemoveAll(n.dir)

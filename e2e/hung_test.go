@@ -14,14 +14,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// deadServer mounts a file system whose server never answers, as a network volume whose server is
-// gone: whoever looks at it waits. revive lets all of them fail.
+// deadServer mounts a file system whose server never answers, like a network volume whose server is
+// down. Every access blocks. revive makes all of them fail.
 func deadServer(t *testing.T, dir string) (revive func()) {
 	t.Helper()
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody reads requests from this descriptor (fuse(4)); closing it ends the connection.
+	// No process reads requests from this descriptor (fuse(4)). Closing it ends the connection.
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -63,15 +63,15 @@ func TestAVolumeOnADeadServerHoldsUpNothingElse(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the request took %s, its deadline was 2s", took)
 	}
-	// Whoever asks is told what the container waits for, and since when.
+	// pinfold why shows which step the container is in, and since when.
 	if out, code := n.pinfold("why"); code != 0 || !strings.Contains(out, `CreateContainer`) || !strings.Contains(out, `step "volumes"`) {
 		t.Errorf("why says: %s", out)
 	}
-	// A repeat joins; it is not refused, and it does not wait longer than it wants to either.
+	// A repeated request joins the first. It is not refused, and its own deadline applies.
 	if err := create(time.Second); status.Code(err) != codes.DeadlineExceeded || strings.Contains(err.Error(), "reserved") {
 		t.Errorf("the repeat ended with %v", err)
 	}
-	// Everything else on the node goes on, in the same pod too.
+	// Everything else on the node works, also in the same pod.
 	p.must(p.create([]string{"hung", "other", "--", "sleep", "1000"}))
 	p.must(p.startContainer([]string{"other"}))
 	p.must(p.runPod([]string{"free", "userns2"}))

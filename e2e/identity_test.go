@@ -25,7 +25,7 @@ func (n *node) instead(flags map[string]string) []string {
 	return args
 }
 
-// refusesToStart runs a daemon that has to end with one line that says all of says.
+// refusesToStart runs a daemon that must end with one line that contains all of says.
 func (n *node) refusesToStart(args []string, says ...string) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), readyTimeout)
@@ -117,7 +117,7 @@ func TestWhatServesOnTheSocketOrIsNoneIsLeftAlone(t *testing.T) {
 	}
 	n.check(os.Remove(n.socket()))
 
-	// The path is another's when the daemon ends.
+	// When the daemon ends, another program uses the path.
 	n.launch()
 	n.check(os.Remove(n.socket()))
 	foreign, err = net.Listen("unix", n.socket())
@@ -140,7 +140,7 @@ func TestWhatHasNoRecordRunsOnUntilTheOperatorNamesIt(t *testing.T) {
 	lostContainer := n.runContainerOf(lost, sleeper("c"))
 	pid := n.pidOf(lostContainer)
 	n.kill()
-	// A backup is restored that is older than the pod.
+	// The operator restores a backup that is older than the pod.
 	n.check(os.Rename(n.path("root/pods", lost), n.path("lost")))
 	n.launch()
 	n.says(keptContainer, "echo works", "works")
@@ -175,8 +175,8 @@ func TestWhatHasNoRecordRunsOnUntilTheOperatorNamesIt(t *testing.T) {
 	n.says(keptContainer, "echo works", "works")
 }
 
-// A pod whose record is lost, and its containers' records are not, is not ready, and what runs in it goes on until the
-// kubelet has it stopped.
+// A pod has lost its record, but not its containers' records. It is not ready, and its processes
+// run until the kubelet stops it.
 func TestAPodWithoutItsRecordRunsOnUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	for name, files := range map[string][]string{"the latest": {"pod.json"}, "all": {"pod.json", "pod.intent"}} {
@@ -223,7 +223,7 @@ func TestPodsOfOtherKeysThanTodaysWorkAndLeaveNothing(t *testing.T) {
 		n.runContainerOf(pods[name], sleeper("c"))
 	}
 	n.kill()
-	// Other directories for everything that is configured, and the plugins are not where they were.
+	// All configured directories are others, and the plugins are not where they were.
 	for _, dir := range []string{"cni2", "certs2", "bin2"} {
 		n.check(os.Mkdir(n.path(dir), 0o755))
 	}

@@ -86,7 +86,7 @@ func TestAMountOfTheRequestCoversAnImagesVolume(t *testing.T) {
 	}
 }
 
-// refusesContainer makes sure that a container is refused with a code and a text.
+// refusesContainer checks that a container is refused with a code and a text.
 func (n *node) refusesContainer(pod string, config *runtimeapi.ContainerConfig, code codes.Code, text string) {
 	n.t.Helper()
 	_, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config})

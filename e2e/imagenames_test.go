@@ -14,7 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testimage"
 )
 
-// asKubelet asks for an image as a kubelet does: by its ID, with the name that the user wrote.
+// asKubelet requests an image as a kubelet does: by its ID, with the name that the user wrote.
 func asKubelet(name, id, wanted string) *runtimeapi.ContainerConfig {
 	c := sleeper(name)
 	c.Image = &runtimeapi.ImageSpec{
@@ -68,7 +68,7 @@ func TestAContainerNamesItsImageByTagAndByDigestWhateverBecomesOfIt(t *testing.T
 	same("after a restart")
 }
 
-// verbose is what the verbose status says of a container, as JSON.
+// verbose is the verbose part of a container's status, as JSON.
 func (n *node) verbose(id string) string {
 	n.t.Helper()
 	resp, err := n.runtime.ContainerStatus(n.ctx(), &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
@@ -76,7 +76,7 @@ func (n *node) verbose(id string) string {
 	return resp.GetInfo()["info"]
 }
 
-// imageStatus is nil for an image that is not there.
+// imageStatus is nil for an image that does not exist.
 func (n *node) imageStatus(ref string) *runtimeapi.Image {
 	n.t.Helper()
 	resp, err := n.images.ImageStatus(n.ctx(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}})
@@ -125,7 +125,7 @@ func TestAnImageOfSeveralTagsIsOneAndIsRemovedByEachOfThem(t *testing.T) {
 	if s, err := n.containerStatus(c); err != nil || s.ImageId != id || s.Image.Image != two || s.ImageRef != digests[1] {
 		t.Errorf("the container: %v %v", s, err)
 	}
-	// CRI removes images, not names: all names of it go with one.
+	// CRI removes images, not names: all names of an image are removed together.
 	for range 2 { // idempotent
 		_, err := n.images.RemoveImage(n.ctx(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: one}})
 		n.check(err)
@@ -182,7 +182,7 @@ func TestTheImagesUserIsResolvedInTheImage(t *testing.T) {
 		}
 		in := pod
 		if i == 0 {
-			in = nodes // the user namespace changes nothing of it: once is enough
+			in = nodes // the same with a user namespace: once is enough
 		}
 		id := n.runContainerOf(in, config)
 		n.says(id, "echo $(id -u):$(id -g)", c.want)

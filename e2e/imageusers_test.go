@@ -20,7 +20,7 @@ func TestTheUserFilesOfAnImageAreFoundAsInItsRoot(t *testing.T) {
 	images := map[string][]testimage.File{
 		"absolute": {{Path: "etc/passwd", Link: "/nix/passwd"}, {Path: "etc/group", Link: "/nix/group"}},
 		"chain":    {{Path: "etc/passwd", Link: "/etc/p"}, {Path: "etc/p", Link: "../../../../nix/passwd"}, {Path: "etc/group", Link: "../nix/group"}},
-		// Places of the pod's own files may be links, too, that lead nowhere in the image.
+		// The places of the pod's own files may be links without a target in the image.
 		"dangling places": {
 			{Path: "etc/passwd", Link: "/nix/passwd"},
 			{Path: "etc/group", Link: "/nix/group"},
@@ -65,7 +65,7 @@ func TestAnImageWhoseUserFilesAreOfNoUseRunsContainersByNumber(t *testing.T) {
 				config := sleeper([]string{"root", "number"}[i])
 				config.Image.Image = image
 				securityContext(config).RunAsUser = uid
-				// Without id(1), which reads the files that are of no use.
+				// Without id(1), which reads the unusable files.
 				n.says(n.runContainerOf(pod, config), "grep ^Uid: /proc/self/status | cut -f2", []string{"0", "1000"}[i])
 			}
 			config := sleeper("named")

@@ -6,12 +6,13 @@ import (
 	"testing"
 )
 
-// attributes prints what a process may have from the daemon's starter, of the container's first process and of one that
-// an exec began: priority, niceness, real-time priority, policy, umask, signals, processors (proc_pid_stat(5)).
+// attributes prints what a process may inherit from the program that started the daemon, of the
+// container's first process and of an exec: priority, niceness, real-time priority, policy, umask,
+// signals, processors (proc_pid_stat(5)).
 const attributes = `for p in 1 self; do cut -d' ' -f18,19,40,41 /proc/$p/stat
 grep -E '^(Umask|SigBlk|SigIgn|Cpus_allowed):' /proc/$p/status; done`
 
-// attributesByPod are those in pods of some kinds.
+// attributesByPod are the attributes in several kinds of pods.
 func (n *node) attributesByPod() map[string]string {
 	n.t.Helper()
 	found := map[string]string{}
@@ -23,7 +24,7 @@ func (n *node) attributesByPod() map[string]string {
 		user := sleeper("user")
 		user.Tty = true
 		securityContext(user).RunAsUsername = "user"
-		// Names, addresses and DNS of the pod are for all its users.
+		// All users of the pod may read its names, addresses and DNS.
 		id := n.runContainerOf(pod, user)
 		n.says(id, "id -u; for f in hosts hostname resolv.conf; do cat /etc/$f >/dev/null || echo $f; done", "1000")
 		found[kind+", with a terminal"] = n.attributes(id, strings.Contains(kind, "shared-pid"))
@@ -31,8 +32,8 @@ func (n *node) attributesByPod() map[string]string {
 	return found
 }
 
-// attributes waits for PID 1 of a pod that shares its PID namespace, which blocks the signals that it then waits for.
-// It may not have come so far.
+// attributes waits for the PID 1 of a pod that shares its PID namespace. That process blocks the
+// signals that it then waits for, and may not have done so yet.
 func (n *node) attributes(container string, sharedPID bool) (found string) {
 	n.t.Helper()
 	unblocked := 2

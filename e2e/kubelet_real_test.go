@@ -20,17 +20,17 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// kubeletVariable names a kubelet's binary. A kubelet takes the machine for its own (it changes the node's
-// settings, and makes cgroups at the root), so this is for the VM: `make test-kubelet`.
+// kubeletVariable names a kubelet's binary. A kubelet changes the machine's settings and makes
+// cgroups at the root, so this test is for the VM: `make test-kubelet`.
 const kubeletVariable = "PINFOLD_KUBELET"
 
-// kubelet is one that has no API server: its pods are files in a directory.
+// kubelet is a kubelet without an API server: its pods are files in a directory.
 type kubelet struct {
 	*node
 	client http.Client
 }
 
-// podStatus is what a kubelet says of a pod, as far as the test reads it.
+// podStatus has the fields of a kubelet's pod that the test reads.
 type podStatus struct {
 	Metadata struct{ Name string }
 	Status   struct {
@@ -88,7 +88,7 @@ featureGates: {PodAndContainerStatsFromCRI: true}
 			text, _ := os.ReadFile(log.Name())
 			n.t.Logf("the kubelet's log ends:\n%s", text[max(0, len(text)-4000):])
 		}
-		// The kubelet binds its directory onto itself, to have it shared.
+		// The kubelet binds its directory onto itself to make it a shared mount.
 		_ = unix.Unmount(n.path("kubelet"), unix.MNT_DETACH)
 		groups, _ := filepath.Glob("/sys/fs/cgroup/kubepods*")
 		for _, g := range groups {
@@ -101,7 +101,7 @@ featureGates: {PodAndContainerStatsFromCRI: true}
 	}}
 }
 
-// removeGroups removes empty cgroups, the innermost first.
+// removeGroups removes empty cgroups, deepest first.
 func removeGroups(dir string) {
 	below, _ := filepath.Glob(dir + "/*/")
 	for _, d := range below {
@@ -123,7 +123,7 @@ func (k *kubelet) get(url string) (string, error) {
 	return string(body), err
 }
 
-// exec runs a command as kubectl would have it run.
+// exec runs a command as kubectl does.
 func (k *kubelet) exec(pod, container, command string) string {
 	k.t.Helper()
 	resp, err := k.client.Post(fmt.Sprintf("https://127.0.0.1:10250/run/default/%s-vm/%s?cmd=%s", pod, container, url.QueryEscape(command)), "", nil)
@@ -134,7 +134,7 @@ func (k *kubelet) exec(pod, container, command string) string {
 	return string(body)
 }
 
-// pod is what the kubelet says of a pod now, nil if nothing.
+// pod is the kubelet's status of a pod, nil if it has none.
 func (k *kubelet) pod(name string) *podStatus {
 	text, err := k.get("http://127.0.0.1:10255/pods")
 	if err != nil {
@@ -255,7 +255,8 @@ func hostname(t *testing.T) string {
 	return name
 }
 
-// hasStatistics looks at what the kubelet makes of CRI's statistics, and at the metrics that it passes on.
+// hasStatistics checks the kubelet's numbers from CRI's statistics, and the metrics that it passes
+// on.
 func (k *kubelet) hasStatistics() {
 	k.t.Helper()
 	text, err := k.get("https://127.0.0.1:10250/stats/summary")

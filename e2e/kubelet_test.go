@@ -12,7 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// What a kubelet does that CRI's own text does not say.
+// What a kubelet does beyond CRI's text.
 
 // TestAPodWhosePID1EndsIsNotReady: the kubelet then makes a new sandbox, instead of containers that could not
 // join the dead PID namespace.
@@ -54,8 +54,8 @@ func (n *node) pidOfInit(pod string) int {
 	return n.pidIn(resp.GetInfo()["info"])
 }
 
-// TestASubPathMountBesideAnImageVolume: a kubelet gives image_sub_path with every subPath mount of a pod that has
-// an image volume.
+// TestASubPathMountBesideAnImageVolume: a kubelet sends image_sub_path with every subPath mount of
+// a pod that has an image volume.
 func TestASubPathMountBesideAnImageVolume(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -68,8 +68,8 @@ func TestASubPathMountBesideAnImageVolume(t *testing.T) {
 	n.says(id, "cat /data/word", "below")
 }
 
-// TestAPrivilegedEphemeralContainer: the kubelet says that the pod is privileged from the moment on that one of
-// its containers is, though the sandbox was made before.
+// TestAPrivilegedEphemeralContainer: the kubelet says that a pod is privileged as soon as one of
+// its containers is, even if the sandbox was made before.
 func TestAPrivilegedEphemeralContainer(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -90,7 +90,7 @@ func TestAPrivilegedEphemeralContainer(t *testing.T) {
 	n.says(resp.ContainerId, "grep -c ' /sys .*rw,' /proc/mounts; ls /dev/kmsg", "1\n/dev/kmsg")
 }
 
-// TestASysctlOfAnInterfaceIsSet: the interface is there only once the network plugins have been.
+// TestASysctlOfAnInterfaceIsSet: the network plugins make the interface.
 func TestASysctlOfAnInterfaceIsSet(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -99,7 +99,7 @@ func TestASysctlOfAnInterfaceIsSet(t *testing.T) {
 	n.says(n.runContainerOf(n.runPodOf(config), sleeper("c")), "cat /proc/sys/net/ipv4/conf/eth0/arp_ignore", "1")
 }
 
-// TestAPodWithoutAHostnameHasOneName: crictl gives none.
+// TestAPodWithoutAHostnameHasOneName: crictl sends no hostname.
 func TestAPodWithoutAHostnameHasOneName(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -108,8 +108,8 @@ func TestAPodWithoutAHostnameHasOneName(t *testing.T) {
 	n.says(n.runContainerOf(n.runPodOf(config), sleeper("c")), "hostname; echo $HOSTNAME; cat /etc/hostname", "nameless\nnameless\nnameless")
 }
 
-// TestAProbeWhoseEndNobodySawIsNoSuccess: both halves of pinder are killed while a command runs. Where the kernel
-// keeps its exit code that is the answer, elsewhere an error.
+// TestAProbeWhoseEndNobodySawIsNoSuccess: both processes of pinder are killed while a command runs.
+// If the kernel keeps its exit code, that is the answer; otherwise there is an error.
 func TestAProbeWhoseEndNobodySawIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	n := started(t)

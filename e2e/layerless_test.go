@@ -11,7 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// loadLayerless gives the node an image that has a configuration and no layer.
+// loadLayerless loads an image with a configuration and no layer.
 func (n *node) loadLayerless(name, arch string) {
 	n.t.Helper()
 	var archive bytes.Buffer
@@ -32,8 +32,8 @@ func (n *node) loadLayerless(name, arch string) {
 	}
 }
 
-// An image without layers is of use as a root for what is mounted, and as an empty image volume. What its
-// configuration says of the architecture is no obstacle.
+// An image without layers can be the root of a container that runs from a mount, and an empty image
+// volume. The architecture in its configuration does not matter.
 func TestAnImageWithoutLayersIsAnEmptyRoot(t *testing.T) {
 	t.Parallel()
 	n := started(t)

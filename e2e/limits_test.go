@@ -18,10 +18,11 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// memoryBound is what docs/limits.md says of the daemon's memory, in MiB.
+// memoryBound is the limit of the daemon's memory in docs/limits.md, in MiB.
 const memoryBound = 384
 
-// peakMemory resets the highest memory that the daemon has used; the result says how much it was since, in MiB.
+// peakMemory resets the highest memory use of the daemon. The result returns the highest since
+// then, in MiB.
 func (n *node) peakMemory() func() int {
 	n.t.Helper()
 	proc := fmt.Sprintf("/proc/%d/", n.daemon.Process.Pid)
@@ -44,7 +45,7 @@ func (n *node) peakMemory() func() int {
 	}
 }
 
-// serves says that a session and a command with a right to it are served now.
+// serves checks that an authorized session and an exec are served now.
 func (n *node) serves(container string) {
 	n.t.Helper()
 	s := dialWebSocket(n.t, n.execURL(container, pipes, "cat"), pipes).reading()
@@ -56,7 +57,7 @@ func (n *node) serves(container string) {
 	}
 }
 
-// deaf opens the session of a URL over WebSocket and reads nothing of it.
+// deaf opens the session of a URL over WebSocket and reads nothing.
 func (n *node) deaf(where string) net.Conn {
 	n.t.Helper()
 	u, err := url.Parse(where)
@@ -74,11 +75,12 @@ func (n *node) deaf(where string) net.Conn {
 	return conn
 }
 
-// Whatever clients do, the daemon's memory stays within its bound, and those with a right to be served are.
+// Whatever clients do, the daemon's memory stays within its limit, and authorized clients are
+// served.
 func TestTheDaemonsMemoryIsBounded(t *testing.T) {
 	n := started(t)
 	c := n.idle()
-	// Each begins and returns what waits for its end.
+	// Each begins an attack and returns a function that waits for its end.
 	attacks := map[string]func(t *testing.T, n *node, c string) func(){
 		"connections without a token, each with 1 MiB of headers": endlessHeaders,
 		"terminals whose size has no end":                         endlessSizes,
@@ -207,13 +209,12 @@ func deafAttachers(t *testing.T, n *node, _ string) func() {
 	}
 }
 
-// An application that resets one connection ends that one. The client's session goes on, and is told nothing that
-// would make it end.
+// If an application resets one connection, that connection ends. The client's session goes on.
 func TestAResetConnectionDoesNotEndItsPortForward(t *testing.T) {
 	n := started(t)
 	for i, options := range [][]string{{}, {"userns"}} {
 		port := 18180 + i
-		// Ending with input unread resets a TCP connection.
+		// A process that ends with unread input resets its TCP connection.
 		config := containerConfig("main", "nc", "-ll", "-p", strconv.Itoa(port), "-e", "sh", "-c", "read x; echo got $x; [ $x = stay ] && cat; sleep .2")
 		pod, _ := n.runIn(fmt.Sprintf("server%d", i), config, options...)
 		resp, err := n.runtime.PortForward(n.ctx(), &runtimeapi.PortForwardRequest{PodSandboxId: pod})
@@ -233,7 +234,7 @@ func TestAResetConnectionDoesNotEndItsPortForward(t *testing.T) {
 				if _, err := io.ReadFull(data, got); err == nil && string(got) == want {
 					return true
 				}
-				_, _ = io.ReadAll(errs) // or the client's library stops at it
+				_, _ = io.ReadAll(errs) // or the client's library closes it
 				return false
 			}); err != nil {
 				t.Fatal(err)
@@ -253,14 +254,15 @@ func TestAResetConnectionDoesNotEndItsPortForward(t *testing.T) {
 	}
 }
 
-// What is logged has the level that was set, also by libraries.
+// Libraries log at the configured level, too.
 func TestNoLineBelowTheLogLevelIsLogged(t *testing.T) {
 	n := newNode(t)
 	n.flags = []string{"--log-level", "INFO"}
 	n.launch()
 	n.loadImage()
 	c := n.idle()
-	// Clients that go away, say nonsense, ask for nothing or for what there is not.
+	// Clients that disconnect, send nonsense, or ask for nothing or for something that does not
+	// exist.
 	n.deaf(n.execURL(c, pipes, "cat")).Close()
 	connectSPDY(t, n.execURL(c, pipes, "cat"), "v4.channel.k8s.io").Close()
 	ws := dialWS(t, n.execURL(c, terminal, "cat"), "v5.channel.k8s.io")

@@ -14,8 +14,8 @@ import (
 	"github.com/containerd/nri/pkg/stub"
 )
 
-// scribe is the NRI plugin that this test binary is when the daemon starts it (see TestMain): it writes down
-// the pods that it is told of, in the file that its configuration names.
+// scribe is an NRI plugin: this test binary, when the daemon starts it (see TestMain). It writes
+// the pods that it is told of to the file that its configuration names.
 type scribe struct{ file string }
 
 func (s *scribe) Configure(_ context.Context, config, _, _ string) (api.EventMask, error) {
@@ -50,7 +50,7 @@ func (s *scribe) note(event, id string) {
 	fmt.Fprintln(f, event, id)
 }
 
-// launchedPlugin serves until the daemon is gone.
+// launchedPlugin serves until the daemon ends.
 func launchedPlugin() int {
 	s, err := stub.New(&scribe{}, stub.WithLogger(quiet{}), stub.WithOnClose(func() { os.Exit(0) }))
 	if err == nil {
@@ -63,7 +63,8 @@ func launchedPlugin() int {
 	return 0
 }
 
-// installPlugin puts this binary where the daemon looks for plugins, and returns what reads its notes.
+// installPlugin copies this binary to where the daemon looks for plugins. notes reads what it has
+// written.
 func (n *node) installPlugin(name string) (notes func() []string) {
 	n.t.Helper()
 	for _, dir := range []string{"root/nri/plugins", "root/nri/conf.d"} {

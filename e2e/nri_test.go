@@ -20,8 +20,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// plugin is an NRI plugin under the test's control: it notes what it is told, and does what its
-// functions say.
+// plugin is an NRI plugin that the test controls. It notes what it is told and calls the test's
+// functions.
 type plugin struct {
 	stub stub.Stub
 
@@ -29,7 +29,7 @@ type plugin struct {
 	events     []string
 	pods       []string
 	containers map[string]api.ContainerState
-	// shown are the objects as they were at an event ("event ID").
+	// shown are the objects at an event ("event ID").
 	shownPods       map[string]*api.PodSandbox
 	shownContainers map[string]*api.Container
 
@@ -58,7 +58,7 @@ func (p *plugin) noteContainer(event string, c *api.Container) {
 	p.shownContainers[event+" "+c.GetId()] = c
 }
 
-// shownPod and shownContainer are what the plugin was shown at an event that it has been told.
+// shownPod and shownContainer are what the plugin got with an event.
 func (p *plugin) shownPod(event, id string) *api.PodSandbox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +184,7 @@ func (p *plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, c *api.Co
 	return nil
 }
 
-// quiet keeps the stub's own log out of the tests'.
+// quiet drops the stub's own log.
 type quiet struct{}
 
 func (quiet) Debugf(context.Context, string, ...any) {}
@@ -218,7 +218,7 @@ func (n *node) connectPlugin(p *plugin, name string, options ...stub.Option) {
 	n.t.Cleanup(p.stub.Stop)
 }
 
-// end stops a container and removes it.
+// end stops and removes a container.
 func (n *node) end(id string) {
 	n.t.Helper()
 	_, err := n.runtime.StopContainer(n.ctx(), &runtimeapi.StopContainerRequest{ContainerId: id})
@@ -314,7 +314,7 @@ func TestAnNRIPluginCanRefuseAndNothingIsLeft(t *testing.T) {
 	p := n.register(&plugin{
 		pod: func(event string) error {
 			if event != "run" {
-				return errors.New("never") // of no consequence
+				return errors.New("never") // ignored
 			}
 			return once()
 		},
@@ -361,8 +361,8 @@ func TestAnNRIPluginThatDoesNotAnswerStopsNoPodUnlessThePodRequiresIt(t *testing
 	}
 }
 
-// TestALatePluginLearnsOfEachContainerOnce creates containers before, while and after a plugin
-// connects. Each must be in its Synchronize or announced to it, never both, never neither.
+// TestALatePluginLearnsOfEachContainerOnce makes containers before, while and after a plugin
+// connects. Each must be either in its Synchronize or announced.
 func TestALatePluginLearnsOfEachContainerOnce(t *testing.T) {
 	n := started(t)
 	pod := n.runPodOf(n.podConfig("p"))
@@ -431,7 +431,7 @@ func TestAfterARestartAnNRIPluginGetsTheTruth(t *testing.T) {
 	case <-time.After(readyTimeout):
 		t.Fatal("the plugin did not notice the daemon's end")
 	}
-	n.check(syscall.Kill(pid, syscall.SIGKILL)) // pinder sees it, the daemon does not
+	n.check(syscall.Kill(pid, syscall.SIGKILL)) // pinder notices the end, the daemon does not
 	n.launch()
 	again := n.register(&plugin{}, "persistent")
 	if want := []string{pod}; !slices.Equal(again.pods, want) {
@@ -455,7 +455,7 @@ func (n *node) pidOf(id string) int {
 	return n.pidIn(resp.Info["info"])
 }
 
-// pidIn is what verbose information says of a process.
+// pidIn is a process ID in verbose information.
 func (n *node) pidIn(info string) int {
 	n.t.Helper()
 	var about struct{ PID int }

@@ -17,7 +17,7 @@ func update(id string, change func(*api.ContainerUpdate)) *api.ContainerUpdate {
 	return u
 }
 
-// has compares what ContainerStatus says of the resources, as soon as it says so.
+// has waits until ContainerStatus has the expected resources.
 func (n *node) has(id, what string, want int64, get func(*runtimeapi.LinuxContainerResources) int64) {
 	n.t.Helper()
 	var got int64
@@ -130,8 +130,8 @@ func TestNRIPluginsAreShownWhatIs(t *testing.T) {
 	}
 }
 
-// TestTwoContainersUpdateEachOther has two updates at once, each of which makes a plugin update the
-// container of the other: neither waits for ever.
+// TestTwoContainersUpdateEachOther runs two updates together. Each makes a plugin update the
+// other's container. Neither may block for ever.
 func TestTwoContainersUpdateEachOther(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -159,8 +159,8 @@ func TestTwoContainersUpdateEachOther(t *testing.T) {
 	}
 }
 
-// TestALatePluginLearnsOfEventsDuringItsSynchronize has a container updated and another one stopped while a
-// plugin is shown all there is: both events reach the plugin after that.
+// TestALatePluginLearnsOfEventsDuringItsSynchronize updates one container and stops another during
+// a plugin's Synchronize. The plugin gets both events afterwards.
 func TestALatePluginLearnsOfEventsDuringItsSynchronize(t *testing.T) {
 	t.Parallel()
 	n := started(t)
@@ -186,7 +186,7 @@ func TestALatePluginLearnsOfEventsDuringItsSynchronize(t *testing.T) {
 		})
 		<-began
 		<-began
-		time.Sleep(300 * time.Millisecond) // time for requests that wait for nobody to be over
+		time.Sleep(300 * time.Millisecond) // time for requests that are not blocked to end
 	}}, "late")
 	requests.Wait()
 	n.tells(p, updated, "update", "updated")

@@ -11,12 +11,12 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testimage"
 )
 
-// notMade are files that the kernel lets no user namespace make, and that the OCI runtime binds from the node instead,
-// with every CRI runtime of the field: the usual devices, which also cover what of /proc is masked.
+// notMade are files that no user namespace can make. The OCI runtime binds them from the node, as
+// in every CRI runtime: the usual devices, which also cover masked files of /proc.
 var notMade = []string{"/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"}
 
-// unmapped are the files that a container sees of an owner or a group that its user namespace does not map. Left out are
-// /proc and /sys: the kernel's own settings, which are the node's.
+// unmapped are files in a container whose owner or group its user namespace does not map. /proc and
+// /sys are left out: they have the kernel's own settings, which are the node's.
 func (n *node) unmapped(id string) []string {
 	n.t.Helper()
 	found := n.inside(id, `find / \( -path /proc -o -path /sys \) -prune -o \( -user 65534 -o -group 65534 \) -print; ls -d /sys/fs/cgroup`)
@@ -25,7 +25,7 @@ func (n *node) unmapped(id string) []string {
 	})
 }
 
-// TestEverythingMadeForAUserNamespacePodIsItsOwn looks at all files that a container sees.
+// TestEverythingMadeForAUserNamespacePodIsItsOwn checks all files that a container sees.
 func TestEverythingMadeForAUserNamespacePodIsItsOwn(t *testing.T) {
 	t.Parallel()
 	n := started(t)

@@ -86,7 +86,7 @@ func (n *node) echo(pod string) {
 	ns, err := pin.Open(n.path("netns", "pinfold-"+pod))
 	n.check(err)
 	defer ns.Close()
-	n.check(ns.Do(func() (err error) { // sockets made there stay there
+	n.check(ns.Do(func() (err error) { // sockets that are made here stay in the namespace
 		if stream, err = net.Listen("tcp4", ":7"); err == nil {
 			packets, err = net.ListenPacket("udp4", ":7")
 		}
@@ -117,7 +117,7 @@ func (n *node) echo(pod string) {
 	}()
 }
 
-// answers reports whether there is an echo behind an address.
+// answers returns nil if an echo server answers at the address.
 func answers(network, address string) error {
 	conn, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// cuts are what a power cut may make of a file that was written and not synced.
+// cuts are what a power cut may do to a file that was written but not synced.
 var cuts = map[string]func(path string) error{
 	"empty":   func(path string) error { return os.Truncate(path, 0) },
 	"half":    cutInHalf,
@@ -78,8 +78,8 @@ func TestAnyRecordMayBeEmptyHalfOrMissingAfterAPowerCut(t *testing.T) {
 	t.Logf("%d files, each empty, half and missing", len(files))
 }
 
-// survives starts the daemon on what a power cut left: it serves, every pod whose own files are whole is
-// listed by its name, everything can be removed, and nothing is left.
+// survives starts the daemon after a power cut. It serves, lists every pod whose own files are
+// intact, everything can be removed, and nothing is left.
 func (n *node) survives(what string, p *play) {
 	n.t.Helper()
 	n.launch()
@@ -99,7 +99,7 @@ func (n *node) survives(what string, p *play) {
 	if err := n.removeAll(); err != nil {
 		n.t.Errorf("%s: %v", what, err)
 	}
-	// What could not be read is kept for the operator.
+	// What could not be read is in the quarantine.
 	left := func() []string {
 		return slices.DeleteFunc(p.left(), func(line string) bool { return strings.Contains(line, "/root/quarantine") })
 	}
@@ -109,7 +109,7 @@ func (n *node) survives(what string, p *play) {
 	if err := os.RemoveAll(n.path("root/quarantine")); err != nil {
 		n.t.Error(err)
 	}
-	// Images are whole, or gone and can be loaded again.
+	// An image is complete, or missing and can be loaded again.
 	if found, err := n.images.ImageStatus(n.ctx(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: busybox}}); err != nil || found.Image == nil {
 		n.loadImage()
 	}

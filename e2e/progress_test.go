@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// gatedRegistry passes requests on to a registry, but those for layers only once released.
+// gatedRegistry passes requests on to a registry. Requests for layers wait until release.
 func gatedRegistry(t *testing.T) (host string, release func()) {
 	t.Helper()
 	inner, err := url.Parse("http://" + startRegistry(t))

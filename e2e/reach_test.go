@@ -15,11 +15,11 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// reachVariable makes this program say which of the files named on its standard input it can reach as the user and
-// group that the variable's value names, "UID:GID".
+// reachVariable makes this program print which of the files on its standard input it can access as
+// the user and group in the variable, "UID:GID".
 const reachVariable = "PINFOLD_E2E_REACH"
 
-// reach prints "rights path" for each path on which the user has any.
+// reach prints "rights path" for each path on which the user has any right.
 func reach(who string) int {
 	var uid, gid int
 	_, err := fmt.Sscanf(who, "%d:%d", &uid, &gid)
@@ -54,7 +54,7 @@ func reach(who string) int {
 	return 0
 }
 
-// reached are the rights of a user of the node, by path, on all that is in the node's directories.
+// reached are the rights of a user of the node on all files in the node's directories.
 func (n *node) reached(who string) map[string]string {
 	n.t.Helper()
 	var all bytes.Buffer
@@ -81,21 +81,22 @@ func (n *node) reached(who string) map[string]string {
 	return found
 }
 
-// reachable are the directories that any user of the node may pass, with the reason: the root of a pod with a user
-// namespace is a user without rights on the node, and has to reach what the OCI runtime opens as that user.
+// reachable are the directories that any user of the node may enter, with the reason: the root of a
+// pod with a user namespace is a user without rights on the node, and the OCI runtime opens files
+// as that user.
 var reachable = map[string]string{
 	"state":         "the way to the next two",
 	"state/mnt":     "the way to a pod's root file system",
 	"state/bundles": "the way to the root file system of the PID 1 of a pod that shares its PID namespace",
 }
 
-// passed are the directories of one pod that the group of its root may pass.
+// passed reports whether the group of a pod's root may enter the directory.
 func passed(path string) bool {
 	dir := filepath.Dir(path)
 	return dir == "state/mnt" || dir == "state/bundles"
 }
 
-// otherRange is the first id of a user namespace's range that no other pod of the test has.
+// otherRange is the first id of a range that no other pod of the test has.
 const otherRange = 400000
 
 // podsOfEveryKind runs pods that write set-user-ID programs, and returns the IDs of those with the usual user namespace.
@@ -139,7 +140,7 @@ func TestTheNodesUsersReachNothingThatPodsWrite(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
 			n.shell = "umask " + umask
-			// As an operator may have made them, or an older version.
+			// An operator or an older version may have made them like this.
 			for _, dir := range []string{"root", "root/pods", "root/images", "state", "state/ns", "state/bundles", "state/runtime"} {
 				n.check(os.Mkdir(n.path(dir), 0o755))
 				n.check(os.Chmod(n.path(dir), 0o777))
@@ -154,7 +155,8 @@ func TestTheNodesUsersReachNothingThatPodsWrite(t *testing.T) {
 	}
 }
 
-// reachesOnlyItsOwn checks what a user of the node reaches: nothing of the pods and containers in others.
+// reachesOnlyItsOwn checks that a user of the node cannot access anything of the pods and
+// containers in others.
 func (n *node) reachesOnlyItsOwn(who string, others []string) {
 	n.t.Helper()
 	found := n.reached(who)

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// boot does to this node what a reboot does: every process of it ends at once, everything volatile
-// is gone, and the next daemon finds another boot ID. What is on disk stays, the address store included.
+// boot does what a reboot does: every process of the node ends at once, all volatile data is gone,
+// and the next daemon finds another boot ID. Files on disk stay, also the addresses in use.
 func (n *node) boot() {
 	n.t.Helper()
 	n.kill()
@@ -25,10 +25,11 @@ func (n *node) boot() {
 	n.env = append(n.env, fmt.Sprintf("PINFOLD_BOOT_ID=boot-%d", n.boots))
 }
 
-// wipe ends all processes of the node and removes its mounts, groups, interfaces, rules and state.
+// wipe kills all processes of the node and removes its mounts, groups, interfaces, rules and state.
 func (n *node) wipe() {
 	err := n.until("the end of all processes", func() bool {
-		// All stop before any ends, so that none sees another's end: pinder would write exit records.
+		// All are stopped before one is killed, so that no process notices the end of another:
+		// pinder would write exit records.
 		all := n.allProcesses()
 		for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
 			for _, pid := range all {
@@ -57,7 +58,8 @@ func (n *node) wipe() {
 	}
 }
 
-// allProcesses are those that name the node's directory and those in its pods' groups.
+// allProcesses are those with the node's directory in their command line, and those in its pods'
+// groups.
 func (n *node) allProcesses() []int {
 	pids := map[int]bool{}
 	for _, line := range n.processes() {
@@ -81,8 +83,8 @@ func (n *node) allProcesses() []int {
 	return list
 }
 
-// forgetRules removes the firewall rules of the node's pods, which a reboot does not bring back, and the chains that
-// they lead to. Those of nodes that run beside it stay.
+// forgetRules removes the firewall rules of the node's pods, which a reboot does not restore, and
+// the chains that they jump to. Those of other nodes stay.
 func (n *node) forgetRules() {
 	for _, tool := range []string{"iptables", "ip6tables"} {
 		saved, _ := exec.Command(tool + "-save").Output()

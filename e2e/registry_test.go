@@ -25,7 +25,7 @@ import (
 
 const secret = "correct-horse-battery"
 
-// startRegistry serves a registry on loopback that has busybox:1 and wants user and secret.
+// startRegistry serves a registry on loopback that has busybox:1 and asks for user and secret.
 func startRegistry(t *testing.T) (host string) {
 	t.Helper()
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
@@ -92,7 +92,7 @@ func TestAnImageIsPulledFromAnAuthenticatedRegistryAndRuns(t *testing.T) {
 	}
 	n.runOnce("from-registry", ref)
 
-	// A mirror from hosts.toml stands in for a registry that is not there.
+	// A mirror in hosts.toml for a registry that does not exist.
 	dir := n.path("certs.d", "registry.example")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func (n *node) runOnce(pod, image string) {
 	}
 }
 
-// must ends the test on an error.
+// must fails the test on an error.
 func (p *play) must(out string, err error) string {
 	p.t.Helper()
 	if err != nil {

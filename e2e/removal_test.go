@@ -12,21 +12,22 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// shapes are scripts that make what is hard to remove.
+// shapes are scripts that make files that are hard to remove.
 var shapes = map[string]string{
-	"deep":           `echo made`, // see deepen: a shell keeps the path of where it is
+	"deep":           `echo made`, // see deepen: a shell keeps the path of its working directory
 	"wide":           `mkdir /wide; cd /wide; seq 2000 | xargs mkdir; seq 3000 5000 | xargs touch; echo made`,
 	"links":          `ln -s / /root-link; ln -s .. /home/up; mkdir -p /x/y; ln -s /x/y /x/y/self; echo made`,
 	"without rights": `mkdir -p /x/y/z; echo x > /x/y/z/f; chmod 0 /x/y/z/f /x/y/z /x/y /x /; echo made`,
-	// Where the file system, the image or the pod does not let it, there is nothing to remove either.
+	// If the file system, the image or the pod does not allow it, there is nothing to remove.
 	"immutable": `mkdir -p /i/j; echo x > /i/j/f; chattr +i /i/j/f /i/j /i 2>/dev/null; chattr +a /home 2>/dev/null; echo made`,
 }
 
-// fewDescriptors is a limit of open files that trees are deeper than.
+// fewDescriptors is a limit of open files; the trees are deeper.
 const fewDescriptors = 1024
 
-// deepen makes a chain of directories in a container's root file system, as a program in it could: no path names its
-// end, and the daemon has fewer descriptors than it has levels.
+// deepen makes a chain of directories in a container's root file system, as a program in it could.
+// Its end has no path that fits into a system call, and it has more levels than the daemon may have
+// descriptors.
 func (n *node) deepen(root string) { n.deepenBy(root, "d", 4*fewDescriptors) }
 
 func (n *node) deepenBy(root, name string, levels int) {

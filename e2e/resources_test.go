@@ -15,7 +15,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testimage"
 )
 
-// cgroupV2 reports whether this machine has the unified hierarchy alone.
+// cgroupV2 reports whether this machine has only the unified hierarchy.
 func cgroupV2() bool {
 	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 	return err == nil
@@ -50,7 +50,7 @@ func (n *node) groupFile(container, controller, v1, v2 string) string {
 	return ""
 }
 
-// limits are a container's limits as the kernel has them, in one line.
+// limits are a container's limits in the kernel, in one line.
 func (n *node) limits(container string) string {
 	quota := n.groupFile(container, "cpu", "cpu.cfs_quota_us", "cpu.max")
 	if !cgroupV2() {
@@ -158,7 +158,7 @@ func TestResourcesBelowWhatIsInUseAreRefusedAndKillNothing(t *testing.T) {
 	t.Parallel()
 	n := started(t)
 	eachKindOfPod(t, n, func(pod string, _ bool) {
-		// Files in memory cannot be given back, as caches can.
+		// Unlike caches, files in memory cannot be freed.
 		c := n.runContainerOf(pod, limited(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 * mib},
 			"sh", "-c", "head -c 41943040 /dev/zero >/dev/shm/used && touch /ready && exec sleep 1000000"))
 		if err := n.until("memory is in use", func() bool {
@@ -305,7 +305,7 @@ func TestOOMKilledIsTheContainerWhoseOwnEndItWas(t *testing.T) {
 		if !cgroupV2() {
 			return
 		}
-		// As a kubelet asks for it: the container dies with its child.
+		// As a kubelet does: the container ends with its child.
 		small := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 20 * mib, Unified: map[string]string{"memory.oom.group": "1"}}
 		group := limited(small, "sh", "-c", eat+"; exit 0")
 		group.Metadata.Name = "group"

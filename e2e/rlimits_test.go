@@ -2,8 +2,8 @@ package e2e
 
 import "testing"
 
-// The OCI runtime cannot set the limits of a process of another user where the node withholds CAP_SYS_RESOURCE from
-// root; they hold all the same, for the first process and for those of an exec.
+// If the node takes CAP_SYS_RESOURCE away from root, the OCI runtime cannot set the limits of
+// another user's process. The limits must apply all the same, for the first process and for execs.
 func TestResourceLimitsHoldInEveryKindOfPod(t *testing.T) {
 	t.Parallel()
 	n := started(t)

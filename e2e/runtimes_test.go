@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// runtimeVariable names the OCI runtime that the tests run with: runc, the default, or crun.
+// runtimeVariable names the OCI runtime of the tests: runc, the default, or crun.
 const runtimeVariable = "PINFOLD_OCI_RUNTIME"
 
-// alsoWithCrun are the tests that run with crun as well, where it is there, in groups. They are those that
-// depend most on what an OCI runtime does. `make test-crun` runs all of them with it.
+// alsoWithCrun are the tests that also run with crun, if it is installed, in groups. They depend
+// most on the OCI runtime. `make test-crun` runs all tests with it.
 var alsoWithCrun = map[string]string{
 	"life cycles": "^Test(Scenarios|AContainersStopSignalIs.*|AStop.*|SeveralRuntimeHandlers.*|PodsOfAHandlerThatIsGone.*|APodThatHasLost.*)$",
 	"sessions":    "^Test(ExecPassesStreams.*|ExecWithATerminal.*|EveryAttacher.*|ExecSyncEndsAll.*)$",
@@ -30,7 +30,8 @@ var alsoWithCrun = map[string]string{
 	"resources": "^Test(ResourcesAreApplied.*|OOMKilledIs.*|ACheckpointWithoutCRIU.*)$",
 }
 
-// TestTheSamePassesWithCrun runs each group in a process like this one, in namespaces of its own.
+// TestTheSamePassesWithCrun runs each group in another process of this program, in its own
+// namespaces.
 func TestTheSamePassesWithCrun(t *testing.T) {
 	if binaries.handler != "runc" {
 		t.Skip("this run has another runtime than runc from the start")
@@ -66,8 +67,8 @@ func sameTests(t *testing.T, tests string, env ...string) {
 	t.Log(strings.Join(results, "\n"))
 }
 
-// ociRuntime finds a runtime that works here: named by a variable ($PINFOLD_RUNC, $PINFOLD_CRUN), where make
-// tools puts it, or in $PATH.
+// ociRuntime finds a runtime that works here: one that a variable names ($PINFOLD_RUNC,
+// $PINFOLD_CRUN), the one of make tools, or one in $PATH.
 func ociRuntime(name string) (string, error) {
 	variable, ok := map[string]string{"runc": "PINFOLD_RUNC", "crun": "PINFOLD_CRUN"}[name]
 	if !ok {
@@ -83,7 +84,7 @@ func ociRuntime(name string) (string, error) {
 			return "", fmt.Errorf("%w (make tools builds it)", err)
 		}
 	}
-	// Debian 12's crun has no such command, nor what Pinfold needs.
+	// Debian 12's crun has neither this command nor what Pinfold needs.
 	if out, err := exec.Command(path, "features").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s features: %w: %s", path, err, out)
 	}

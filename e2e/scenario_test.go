@@ -30,7 +30,7 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// block is a piece of a scenario: what stands there, the commands in it, and what they should print.
+// block is a part of a scenario: prose, commands, and the expected output.
 type block struct {
 	prose    []string
 	commands []string
@@ -110,12 +110,12 @@ func TestAScenarioReadsAsItIsWritten(t *testing.T) {
 	}
 }
 
-// play is one run of a scenario: a node, and the names that the scenario gave to pods and containers.
+// play is one run of a scenario: a node, and the scenario's names of pods and containers.
 type play struct {
 	*node
 	pods       map[string]string
 	containers map[string]string
-	// addresses are the IPs that a pod had when it was first looked at.
+	// addresses are the IPs that a pod had at the first look.
 	addresses map[string][]string
 	logOf     map[string]string
 	attempts  uint32
@@ -130,7 +130,7 @@ func newPlayOn(n *node) *play {
 	}
 }
 
-// do runs one command line and returns what it prints, with a line end.
+// do runs one command line and returns its output, with a line end.
 func (p *play) do(line string) string {
 	words := strings.Fields(line)
 	verb, ok := verbs[words[0]]
@@ -147,7 +147,7 @@ func (p *play) do(line string) string {
 	return out + "\n"
 }
 
-// anonymous takes out what differs from run to run: IDs, durations, the node's directory.
+// anonymous removes what differs between runs: IDs, durations, the node's directory.
 func (p *play) anonymous(text string) string {
 	for name, id := range p.pods {
 		text = strings.ReplaceAll(text, id, "<"+name+">")

@@ -20,7 +20,8 @@ func (n *node) createWithSeccomp(pod, file string, tty bool) (string, error) {
 	return resp.GetContainerId(), err
 }
 
-// A profile is what confines: one that is not understood, or is no file at all, must not mean unconfined.
+// A profile confines a container. One that cannot be understood, or is not a file, must not mean
+// unconfined.
 func TestASeccompProfileThatConfinesNothingMakesNoContainer(t *testing.T) {
 	t.Parallel()
 	n := started(t)

@@ -22,8 +22,8 @@ func namespaces(c *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
 	return c.Linux.SecurityContext.NamespaceOptions
 }
 
-// ownNS is this thread's namespace of a kind, which is the node's. The process's first thread, which /proc/self
-// shows, may be in another: that of a test that has locked its thread.
+// ownNS is this thread's namespace of a kind, which is the node's. /proc/self shows the process's
+// first thread, which may be locked by a test and in another namespace.
 func ownNS(t *testing.T, kind string) string {
 	t.Helper()
 	link, err := os.Readlink("/proc/thread-self/ns/" + kind)
@@ -122,7 +122,7 @@ func TestAnyUserOfAPodMayUseAnyPortAndPing(t *testing.T) {
 		s.Capabilities = &runtimeapi.Capability{DropCapabilities: []string{"ALL"}}
 		id := n.runContainerOf(n.runPodOf(n.podConfig("p"+strings.Join(options, ""), options...)), config)
 		n.says(id, "httpd -p 80 -h / && wget -q -O - http://127.0.0.1/etc/hostname", "p"+strings.Join(options, ""))
-		// busybox's ping knows raw sockets only; the kernel asks for this range and nothing else (icmp(7)).
+		// busybox's ping uses only raw sockets. This range is all that the kernel checks (icmp(7)).
 		n.says(id, "cat /proc/sys/net/ipv4/ping_group_range | tr '\t' ' '", []string{"0 2147483647", "0 65535"}[len(options)])
 	}
 }
@@ -161,7 +161,7 @@ func refusedAs(t *testing.T, name string, err error, code codes.Code, says []str
 	}
 }
 
-// refusedPod is a pod configuration that cannot be.
+// refusedPod is a pod configuration that is refused.
 type refusedPod struct {
 	name    string
 	options []string
@@ -187,7 +187,8 @@ func refusedPods() []refusedPod {
 	}
 }
 
-// refusedContainer is a container configuration that cannot be; userns, only in a user namespace.
+// refusedContainer is a container configuration that is refused; with userns, only in a user
+// namespace.
 type refusedContainer struct {
 	name   string
 	userns bool

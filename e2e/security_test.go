@@ -12,7 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// securityContext is that of the tests' containers, made if need be.
+// securityContext is the security context of a configuration; it is made if it is missing.
 func securityContext(c *runtimeapi.ContainerConfig) *runtimeapi.LinuxContainerSecurityContext {
 	if c.Linux.SecurityContext == nil {
 		c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{}
@@ -20,12 +20,12 @@ func securityContext(c *runtimeapi.ContainerConfig) *runtimeapi.LinuxContainerSe
 	return c.Linux.SecurityContext
 }
 
-// confined is one thing that a security context asks for, and how it is seen from inside.
+// confined is one setting of a security context, and how a process in the container sees it.
 type confined struct {
 	name   string
 	ask    func(*runtimeapi.LinuxContainerSecurityContext)
 	script string
-	// want is the output; userns, if not empty, that in a pod with a user namespace.
+	// want is the output; userns, if not empty, the output in a pod with a user namespace.
 	want, userns string
 }
 
@@ -35,7 +35,7 @@ func areConfined(t *testing.T, cases []confined) {
 	n := started(t)
 	for _, options := range [][]string{nil, {"userns"}} {
 		config := n.podConfig("p"+strings.Join(options, ""), options...)
-		config.Linux.SecurityContext.Privileged = true // so that a container may be
+		config.Linux.SecurityContext.Privileged = true // a privileged container needs a privileged pod
 		pod := n.runPodOf(config)
 		for _, c := range cases {
 			c.in(n, pod, len(options) > 0)
@@ -221,7 +221,7 @@ func TestAContainerIsFencedInAsAskedFor(t *testing.T) {
 
 func TestLimitsAreExplicitAndNotThoseOfTheDaemon(t *testing.T) {
 	n := newNode(t)
-	// What the daemon and pinder get from their unit must reach no container.
+	// No container may get the limits that the daemon and pinder have from their unit.
 	var before, odd unix.Rlimit
 	n.check(unix.Getrlimit(unix.RLIMIT_STACK, &before))
 	odd = unix.Rlimit{Cur: 1 << 20, Max: before.Max}

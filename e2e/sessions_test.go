@@ -15,7 +15,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// openIn counts the descriptors of the daemon and of pinder's two processes, those of pollers and libraries left out.
+// openIn counts the descriptors of the daemon and of pinder's two processes, without those of
+// pollers and libraries.
 func (n *node) openIn() map[string]int {
 	count := map[string]int{}
 	for _, line := range n.processes() {
@@ -45,8 +46,9 @@ func (n *node) openIn() map[string]int {
 	return count
 }
 
-// settlesAt waits until no more descriptors are open than before, and the container runs what it ran.
-func (n *node) settlesAt(what string, before map[string]int, container string, processes int) {
+// returnsTo waits until no more descriptors are open than before, and the container runs the same
+// processes.
+func (n *node) returnsTo(what string, before map[string]int, container string, processes int) {
 	n.t.Helper()
 	var now map[string]int
 	var running map[int]string
@@ -64,7 +66,7 @@ func (n *node) settlesAt(what string, before map[string]int, container string, p
 	}
 }
 
-// sessionsThatEnd are the kinds of sessions, each begun and left in the way that clients do.
+// sessionsThatEnd are the kinds of sessions and the ways in which clients end them.
 var sessionsThatEnd = map[string]func(n *node, pod, container string){
 	"ExecSync that ends": func(n *node, _, c string) {
 		_, err := n.runtime.ExecSync(n.ctx(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"true"}})
@@ -116,8 +118,8 @@ func TestEndsOfSessionsLeaveNothing(t *testing.T) {
 	n := started(t)
 	pod, c := n.runIn("p", containerConfig("main", "sleep", "1000000"))
 	for name, session := range sessionsThatEnd {
-		session(n, pod, c) // what is made at the first time stays
-		n.settlesAt("the first "+name, map[string]int{}, c, 1)
+		session(n, pod, c) // the first session leaves descriptors that stay
+		n.returnsTo("the first "+name, map[string]int{}, c, 1)
 		before := n.openIn()
 		var all sync.WaitGroup
 		for range 8 {
@@ -128,7 +130,7 @@ func TestEndsOfSessionsLeaveNothing(t *testing.T) {
 			}
 		}
 		all.Wait()
-		n.settlesAt(name, before, c, 1)
+		n.returnsTo(name, before, c, 1)
 	}
 }
 
@@ -137,11 +139,11 @@ func TestManyCommandsThatTimeOutTogetherAllEnd(t *testing.T) {
 	_, c := n.runIn("p", containerConfig("main", "sleep", "1000000"))
 	before := n.openIn()
 	var all sync.WaitGroup
-	for range 200 { // as the probes of all pods of a node that has no CPU left
+	for range 200 { // as the probes of all pods on a node without free CPU
 		all.Go(func() { sessionsThatEnd["ExecSync that times out"](n, "", c) })
 	}
 	all.Wait()
-	n.settlesAt("many commands that time out", before, c, 1)
+	n.returnsTo("many commands that time out", before, c, 1)
 }
 
 func TestAttachersThatComeAndGoLeaveNothing(t *testing.T) {
@@ -157,7 +159,7 @@ func TestAttachersThatComeAndGoLeaveNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	n.settlesAt("many attachers", before, c, 1)
+	n.returnsTo("many attachers", before, c, 1)
 }
 
 func TestADaemonThatIsKilledLeavesNothingOfItsSessions(t *testing.T) {
@@ -171,13 +173,13 @@ func TestADaemonThatIsKilledLeavesNothingOfItsSessions(t *testing.T) {
 				_, _ = n.runtime.ExecSync(n.ctx(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"sh", "-c", "sleep 1001 & sleep 1002; true"}})
 			})
 		}
-		time.Sleep(time.Duration(100+200*round) * time.Millisecond) // any moment is the right one
+		time.Sleep(time.Duration(100+200*round) * time.Millisecond) // any moment will do
 		n.kill()
 		all.Wait()
 		n.launch()
 	}
-	delete(before, "daemon") // another
-	n.settlesAt("a killed daemon", before, c, 1)
+	delete(before, "daemon") // a new daemon
+	n.returnsTo("a killed daemon", before, c, 1)
 }
 
 // limitedTo is a program that runs the daemon with these limits of open files.
@@ -238,6 +240,6 @@ func TestContainersLimitsOfOpenFilesAreNotTheDaemons(t *testing.T) {
 	n.loadImage()
 	eachKindOfPod(t, n, func(pod string, _ bool) {
 		c := n.runContainerOf(pod, sleeper("main"))
-		n.says(c, "ulimit -Sn; ulimit -Hn", "4000\n4000") // what every container has, as far as the node allows
+		n.says(c, "ulimit -Sn; ulimit -Hn", "4000\n4000") // as every container, as far as the node allows
 	})
 }

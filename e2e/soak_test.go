@@ -20,8 +20,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Seed and length of the soak; make soak SEED=… MINUTES=… sets them. A seed reproduces what each
-// worker and the killer do, though not how the kernel interleaves them.
+// Seed and length of the soak; make soak SEED=… MINUTES=… sets them. The seed determines what each
+// worker and the killer do, but not how the kernel schedules them.
 const (
 	seedVariable    = "PINFOLD_SOAK_SEED"
 	minutesVariable = "PINFOLD_SOAK_MINUTES"
@@ -39,8 +39,8 @@ type soak struct {
 	kills      [4]int64
 }
 
-// victims are what the killer may choose. Daemon and pinder at once are not among them: what that
-// loses (log lines, exit codes) is lost by design; see the crash tests.
+// victims are what the killer may choose. Daemon and pinder together are not among them: then log
+// lines and exit codes are lost; see the crash tests.
 var victims = []string{"daemon", "supervisor", "reaper", "daemon and supervisor"}
 
 func TestSoakOfRandomOperationsAndKills(t *testing.T) {
@@ -116,7 +116,7 @@ func (s *soak) killProcess(text string) {
 	}
 }
 
-// soakWorker does random operations on pods of its own, and remembers what must be true of them.
+// soakWorker does random operations on its own pods, and remembers what must be true of them.
 type soakWorker struct {
 	*soak
 	name   string
@@ -135,7 +135,7 @@ type soakPod struct {
 type soakContainer struct {
 	id, log string
 	config  *runtimeapi.ContainerConfig
-	// code is the exit code that it will have; -1 for one that runs until it is stopped.
+	// code is its exit code; -1 for a container that runs until it is stopped.
 	code int32
 }
 
@@ -169,7 +169,7 @@ func (w *soakWorker) withPod(do func(*soakWorker, *soakPod)) {
 	}
 }
 
-// call sends a request until it gets an answer: a killed daemon's clients repeat theirs.
+// call sends a request until it gets an answer. Clients repeat requests when the daemon was killed.
 func (w *soakWorker) call(what string, request func(ctx context.Context) error) {
 	for limit := time.Now().Add(4 * readyTimeout); ; {
 		w.serving.RLock()
@@ -225,15 +225,15 @@ func (w *soakWorker) addContainer(p *soakPod) {
 	w.call("StartContainer", func(ctx context.Context) error {
 		_, err := w.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: c.id})
 		if status.Code(err) == codes.FailedPrecondition && c.code >= 0 {
-			return nil // the first request started it, and it has ended since
+			return nil // the first request started it, and it has ended
 		}
 		return err
 	})
 	p.containers = append(p.containers, c)
 }
 
-// exec asks a container that runs for ever to do something. An exec does not survive the supervisor's
-// end and is not repeated by anybody, so only its answer is checked.
+// exec runs a command in a container that runs for ever. An exec ends with the supervisor and is
+// not repeated, so only the answer is checked.
 func (w *soakWorker) exec(p *soakPod) {
 	for _, c := range p.containers {
 		if c.code >= 0 {
@@ -289,7 +289,8 @@ func (w *soakWorker) dropPod() {
 	}
 }
 
-// verify looks at everything that the worker has: ready with the address it had, running or ended as it must be.
+// verify checks everything of the worker: ready with the same address, running or ended as
+// expected.
 func (w *soakWorker) verify() {
 	for _, p := range w.pods {
 		w.call("PodSandboxStatus", func(ctx context.Context) error {
@@ -331,7 +332,8 @@ func (w *soakWorker) judgePod(p *soakPod, resp *runtimeapi.PodSandboxStatusRespo
 	}
 }
 
-// checkLog looks for lost and doubled lines, as each container counts, and returns how many there are.
+// checkLog finds lost and doubled lines, since each container counts. It returns the number of
+// lines.
 func (w *soakWorker) checkLog(c *soakContainer) int {
 	data, err := os.ReadFile(filepath.Clean(c.log))
 	if err != nil {

@@ -116,7 +116,7 @@ func TestStatsShowWhatABusyContainerUses(t *testing.T) {
 	linux := n.podStats(pod).GetLinux()
 	if linux.GetProcess().GetProcessCount().GetValue() == 0 || len(linux.Containers) != 1 ||
 		linux.GetCpu().GetUsageCoreNanoSeconds().GetValue() < last.GetCpu().GetUsageCoreNanoSeconds().GetValue() ||
-		linux.GetMemory().GetUsageBytes().GetValue() < 6<<20 { // a little less than a moment ago is possible
+		linux.GetMemory().GetUsageBytes().GetValue() < 6<<20 { // it may be a little less than a moment before
 		t.Errorf("pod: %v", linux)
 	}
 	if !hasPressure() {
@@ -130,8 +130,8 @@ func TestStatsShowWhatABusyContainerUses(t *testing.T) {
 	}
 }
 
-// hasPressure reports whether this machine's cgroups tell of pressure: those of the cgroup2 hierarchy, if the
-// kernel was not started without it.
+// hasPressure reports whether this machine's cgroups have pressure files: those of the cgroup2
+// hierarchy, unless the kernel was started without it.
 func hasPressure() bool {
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		if _, err := os.ReadFile(filepath.Join(root, "cpu.pressure")); err == nil {
@@ -292,7 +292,7 @@ func mapped[T any](list []T, id func(T) string) []string {
 	return ids
 }
 
-// freeze stops all processes of a container, and says how to let them go on.
+// freeze stops all processes of a container. thaw lets them go on.
 func (n *node) freeze(id string) (thaw func()) {
 	n.t.Helper()
 	resp, err := n.runtime.ContainerStatus(n.ctx(), &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
@@ -407,8 +407,8 @@ func TestMetricsAreThoseThatWereDescribed(t *testing.T) {
 	}
 }
 
-// dependsOnHost are metrics of what a host need not have: block devices below the file system, huge
-// pages, pressure information.
+// dependsOnHost are metrics of things that a host may lack: block devices below the file system,
+// huge pages, pressure information.
 func dependsOnHost(name string) bool {
 	for _, part := range []string{"_blkio_", "_fs_reads_", "_fs_writes_", "_hugetlb_", "_pressure_"} {
 		if strings.Contains(name, part) {

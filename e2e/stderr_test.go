@@ -12,8 +12,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// readers are what may be at the other end of a standard error, with little room for what is not read: ours is read
-// from, its is the daemon's.
+// readers are the possible other ends of standard error, with little room for unread data. The test
+// reads from ours; its is the daemon's.
 func readers(t *testing.T) map[string]func() (ours, its *os.File) {
 	file := func(fd int, err error) *os.File {
 		if err != nil {
@@ -69,7 +69,7 @@ func TestALogThatIsNotReadStopsNothing(t *testing.T) {
 				for i := range 4 {
 					pod := n.runPodOf(n.podConfig(fmt.Sprintf("p%d", i), "userns"))
 					c := n.runContainerOf(pod, sleeper("c"))
-					// No program of a container ignores what its starter took.
+					// No program in a container ignores a signal because the daemon catches it.
 					n.says(c, "grep -h SigIgn /proc/1/status /proc/self/status | cut -f2", "0000000000000000\n0000000000000000")
 					n.endPod(pod)
 				}

@@ -12,10 +12,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// patient is a container that counts its stop signals in its log and does not end.
-func patient() *runtimeapi.ContainerConfig {
-	c := containerConfig("patient", "sh", "-c", `trap 'echo signalled' TERM; echo ready; while :; do sleep 0.1; done`)
-	c.LogPath = "patient.log"
+// stubborn is a container that counts its stop signals in its log and does not end.
+func stubborn() *runtimeapi.ContainerConfig {
+	c := containerConfig("stubborn", "sh", "-c", `trap 'echo signalled' TERM; echo ready; while :; do sleep 0.1; done`)
+	c.LogPath = "stubborn.log"
 	return c
 }
 
@@ -37,14 +37,14 @@ func TestAStopSignalsOnceAndTheShortestGraceCounts(t *testing.T) {
 	t.Parallel()
 	n := started(t)
 	eachKindOfPod(t, n, func(pod string, _ bool) {
-		c := n.runContainerOf(pod, patient())
+		c := n.runContainerOf(pod, stubborn())
 		status, err := n.containerStatus(c)
 		n.check(err)
 		log := status.LogPath
 		n.check(n.until("the container is ready", func() bool { text, _ := os.ReadFile(log); return strings.Contains(string(text), "ready") }))
 		long := n.stopIn(c, math.MaxInt64)
 		n.check(n.until("it is signalled", func() bool { return n.signalsIn(log) == 1 }))
-		// The daemon dies in between; its client asks again.
+		// The daemon is killed meanwhile; its client repeats the request.
 		n.kill()
 		<-long
 		n.launch()
@@ -74,7 +74,7 @@ func TestAStopWithoutGraceKillsAtOnceBesideOneThatWaits(t *testing.T) {
 	t.Parallel()
 	n := started(t)
 	pod := n.runPodOf(n.podConfig("p"))
-	c := n.runContainerOf(pod, patient())
+	c := n.runContainerOf(pod, stubborn())
 	waiting := n.stopIn(c, 3600)
 	n.check(<-n.stopIn(c, 0))
 	n.check(<-waiting)
@@ -98,7 +98,7 @@ func TestAStopEndsAContainerThatLeftItsGroupsOrIsFrozen(t *testing.T) {
 			},
 			"frozen": func(pid string) { n.check(freezeGroupOf(pid)) },
 		} {
-			config := patient()
+			config := stubborn()
 			config.Metadata.Name = name
 			c := n.runContainerOf(pod, config)
 			hide(strconv.Itoa(n.pidOf(c)))

@@ -19,10 +19,10 @@ import (
 
 // session is a client's side of Exec or Attach, the same for both protocols.
 type session struct {
-	in        io.WriteCloser // Close is the end of input only
+	in        io.WriteCloser // Close ends only the input
 	out, errs io.Reader
 	resize    io.Writer
-	// status reads how it ended.
+	// status is how it ended.
 	status io.Reader
 	// hangUp closes the connection.
 	hangUp func()
@@ -106,7 +106,7 @@ func dialWS(t *testing.T, where, protocol string) *websocket.Conn {
 	return ws
 }
 
-// channel is what goes to the server on one of the WebSocket's channels.
+// channel is the direction to the server on one of the WebSocket's channels.
 type channel struct {
 	ws     *websocket.Conn
 	number byte
@@ -119,7 +119,7 @@ func (c channel) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close is version 5's signal that a channel ends.
+// Close sends version 5's signal that a channel ends.
 func (c channel) Close() error { return websocket.Message.Send(c.ws, []byte{255, c.number}) }
 
 func dialWebSocket(t *testing.T, where string, _ streamsOf) *session {
@@ -150,16 +150,16 @@ func dialWebSocket(t *testing.T, where string, _ streamsOf) *session {
 	}
 }
 
-// result is all that a session gave.
+// result is all output of a session.
 type result struct {
 	out, errs string
 	code      int
-	// failure is what went wrong instead of an exit code.
+	// failure is the error, if there is no exit code.
 	failure string
 }
 
-// reading makes the client take all that comes at once, as a terminal does: both protocols have one
-// connection for all streams, and one that is not read holds up the others.
+// reading makes the client read everything at once, as a terminal does. Both protocols have one
+// connection for all streams, and an unread stream blocks the others.
 func (s *session) reading() *session {
 	for _, from := range []*io.Reader{&s.out, &s.errs} {
 		if *from == nil {
@@ -173,7 +173,7 @@ func (s *session) reading() *session {
 	return s
 }
 
-// arrived is what has come and waits to be looked at.
+// arrived is what has been received and not yet read by the test.
 type arrived struct {
 	mu   sync.Mutex
 	more *sync.Cond
@@ -260,7 +260,7 @@ func exitCode(text string) (int, error) {
 	return -1, errors.New(s.Message)
 }
 
-// await reads from a stream until a text has come, and returns all that came.
+// await reads from a stream until a text has come, and returns everything.
 func await(t *testing.T, from io.Reader, want string) string {
 	t.Helper()
 	select {
@@ -300,7 +300,8 @@ func say(t *testing.T, to io.Writer, text string) {
 	}
 }
 
-// sayUntil repeats a line until the answer has come. A session serves from a moment that no protocol tells.
+// sayUntil repeats a line until the answer has come. The protocols do not say when a session starts
+// to serve.
 func sayUntil(t *testing.T, to io.Writer, line string, from io.Reader, want string) string {
 	t.Helper()
 	answer := coming(from, want)

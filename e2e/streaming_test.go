@@ -73,7 +73,7 @@ var (
 	terminal = streamsOf{stdin: true, stdout: true, tty: true}
 )
 
-// processesOf are the living processes of a container, by its group; zombies wait for a parent that is not ours.
+// processesOf are the living processes in a container's group. Zombies wait for another parent.
 func processesOf(container string) map[int]string {
 	found := map[int]string{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -133,7 +133,7 @@ func TestExecWithATerminalFollowsTheClientsWindow(t *testing.T) {
 			for _, size := range []struct{ w, h int }{{101, 31}, {77, 55}} {
 				say(t, s.resize, fmt.Sprintf(`{"Width":%d,"Height":%d}`, size.w, size.h))
 				want := fmt.Sprintf("size=%d %d\r\n", size.h, size.w)
-				// The size comes on its own way: ask until it has come.
+				// The size comes on another stream: ask until it has come.
 				say(t, s.in, fmt.Sprintf("until [ \"$(stty size)\" = \"%d %d\" ]; do sleep .05; done; echo size=$(stty size)\n", size.h, size.w))
 				await(t, s.out, want)
 			}
@@ -330,7 +330,7 @@ func TestAttachedSessionsOutliveTheSupervisor(t *testing.T) {
 	say(t, s.in, "before\n")
 	await(t, s.out, "out before\n")
 	killSupervisor(t, n)
-	// What comes out while there is no supervisor is in the log only.
+	// Without a supervisor, output goes only to the log.
 	sayUntil(t, s.in, "after\n", s.out, "out after\n")
 	_ = s.in.Close()
 	if r := s.finish(t); !strings.HasSuffix(r.out, "over\n") || r.failure != "" {
@@ -399,7 +399,8 @@ func TestPortForwardReachesThePodsLoopback(t *testing.T) {
 	}
 }
 
-// checkForward sends much, ends its half, and has all of it back; then tries a port where nobody listens.
+// checkForward sends much, ends its half, and reads everything back. Then it tries a port without a
+// server.
 func checkForward(t *testing.T, n *node, conn httpstream.Connection, port int) {
 	t.Helper()
 	big := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)

@@ -16,7 +16,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testimage"
 )
 
-// reopens is a script that opens each of its standard streams again by name, as programs do that are told to log to
+// reopens is a script that opens each of its standard streams by name, as programs do that log to
 // /dev/stdout. It prints the streams' owners first.
 const reopens = `stat -L -c %u /dev/stdin /dev/stdout /dev/stderr
 for f in /dev/stdout /dev/stderr /proc/self/fd/1 /proc/self/fd/2; do echo "to $f" >"$f" || echo "not to $f"; done
@@ -32,7 +32,7 @@ func reopened(uid int) []string {
 	}
 }
 
-// user is one way to say as whom a container runs.
+// user is one way to set a container's user.
 type user struct {
 	name string
 	uid  int
@@ -79,7 +79,7 @@ func TestAProcessMayOpenItsStandardStreamsAgain(t *testing.T) {
 				as.ask(securityContext(config))
 				c := n.runContainerOf(pod, config)
 				n.logTexts(c, "end")
-				// The other stream's lines come when they come.
+				// The lines of the other stream may come earlier or later.
 				sameLines(t, name+", first process", strings.Join(n.logTexts(c, "to /proc/self/fd/2"), "\n"), append(reopened(as.uid), "end"))
 				sameLines(t, name+", ExecSync", n.inside(c, reopens), reopened(as.uid))
 				for _, s := range []streamsOf{pipes, {stdout: true, stderr: true}, terminal} {
@@ -94,7 +94,7 @@ func TestAProcessMayOpenItsStandardStreamsAgain(t *testing.T) {
 	})
 }
 
-// sameLines compares lines in any order: two streams come by two ways.
+// sameLines compares lines in any order: the two streams are independent.
 func sameLines(t *testing.T, what, got string, want []string) {
 	t.Helper()
 	count := map[string]int{}
@@ -129,7 +129,7 @@ func (n *node) logTexts(id, last string) []string {
 	return texts
 }
 
-// textsOf are the lines that a log tells of, whole ones.
+// textsOf are the whole lines in a log.
 func textsOf(log string) []string {
 	var texts []string
 	begun := map[string]string{}
@@ -147,7 +147,7 @@ func textsOf(log string) []string {
 	return texts
 }
 
-// inode says what a file is on the node.
+// inode identifies a file of the node.
 type inode struct {
 	dev, ino uint64
 	mode     fs.FileMode
@@ -164,7 +164,7 @@ func inodeOf(t *testing.T, path string) inode {
 	return inode{st.Dev, st.Ino, info.Mode(), st.Uid, st.Gid}
 }
 
-// nullIsAsBefore fails the test if it changes the node's /dev/null, and puts that right.
+// nullIsAsBefore fails the test if it changes the node's /dev/null, and restores that.
 func nullIsAsBefore(t *testing.T) {
 	t.Helper()
 	before := inodeOf(t, "/dev/null")
@@ -177,8 +177,9 @@ func nullIsAsBefore(t *testing.T) {
 	})
 }
 
-// TestNoDescriptorOfAContainerIsTheNodes looks at every descriptor that a container's processes begin with: none
-// refers to a file of the node's, whose owner or mode the OCI runtime or the container could change.
+// TestNoDescriptorOfAContainerIsTheNodes checks every descriptor that a container's processes start
+// with: none refers to a file of the node, whose owner or mode the OCI runtime or the container
+// could change.
 func TestNoDescriptorOfAContainerIsTheNodes(t *testing.T) {
 	t.Parallel()
 	nullIsAsBefore(t)
@@ -227,7 +228,8 @@ func (n *node) ownDescriptors(id string) {
 	}
 }
 
-// TestNoStandardStreamOfARuntimesCallIsTheNodes has a runtime tell of its own streams at each call, whatever it is asked.
+// TestNoStandardStreamOfARuntimesCallIsTheNodes makes a runtime report its own standard streams at
+// each call.
 func TestNoStandardStreamOfARuntimesCallIsTheNodes(t *testing.T) {
 	t.Parallel()
 	nullIsAsBefore(t)
@@ -254,7 +256,7 @@ func TestNoStandardStreamOfARuntimesCallIsTheNodes(t *testing.T) {
 		}
 	}
 	n.check(n.removeAll())
-	n.check(os.RemoveAll(n.path("state/runtime/other"))) // a runtime's own directory outlives its containers
+	n.check(os.RemoveAll(n.path("state/runtime/other"))) // a runtime's own directory stays after its containers
 	data, err := os.ReadFile(calls)
 	n.check(err)
 	for _, call := range []string{"features", " create ", " start ", " exec ", " update ", " delete "} {

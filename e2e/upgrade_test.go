@@ -33,8 +33,8 @@ func next(t *testing.T) string {
 	return dir
 }
 
-// A daemon of the next release works with a pinder of this one, and the reverse; and each takes over from
-// the other what is running.
+// A daemon of the next release works with a pinder of this one, and the reverse. Each takes over
+// what the other has started.
 func TestDaemonAndPinderOfDifferentReleasesWorkTogether(t *testing.T) {
 	dir := next(t)
 	this := [2]string{binaries.pinfoldd, binaries.pinder}

@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// details are what the tests read of a verbose ContainerStatus.
+// details are the fields of a verbose ContainerStatus that the tests read.
 type details struct {
 	PID        int
 	Namespaces map[string]string

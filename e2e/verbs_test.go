@@ -114,7 +114,7 @@ func done(word string, err error) (string, error) {
 	return word, nil
 }
 
-// splitDash parts words at "--".
+// splitDash splits words at "--".
 func splitDash(args []string) (before, after []string) {
 	if i := slices.Index(args, "--"); i >= 0 {
 		return args[:i], args[i+1:]
@@ -122,7 +122,7 @@ func splitDash(args []string) (before, after []string) {
 	return args, nil
 }
 
-// command makes words an argv: one that begins with sh is a shell command line.
+// command makes an argv of words. If the first word is sh, the rest is a shell command line.
 func command(words []string) []string {
 	if len(words) > 1 && words[0] == "sh" {
 		return []string{"sh", "-c", strings.Join(words[1:], " ")}
@@ -180,7 +180,7 @@ func (p *play) exec(args []string) (string, error) {
 	return p.anonymous(out), nil
 }
 
-// until asks again until the answer is yes; CRI has no event for it here.
+// until polls until yes returns true. CRI has no event for it here.
 func (n *node) until(what string, yes func() bool) error {
 	for limit := time.Now().Add(readyTimeout); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
 		if yes() {
@@ -226,7 +226,7 @@ func (p *play) container(args []string) (string, error) {
 	return text, nil
 }
 
-// pod prints the state of a pod, and whether it has the addresses that it had when first looked at.
+// pod prints the state of a pod, and whether it still has the addresses of the first look.
 func (p *play) pod(args []string) (string, error) {
 	resp, err := p.runtime.PodSandboxStatus(p.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.pods[args[0]]})
 	if err != nil {
@@ -267,7 +267,7 @@ func readLog(path string) string {
 		return err.Error()
 	}
 	var lines []string
-	partial := map[string]string{} // by stream: where a line is cut depends on how fast the machine is
+	partial := map[string]string{} // by stream: the place where a line is cut depends on the machine's speed
 	for line := range strings.Lines(string(data)) {
 		_, rest, _ := strings.Cut(line, " ")
 		if stream, text, cut := strings.Cut(rest, " P "); cut && !strings.Contains(stream, " ") {
@@ -283,7 +283,7 @@ func readLog(path string) string {
 	for stream, text := range partial {
 		lines = append(lines, stream+" P "+text+"\n")
 	}
-	// The order between the two streams is nobody's promise.
+	// The order between the two streams is not defined.
 	stream := func(line string) string { return line[:min(len(line), len("stdout"))] }
 	slices.SortStableFunc(lines, func(a, b string) int { return strings.Compare(stream(b), stream(a)) })
 	return strings.Join(lines, "")
@@ -313,10 +313,10 @@ func (p *play) list(_ []string) (string, error) {
 	return strings.Join(lines, "\n"), nil
 }
 
-// host prints what is on the host that was not there when the scenario began, without pinder, which
-// stays while the daemon runs.
+// host prints what is on the host that did not exist when the scenario began, without pinder, which
+// runs as long as the daemon.
 //
-// Clean-up after a crash runs while the daemon serves already, so this waits for a clean host.
+// After a crash the daemon serves before its clean-up has ended, so this waits for a clean host.
 func (p *play) host(_ []string) (string, error) {
 	if p.until("a clean host", func() bool { return len(p.left()) == 0 }) == nil {
 		return "as before", nil
@@ -324,7 +324,7 @@ func (p *play) host(_ []string) (string, error) {
 	return p.anonymous(strings.Join(p.left(), "\n")), nil
 }
 
-// left is what a daemon without pods may not leave while it runs.
+// left is what a daemon without pods must not have while it runs.
 func (p *play) left() []string {
 	return slices.DeleteFunc(p.leftovers(), func(line string) bool {
 		return strings.Contains(line, binaries.pinfoldd+" ") || strings.Contains(line, ": pinder ") ||
@@ -333,7 +333,7 @@ func (p *play) left() []string {
 	})
 }
 
-// held are the addresses in the store.
+// held are the allocated addresses.
 func (n *node) held() []string {
 	files, _ := filepath.Glob(n.path("ipam/pinfold-test/*"))
 	return slices.DeleteFunc(files, func(f string) bool {

@@ -97,7 +97,7 @@ func (n *node) tryMount(pod string, mounts ...*runtimeapi.Mount) error {
 	return err
 }
 
-// refusesMounts makes sure that a container with these mounts is refused with a code and a text.
+// refusesMounts checks that a container with these mounts is refused with a code and a text.
 func (n *node) refusesMounts(pod string, code codes.Code, text string, mounts ...*runtimeapi.Mount) {
 	n.t.Helper()
 	n.isRefusal(n.tryMount(pod, mounts...), code, text)
@@ -274,7 +274,7 @@ func TestAFileIsMountedWhereTheImageHasNothing(t *testing.T) {
 	})
 }
 
-// A volume that is mapped gets later mounts, too; the kernel copies them as they are.
+// A mapped volume gets later mounts, too. The kernel copies them as they are.
 func TestNewMountsOfTheNodeArriveInIdmappedVolumes(t *testing.T) {
 	n := started(t)
 	for i, nested := range []string{"tmpfs", "ramfs"} { // all mapped at once, or in parts
@@ -337,7 +337,7 @@ func TestLinksInAContainersRootNeverLeadAMountOutside(t *testing.T) {
 		config.Image.Image = "docker.io/library/hostile:1"
 		inside, want := "cat "+outside+"/deep/inside /up/inside; ", "yes\nyes\n1"
 		if binaries.handler == "crun" {
-			// It makes no directory where a link leads that leads nowhere, and refuses the container.
+			// A link without a target is refused; no directory is made there.
 			_, err := n.runtime.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config})
 			if err == nil || !strings.Contains(messageOf(err), "No such file or directory") {
 				t.Errorf("crun: %v", err)
@@ -352,7 +352,7 @@ func TestLinksInAContainersRootNeverLeadAMountOutside(t *testing.T) {
 	})
 }
 
-// sharedVolume is a volume that is a shared mount of the host's, as propagation needs it.
+// sharedVolume is a volume that is a shared mount of the host. Propagation needs that.
 func (n *node) sharedVolume(name string) string {
 	n.t.Helper()
 	dir := n.path("volumes", name)
@@ -438,7 +438,7 @@ func TestPropagationThatTheNodesMountCannotGiveIsRefused(t *testing.T) {
 	for _, m := range []*runtimeapi.Mount{mount(slave, in), mount(dir, in), mount(filepath.Join(dir, "sub"), both)} {
 		n.check(n.tryMount(pod, m))
 	}
-	// A path that is still to be made is on the mount of its parent.
+	// A path that does not exist yet is on the mount of its parent.
 	n.check(n.tryMount(pod, mount(filepath.Join(dir, "made/here"), both)))
 	n.refusesMounts(pod, codes.FailedPrecondition, "the mount at "+private, mount(filepath.Join(private, "missing"), both))
 	if exists(filepath.Join(private, "missing")) {
@@ -478,7 +478,7 @@ func TestReadOnlyIsRecursiveOnlyWhereAskedFor(t *testing.T) {
 	})
 }
 
-// As on a node whose /usr or root is read-only: manifests mount it without a word about that.
+// As on a node whose /usr or root is read-only: manifests mount it without readOnly.
 func TestAMountOfTheNodeKeepsItsRestrictionsAndCanBeAVolumeOfAnyPod(t *testing.T) {
 	t.Parallel()
 	n := started(t)

@@ -20,7 +20,6 @@ var mayImport = []struct {
 }{
 	{"api/pinfold/v1", nil, "public: messages and the service on the wire, generated"},
 	{"pin", nil, "public: of use without the rest, so it imports none of it"},
-	{"internal/pinder/wire", nil, "the words that daemon and pinder share; either side links it"},
 	{"internal/logwriter", nil, "how either side's log is written"},
 	{"internal/inherited", nil, "attributes of processes, set at the start of either side"},
 	{"internal/duration", nil, "arithmetic with numbers that come from outside"},
@@ -31,6 +30,7 @@ var mayImport = []struct {
 	{"internal/regular", nil, "how a file that other programs or people have written is read"},
 	{"internal/kernel/mountinfo", nil, "one file of the kernel's"},
 	{"internal/kernel/proc", nil, "processes as the kernel knows them"},
+	{"internal/pinder/wire", []string{"internal/kernel/proc"}, "the words that daemon and pinder share; either side links it"},
 	{"internal/kernel/cgroup", []string{"internal/tree", "internal/kernel/mountinfo", "internal/kernel/proc"}, "groups as the kernel knows them; of our own only where they lie"},
 	{"internal/handler", nil, "what an OCI runtime can do, asked of its binary"},
 	{"internal/config", nil, "keys, flags and defaults"},
@@ -67,14 +67,14 @@ var mayImport = []struct {
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{
 		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/kernel/proc", "internal/kernel/cgroup", "internal/handler", "internal/host", "internal/rootfs",
-		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client",
 	}, "the model: records, states, book, events, names"},
 	{"internal/pod/lifecycle", []string{
 		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/kernel/durable", "internal/kernel/proc", "internal/handler", "internal/rootfs",
-		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/client", "internal/pod",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/pod",
 	}, "the operations: it puts all of the above together"},
-	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
-	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/network", "internal/pinder/client", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
+	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/wire", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
+	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
 	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
@@ -82,7 +82,7 @@ var mayImport = []struct {
 	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
-		"internal/ocispec", "internal/image", "internal/image/registry", "internal/network", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
+		"internal/ocispec", "internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},

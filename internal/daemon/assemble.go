@@ -22,6 +22,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/nri"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/pod/recovery"
@@ -260,7 +261,7 @@ func (p *parts) recover(ctx context.Context) error {
 }
 
 // ended handles the exit of a container, or of the PID 1 of a pod.
-func (p *parts) ended(exit client.Exit) {
+func (p *parts) ended(exit wire.Exit) {
 	p.containers.Ended(exit)
 	p.sandboxes.InitEnded(exit)
 }

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // Container is one container in memory.
@@ -90,7 +90,7 @@ func (n *Node) NoteContainer(c *Container, change func(*ContainerRecord)) bool {
 }
 
 // exitStatus translates pinder's word into CRI's.
-func StatusOf(e client.Exit) ExitStatus {
+func StatusOf(e wire.Exit) ExitStatus {
 	status := ExitStatus{Code: e.Code, Reason: "Completed"}
 	switch {
 	case e.Unknown:

@@ -3,22 +3,22 @@ package pod
 import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // HostUser is a process's user by the node's IDs, nil if the pod's user namespace does not map it: the OCI runtime
 // refuses such a process.
-func (r *SandboxRecord) HostUser(user specs.User) *client.Owner {
+func (r *SandboxRecord) HostUser(user specs.User) *wire.Owner {
 	m := r.Mappings()
 	if m == nil {
-		return &client.Owner{UID: user.UID, GID: user.GID}
+		return &wire.Owner{UID: user.UID, GID: user.GID}
 	}
 	uid, mappedUID := m.HostUID(user.UID)
 	gid, mappedGID := m.HostGID(user.GID)
 	if !mappedUID || !mappedGID {
 		return nil
 	}
-	return &client.Owner{UID: uid, GID: gid}
+	return &wire.Owner{UID: uid, GID: gid}
 }
 
 // WarnOfOwners says in the log which images of a container have files whose owner the pod's user namespace does not

@@ -11,6 +11,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -117,7 +118,7 @@ type Mounts interface {
 // Pinder runs containers; package client has it.
 type Pinder interface {
 	// Create creates a container. Its process waits for Start.
-	Create(ctx context.Context, r client.CreateRequest) (client.Created, error)
+	Create(ctx context.Context, r wire.Create) (wire.Created, error)
 	// Start starts the process of a container.
 	Start(ctx context.Context, id string) error
 	// StopSignal sends the stop signal, once in the life of a container.
@@ -125,19 +126,19 @@ type Pinder interface {
 	// KillAll kills all processes of a container and waits until they have ended.
 	KillAll(ctx context.Context, id string) error
 	// Delete kills and removes a container. An unknown one is no error.
-	Delete(ctx context.Context, r client.DeleteRequest) error
+	Delete(ctx context.Context, r wire.Delete) error
 	// Adopt takes over a process that pinder does not know.
-	Adopt(ctx context.Context, r client.AdoptRequest) (client.Created, error)
+	Adopt(ctx context.Context, r wire.Adopt) (wire.Created, error)
 	// Containers lists the containers.
-	Containers(ctx context.Context) ([]client.ContainerState, error)
+	Containers(ctx context.Context) ([]wire.Container, error)
 	// Update changes the resources of a container.
 	Update(ctx context.Context, id string, resources []byte, timeout time.Duration) error
 	// Checkpoint writes the state of the processes of a container to a directory.
-	Checkpoint(ctx context.Context, r client.CheckpointRequest) error
+	Checkpoint(ctx context.Context, r wire.Checkpoint) error
 	// Exec runs a command in a container.
-	Exec(ctx context.Context, r client.ExecRequest) (*client.Execution, error)
+	Exec(ctx context.Context, r wire.Exec) (*client.Execution, error)
 	// Attach connects to the streams of a container.
-	Attach(ctx context.Context, r client.AttachRequest) (*client.Attachment, error)
+	Attach(ctx context.Context, r wire.Attach) (*client.Attachment, error)
 	// Resize sets the size of a terminal.
 	Resize(ctx context.Context, id, execID string, w, h uint16) error
 	// ReopenLog continues the log of a container in a new file.

@@ -13,7 +13,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -62,7 +62,7 @@ func (n *Node) RuntimeOf(ctx context.Context, rec *SandboxRecord) (handler.Handl
 
 // Deletion is the request that ends and removes a container of the sandbox, or its PID 1. It needs nothing but the
 // record; where the runtime's binary is not any more, that of the handler as it is configured now may do.
-func (n *Node) Deletion(rec *SandboxRecord, id string) client.DeleteRequest {
+func (n *Node) Deletion(rec *SandboxRecord, id string) wire.Delete {
 	m := n.Means(rec)
 	if _, err := os.Stat(m.Runtime); err != nil {
 		path, ok := n.Handlers.Path(rec.Handler)
@@ -72,8 +72,13 @@ func (n *Node) Deletion(rec *SandboxRecord, id string) client.DeleteRequest {
 			n.Log.Warn("the OCI runtime is gone; pinder removes what it made without it", "object", id, "handler", rec.Handler, "binary", m.Runtime)
 		}
 	}
-	return client.DeleteRequest{
-		ID: id, Runtime: m.Runtime, RuntimeRoot: m.RuntimeRoot, SystemdCgroup: m.SystemdCgroup, Timeout: RuntimeTimeout,
+	return wire.Delete{ID: id, Runtime: m.Call()}
+}
+
+// Call says how pinder calls the OCI runtime.
+func (m *Means) Call() wire.Runtime {
+	return wire.Runtime{
+		Binary: m.Runtime, Root: m.RuntimeRoot, SystemdCgroup: m.SystemdCgroup, TimeoutMillis: RuntimeTimeout.Milliseconds(),
 	}
 }
 

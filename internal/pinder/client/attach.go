@@ -12,16 +12,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// AttachRequest names a container and what is wanted of its streams.
-type AttachRequest struct {
-	ID string
-	// AttachID names the session, also when it is asked for again.
-	AttachID       string
-	Stdin          bool
-	StdinOnce      bool // no other client shall have standard input, now or later; a terminal is for all
-	Stdout, Stderr bool
-}
-
 // Attachment is a session's descriptors. They are the caller's to use and close.
 type Attachment struct {
 	// Stdin writes to the container's standard input or terminal; nil without Stdin, or when another client had
@@ -48,13 +38,13 @@ func (a *Attachment) CloseOutputs() {
 // Attach connects to a container's streams. ErrNotFound if pinder does not know the container,
 // ErrFailedPrecondition if it does not run, context.DeadlineExceeded if pinder had to cut the session off
 // because its output was not read.
-func (c *Client) Attach(ctx context.Context, r AttachRequest) (*Attachment, error) {
+func (c *Client) Attach(ctx context.Context, r wire.Attach) (*Attachment, error) {
 	for {
 		s, err := c.current(ctx)
 		if err != nil {
 			return nil, err
 		}
-		m, err := s.ask(ctx, wire.TypeAttach, wire.Attach(r), nil)
+		m, err := s.ask(ctx, wire.TypeAttach, r, nil)
 		if errors.Is(err, errLost) {
 			c.awaitChange(ctx, s)
 			continue

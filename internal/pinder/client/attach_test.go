@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // readTo reads until the text has come, or the end.
@@ -29,7 +31,7 @@ func readTo(t *testing.T, r io.Reader, want string) string {
 
 func TestAttachersGetWhatIsLoggedFromThenOn(t *testing.T) {
 	n := newNode(t)
-	n.run("a", `while read l; do echo "out $l"; echo "err $l" >&2; done; exit 5`, func(_ map[string]any, r *CreateRequest) { r.Stdio.Stdin = true })
+	n.run("a", `while read l; do echo "out $l"; echo "err $l" >&2; done; exit 5`, func(_ map[string]any, r *wire.Create) { r.Stdin = true })
 	first := n.attach("a", "1", false)
 	fmt.Fprintln(first.Stdin, "one")
 	readTo(t, first.Stdout, "out one\n")
@@ -53,7 +55,7 @@ func TestAttachersGetWhatIsLoggedFromThenOn(t *testing.T) {
 	if e := n.exit("a"); e.Code != 5 {
 		t.Errorf("exit code %d", e.Code)
 	}
-	if _, err := n.client.Attach(n.ctx(), AttachRequest{ID: "a", AttachID: "4", Stdout: true}); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+	if _, err := n.client.Attach(n.ctx(), wire.Attach{ID: "a", AttachID: "4", Stdout: true}); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("attach to an ended container: %v", err)
 	}
 }
@@ -61,7 +63,7 @@ func TestAttachersGetWhatIsLoggedFromThenOn(t *testing.T) {
 // attach opens all streams, which are closed when the test ends.
 func (n *node) attach(id, session string, once bool) *Attachment {
 	n.t.Helper()
-	a, err := n.client.Attach(n.ctx(), AttachRequest{ID: id, AttachID: session, Stdin: true, StdinOnce: once, Stdout: true, Stderr: true})
+	a, err := n.client.Attach(n.ctx(), wire.Attach{ID: id, AttachID: session, Stdin: true, StdinOnce: once, Stdout: true, Stderr: true})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -77,12 +79,12 @@ func (n *node) attach(id, session string, once bool) *Attachment {
 func TestAttacherThatDoesNotReadIsCutOffAndTheLogIsWhole(t *testing.T) {
 	n := newNode(t)
 	const lines = 300000
-	n.run("a", fmt.Sprintf("read x; seq 1 %d; read x", lines), func(_ map[string]any, r *CreateRequest) { r.Stdio.Stdin = true })
+	n.run("a", fmt.Sprintf("read x; seq 1 %d; read x", lines), func(_ map[string]any, r *wire.Create) { r.Stdin = true })
 	a := n.attach("a", "1", false)
 	begin := time.Now()
 	fmt.Fprintln(a.Stdin, "go")
 	until(t, "it is cut off", func() bool {
-		_, err := n.client.Attach(n.ctx(), AttachRequest{ID: "a", AttachID: "1", Stdout: true})
+		_, err := n.client.Attach(n.ctx(), wire.Attach{ID: "a", AttachID: "1", Stdout: true})
 		return errors.Is(err, context.DeadlineExceeded)
 	})
 	t.Logf("cut off after %s", time.Since(begin))
@@ -97,7 +99,7 @@ func TestAttacherThatDoesNotReadIsCutOffAndTheLogIsWhole(t *testing.T) {
 func TestKillAllEndsWhatAnExecStarted(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "while :; do sleep 1; done")
-	e, err := n.client.Exec(n.ctx(), ExecRequest{
+	e, err := n.client.Exec(n.ctx(), wire.Exec{
 		ID: "a", ExecID: "x", Group: true, Process: mustJSON(t, process("/bin/sh", "-c", "setsid sleep 4321 & setsid sleep 4321 & echo up; wait")),
 	})
 	if err != nil {

@@ -4,29 +4,31 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-type tweak func(spec map[string]any, r *CreateRequest)
+type tweak func(spec map[string]any, r *wire.Create)
 
-func withTTY(spec map[string]any, r *CreateRequest) {
+func withTTY(spec map[string]any, r *wire.Create) {
 	spec["process"].(map[string]any)["terminal"] = true
-	r.Stdio.TTY = true
+	r.TTY = true
 }
 
 func withMemory(limit int64) tweak {
-	return func(spec map[string]any, _ *CreateRequest) {
+	return func(spec map[string]any, _ *wire.Create) {
 		spec["linux"].(map[string]any)["resources"] = map[string]any{"memory": map[string]any{"limit": limit, "swap": limit}}
 	}
 }
 
-func withUserns(spec map[string]any, _ *CreateRequest) {
+func withUserns(spec map[string]any, _ *wire.Create) {
 	linux := spec["linux"].(map[string]any)
 	linux["namespaces"] = append(linux["namespaces"].([]map[string]any), map[string]any{"type": "user"})
 	m := []map[string]any{{"containerID": 0, "hostID": 100000, "size": 65536}}
 	linux["uidMappings"], linux["gidMappings"] = m, m
 }
 
-func withHostPID(spec map[string]any, _ *CreateRequest) {
+func withHostPID(spec map[string]any, _ *wire.Create) {
 	linux := spec["linux"].(map[string]any)
 	linux["namespaces"] = []map[string]any{{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}}
 }
@@ -39,7 +41,7 @@ func process(args ...string) map[string]any {
 }
 
 // request makes a bundle for a container that runs a shell script.
-func (n *node) request(id, script string, tweaks ...tweak) CreateRequest {
+func (n *node) request(id, script string, tweaks ...tweak) wire.Create {
 	n.t.Helper()
 	bundle := filepath.Join(n.dir, "bundles", id)
 	if err := os.MkdirAll(bundle, 0o755); err != nil {
@@ -60,9 +62,9 @@ func (n *node) request(id, script string, tweaks ...tweak) CreateRequest {
 			"namespaces":  []map[string]any{{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}},
 		},
 	}
-	r := CreateRequest{
-		ID: id, Bundle: bundle, Runtime: runcBinary, RuntimeRoot: filepath.Join(n.dir, "runc"),
-		Stdio:    Stdio{LogPath: filepath.Join(n.dir, id+".log")},
+	r := wire.Create{
+		ID: id, Bundle: bundle, Runtime: wire.Runtime{Binary: runcBinary, Root: filepath.Join(n.dir, "runc")},
+		LogPath:  filepath.Join(n.dir, id+".log"),
 		ExitFile: filepath.Join(n.dir, id+".exit"),
 	}
 	for _, f := range tweaks {

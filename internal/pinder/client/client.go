@@ -31,7 +31,7 @@ type Options struct {
 	// OnExit is called, in a goroutine of its own, for every container exit that
 	// the client learns of, also those found when it connects; so it may be called
 	// more than once for one exit. May be nil.
-	OnExit func(Exit)
+	OnExit func(wire.Exit)
 
 	silence time.Duration // silenceLimit, but in tests
 }
@@ -201,17 +201,17 @@ func fromProtocol(e *wire.Error) error {
 	return &classed{text: e.Text, class: class}
 }
 
-// millis is the time that pinder may take: a little less than the caller's
-// context, so that the answer names the step that took too long.
-func millis(ctx context.Context, timeout time.Duration) int64 {
+// millis is the time that pinder may take for what may take so long, 0 standing for any time: a little less than the
+// caller's context has, so that the answer names the step that took too long.
+func millis(ctx context.Context, limit int64) int64 {
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
 		left -= min(left/10, time.Second)
-		if timeout == 0 || left < timeout {
-			timeout = max(left, time.Millisecond)
+		if left := left.Milliseconds(); limit == 0 || left < limit {
+			limit = max(left, 1)
 		}
 	}
-	return timeout.Milliseconds()
+	return limit
 }
 
 // cancelReconnect ends the background work once the present connection ends.

@@ -12,12 +12,14 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 func TestContainerRunsLogsAndExits(t *testing.T) {
 	n := newNode(t)
 	c := n.create("a", "echo out; echo err >&2; printf unfinished; exit 7")
-	if c.PID <= 1 || c.StartTime == 0 || !strings.HasSuffix(c.Cgroup, n.cgroup("a")) {
+	if c.PID <= 1 || c.Start == 0 || !strings.HasSuffix(c.Cgroup, n.cgroup("a")) {
 		t.Fatalf("created: %+v", c)
 	}
 	if n.logSize("a") != 0 {
@@ -25,7 +27,7 @@ func TestContainerRunsLogsAndExits(t *testing.T) {
 	}
 	n.start("a")
 	e := n.exit("a")
-	if e.Code != 7 || e.Signal != 0 || e.OOMKilled || e.Unknown || time.Since(e.At) > time.Minute {
+	if e.Code != 7 || e.Signal != 0 || e.OOMKilled || e.Unknown || time.Since(e.Time()) > time.Minute {
 		t.Fatalf("exit: %+v", e)
 	}
 	out, stderr := n.logged("a")
@@ -79,7 +81,7 @@ func TestDeleteIsIdempotentAndKills(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "sleep 1000")
 	for range 2 {
-		if err := n.client.Delete(n.ctx(), DeleteRequest{ID: "a", Runtime: runcBinary, RuntimeRoot: n.dir + "/runc"}); err != nil {
+		if err := n.client.Delete(n.ctx(), wire.Delete{ID: "a", Runtime: wire.Runtime{Binary: runcBinary, Root: n.dir + "/runc"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,34 +166,34 @@ func TestFailuresOfTheRuntimeNameStepContainerAndCause(t *testing.T) {
 		class error
 	}{
 		"missing": {
-			func(_ map[string]any, r *CreateRequest) { r.Runtime = "/nowhere/runc" },
+			func(_ map[string]any, r *wire.Create) { r.Runtime.Binary = "/nowhere/runc" },
 			[]string{"runtime create: container x", "/nowhere/runc", "no such file"},
 			errdefs.ErrInternal,
 		},
 		"no command": {
-			func(s map[string]any, _ *CreateRequest) {
+			func(s map[string]any, _ *wire.Create) {
 				s["process"].(map[string]any)["args"] = []string{"/bin/nope"}
 			},
 			[]string{"runtime create: container x: runc: ", "/bin/nope", "no such file"},
 			errdefs.ErrInternal,
 		},
 		"no rootfs": {
-			func(s map[string]any, _ *CreateRequest) { s["root"] = map[string]any{"path": "/nowhere"} },
+			func(s map[string]any, _ *wire.Create) { s["root"] = map[string]any{"path": "/nowhere"} },
 			[]string{"runtime create: container x: runc: ", "/nowhere"},
 			errdefs.ErrInternal,
 		},
 		"hanging": {
-			func(_ map[string]any, r *CreateRequest) { r.Runtime, r.Timeout = slow, 300*time.Millisecond },
+			func(_ map[string]any, r *wire.Create) { r.Runtime.Binary, r.Runtime.TimeoutMillis = slow, 300 },
 			[]string{"runtime create: container x: killed: not finished after 0.3 s"},
 			context.DeadlineExceeded,
 		},
 		"relative log path": {
-			func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = "log" },
+			func(_ map[string]any, r *wire.Create) { r.LogPath = "log" },
 			[]string{"container x: log path \"log\" is not absolute"},
 			errdefs.ErrInvalidArgument,
 		},
 		"no log directory": {
-			func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = "/nowhere/log" },
+			func(_ map[string]any, r *wire.Create) { r.LogPath = "/nowhere/log" },
 			[]string{"create: container x: open log /nowhere/log: no such file"},
 			errdefs.ErrInternal,
 		},
@@ -220,7 +222,7 @@ func TestHungRuntimeOfOneContainerBlocksNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := n.request("hung", "true")
-	r.Runtime, r.Timeout = slow, 3*time.Second
+	r.Runtime.Binary, r.Runtime.TimeoutMillis = slow, 3000
 	hung := make(chan error, 1)
 	go func() {
 		_, err := n.client.Create(n.ctx(), r)
@@ -255,7 +257,7 @@ func TestOOMKillIsReported(t *testing.T) {
 func TestExecPassesStreamsAndExitCode(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "sleep 1000")
-	e, err := n.client.Exec(n.ctx(), ExecRequest{
+	e, err := n.client.Exec(n.ctx(), wire.Exec{
 		ID: "a", ExecID: "e1", Stdin: true, Process: mustJSON(t, process("/bin/sh", "-c", "echo err >&2; cat; exit 5")),
 	})
 	if err != nil {
@@ -272,11 +274,11 @@ func TestExecPassesStreamsAndExitCode(t *testing.T) {
 	if err != nil || x.Code != 5 || x.ExecID != "e1" {
 		t.Fatalf("exit: %+v, %v", x, err)
 	}
-	_, err = n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: "e2", Process: mustJSON(t, process("/bin/nope"))})
+	_, err = n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: "e2", Process: mustJSON(t, process("/bin/nope"))})
 	if err == nil || !strings.Contains(err.Error(), "runtime exec: exec e2 of container a: runc: ") || !strings.Contains(err.Error(), "/bin/nope") {
 		t.Fatalf("exec of a missing command: %v", err)
 	}
-	if _, err := n.client.Exec(n.ctx(), ExecRequest{ID: "nobody", ExecID: "e"}); !errdefs.IsNotFound(err) {
+	if _, err := n.client.Exec(n.ctx(), wire.Exec{ID: "nobody", ExecID: "e"}); !errdefs.IsNotFound(err) {
 		t.Fatalf("exec in nobody: %v", err)
 	}
 }
@@ -285,7 +287,7 @@ func TestExecIsKilledAndEndsWithItsContainer(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "sleep 1000")
 	start := func(id string) *Execution {
-		e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: id, Process: mustJSON(t, process("/bin/sleep", "1000"))})
+		e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: id, Process: mustJSON(t, process("/bin/sleep", "1000"))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +300,7 @@ func TestExecIsKilledAndEndsWithItsContainer(t *testing.T) {
 	if x, err := e1.Wait(n.ctx()); err != nil || x.Signal != 9 {
 		t.Fatalf("exit: %+v, %v", x, err)
 	}
-	if err := n.client.Delete(n.ctx(), DeleteRequest{ID: "a"}); err != nil {
+	if err := n.client.Delete(n.ctx(), wire.Delete{ID: "a"}); err != nil {
 		t.Fatal(err)
 	}
 	if x, err := e2.Wait(n.ctx()); err != nil || x.Signal != 9 {
@@ -319,7 +321,7 @@ func TestTerminalOfContainerAndExec(t *testing.T) {
 	}
 	p := process("/bin/sh", "-c", "read x; stty size; exit 4")
 	p["terminal"] = true
-	e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: "e", TTY: true, Process: mustJSON(t, p)})
+	e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: "e", TTY: true, Process: mustJSON(t, p)})
 	if err != nil {
 		t.Fatal(err)
 	}

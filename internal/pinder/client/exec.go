@@ -15,20 +15,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// ExecRequest describes a further process in a running container.
-type ExecRequest struct {
-	ID     string
-	ExecID string // unique in the container
-	// Process is the OCI process as JSON. Its "terminal" must agree with TTY.
-	Process []byte
-	TTY     bool
-	Stdin   bool          // without it, standard input is a pipe at its end
-	Owner   *Owner        // of the streams, as in Stdio
-	Timeout time.Duration // of the start, not of the process; as in CreateRequest
-	// Group makes KillAll end what the process starts, too, where the host and the runtime can.
-	Group bool
-}
-
 // Execution is a running exec. Its files are the caller's to read and close;
 // only those that apply are set. Its process outlives pinder's processes, and
 // Wait works across them.
@@ -43,13 +29,13 @@ type Execution struct {
 	client *Client
 	once   sync.Once
 	done   chan struct{}
-	exit   Exit // valid once done is closed
+	exit   wire.Exit // valid once done is closed
 }
 
 // Exec starts a process. ErrNotFound if the container is unknown,
 // ErrFailedPrecondition if it does not run, ErrUnavailable if pinder was
 // replaced meanwhile: then the process does not run, or is being killed.
-func (c *Client) Exec(ctx context.Context, r ExecRequest) (*Execution, error) {
+func (c *Client) Exec(ctx context.Context, r wire.Exec) (*Execution, error) {
 	e := &Execution{ID: r.ID, ExecID: r.ExecID, client: c, done: make(chan struct{})}
 	key := r.ID + "/" + r.ExecID
 	c.mu.Lock()
@@ -67,10 +53,10 @@ func (c *Client) Exec(ctx context.Context, r ExecRequest) (*Execution, error) {
 
 // startOrAbandon waits for the start, which goes on when the caller gives up: only when its answer is here, it is
 // known what there is to kill.
-func (c *Client) startOrAbandon(ctx context.Context, r *ExecRequest, e *Execution) error {
+func (c *Client) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution) error {
 	started := make(chan error, 1)
 	go func() {
-		limit := duration.Of(millis(ctx, r.Timeout), time.Millisecond)
+		limit := duration.Of(millis(ctx, r.TimeoutMillis), time.Millisecond)
 		if limit == 0 {
 			limit = unlimitedStart
 		}
@@ -146,7 +132,7 @@ func (c *Client) endForeign(ct *wire.Container) {
 }
 
 // startExec asks for the start, if ctx has not ended, and waits for the answer as long as the other.
-func (c *Client) startExec(ctx, answer context.Context, r *ExecRequest, e *Execution) error {
+func (c *Client) startExec(ctx, answer context.Context, r *wire.Exec, e *Execution) error {
 	s, err := c.current(ctx)
 	if err != nil {
 		return err
@@ -154,10 +140,9 @@ func (c *Client) startExec(ctx, answer context.Context, r *ExecRequest, e *Execu
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("exec %s of container %s: not begun: %w", r.ExecID, r.ID, err)
 	}
-	m, err := s.ask(answer, wire.TypeExec, wire.Exec{
-		ID: r.ID, ExecID: r.ExecID, Process: r.Process, TTY: r.TTY, Stdin: r.Stdin, Group: r.Group, Owner: r.Owner,
-		TimeoutMillis: millis(ctx, r.Timeout),
-	}, nil)
+	request := *r
+	request.TimeoutMillis = millis(ctx, r.TimeoutMillis)
+	m, err := s.ask(answer, wire.TypeExec, request, nil)
 	if errors.Is(err, errLost) {
 		return fmt.Errorf("exec %s of container %s: %w: %w", r.ExecID, r.ID, errdefs.ErrUnavailable, err)
 	}
@@ -202,11 +187,11 @@ func (e *Execution) take(started *wire.ExecStarted, fds []int) error {
 
 // Wait waits for the process's end. The streams may still hold its output, and
 // may be held open by its children.
-func (e *Execution) Wait(ctx context.Context) (Exit, error) {
+func (e *Execution) Wait(ctx context.Context) (wire.Exit, error) {
 	select {
 	case <-e.done:
 	case <-ctx.Done():
-		return Exit{}, fmt.Errorf("wait for exec %s of container %s: %w", e.ExecID, e.ID, ctx.Err())
+		return wire.Exit{}, fmt.Errorf("wait for exec %s of container %s: %w", e.ExecID, e.ID, ctx.Err())
 	}
 	e.client.dropExec(e.ID + "/" + e.ExecID)
 	go e.client.forgetExec(e.ID, e.ExecID)
@@ -224,7 +209,7 @@ func (e *Execution) Kill(ctx context.Context) error {
 	return err
 }
 
-func (e *Execution) finish(x Exit) {
+func (e *Execution) finish(x wire.Exit) {
 	e.once.Do(func() {
 		e.exit = x
 		close(e.done)
@@ -246,8 +231,7 @@ func (c *Client) forgetExec(id, execID string) {
 }
 
 // exit handles one exit that pinder told of.
-func (c *Client) exit(p wire.Exit) {
-	x := exitOf(p)
+func (c *Client) exit(x wire.Exit) {
 	if x.ExecID == "" {
 		if c.o.OnExit != nil {
 			go c.o.OnExit(x)
@@ -276,7 +260,7 @@ func (c *Client) endLostExecs(known map[string]bool) {
 	}
 	c.mu.Unlock()
 	for _, e := range lost {
-		e.finish(Exit{ID: e.ID, ExecID: e.ExecID, Unknown: true, At: time.Now()})
+		e.finish(wire.Exit{ID: e.ID, ExecID: e.ExecID, Unknown: true, At: time.Now().UnixNano()})
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // counter logs numbered lines at full speed, with a few long ones' worth of
@@ -186,7 +188,7 @@ func TestBothHalvesKilledWhileContainersLog(t *testing.T) {
 		}
 	}
 	n.checkOrphan("a", lines, 17)
-	if err := n.client.Delete(n.ctx(), DeleteRequest{ID: "b"}); err != nil {
+	if err := n.client.Delete(n.ctx(), wire.Delete{ID: "b"}); err != nil {
 		t.Fatal(err)
 	}
 	n.checkKilledOrphan("b")
@@ -260,11 +262,12 @@ func TestDaemonAndPinderLostTogether(t *testing.T) {
 	waitGone(reaper, 5*time.Second)
 	waitGone(inner, 5*time.Second)
 	n.connect()
-	r := AdoptRequest{CreateRequest: n.request("a", ""), PID: c.PID, StartTime: c.StartTime + 1}
+	r := adoption(n.request("a", ""))
+	r.PID, r.Start = c.PID, c.Start+1
 	if _, err := n.client.Adopt(n.ctx(), r); err == nil || !strings.Contains(err.Error(), "is another one by now") {
 		t.Fatalf("adopt with the wrong start time: %v", err)
 	}
-	r.StartTime = c.StartTime
+	r.Start = c.Start
 	if got, err := n.client.Adopt(n.ctx(), r); err != nil || got.PID != c.PID {
 		t.Fatalf("adopt: %+v, %v", got, err)
 	}
@@ -325,7 +328,7 @@ func TestTerminalAndExecSurviveTheSupervisor(t *testing.T) {
 	n := newNode(t)
 	n.run("a", slowly(2, 3), withTTY)
 	n.run("b", "sleep 1000")
-	e, err := n.client.Exec(n.ctx(), ExecRequest{
+	e, err := n.client.Exec(n.ctx(), wire.Exec{
 		ID: "b", ExecID: "e", Stdin: true, Process: mustJSON(t, process("/bin/sh", "-c", "cat; exit 19")),
 	})
 	if err != nil {
@@ -386,4 +389,9 @@ func TestOperationsSurviveTheSupervisor(t *testing.T) {
 		}
 		n.newInner(inner)
 	}
+}
+
+// adoption is the request to watch the process of a container that was created so.
+func adoption(r wire.Create) wire.Adopt {
+	return wire.Adopt{ID: r.ID, Bundle: r.Bundle, Runtime: r.Runtime, ExitFile: r.ExitFile, LogPath: r.LogPath, TTY: r.TTY}
 }

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
@@ -128,7 +129,7 @@ type node struct {
 	client *Client
 
 	mu    sync.Mutex
-	exits map[string]Exit
+	exits map[string]wire.Exit
 	event chan struct{}
 }
 
@@ -138,7 +139,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, dir: dir, exits: map[string]Exit{}, event: make(chan struct{})}
+	n := &node{t: t, dir: dir, exits: map[string]wire.Exit{}, event: make(chan struct{})}
 	t.Cleanup(n.cleanup)
 	n.connect()
 	return n
@@ -167,7 +168,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (n *node) onExit(e Exit) {
+func (n *node) onExit(e wire.Exit) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.exits[e.ID] = e
@@ -199,7 +200,7 @@ func (n *node) cleanup() {
 		n.t.Error(err)
 	}
 	for i := range list {
-		if err := n.client.Delete(n.ctx(), DeleteRequest{ID: list[i].ID}); err != nil {
+		if err := n.client.Delete(n.ctx(), wire.Delete{ID: list[i].ID}); err != nil {
 			n.t.Error(err)
 		}
 	}
@@ -243,7 +244,7 @@ func (n *node) cgroup(id string) string {
 	return cgroupParent + "/" + filepath.Base(n.dir) + "-" + id
 }
 
-func (n *node) create(id, script string, tweaks ...tweak) Created {
+func (n *node) create(id, script string, tweaks ...tweak) wire.Created {
 	n.t.Helper()
 	c, err := n.client.Create(n.ctx(), n.request(id, script, tweaks...))
 	if err != nil {
@@ -259,7 +260,7 @@ func (n *node) start(id string) {
 	}
 }
 
-func (n *node) run(id, script string, tweaks ...tweak) Created {
+func (n *node) run(id, script string, tweaks ...tweak) wire.Created {
 	n.t.Helper()
 	c := n.create(id, script, tweaks...)
 	n.start(id)
@@ -268,7 +269,7 @@ func (n *node) run(id, script string, tweaks ...tweak) Created {
 
 // exit waits until the client was told of a container's exit, and checks that
 // the record says the same.
-func (n *node) exit(id string) Exit {
+func (n *node) exit(id string) wire.Exit {
 	n.t.Helper()
 	deadline := time.After(90 * time.Second)
 	for {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // hierarchies are the mount points of all cgroup hierarchies here.
@@ -117,7 +119,7 @@ func TestAKilledContainersProcessesEndWhereverTheyAre(t *testing.T) {
 		for how, hide := range hiding {
 			for name, end := range map[string]func(*node) error{
 				"kill":   func(n *node) error { return n.client.KillAll(n.ctx(), "a") },
-				"delete": func(n *node) error { return n.client.Delete(n.ctx(), DeleteRequest{ID: "a"}) },
+				"delete": func(n *node) error { return n.client.Delete(n.ctx(), wire.Delete{ID: "a"}) },
 			} {
 				t.Run(name+"/"+kind+"/"+how, func(t *testing.T) {
 					n := newNode(t)

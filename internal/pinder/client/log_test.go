@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 func TestLoudContainerIsLoggedWholeAndInOrder(t *testing.T) {
@@ -104,8 +106,8 @@ func TestFailedReopenKeepsTheOldFile(t *testing.T) {
 	if err := os.Mkdir(logs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n.create("a", "echo one; sleep 0.5; echo two", func(_ map[string]any, r *CreateRequest) {
-		r.Stdio.LogPath = filepath.Join(logs, "l")
+	n.create("a", "echo one; sleep 0.5; echo two", func(_ map[string]any, r *wire.Create) {
+		r.LogPath = filepath.Join(logs, "l")
 	})
 	if err := os.Rename(logs, logs+".moved"); err != nil {
 		t.Fatal(err)
@@ -138,7 +140,7 @@ func TestFullDiskIsAMarkedGap(t *testing.T) {
 	log := filepath.Join(disk, "log")
 	const lines = 100000
 	n.run("a", fmt.Sprintf("seq 1 %d; head -c 1 >/dev/null </dev/zero; while [ ! -e /proc/1/root/tmp/go ]; do sleep 0.05; done; echo after", lines),
-		func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = log })
+		func(_ map[string]any, r *wire.Create) { r.LogPath = log })
 	until(t, "output is lost", func() bool {
 		list, err := n.client.Containers(n.ctx())
 		return err == nil && len(list) == 1 && list[0].LostBytes > 0
@@ -147,7 +149,7 @@ func TestFullDiskIsAMarkedGap(t *testing.T) {
 	if err := unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: "go", Process: mustJSON(t, process("/bin/sh", "-c", ": >/tmp/go"))})
+	e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: "go", Process: mustJSON(t, process("/bin/sh", "-c", ": >/tmp/go"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,11 +190,11 @@ func TestLogThatCanNeverBeWrittenStopsNothing(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(disk, "full"), make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.run("a", "seq 1 500000; exit 6", func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = filepath.Join(disk, "log") })
+	n.run("a", "seq 1 500000; exit 6", func(_ map[string]any, r *wire.Create) { r.LogPath = filepath.Join(disk, "log") })
 	if e := n.exit("a"); e.Code != 6 {
 		t.Fatalf("exit: %+v", e)
 	}
-	n.run("b", "seq 1 500000; exit 6", func(_ map[string]any, r *CreateRequest) { r.Stdio.LogPath = "" })
+	n.run("b", "seq 1 500000; exit 6", func(_ map[string]any, r *wire.Create) { r.LogPath = "" })
 	if e := n.exit("b"); e.Code != 6 {
 		t.Fatalf("exit: %+v", e)
 	}

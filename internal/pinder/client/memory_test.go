@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 const (
@@ -72,7 +74,7 @@ func TestInitOfASharedPIDNamespaceReapsAndEndsOnSIGTERM(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := n.run("a", "exec pinder init")
-	e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: "e", Process: mustJSON(t, process("/bin/sh", "-c", "(sleep 0.1 & sleep 0.2 &) ; echo"))})
+	e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: "e", Process: mustJSON(t, process("/bin/sh", "-c", "(sleep 0.1 & sleep 0.2 &) ; echo"))})
 	if err != nil {
 		t.Fatal(err)
 	}

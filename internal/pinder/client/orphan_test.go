@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // kernelKeepsExits reports whether a pidfd tells the exit code of a process that somebody else has reaped
@@ -26,7 +28,7 @@ var kernelKeepsExits = sync.OnceValues(func() (bool, error) {
 
 // exitOfOrphan waits for the end of a container whose parent died when no other half of pinder could inherit
 // it. Where the kernel does not keep the exit code, package pinder reports it as unknown, and known is false.
-func (n *node) exitOfOrphan(id string) (e Exit, known bool) {
+func (n *node) exitOfOrphan(id string) (e wire.Exit, known bool) {
 	n.t.Helper()
 	keeps, err := kernelKeepsExits()
 	if err != nil {

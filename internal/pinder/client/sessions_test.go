@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // descriptors counts those of this process and of pinder's two.
@@ -66,8 +68,8 @@ func (n *node) inGroups(id string) (pids []int) {
 }
 
 // sleeping is an exec whose process has a child in a session of its own.
-func (n *node) sleeping(name string) ExecRequest {
-	return ExecRequest{ID: "a", ExecID: name, Group: true, Process: mustJSON(n.t, process("/bin/sh", "-c", "sleep 1001 & sleep 1002; true"))}
+func (n *node) sleeping(name string) wire.Exec {
+	return wire.Exec{ID: "a", ExecID: name, Group: true, Process: mustJSON(n.t, process("/bin/sh", "-c", "sleep 1001 & sleep 1002; true"))}
 }
 
 // TestEndsOfExecsLeaveNothing: neither a process nor a descriptor, in daemon, reaper and supervisor.
@@ -75,7 +77,7 @@ func TestEndsOfExecsLeaveNothing(t *testing.T) {
 	const many = 24
 	for name, session := range map[string]func(n *node, i int){
 		"ended": func(n *node, i int) {
-			e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: fmt.Sprint("x", i), Group: true, Process: mustJSON(n.t, process("/bin/true"))})
+			e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: fmt.Sprint("x", i), Group: true, Process: mustJSON(n.t, process("/bin/true"))})
 			if err != nil {
 				n.t.Error(err)
 				return
@@ -148,7 +150,7 @@ func TestAttachersThatAreGoneLeaveNoDescriptors(t *testing.T) {
 	n.run("a", "sleep 1000")
 	before := n.descriptors()
 	for i := range 10 {
-		a, err := n.client.Attach(n.ctx(), AttachRequest{ID: "a", AttachID: fmt.Sprint("s", i), Stdout: true, Stderr: true})
+		a, err := n.client.Attach(n.ctx(), wire.Attach{ID: "a", AttachID: fmt.Sprint("s", i), Stdout: true, Stderr: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +164,7 @@ func TestEndedExecsAreForgottenAlsoByANewSupervisor(t *testing.T) {
 	n.run("a", "sleep 1000")
 	before := n.descriptors()
 	for i := range 10 {
-		e, err := n.client.Exec(n.ctx(), ExecRequest{ID: "a", ExecID: fmt.Sprint("x", i), Process: mustJSON(t, process("/bin/true"))})
+		e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: fmt.Sprint("x", i), Process: mustJSON(t, process("/bin/true"))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +238,7 @@ func TestWithFewDescriptorsCreationIsRefusedAndNothingIsLost(t *testing.T) {
 			t.Errorf("%s: running are %v, made were %v", what, running, want)
 		}
 	}
-	if err := n.client.Delete(n.ctx(), DeleteRequest{ID: made[0]}); err != nil {
+	if err := n.client.Delete(n.ctx(), wire.Delete{ID: made[0]}); err != nil {
 		t.Errorf("a container is removed: %v", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // TestRandomKillsLoseNothing runs container lives side by side while pinder's
@@ -70,18 +72,18 @@ func (n *node) life(id string, rnd *rand.Rand) error {
 	if e.Code != code || e.Unknown {
 		return fmt.Errorf("exit of %s: %+v, want code %d", id, e, code)
 	}
-	if err := n.client.Delete(n.ctx(), DeleteRequest{ID: id}); err != nil {
+	if err := n.client.Delete(n.ctx(), wire.Delete{ID: id}); err != nil {
 		return err
 	}
 	out, stderr := n.logged(id)
 	if got := checkNumbers(n.t, out); got != lines || stderr != "" {
 		return fmt.Errorf("%s logged %d of %d lines, %q", id, got, lines, stderr)
 	}
-	_ = os.Remove(r.Stdio.LogPath)
+	_ = os.Remove(r.LogPath)
 	return os.RemoveAll(r.Bundle)
 }
 
-func (n *node) awaitExit(id string) (Exit, error) {
+func (n *node) awaitExit(id string) (wire.Exit, error) {
 	deadline := time.After(90 * time.Second)
 	for {
 		n.mu.Lock()
@@ -98,7 +100,7 @@ func (n *node) awaitExit(id string) (Exit, error) {
 		select {
 		case <-event:
 		case <-deadline:
-			return Exit{}, fmt.Errorf("no exit of %s", id)
+			return wire.Exit{}, fmt.Errorf("no exit of %s", id)
 		}
 	}
 }

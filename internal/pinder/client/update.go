@@ -12,22 +12,12 @@ import (
 // ended, ErrNotImplemented from a pinder of an older release.
 func (c *Client) Update(ctx context.Context, id string, resources []byte, timeout time.Duration) error {
 	return c.request(ctx, wire.TypeUpdate, wire.Update{
-		ID: id, Resources: resources, TimeoutMillis: millis(ctx, timeout),
+		ID: id, Resources: resources, TimeoutMillis: millis(ctx, timeout.Milliseconds()),
 	}, nil)
-}
-
-// CheckpointRequest says where a running container's state is to be written. Both directories are absolute,
-// exist and are empty.
-type CheckpointRequest struct {
-	ID string
-	// ImageDir gets CRIU's image files, WorkDir its log and statistics.
-	ImageDir, WorkDir string
-	Timeout           time.Duration // as in CreateRequest
 }
 
 // Checkpoint makes the OCI runtime write a container's state; the container goes on. Errors as Update.
-func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) error {
-	return c.request(ctx, wire.TypeCheckpoint, wire.Checkpoint{
-		ID: r.ID, ImageDir: r.ImageDir, WorkDir: r.WorkDir, TimeoutMillis: millis(ctx, r.Timeout),
-	}, nil)
+func (c *Client) Checkpoint(ctx context.Context, r wire.Checkpoint) error {
+	r.TimeoutMillis = millis(ctx, r.TimeoutMillis)
+	return c.request(ctx, wire.TypeCheckpoint, r, nil)
 }

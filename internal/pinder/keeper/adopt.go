@@ -42,7 +42,7 @@ func (k *Keeper) adopt(r wire.Adopt) (*wire.Created, error) {
 	fail := func(code wire.Code, err error) (*wire.Created, error) {
 		return nil, wire.Errorf(code, "adopt: container %s: %v", r.ID, err)
 	}
-	h, err := openVerified(proc.Process{PID: r.PID, Start: r.StartTime})
+	h, err := openVerified(r.Process)
 	if err != nil {
 		return fail(wire.CodeNotFound, err)
 	}

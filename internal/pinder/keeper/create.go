@@ -110,7 +110,7 @@ func (k *Keeper) create(r wire.Create) (*wire.Created, error) {
 
 func (p *process) created() *wire.Created {
 	m := p.snapshot()
-	return &wire.Created{PID: m.PID, StartTime: m.StartTime, Cgroup: m.Cgroup.Path}
+	return &wire.Created{Process: m.Process, Cgroup: m.Cgroup.Path}
 }
 
 // existing waits for the operation that has the ID. Nil and nil mean that it is gone.

@@ -41,7 +41,7 @@ func sleeper(t *testing.T) (k *Keeper, p *process, ended <-chan error) {
 	}
 	k = bareKeeper(t)
 	p = k.wrap("c/a", st, meta{
-		ID: "a", Phase: wire.PhaseRunning, PID: cmd.Process.Pid, Domain: domain{PIDNamespace: true},
+		ID: "a", Phase: wire.PhaseRunning, Process: proc.Process{PID: cmd.Process.Pid}, Domain: domain{PIDNamespace: true},
 	})
 	p.handles.set(kindPidfd, h)
 	k.remember(p)

@@ -163,7 +163,7 @@ func (p *process) identify(pid int) error {
 		}
 	}
 	if err := p.update(func(n *meta) {
-		n.PID, n.StartTime, n.Cgroup, n.Domain, n.Phase, n.Deadline = pid, found.Start, m.Cgroup, m.Domain, phase, 0
+		n.PID, n.Start, n.Cgroup, n.Domain, n.Phase, n.Deadline = pid, found.Start, m.Cgroup, m.Domain, phase, 0
 	}); err != nil {
 		return err
 	}

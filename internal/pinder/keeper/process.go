@@ -131,7 +131,7 @@ func (p *process) container() wire.Container {
 	defer p.mu.Unlock()
 	m := &p.meta
 	c := wire.Container{
-		ID: m.ID, ExecID: m.ExecID, Phase: m.Phase, PID: m.PID, StartTime: m.StartTime,
+		ID: m.ID, ExecID: m.ExecID, Phase: m.Phase, Process: m.Process,
 		Cgroup: m.Cgroup.Path, LogLost: m.LogLost, Exit: m.Exit, Transient: m.Transient,
 	}
 	if m.Exit != nil && !p.exit.told {

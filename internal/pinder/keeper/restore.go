@@ -134,7 +134,7 @@ func (r *resumption) reopen(m *meta) error {
 	if p.handles.get(kindPidfd) != nil {
 		return nil
 	}
-	h, err := openVerified(m.process())
+	h, err := openVerified(m.Process)
 	if err != nil {
 		return fmt.Errorf("its process is not found again: %w", err)
 	}

@@ -106,9 +106,6 @@ func (st *sharedState) saveMeta(m *meta) error {
 	return nil
 }
 
-// process is the container's init or the exec'd process.
-func (m *meta) process() proc.Process { return proc.Process{PID: m.PID, Start: m.StartTime} }
-
 func (st *sharedState) loadMeta() (meta, error) {
 	var m meta
 	slot := atomic.LoadUint64(&st.metaSlot) & 1
@@ -143,10 +140,9 @@ type meta struct {
 	LogPath string       `json:"logPath,omitempty"`
 	LogLost bool         `json:"logLost,omitempty"`
 
-	PID       int    `json:"pid,omitempty"`
-	StartTime uint64 `json:"startTime,omitempty"`
-	Cgroup    group  `json:"cgroup"`
-	Domain    domain `json:"domain,omitzero"`
+	proc.Process
+	Cgroup group  `json:"cgroup"`
+	Domain domain `json:"domain,omitzero"`
 
 	// Deadline is that of the runtime call under way, Unix nanoseconds.
 	Deadline int64 `json:"deadline,omitempty"`

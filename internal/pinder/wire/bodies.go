@@ -1,5 +1,11 @@
 package wire
 
+import (
+	"time"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
+)
+
 // Hello is the first message in each direction.
 type Hello struct {
 	Version      int      `json:"version"`
@@ -9,12 +15,13 @@ type Hello struct {
 	Supervisor int `json:"supervisor,omitempty"`
 }
 
-// Runtime says how to call an OCI runtime. TimeoutMillis bounds one call.
+// Runtime says how to call an OCI runtime.
 type Runtime struct {
-	Binary        string `json:"binary"`
-	Root          string `json:"root"`
+	Binary        string `json:"binary"` // absolute
+	Root          string `json:"root"`   // absolute, for the runtime's --root
 	SystemdCgroup bool   `json:"systemdCgroup,omitempty"`
-	TimeoutMillis int64  `json:"timeoutMillis,omitempty"`
+	// TimeoutMillis bounds one call; 0 is two minutes, or in the client the context's deadline.
+	TimeoutMillis int64 `json:"timeoutMillis,omitempty"`
 	// Rlimits are those of the runtime's own process in a call that makes a process, which that inherits; absent, what
 	// the runtime is told by its configuration counts alone.
 	Rlimits []Rlimit `json:"rlimits,omitempty"`
@@ -28,24 +35,29 @@ type Owner struct {
 
 // Create asks for a container up to and including the runtime's "create".
 type Create struct {
-	ID       string  `json:"id"`
-	Bundle   string  `json:"bundle"`
-	Runtime  Runtime `json:"runtime"`
-	TTY      bool    `json:"tty,omitempty"`
-	Stdin    bool    `json:"stdin,omitempty"`
-	LogPath  string  `json:"logPath,omitempty"`
-	ExitFile string  `json:"exitFile,omitempty"`
-	// LogDir is the directory below which the log's path may have no symbolic link; absent, that of LogPath itself.
+	ID      string  `json:"id"`
+	Bundle  string  `json:"bundle"` // absolute
+	Runtime Runtime `json:"runtime"`
+	TTY     bool    `json:"tty,omitempty"`   // one terminal for all three streams
+	Stdin   bool    `json:"stdin,omitempty"` // keep standard input open; else it is a pipe at its end
+	// LogPath is the absolute path of the CRI log, whose directory has to exist. What is there already has to be a
+	// regular file. Absent, output is discarded.
+	LogPath string `json:"logPath,omitempty"`
+	// ExitFile is the absolute path of the exit record, an Exit that pinder writes by rename before it tells of the exit.
+	ExitFile string `json:"exitFile,omitempty"`
+	// LogDir is the pod's directory of logs, which LogPath lies in; below it no symbolic link is followed. Absent, it is
+	// LogPath's own directory.
 	LogDir string `json:"logDir,omitempty"`
-	// Owner gets the pipes of the standard streams; absent, they are pinder's own.
+	// Owner gets the pipes of the standard streams, so that the process can open them again through /dev/stdout; absent,
+	// they are pinder's own.
 	Owner *Owner `json:"owner,omitempty"`
 }
 
 // Created answers Create.
 type Created struct {
-	PID       int    `json:"pid"`
-	StartTime uint64 `json:"startTime"`
-	Cgroup    string `json:"cgroup,omitempty"`
+	proc.Process // the container's init
+	// Cgroup is the path in /proc/PID/cgroup, of version 1's memory controller where there is one, else of cgroup2.
+	Cgroup string `json:"cgroup,omitempty"`
 }
 
 // Call names a container or, with ExecID, one of its execs.
@@ -99,25 +111,27 @@ type Resize struct {
 	Height uint16 `json:"height"`
 }
 
-// Exit says how a process ended. At is in Unix nanoseconds.
+// Exit says how a container or exec ended.
 type Exit struct {
 	ID        string `json:"id"`
-	ExecID    string `json:"execID,omitempty"`
-	Code      int    `json:"code"`
+	ExecID    string `json:"execID,omitempty"` // absent for a container
+	Code      int    `json:"code"`             // the exit code, or 128 + Signal
 	Signal    int    `json:"signal,omitempty"`
 	OOMKilled bool   `json:"oomKilled,omitempty"`
-	Unknown   bool   `json:"unknown,omitempty"`
-	At        int64  `json:"at"`
+	Unknown   bool   `json:"unknown,omitempty"` // the kernel could not be asked: Code says nothing
+	At        int64  `json:"at"`                // in Unix nanoseconds
 }
+
+// Time is when it ended.
+func (e *Exit) Time() time.Time { return time.Unix(0, e.At) }
 
 // Container is the state of one container or exec.
 type Container struct {
-	ID        string `json:"id"`
-	ExecID    string `json:"execID,omitempty"`
-	Phase     string `json:"phase"`
-	PID       int    `json:"pid,omitempty"`
-	StartTime uint64 `json:"startTime,omitempty"`
-	Cgroup    string `json:"cgroup,omitempty"`
+	ID           string `json:"id"`
+	ExecID       string `json:"execID,omitempty"`
+	Phase        string `json:"phase"` // one of the phases below
+	proc.Process        // none before there is one
+	Cgroup       string `json:"cgroup,omitempty"`
 	// LogLost says that the container's output can no longer be logged.
 	LogLost bool `json:"logLost,omitempty"`
 	// LostBytes counts output that could not be written to the log and is not yet marked there.
@@ -126,6 +140,9 @@ type Container struct {
 	// Transient says that an exec was asked for with Group: without the daemon that did, nothing can come of it.
 	Transient bool `json:"transient,omitempty"`
 }
+
+// Running reports whether the process has been started and has not ended.
+func (c *Container) Running() bool { return c.Phase == PhaseRunning }
 
 // Phases of a container or exec.
 const (
@@ -156,14 +173,13 @@ type Keys struct {
 
 // Adopt asks pinder to watch a container's init of which it has no descriptors.
 type Adopt struct {
-	ID        string  `json:"id"`
-	Bundle    string  `json:"bundle"`
-	Runtime   Runtime `json:"runtime"`
-	PID       int     `json:"pid"`
-	StartTime uint64  `json:"startTime"`
-	ExitFile  string  `json:"exitFile,omitempty"`
-	LogPath   string  `json:"logPath,omitempty"`
-	TTY       bool    `json:"tty,omitempty"`
+	ID           string  `json:"id"`
+	Bundle       string  `json:"bundle"`
+	Runtime      Runtime `json:"runtime"`
+	proc.Process         // the container's init; pinder refuses another process of that PID
+	ExitFile     string  `json:"exitFile,omitempty"`
+	LogPath      string  `json:"logPath,omitempty"`
+	TTY          bool    `json:"tty,omitempty"`
 }
 
 // Upgrade asks both processes to replace themselves by the binary at Path.

@@ -13,8 +13,8 @@ type Update struct {
 	TimeoutMillis int64  `json:"timeoutMillis,omitempty"`
 }
 
-// Checkpoint asks for the runtime's "checkpoint" into an existing directory; the container goes on. WorkDir gets
-// CRIU's log.
+// Checkpoint asks for the runtime's "checkpoint"; the container goes on. Both directories are absolute, exist and are
+// empty: ImageDir gets CRIU's image files, WorkDir its log and statistics.
 type Checkpoint struct {
 	ID            string `json:"id"`
 	ImageDir      string `json:"imageDir"`

@@ -15,7 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/durable"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/tree"
@@ -68,7 +68,7 @@ func (s *Containers) checkpoint(ctx context.Context, c *pod.Container, location 
 				return errors.Join(tree.Remove(ctx, dir), os.MkdirAll(images, 0o700))
 			}},
 			{Name: "runtime checkpoint", Do: func(ctx context.Context) error {
-				return s.node.Pinder.Checkpoint(ctx, client.CheckpointRequest{ID: c.ID, ImageDir: images, WorkDir: dir, Timeout: timeout})
+				return s.node.Pinder.Checkpoint(ctx, wire.Checkpoint{ID: c.ID, ImageDir: images, WorkDir: dir, TimeoutMillis: timeout.Milliseconds()})
 			}},
 			{Name: "description", Do: func(ctx context.Context) error { return s.describe(ctx, box, c, dir) }},
 			{Name: "archive", Do: func(context.Context) error { return archiveDir(dir, location) }},

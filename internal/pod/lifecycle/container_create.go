@@ -12,9 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -276,14 +275,14 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *pod.Sandbox, c *pod
 		return err
 	}
 	request := s.RuntimeRequest(box, c)
-	request.Runtime = runtime.Path
-	request.Stdio.Owner = box.Record().HostUser(config.Process.User)
+	request.Runtime.Binary = runtime.Path
+	request.Owner = box.Record().HostUser(config.Process.User)
 	if rec.LogPath != "" {
-		if err := makeLogDir(request.Stdio.LogDir, rec.Config.GetLogPath()); err != nil {
+		if err := makeLogDir(request.LogDir, rec.Config.GetLogPath()); err != nil {
 			return err
 		}
 	}
-	if request.Rlimits, err = takeRlimits(s.node, box.Record(), c.ID); err != nil {
+	if request.Runtime.Rlimits, err = takeRlimits(s.node, box.Record(), c.ID); err != nil {
 		return err
 	}
 	created, err := s.node.Pinder.Create(ctx, request)
@@ -295,7 +294,7 @@ func (s *Containers) runtimeCreate(ctx context.Context, box *pod.Sandbox, c *pod
 		return err
 	}
 	return s.node.ChangeContainer(c, func(r *pod.ContainerRecord) {
-		r.Process = proc.Process{PID: created.PID, Start: created.StartTime}
+		r.Process = created.Process
 	})
 }
 
@@ -333,21 +332,18 @@ func commandMissing(err error) error {
 }
 
 // RuntimeRequest is what pinder has to know of a container to create it, or to take it over.
-func (s *Containers) RuntimeRequest(box *pod.Sandbox, c *pod.Container) client.CreateRequest {
+func (s *Containers) RuntimeRequest(box *pod.Sandbox, c *pod.Container) wire.Create {
 	rec := c.Record()
 	m := s.node.Means(box.Record())
-	return client.CreateRequest{
-		ID:            c.ID,
-		Bundle:        s.node.Paths.Bundle(c.ID),
-		Runtime:       m.Runtime,
-		RuntimeRoot:   m.RuntimeRoot,
-		SystemdCgroup: m.SystemdCgroup,
-		Stdio: client.Stdio{
-			TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(),
-			LogDir: box.Record().Config.GetLogDirectory(), LogPath: rec.LogPath,
-		},
+	return wire.Create{
+		ID:       c.ID,
+		Bundle:   s.node.Paths.Bundle(c.ID),
+		Runtime:  m.Call(),
+		TTY:      rec.Config.GetTty(),
+		Stdin:    rec.Config.GetStdin(),
+		LogDir:   box.Record().Config.GetLogDirectory(),
+		LogPath:  rec.LogPath,
 		ExitFile: s.node.Paths.Exit(box.ID, c.ID),
-		Timeout:  pod.RuntimeTimeout,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
@@ -121,7 +122,7 @@ const (
 )
 
 // Ended takes an exit that pinder reports; it may be reported more than once. It returns at once.
-func (s *Containers) Ended(exit client.Exit) {
+func (s *Containers) Ended(exit wire.Exit) {
 	if exit.ExecID != "" {
 		return
 	}
@@ -129,7 +130,7 @@ func (s *Containers) Ended(exit client.Exit) {
 	if err != nil || c.ID != exit.ID {
 		return
 	}
-	s.Finish(c, exit.At, pod.StatusOf(exit))
+	s.Finish(c, exit.Time(), pod.StatusOf(exit))
 	go func() {
 		<-s.connected
 		c.Order.Lock()
@@ -180,7 +181,7 @@ func (s *Containers) Finish(c *pod.Container, at time.Time, status pod.ExitStatu
 func (s *Containers) FinishLost(c *pod.Container, otherwise string) {
 	exit, found, err := client.ReadExit(s.node.Paths.Exit(c.Sandbox, c.ID))
 	if found && err == nil {
-		s.Finish(c, exit.At, pod.StatusOf(exit))
+		s.Finish(c, exit.Time(), pod.StatusOf(exit))
 		return
 	}
 	s.Finish(c, time.Now(), pod.ExitStatus{Code: pod.UnknownExit, Reason: "Unknown", Message: otherwise})

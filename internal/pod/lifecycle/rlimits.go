@@ -1,7 +1,7 @@
 package lifecycle
 
 import (
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
@@ -11,7 +11,7 @@ import (
 // runc sets the limits of a container from outside of the container's user namespace, which needs CAP_SYS_RESOURCE there
 // (check_prlimit_permission in kernel/sys.c), and the node's root has that only in namespaces that belong to root, or
 // by a capability that some nodes withhold from it. crun sets them from within.
-func takeRlimits(n *pod.Node, rec *pod.SandboxRecord, id string) ([]client.Rlimit, error) {
+func takeRlimits(n *pod.Node, rec *pod.SandboxRecord, id string) ([]wire.Rlimit, error) {
 	host, err := hostFor(n, rec)
 	if err != nil {
 		return nil, err
@@ -23,9 +23,9 @@ func takeRlimits(n *pod.Node, rec *pod.SandboxRecord, id string) ([]client.Rlimi
 	if err != nil {
 		return nil, err
 	}
-	var limits []client.Rlimit
+	var limits []wire.Rlimit
 	for _, l := range config.Process.Rlimits {
-		limits = append(limits, client.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
+		limits = append(limits, wire.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
 	}
 	config.Process.Rlimits = nil
 	return limits, n.WriteBundleSpec(id, config)

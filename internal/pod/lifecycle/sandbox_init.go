@@ -10,7 +10,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
@@ -35,21 +35,18 @@ func (s *Sandboxes) startInit(ctx context.Context, box *pod.Sandbox) error {
 		return err
 	}
 	m := s.node.Means(rec)
-	created, err := s.node.Pinder.Create(ctx, client.CreateRequest{
-		Rlimits: limits,
-		ID:      rec.ID, Bundle: s.node.Paths.Bundle(rec.ID),
-		Runtime: runtime.Path, RuntimeRoot: m.RuntimeRoot,
-		SystemdCgroup: m.SystemdCgroup, Timeout: pod.RuntimeTimeout,
-		Stdio: client.Stdio{Owner: rec.HostUser(specs.User{})},
+	call := m.Call()
+	call.Binary, call.Rlimits = runtime.Path, limits
+	created, err := s.node.Pinder.Create(ctx, wire.Create{
+		ID: rec.ID, Bundle: s.node.Paths.Bundle(rec.ID), Runtime: call, Owner: rec.HostUser(specs.User{}),
 	})
 	if err != nil {
 		return err
 	}
-	process := proc.Process{PID: created.PID, Start: created.StartTime}
-	if err := s.node.ChangeSandbox(box, func(r *pod.SandboxRecord) { r.Init = process }); err != nil {
+	if err := s.node.ChangeSandbox(box, func(r *pod.SandboxRecord) { r.Init = created.Process }); err != nil {
 		return err
 	}
-	if err := s.pinPID(box, process); err != nil {
+	if err := s.pinPID(box, created.Process); err != nil {
 		return err
 	}
 	return s.node.Pinder.Start(ctx, rec.ID)
@@ -118,7 +115,7 @@ func (s *Sandboxes) pinPID(box *pod.Sandbox, process proc.Process) error {
 // InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has
 // ended, and with it all processes in the pod's PID namespace, is not ready any more: no process can join that
 // namespace (pid_namespaces(7)). What it holds is given back as at the next start of the daemon.
-func (s *Sandboxes) InitEnded(exit client.Exit) {
+func (s *Sandboxes) InitEnded(exit wire.Exit) {
 	box, err := s.book.Sandbox(exit.ID)
 	if err != nil || box.ID != exit.ID || exit.ExecID != "" {
 		return

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/pin"
@@ -135,7 +135,7 @@ func (r *Recovery) recorded(id string) bool {
 type checker struct {
 	*Recovery
 	sight
-	known  map[string]client.ContainerState
+	known  map[string]wire.Container
 	failed []error
 }
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/tree"
@@ -33,7 +33,7 @@ type Recovery struct {
 	// rebooted are the containers that ran when the node went down; set by Load.
 	rebooted []*pod.Container
 	// known are the containers that pinder has; set by Reconcile, Repair and Check.
-	known atomic.Pointer[map[string]client.ContainerState]
+	known atomic.Pointer[map[string]wire.Container]
 }
 
 // Load reads all records into the book. It needs nothing but the records, so that exits which the
@@ -162,7 +162,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	} else {
 		r.setKnown(known)
 	}
-	alive := map[string]client.ContainerState{}
+	alive := map[string]wire.Container{}
 	for _, c := range known {
 		alive[c.ID] = c
 	}
@@ -185,7 +185,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	}
 }
 
-func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, alive map[string]client.ContainerState) {
+func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, alive map[string]wire.Container) {
 	rec := c.Record()
 	if err := lifecycle.HoldImages(r.Node, rec); err != nil {
 		r.Node.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
@@ -209,12 +209,12 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, ali
 }
 
 // judge believes the supervisor about a container that a record has as created or running.
-func (r *Recovery) judge(c *pod.Container, state client.ContainerState, known bool) {
+func (r *Recovery) judge(c *pod.Container, state wire.Container, known bool) {
 	switch {
 	case !known:
 		r.Containers.FinishLost(c, "the container ended while neither pinfoldd nor pinder ran")
 	case state.Exit != nil:
-		r.Containers.Finish(c, state.Exit.At, pod.StatusOf(*state.Exit))
+		r.Containers.Finish(c, state.Exit.Time(), pod.StatusOf(*state.Exit))
 	case state.Running() && c.Record().State == pod.Created:
 		// Start had been done when the daemon ended, but not recorded.
 		err := r.Node.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
@@ -235,8 +235,10 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 	if err != nil {
 		return false
 	}
-	_, err = r.Node.Pinder.Adopt(ctx, client.AdoptRequest{
-		CreateRequest: r.Containers.RuntimeRequest(box, c), PID: rec.Process.PID, StartTime: rec.Process.Start,
+	made := r.Containers.RuntimeRequest(box, c)
+	_, err = r.Node.Pinder.Adopt(ctx, wire.Adopt{
+		ID: made.ID, Bundle: made.Bundle, Runtime: made.Runtime, Process: rec.Process,
+		ExitFile: made.ExitFile, LogPath: made.LogPath, TTY: made.TTY,
 	})
 	if err != nil {
 		r.Node.Log.Error("running container not adopted", "container", c.ID, "error", err)

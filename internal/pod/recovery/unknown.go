@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/network"
-	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/tree"
@@ -59,8 +59,8 @@ func (r *Recovery) unrecorded() map[string]bool {
 	return ids
 }
 
-func (r *Recovery) setKnown(list []client.ContainerState) {
-	known := map[string]client.ContainerState{}
+func (r *Recovery) setKnown(list []wire.Container) {
+	known := map[string]wire.Container{}
 	for _, c := range list {
 		known[c.ID] = c
 	}

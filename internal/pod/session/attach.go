@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
@@ -42,7 +43,7 @@ func (s *Sessions) Attach(ctx context.Context, id string, user Streams) error {
 	defer cancelReading()
 	n := &attached{
 		node: s.node, container: c,
-		request: client.AttachRequest{
+		request: wire.Attach{
 			ID: c.ID, AttachID: pod.NewID(),
 			Stdin: user.In != nil && config.GetStdin(), StdinOnce: config.GetStdinOnce(),
 			Stdout: user.Out != nil, Stderr: user.Err != nil,
@@ -92,7 +93,7 @@ func feed(ctx context.Context, to *os.File, from io.Reader) <-chan struct{} {
 type attached struct {
 	node      *pod.Node
 	container *pod.Container
-	request   client.AttachRequest
+	request   wire.Attach
 	out, errs *backlog
 	reading   context.Context //nolint:containedctx // ends before the session's when the client is cut off
 }

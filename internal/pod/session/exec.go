@@ -14,6 +14,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
@@ -50,8 +51,8 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 	if err != nil {
 		return ExecResult{}, err
 	}
-	run, err := s.node.Pinder.Exec(ctx, client.ExecRequest{
-		ID: c.ID, ExecID: pod.NewID(), Process: process.json, Owner: process.owner, Group: true, Timeout: pod.RuntimeTimeout,
+	run, err := s.node.Pinder.Exec(ctx, wire.Exec{
+		ID: c.ID, ExecID: pod.NewID(), Process: process.json, Owner: process.owner, Group: true, TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("ExecSync: container %s: %w", c.ID, err)
@@ -68,8 +69,8 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 
 // command is what pinder has to know of a command to run it in a container.
 type command struct {
-	json  []byte        // the OCI process
-	owner *client.Owner // of its streams
+	json  []byte      // the OCI process
+	owner *wire.Owner // of its streams
 }
 
 // execProcess makes a command's OCI process.

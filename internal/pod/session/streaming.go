@@ -14,6 +14,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
@@ -73,9 +74,9 @@ func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Strea
 	if err != nil {
 		return 0, err
 	}
-	run, err := s.node.Pinder.Exec(ctx, client.ExecRequest{
+	run, err := s.node.Pinder.Exec(ctx, wire.Exec{
 		ID: c.ID, ExecID: pod.NewID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner,
-		Timeout: pod.RuntimeTimeout,
+		TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", c.ID, err)

@@ -63,6 +63,7 @@ var mayImport = []struct {
 	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog"}, "containers and execs; it knows no connections of daemons"},
 	{"internal/pinder", []string{"internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
+	{"internal/pinder/pair", []string{"internal/pinder/wire", "internal/pinder/client"}, "tests of pinder's processes, through the daemon's end"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{

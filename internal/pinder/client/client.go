@@ -33,7 +33,9 @@ type Options struct {
 	// more than once for one exit. May be nil.
 	OnExit func(wire.Exit)
 
-	silence time.Duration // silenceLimit, but in tests
+	// Silence is how long pinder may accept connections without a word before its reaper is killed; 0 is 45 seconds: by
+	// then its own watch has replaced a hung supervisor several times over.
+	Silence time.Duration
 }
 
 // Client is the daemon's side of pinder.
@@ -63,8 +65,8 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		o: o, ended: make(chan struct{}), changed: make(chan struct{}),
 		vault: map[string]duplicates{}, execs: map[string]*Execution{},
 	}
-	if c.o.silence == 0 {
-		c.o.silence = silenceLimit
+	if c.o.Silence == 0 {
+		c.o.Silence = silenceLimit
 	}
 	if c.o.Log == nil {
 		c.o.Log = slog.New(slog.DiscardHandler)

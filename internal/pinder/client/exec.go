@@ -198,6 +198,9 @@ func (e *Execution) Wait(ctx context.Context) (wire.Exit, error) {
 	return e.exit, nil
 }
 
+// Done is closed when the process's end is known. Wait has to be called all the same, for pinder to forget the process.
+func (e *Execution) Done() <-chan struct{} { return e.done }
+
 // Kill sends SIGKILL to the process, not to its children. An ended one is no error.
 func (e *Execution) Kill(ctx context.Context) error {
 	err := e.client.request(ctx, wire.TypeSignal, wire.Signal{

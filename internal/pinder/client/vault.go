@@ -76,6 +76,13 @@ func (c *Client) hold(key string, d duplicates) {
 	c.vault[key] = d
 }
 
+// Held is how many containers and execs the client holds duplicates of, for reports.
+func (c *Client) Held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.vault)
+}
+
 // held is how many descriptors are held. The caller holds c.mu.
 func (c *Client) held() int {
 	n := 0

@@ -13,10 +13,7 @@ const (
 	pingEvery = 3 * time.Second
 	// maxMissed pings without an answer, counted in our own ticks so that a pause
 	// of the whole machine is not held against pinder.
-	maxMissed = 4
-	// silenceLimit is how long pinder may accept connections without a word
-	// before its reaper is killed: by then its own watch has replaced a hung
-	// supervisor several times over.
+	maxMissed    = 4
 	silenceLimit = 45 * time.Second
 )
 
@@ -62,7 +59,7 @@ func (c *Client) replaceSilent(s *session, since *time.Time) {
 		*since = time.Now()
 		return
 	}
-	if time.Since(*since) < c.o.silence {
+	if time.Since(*since) < c.o.Silence {
 		return
 	}
 	c.o.Log.Warn("pinder is silent: killing its reaper", "for", time.Since(*since).Round(time.Second))

@@ -1,4 +1,4 @@
-package client
+package pair
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -227,7 +228,7 @@ func TestDaemonComesBackToALivingPinder(t *testing.T) {
 	reaper, inner := n.pids()
 	_ = n.client.Close()
 	until(t, "b ends without a daemon", func() bool {
-		_, found, err := ReadExit(filepath.Join(n.dir, "b.exit"))
+		_, found, err := client.ReadExit(filepath.Join(n.dir, "b.exit"))
 		return err == nil && found
 	})
 	n.connect()
@@ -237,10 +238,7 @@ func TestDaemonComesBackToALivingPinder(t *testing.T) {
 	if e := n.exit("b"); e.Code != 12 {
 		t.Fatalf("exit: %+v", e)
 	}
-	n.client.mu.Lock()
-	held := len(n.client.vault)
-	n.client.mu.Unlock()
-	if held != 3 {
+	if held := n.client.Held(); held != 3 {
 		t.Fatalf("duplicates of %d objects", held)
 	}
 	// The new daemon's duplicates are good: pinder is lost as a whole.

@@ -1,4 +1,4 @@
-package client
+package pair
 
 import (
 	"context"
@@ -168,7 +168,7 @@ func TestEndedExecsAreForgottenAlsoByANewSupervisor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		<-e.done // its end is known, and not asked for
+		<-e.Done() // its end is known, and not asked for
 		_, _ = e.Stdout.Close(), e.Stderr.Close()
 	}
 	_, inner := n.pids()

@@ -1,4 +1,4 @@
-package client
+package pair
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -286,7 +287,7 @@ func TestExecPassesStreamsAndExitCode(t *testing.T) {
 func TestExecIsKilledAndEndsWithItsContainer(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "sleep 1000")
-	start := func(id string) *Execution {
+	start := func(id string) *client.Execution {
 		e, err := n.client.Exec(n.ctx(), wire.Exec{ID: "a", ExecID: id, Process: mustJSON(t, process("/bin/sleep", "1000"))})
 		if err != nil {
 			t.Fatal(err)

@@ -1,8 +1,7 @@
-package client
+package pair
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -197,21 +196,6 @@ func TestLogThatCanNeverBeWrittenStopsNothing(t *testing.T) {
 	n.run("b", "seq 1 500000; exit 6", func(_ map[string]any, r *wire.Create) { r.LogPath = "" })
 	if e := n.exit("b"); e.Code != 6 {
 		t.Fatalf("exit: %+v", e)
-	}
-}
-
-func TestReadExitTellsAbsentTornAndWhole(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "exit")
-	if _, found, err := ReadExit(path); found || err != nil {
-		t.Fatalf("absent: %v, %v", found, err)
-	}
-	for _, torn := range []string{"", "{", `{"id":"a"}`, "null", "[]"} {
-		if err := os.WriteFile(path, []byte(torn), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, found, err := ReadExit(path); found || err == nil || errors.Is(err, os.ErrNotExist) {
-			t.Fatalf("torn %q: %v, %v", torn, found, err)
-		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package client
+package pair
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
@@ -126,7 +127,7 @@ func removeCgroups() {
 type node struct {
 	t      *testing.T
 	dir    string
-	client *Client
+	client *client.Client
 
 	mu    sync.Mutex
 	exits map[string]wire.Exit
@@ -150,9 +151,9 @@ func (n *node) state() string { return filepath.Join(n.dir, "s") }
 func (n *node) connect() {
 	n.t.Helper()
 	var err error
-	n.client, err = Connect(n.ctx(), Options{
+	n.client, err = client.Connect(n.ctx(), client.Options{
 		Binary: pinderBinary, State: n.state(), OnExit: n.onExit,
-		Log: slog.New(slog.NewTextHandler(testWriter{n.t}, nil)), silence: 5 * time.Second,
+		Log: slog.New(slog.NewTextHandler(testWriter{n.t}, nil)), Silence: 5 * time.Second,
 	})
 	if err != nil {
 		n.t.Fatal(err)
@@ -278,7 +279,7 @@ func (n *node) exit(id string) wire.Exit {
 		event := n.event
 		n.mu.Unlock()
 		if ok {
-			got, found, err := ReadExit(filepath.Join(n.dir, id+".exit"))
+			got, found, err := client.ReadExit(filepath.Join(n.dir, id+".exit"))
 			if err != nil || !found || got != e {
 				n.t.Fatalf("exit record of %s: %+v, %v, %v; event: %+v", id, got, found, err, e)
 			}

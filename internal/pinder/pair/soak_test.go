@@ -1,4 +1,4 @@
-package client
+package pair
 
 import (
 	"fmt"
@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -91,7 +92,7 @@ func (n *node) awaitExit(id string) (wire.Exit, error) {
 		event := n.event
 		n.mu.Unlock()
 		if ok {
-			_, found, err := ReadExit(filepath.Join(n.dir, id+".exit"))
+			_, found, err := client.ReadExit(filepath.Join(n.dir, id+".exit"))
 			if err == nil && !found {
 				err = fmt.Errorf("%s: told of its exit before the record", id)
 			}

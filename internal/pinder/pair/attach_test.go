@@ -1,4 +1,4 @@
-package client
+package pair
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -41,13 +42,13 @@ func TestAttachersGetWhatIsLoggedFromThenOn(t *testing.T) {
 		t.Error("standard input was given away twice")
 	}
 	fmt.Fprintln(second.Stdin, "two")
-	for _, a := range []*Attachment{first, second} {
+	for _, a := range []*client.Attachment{first, second} {
 		if got := readTo(t, a.Stdout, "two\n"); got != "out two\n" {
 			t.Errorf("got %q", got)
 		}
 	}
 	_, _ = first.Stdin.Close(), second.Stdin.Close()
-	for _, a := range []*Attachment{first, second} {
+	for _, a := range []*client.Attachment{first, second} {
 		if rest, err := io.ReadAll(a.Stdout); err != nil || len(rest) > 0 {
 			t.Errorf("%q, %v at the end", rest, err)
 		}
@@ -61,7 +62,7 @@ func TestAttachersGetWhatIsLoggedFromThenOn(t *testing.T) {
 }
 
 // attach opens all streams, which are closed when the test ends.
-func (n *node) attach(id, session string, once bool) *Attachment {
+func (n *node) attach(id, session string, once bool) *client.Attachment {
 	n.t.Helper()
 	a, err := n.client.Attach(n.ctx(), wire.Attach{ID: id, AttachID: session, Stdin: true, StdinOnce: once, Stdout: true, Stderr: true})
 	if err != nil {

@@ -76,6 +76,10 @@ var mayImport = []struct {
 	}, "the operations: it puts all of the above together"},
 	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/wire", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
 	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
+	{"internal/pod/scenario", []string{
+		"pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/kernel/proc", "internal/handler", "internal/rootfs", "internal/image", "internal/network",
+		"internal/pinder/client", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery",
+	}, "tests only: operations and recovery together, on parts that are made up"},
 	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},

@@ -109,6 +109,8 @@ type Mounts interface {
 	Shm(id string, size int64, owner rootfs.Owner, context string) (string, error)
 	// MakePlace makes the directory of a volume in a root file system.
 	MakePlace(id, path string, owner rootfs.Owner) (string, error)
+	// Own gives a file or directory to an owner.
+	Own(path string, owner rootfs.Owner) error
 	// ReadFile reads a file of a root file system.
 	ReadFile(id, path string, limit int64) ([]byte, error)
 	// Unmount unmounts everything of an ID.

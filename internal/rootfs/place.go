@@ -17,6 +17,11 @@ const maxLinks = 40
 // Owner is a user and a group by the host's ids.
 type Owner struct{ UID, GID uint32 }
 
+// Own gives a file or directory of the host to an owner.
+func (*Area) Own(path string, owner Owner) error {
+	return os.Chown(path, int(owner.UID), int(owner.GID))
+}
+
 // MakePlace makes the directory at path in the mounted root file system of id, mode 0755, and those that lead
 // to it, where there are none; all that it makes belongs to owner. It returns the place without symbolic links,
 // as the container would name it. Links on the way are followed as if the root were "/", and so never lead out

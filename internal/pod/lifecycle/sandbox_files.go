@@ -25,10 +25,10 @@ func (s *Sandboxes) writeFiles(_ context.Context, box *pod.Sandbox) error {
 	if err != nil {
 		return err
 	}
-	if err := write(rec, files.Hostname, rec.Hostname()+"\n"); err != nil {
+	if err := s.write(rec, files.Hostname, rec.Hostname()+"\n"); err != nil {
 		return err
 	}
-	if err := write(rec, files.ResolvConf, resolv); err != nil {
+	if err := s.write(rec, files.ResolvConf, resolv); err != nil {
 		return err
 	}
 	if err := s.writeHosts(box); err != nil {
@@ -55,7 +55,7 @@ func (s *Sandboxes) writeHosts(box *pod.Sandbox) error {
 	if rec.Network != nil {
 		ips = rec.Network.IPs()
 	}
-	return write(rec, s.node.Files(rec).Hosts, hosts(rec.Hostname(), rec.HostNetwork(), ips))
+	return s.write(rec, s.node.Files(rec).Hosts, hosts(rec.Hostname(), rec.HostNetwork(), ips))
 }
 
 // maxNodeFile bounds what is taken from a file of the node's for a pod, in bytes.
@@ -101,12 +101,11 @@ func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
 
 // write makes a file that the pod's root owns. It is written in place, not renamed: containers have
 // it mounted.
-func write(r *pod.SandboxRecord, path, content string) error {
+func (s *Sandboxes) write(r *pod.SandboxRecord, path, content string) error {
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		return err
 	}
-	root := r.RootOwner()
-	return errors.Join(os.Chown(path, int(root.UID), int(root.GID)), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
+	return errors.Join(s.node.Mounts.Own(path, r.RootOwner()), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
 }
 
 func (s *Sandboxes) removeFiles(_ context.Context, box *pod.Sandbox) error {

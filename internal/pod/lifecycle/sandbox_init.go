@@ -12,6 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/tree"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -59,7 +60,7 @@ func (s *Sandboxes) writeInitBundle(rec *pod.SandboxRecord) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := admit(rec, dir); err != nil {
+	if err := s.admit(rec, dir); err != nil {
 		return err
 	}
 	// The mount points are made here: the pod's root has no right to make them in a directory of the host's.
@@ -91,13 +92,13 @@ func (s *Sandboxes) writeInitBundle(rec *pod.SandboxRecord) error {
 }
 
 // admit closes a directory to all but the node's root and the group of the pod's.
-func admit(r *pod.SandboxRecord, dir string) error {
+func (s *Sandboxes) admit(r *pod.SandboxRecord, dir string) error {
 	mode := os.FileMode(0o700)
-	group := int(r.RootOwner().GID)
+	group := r.RootOwner().GID
 	if group != 0 {
 		mode = 0o710
 	}
-	return errors.Join(os.Chown(dir, 0, group), os.Chmod(dir, mode))
+	return errors.Join(s.node.Mounts.Own(dir, rootfs.Owner{GID: group}), os.Chmod(dir, mode))
 }
 
 // pinPID pins the PID namespace of a process that is held before its start.

@@ -1,4 +1,4 @@
-# Pinfold's front door. `make help` lists the targets; CI runs `make lint`, `make test-vm-short` and `make test`.
+# `make help` lists the targets; CI runs `make lint`, `make test-vm-short` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -14,7 +14,7 @@ BINARIES := pinfoldd pinder pinfold
 VERSION := $(shell hack/version.sh)
 # Each of the three commands has a variable main.version.
 LDFLAGS := -s -w -X main.version=$(VERSION)
-# What one test package may take; packages run two at a time.
+# The time limit of one test package. Two packages run at a time.
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
 # The packages with unit tests: all but the end-to-end ones.
@@ -25,7 +25,7 @@ UNIT := ./cmd/... ./hack/... ./internal/... ./pin/...
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-tools: ## install or build what this machine lacks (Debian packages, runc, CNI plugins)
+tools: ## install or build what is missing on this machine (Debian packages, runc, CNI plugins)
 	@hack/tools.sh run
 
 tools-crun: ## build crun from Debian's source package into build/tools
@@ -40,10 +40,10 @@ generate: ## write the Go code of the API from api/**/*.proto (builds the genera
 	@hack/tools.sh generate
 	@cd api && ../build/tools/buf lint && ../build/tools/buf generate
 
-demo: tools build ## show a pod in its own user namespace, and that it outlives the daemon (root)
+demo: tools build ## show a pod in its own user namespace that survives the daemon (root)
 	@hack/demo.sh
 
-run: must-be-root tools build ## a scratch daemon from this checkout, until Ctrl-C; says how to reach it (root)
+run: must-be-root tools build ## run a daemon of this checkout in scratch directories until Ctrl-C, and say how to reach it (root)
 	@hack/run.sh
 
 debug: must-be-root tools ## the same under delve, for `dlv connect` or an editor; make debug PORT=4000 (root)
@@ -54,20 +54,20 @@ lint: ## check format, vet (amd64 and arm64) and lint
 	@hack/tools.sh lint
 	@hack/lint.sh
 
-vuln: ## look for known vulnerabilities in what the binaries call (needs the Go vulnerability database)
+vuln: ## look for known vulnerabilities in the code that the binaries call (needs the Go vulnerability database)
 	@hack/tools.sh vuln
 	@hack/vuln.sh
 
-unit: ## the unit tests that need no root, in less than a minute
+unit: ## run the unit tests that need no root, in less than a minute
 	@go test -short $(UNIT)
 
 unit-race: ## the same with the race detector
 	@CGO_ENABLED=1 go test -short -race $(UNIT)
 
-cover: ## what the unit tests cover: a number for each package, and build/cover/unit.html
+cover: ## show the test coverage of each package, and write build/cover/unit.html
 	@hack/cover.sh $(UNIT)
 
-e2e: must-be-root tools build ## the end-to-end tests, or those that match: make e2e RUN=TestScenarios/life (root)
+e2e: must-be-root tools build ## run the end-to-end tests, or those that match: make e2e RUN=TestScenarios/life (root)
 	@go test $(TEST_FLAGS) -v -run '$(or $(RUN),.)' ./e2e
 
 test: must-be-root tools build ## run all unit and end-to-end tests (root)
@@ -76,34 +76,34 @@ test: must-be-root tools build ## run all unit and end-to-end tests (root)
 test-race: must-be-root tools build ## the same with the race detector (slow)
 	@CGO_ENABLED=1 go test -race $(TEST_FLAGS) ./...
 
-test-crun: must-be-root tools tools-crun ## the end-to-end tests with crun in place of runc (root)
+test-crun: must-be-root tools tools-crun ## run the end-to-end tests with crun instead of runc (root)
 	@PINFOLD_OCI_RUNTIME=crun go test $(TEST_FLAGS) ./e2e
 
-test-vm: must-be-root tools ## the end-to-end tests on pure cgroup v2 and an older kernel, in a VM: cgroupfs, then systemd (root)
+test-vm: must-be-root tools ## run the end-to-end tests in a VM with pure cgroup v2 and an older kernel: cgroupfs, then systemd (root)
 	@hack/vm/test.sh
 
-# The groups that depend most on cgroups and kernel; with systemd, what depends on its ownership of the groups.
-test-vm-short: must-be-root tools ## of these, life cycles, resources, statistics and OOM kills, and a life cycle with crun (root)
+# The tests that depend most on cgroups and kernel. With systemd: those that depend on its ownership of the cgroups.
+test-vm-short: must-be-root tools ## run a part of these: life cycles, resources, statistics, OOM kills, and a life cycle with crun (root)
 	@hack/tools.sh crun || echo "vm: crun could not be built"
 	@PINFOLD_VM_TIMEOUT=900 hack/vm/test.sh 'minimal=^Test(Scenarios|Resources|Stats|Metrics|OOM)' \
 		'systemd=^Test(Resources(Of|Are)|StatsShow|StatsCountWhat|OOM|PluginsRun)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$' \
 		'crun=^TestScenarios$$/^(life-of-a-pod|kinds-of-pods)$$'
 
 # crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.
-test-vm-crun: must-be-root tools tools-crun ## make test-crun in the VM (root)
+test-vm-crun: must-be-root tools tools-crun ## run the end-to-end tests with crun in the VM (root)
 	@PINFOLD_OCI_RUNTIME=crun hack/vm/test.sh minimal systemd
 
-test-kubelet: must-be-root tools ## a real kubelet with Pinfold, in the VM; builds the kubelet first (root)
+test-kubelet: must-be-root tools ## build a kubelet and run it with Pinfold in the VM (root)
 	@hack/tools.sh kubelet
 	@hack/vm/test.sh kubelet
 
-crash: must-be-root tools ## the whole crash matrix: each step, each phase, whoever is killed (root)
+crash: must-be-root tools ## run the whole crash matrix: each step, each phase, each process that can be killed (root)
 	@PINFOLD_CRASH=all go test -count=1 -v -timeout 60m -run TestCrashMatrix ./e2e
 
-soak: must-be-root tools ## random operations and kills: make soak SEED=1 MINUTES=10 (root)
+soak: must-be-root tools ## run random operations and kills: make soak SEED=1 MINUTES=10 (root)
 	@PINFOLD_SOAK_SEED=$(or $(SEED),1) PINFOLD_SOAK_MINUTES=$(or $(MINUTES),10) go test -count=1 -v -timeout 0 -run TestSoak ./e2e
 
-fuzz: ## feed each parser of foreign input for SECONDS=60 and keep what is new in testdata/fuzz
+fuzz: ## fuzz each parser of foreign input for SECONDS=60; new inputs are kept in testdata/fuzz
 	@hack/fuzz.sh $(or $(SECONDS),60)
 
 clean: ## remove everything that was built

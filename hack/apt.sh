@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by those who need packages of another Debian suite without touching this machine's apt.
+# To be sourced: gets packages of another Debian suite without changing this machine's apt.
 
-# apt_source_in DIRECTORY TYPE SUITE: makes a directory in which apt knows one source, as if nothing were installed.
-# The mirror is the one that the machine has its own packages from; the names of its archives of updates have a
-# dash. Fails where apt names none.
+# apt_source_in DIRECTORY TYPE SUITE: makes a directory in which apt has one source and no installed packages.
+# The mirror is the one of the machine's own packages; its archives of updates have a dash in their name.
+# Fails if apt has no mirror.
 apt_source_in() {
 	local directory=$1 type=$2 suite=$3 uri
 	# shellcheck disable=SC2016 # apt's own variables
@@ -16,7 +16,7 @@ apt_source_in() {
 		"$type" "$uri" "$suite" >"$directory/own.sources"
 }
 
-# apt_in DIRECTORY COMMAND…: a command of apt's with that directory's source, lists and cache.
+# apt_in DIRECTORY COMMAND…: runs a command of apt with that directory's source, lists and cache.
 apt_in() {
 	local directory=$1 command=$2
 	shift 2

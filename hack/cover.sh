@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make cover`: cover.sh PACKAGES...: what the tests that need no root cover. Prints one number for each package,
+# `make cover`: cover.sh PACKAGES...: the coverage of the tests that need no root. Prints one number for each package,
 # lowest first, and the whole; writes build/cover/unit.html, which shows the lines. COVER_FLAGS= (empty) and root
 # count the tests that need root, too.
 set -euo pipefail

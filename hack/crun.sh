@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# crun.sh DIRECTORY: builds crun from Debian's source package and puts it into a directory. The version is
-# that of hack/versions.env, which the suite named there has; a Debian of this machine's age may have none that
-# Pinfold can work with.
+# crun.sh DIRECTORY: builds crun from Debian's source package and puts it into a directory. The version and
+# the suite are in hack/versions.env: this machine's own Debian may have only a version that is too old for Pinfold.
 #
-# Nothing is installed: apt works in directories of its own, and the headers of libcap and libsystemd are
-# unpacked there. The binary uses this machine's libraries. The last line of a failure says why.
+# It installs nothing: apt uses its own directories, and the headers of libcap and libsystemd are unpacked there.
+# The binary uses this machine's libraries. If it fails, the last line says why.
 set -euo pipefail
 # shellcheck source=hack/versions.env
 source "$(dirname "$0")/versions.env"
@@ -19,7 +18,7 @@ die() {
 	exit 1
 }
 
-# Without waiting for a mirror that does not answer.
+# Do not wait for a mirror that does not answer.
 own_apt() { apt_in "$work/apt" apt-get -o Acquire::http::Timeout=20 -o Acquire::Retries=1 "$@"; }
 
 fetch_source() {

@@ -53,8 +53,8 @@ stop_spinner() {
 	printf '\r\e[K'
 }
 
-# until_true SECONDS TEXT COMMAND...: what is awaited has no event that a shell
-# could wait for; so it asks, up to a deadline.
+# until_true SECONDS TEXT COMMAND...: runs the command until it succeeds, up to a
+# deadline. There is no event that a shell could wait for.
 until_true() {
 	local deadline=$((SECONDS + $1)) text=$2
 	shift 2
@@ -83,7 +83,7 @@ restore_sysctls() {
 }
 
 # --- A daemon in scratch directories --------------------------------------
-# launcher and separator are what runs it and what stands before its arguments: a debugger, or nothing.
+# launcher is the debugger that runs the daemon, and separator is what comes before the daemon's arguments; both may be empty.
 launcher=() separator=()
 
 write_configuration() {
@@ -130,9 +130,9 @@ load_image() {
 	pinfold image load "$scratch/busybox.tar"
 }
 
-# --- Counting what is on the machine because of the demo -------------------
-# Other things may come and go on a machine in use, so each kind is counted by
-# what makes it the demo's: its scratch directory, its bridge, its subnet, its
+# --- Counting the demo's objects on the machine -----------------------------
+# Other programs run on the machine, too. So each kind of object is counted by
+# what marks it as the demo's: its scratch directory, its bridge, its subnet, its
 # network's name, its pod's ID.
 
 kinds=("namespace pins" mounts links addresses "firewall rules" cgroups processes "pod records")
@@ -183,8 +183,8 @@ ours_cgroups() {
 	} | sort -u
 }
 
-# remember notes names that nothing but a running pod tells: its rule chains, its
-# links, its containers' cgroups.
+# remember notes names that can be found only while the pod runs: its rule chains,
+# its links, its containers' cgroups.
 remember() {
 	local line dir
 	seen_chains=$(ours_rules | grep -oE 'CNI-[0-9a-f]+' | sort -u | paste -sd '|')
@@ -244,15 +244,15 @@ report() {
 		for kind in "${left[@]}"; do
 			list_ours "$kind" | sed "s/^/    left: $kind: /"
 		done
-		fail "something is left: ${left[*]}"
+		fail "these are left: ${left[*]}"
 	fi
 	printf '\n  %snothing is left%s, in %d seconds all told\n' "$green$bold" "$plain" "$SECONDS"
 }
 
 # --- Ending ----------------------------------------------------------------
 
-# end_pinder ends the node's supervisor. The daemon leaves it running on purpose;
-# it ends itself on SIGTERM when it has no containers.
+# end_pinder ends pinder. The daemon leaves it running on purpose. On SIGTERM it
+# ends if it has no containers.
 end_pinder() {
 	local pid
 	pid=$(grep -oE '[0-9]+' "$scratch/run/pinder.lock" 2>/dev/null | head -n 1) || true
@@ -264,7 +264,7 @@ end_pinder() {
 
 process_gone() { [[ ! -d /proc/$1 ]]; }
 
-# on_exit is the trap: silent after a demo that ended well, thorough after one that did not.
+# on_exit is the trap. After a failure it removes everything and says so; after success it is silent.
 on_exit() {
 	local status=$1
 	trap - EXIT

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # `make demo`: one pod in its own user namespace, on this machine, in a minute.
 #
-# Everything lives in a scratch directory and behind a bridge of the demo's own;
-# the system's directories are not touched. Whatever happens, the trap at the
-# end removes what was made. Set PINFOLD_DEMO_KEEP_LOGS=1 to print the daemon's
+# It uses a scratch directory and its own bridge, and does not change the system's
+# directories. The trap at the end always removes what was made. Set PINFOLD_DEMO_KEEP_LOGS=1 to print the daemon's
 # log at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,8 +29,8 @@ source hack/demo-lib.sh
 # What is shown goes to these even while a step's own output is caught.
 exec 3>&1 4>&2
 scratch=$(mktemp -d -t pinfold-demo.XXXXXX)
-# The pod's root is nobody special out here: the way to its root file system
-# must be open to it.
+# The pod's root is an ordinary user on the host. It must be able to enter the
+# directories above its root file system.
 chmod 711 "$scratch"
 socket=$scratch/run/pinfold.sock
 netns_dir=$scratch/netns
@@ -56,8 +55,8 @@ log_lines() {
 	pinfold logs demo | awk '$0 != "line " NR {print "line " NR " of the log is: " $0 > "/dev/stderr"; exit 1} END {print NR}'
 }
 
-# The pod's process as the host sees it, found without asking Pinfold: the one
-# whose network namespace is the pinned one.
+# The pod's process on the host, found without Pinfold: its network namespace is
+# the pinned one.
 find_pod_process() {
 	local pins=("$netns_dir"/pinfold-*) inode p
 	[[ -e ${pins[0]} ]] || fail "no pinned network namespace in $netns_dir"
@@ -74,7 +73,7 @@ find_pod_process() {
 
 pod_ip() { pinfold inspect demo | grep -oE "$subnet4\.[0-9]+" | head -n 1; }
 pod_ip6() { pinfold inspect demo | grep -oE "$subnet6:[0-9a-f:]+" | head -n 1; }
-# Process 1's start in clock ticks after boot: another process has another one.
+# The start of process 1 in clock ticks after boot. It differs for every process.
 start_ticks() { inside cut -d ' ' -f 22 /proc/1/stat; }
 uptime_seconds() { inside awk 'NR == FNR {up = $1; next} {printf "%.1f", up - $22 / 100}' /proc/uptime /proc/1/stat; }
 ping_pod() { ping -c 3 -i 0.2 -W 2 "$1" | tail -n 2 | head -n 1; }
@@ -117,14 +116,14 @@ stop_all() {
 	end_pinder
 }
 
-title "Pinfold: a pod is its namespaces, and they are pinned before anything is let in"
+title "Pinfold: a pod is its namespaces, and they are pinned before a process enters them"
 note "everything is in $scratch, behind the bridge $bridge"
 write_configuration
 count_all before
 step "start pinfoldd" start_daemon
 step "make an image from $(readlink -f /bin/busybox) and load it" load_image
 step "run a pod in a user namespace of its own" run_pod
-title "What there is"
+title "What exists now"
 show_pod
 count_all pod
 
@@ -135,7 +134,7 @@ step "start pinfoldd again" start_daemon
 title "The same pod, same address, same process"
 show_survival
 
-title "Everything removed"
+title "Everything is removed"
 step "pinfold rm demo" pinfold rm demo
 step "pinfold image rm" pinfold image rm "$image"
 count_all removed

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# fuzz.sh [SECONDS] [NAME]: runs each fuzz test, or those whose name contains NAME, for so long (60). It begins
-# from the corpus kept in testdata/fuzz of the package, which every `go test` runs too, and adds to it what
-# reaches code that nothing before reached: of each test the smallest inputs first, up to a limit.
+# fuzz.sh [SECONDS] [NAME]: runs each fuzz test, or those whose name contains NAME, for SECONDS (60). It starts
+# with the inputs in the package's testdata/fuzz, which every `go test` runs, too. It adds inputs that reach new
+# code: the smallest first, up to a limit for each test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60} wanted=${2:-}
-# More would make the repository large and say little more.
+# More would make the repository large and find little more.
 most=25 largest=8000
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# keep FOUND KEPT: copies what is new. The files' names are hashes of their content.
+# keep FOUND KEPT: copies new inputs. The files' names are hashes of their content.
 keep() {
 	local file count
 	mkdir -p "$2"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # kubelet.sh DIRECTORY: builds the kubelet of hack/versions.env from the Go module proxy and puts it into a
-# directory. Takes minutes, and gigabytes of the build cache.
+# directory. It takes minutes, and gigabytes in the build cache.
 #
-# Kubernetes' own module takes its parts from a directory that the module's archive does not have; they are
-# published as modules too, v0.N beside v1.N, and those are used here.
+# Kubernetes' own module expects its parts in a directory that the module's archive does not have. They are also
+# published as modules, v0.N for v1.N; this script uses those.
 set -euo pipefail
 # shellcheck source=hack/versions.env
 source "$(dirname "$0")/versions.env"

@@ -5,7 +5,7 @@
 #   run.sh [debug PORT]
 #
 # It says how to reach the daemon, then shows its log. At the end it removes the pods, the daemon, pinder and
-# whatever else it made. LOG_LEVEL=debug shows more.
+# everything else that it made. LOG_LEVEL=debug shows more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -30,7 +30,7 @@ source hack/demo-lib.sh
 
 exec 3>&1 4>&2
 scratch=$(mktemp -d -t pinfold-run.XXXXXX)
-chmod 711 "$scratch" # a pod's root, nobody special here, passes through
+chmod 711 "$scratch" # a pod's root, an ordinary user here, must enter it
 socket=$scratch/run/pinfold.sock
 netns_dir=$scratch/netns
 ipam_dir=$scratch/ipam
@@ -48,8 +48,8 @@ prepare_debugger() {
 	separator=(--)
 }
 
-# end stops what runs and removes what was made. A daemon that stands at a breakpoint cannot remove its pods; so
-# one without a debugger takes over.
+# end stops what runs and removes what was made. A daemon at a breakpoint cannot remove its pods, so a daemon
+# without a debugger does it.
 end() {
 	local status=$1
 	trap - EXIT

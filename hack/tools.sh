@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what building, testing and showing Pinfold needs into build/tools:
+# Puts the tools for building, testing and showing Pinfold into build/tools:
 #
 #   hack/tools.sh run    what `make demo` and `make test` need: Debian packages,
 #                        runc (with seccomp) and the CNI plugins
@@ -12,12 +12,11 @@
 #   hack/tools.sh kubelet
 #                        a kubelet, for `make test-kubelet`
 #
-# "run" brings crun too, but only where it can be built and would work: without it
-# the tests that want it are skipped.
+# "run" also builds crun, if it can be built and works here. Without crun the tests
+# that need it are skipped.
 #
-# Does nothing, and needs no network, when everything is there at the pinned
-# version (hack/versions.env). The version is read out of each binary, so there
-# is no stamp file that could lie.
+# If every tool has the version in hack/versions.env, it does nothing and needs no
+# network. The version is read from each binary: a stamp file could be wrong.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=hack/versions.env
@@ -37,8 +36,8 @@ debian_needs=(
 
 die() { printf 'tools: %s\n' "$*" >&2; exit 1; }
 
-# step TEXT COMMAND...: runs a command that may take long, saying so and how
-# long it took; its output is shown only if it fails.
+# step TEXT COMMAND...: runs a command that may take long, and prints TEXT and how
+# long it took. The command's output is shown only if it fails.
 step() {
 	local text=$1 log started=$SECONDS
 	shift
@@ -62,7 +61,7 @@ present() {
 	esac
 }
 
-# A dynamic busybox is no use inside an image; only a static one counts.
+# Inside an image only a static busybox works.
 static_busybox() {
 	[[ -x /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1
 }
@@ -82,7 +81,7 @@ debian() {
 	step "apt-get install ${missing[*]}" apt_install "${missing[@]}"
 }
 
-# A fresh machine has no package lists, or old ones: only then are they fetched.
+# A new machine has no package lists, or old ones. Only then fetch them.
 apt_install() {
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get install -y --no-install-recommends "$@" && return
@@ -96,7 +95,7 @@ built() {
 }
 
 # get CGO DIR MODULE/PATH VERSION [go install flags]: builds one command.
-# The repository's go.mod has no say in it, nor the caller's GOFLAGS.
+# It ignores the repository's go.mod and the caller's GOFLAGS.
 get() {
 	local cgo=$1 dir=$2 pkg=$3 version=$4
 	shift 4
@@ -119,7 +118,7 @@ run_tools() {
 	optional_crun
 }
 
-# It has no module that could be asked, but a word of its own.
+# It is not built from a module; it prints its own version.
 crun_built() { [[ $("$tools/crun" --version 2>/dev/null | head -n1) == "crun version $CRUN_VERSION" ]]; }
 
 crun() { crun_built || step "building crun $CRUN_VERSION" hack/crun.sh "$tools"; }
@@ -129,10 +128,10 @@ kubelet() {
 		step "building the kubelet $KUBELET_VERSION (takes many minutes)" hack/kubelet.sh "$tools"
 }
 
-# crun runs nothing where cgroup v1 and v2 are mixed and v2 has controllers.
+# crun does not work if cgroup v1 and v2 are mixed and v2 has controllers.
 crun_refuses() { [[ $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null) ]]; }
 
-# optional_crun never fails. A mirror that does not answer is not waited for longer than it takes to build.
+# optional_crun never fails. It does not wait for a mirror longer than the build takes.
 optional_crun() {
 	local log started=$SECONDS
 	! crun_built || return 0

@@ -6,7 +6,7 @@ set -euo pipefail
 if described=$(git describe --tags --match 'v[0-9]*.[0-9]*.[0-9]*' --dirty 2>/dev/null); then
 	echo "${described#v}"
 elif commit=$(git describe --always --exclude '*' --dirty 2>/dev/null); then
-	# With a letter in front: digits alone must not begin with a zero.
+	# The letter is needed: a number must not begin with a zero.
 	echo "0.0.0-g$commit"
 else
 	echo 0.0.0-unknown

@@ -3,9 +3,9 @@
 #
 #   vuln.sh [-optional]
 #
-# It asks the Go vulnerability database, or the one that VULNDB names (https://… or file://…). With -optional a
-# database that cannot be reached is no failure, but is said. CI has it so: its machines may reach no more than
-# the module proxy.
+# It asks the Go vulnerability database, or the one that VULNDB names (https://… or file://…). With -optional it
+# does not fail if the database cannot be reached, but says so. CI uses that: its machines may reach only the
+# module proxy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 arguments=()

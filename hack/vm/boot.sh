@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# boot.sh [-s] [-t SECONDS] COMMAND: runs a shell command as root in a throw-away VM and passes its output
-# and exit status on.
+# boot.sh [-s] [-t SECONDS] COMMAND: runs a shell command as root in a new VM. It prints the command's output
+# and returns its exit status.
 #
-#   -s          systemd is process 1; otherwise a minimal init is
+#   -s          systemd is process 1, not the minimal init
 #   -t SECONDS  the time the VM may take (600)
 #
 # The kernel is Debian's 6.12 with a pure cgroup v2 hierarchy. The root file system is a copy-on-write view of
 # this machine's, without what is mounted on it; $TMPDIR is on ext4, as the upper side of an overlay mount
-# must be. There is no network but the guest's own. $PINFOLD_VM_CPUS and $PINFOLD_VM_MEMORY size it (2, 4G).
-# Exit status 124: the time ran out; 125: the VM itself broke, or did not come up in $PINFOLD_VM_BOOT_TIMEOUT
+# must be. The guest has only its own network. $PINFOLD_VM_CPUS and $PINFOLD_VM_MEMORY size it (2, 4G).
+# Exit status 124: the time is up; 125: the VM itself failed, or did not come up in $PINFOLD_VM_BOOT_TIMEOUT
 # seconds (240), twice.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,7 +29,7 @@ shift $((OPTIND - 1))
 cpus=${PINFOLD_VM_CPUS:-2} memory=${PINFOLD_VM_MEMORY:-4G} boot_limit=${PINFOLD_VM_BOOT_TIMEOUT:-240}
 run='' processes=()
 
-# Only what this script started is ended. The reader of the output ends when no process has that open any more.
+# This kills only what this script started. The reader of the output ends when no process has the output open.
 clean_up() {
 	local pid
 	exec 3>&-
@@ -41,8 +41,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-# The command and the script that runs it, in the directory that host and guest both write to. The output
-# goes through a virtio port of its own, so that the kernel's messages stay out of it.
+# The command and the script that runs it, in the directory that host and guest share. The output has its own
+# virtio port, so that it does not contain the kernel's messages.
 write_exchange() {
 	mkdir -p "$run/ctl" "$run/root"
 	printf '%s\n' "$1" >"$run/ctl/command"
@@ -80,7 +80,7 @@ start_virtiofsd() {
 	return 1
 }
 
-# In the background, so that a signal to this script is acted on at once.
+# In the background, so that this script handles a signal at once.
 start_qemu() {
 	timeout -k 5 "$limit" "$VM/qemu-system-x86_64" -M q35 -accel tcg,thread=multi -cpu max -smp "$cpus" -m "$memory" \
 		-nodefaults -no-user-config -display none -no-reboot \
@@ -102,7 +102,7 @@ await_command() {
 	until [[ -e $run/ctl/started ]]; do
 		kill -0 "$machine" 2>/dev/null || return 1
 		if ((SECONDS - began > boot_limit)); then
-			echo "vm: it did not come up in $boot_limit s" >&2
+			echo "vm: it did not boot in $boot_limit s" >&2
 			kill "$machine"
 			return 1
 		fi
@@ -111,7 +111,7 @@ await_command() {
 }
 
 why_broken() {
-	echo "vm: the last that QEMU and the kernel said:" >&2
+	echo "vm: the last messages of QEMU and the kernel:" >&2
 	tail -n 30 "$run/qemu.log" "$run/console" >&2 || true
 }
 
@@ -137,7 +137,7 @@ once() {
 	else
 		why_broken
 		if [[ $came_up ]] && ((ended == 124)); then
-			echo "vm: the time ran out ($limit s)" >&2
+			echo "vm: the time is up ($limit s)" >&2
 			status=124
 		fi
 	fi
@@ -146,7 +146,7 @@ once() {
 
 once "$1"
 if ((status == 125)); then
-	echo "vm: the VM broke; once more" >&2
+	echo "vm: the VM failed; trying once more" >&2
 	once "$1"
 fi
 exit "$status"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches what the test VM is made of into build/vm, once: QEMU, virtiofsd and Debian's cloud kernel, all
+# Fetches the parts of the test VM into build/vm, once: QEMU, virtiofsd and Debian's cloud kernel, all
 # from trixie. They are unpacked, not installed, and apt works in directories of its own below build/vm:
 # the machine's packages, sources and lists stay as they are. Needs root and the machine's apt mirror.
 set -euo pipefail
@@ -9,7 +9,7 @@ source "$(dirname "$0")/place.env"
 source "$(dirname "$0")/../apt.sh"
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 suite=trixie
-# The guest borrows these from the host, as "command:package".
+# The guest uses these from the host, as "command:package".
 host_needs=(zstd:zstd xz:xz-utils mke2fs:e2fsprogs /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 iptables:iptables ping:iputils-ping)
 
 die() {
@@ -98,7 +98,7 @@ own_apt apt-get update
 unpack_qemu
 unpack_kmod
 unpack_kernel
-# The disk on which writable layers and volumes are. Each VM writes to a snapshot of it.
+# The disk for writable layers and volumes. Each VM writes to a snapshot of it.
 PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -O ^has_journal -F "$VM/scratch.ext4" 4G >/dev/null
 rm -rf "$VM/apt" "$VM/kernel"
 touch "$VM/ready"

@@ -6,14 +6,14 @@
 #
 #   minimal    the end-to-end tests, without systemd, cgroup driver cgroupfs
 #   systemd    the end-to-end tests, systemd as process 1, cgroup driver systemd
-#   crun       as minimal, with crun in place of runc: it runs nothing on hybrid cgroups, as the machines of CI
-#              have them; left out where it is not in build/tools
+#   crun       as minimal, with crun instead of runc, which does not work on the hybrid cgroups of CI's
+#              machines; skipped if it is not in build/tools
 #   kubelet    one test: a real kubelet (build/tools/kubelet) runs its pods; only when named
 #   packages   the tests of the packages that talk to the kernel themselves
 #
-# All but the kubelet's without an argument. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run does; without it
-# all run but the crash matrix and the soak, which take hours here and learn nothing from another kernel.
-# $PINFOLD_VM_TIMEOUT is what one VM may take, in seconds.
+# Without an argument it runs all parts except kubelet. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run
+# does. Without it all tests run except the crash matrix and the soak: they take hours here, and the kernel does not matter
+# for them. $PINFOLD_VM_TIMEOUT is the time limit of one VM, in seconds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=hack/vm/place.env
@@ -24,7 +24,7 @@ packages=(pin internal/network internal/pinder/reaper internal/pinder/oci intern
 # The guest is three to ten times slower than this machine.
 export PINFOLD_TEST_SLOW=${PINFOLD_TEST_SLOW:-8}
 limit=${PINFOLD_VM_TIMEOUT:-3600}
-# The tests end before the VM does, so that they say where they hang.
+# The tests' limit is shorter than the VM's, so that they report where they hang.
 test_limit=$((limit > 120 ? limit - 60 : limit))s
 
 build() {
@@ -38,7 +38,7 @@ build() {
 	done
 }
 
-# in_guest DIRECTORY COMMAND: what the guest's shell is given, with the variables that the tests read.
+# in_guest DIRECTORY COMMAND: prints the command for the guest's shell, with the variables that the tests read.
 in_guest() {
 	printf 'cd %q; ' "$1"
 	printf 'export PINFOLD_RUNC=%q PINFOLD_CNI_BIN=%q PINFOLD_TEST_SLOW=%q PINFOLD_CGROUP_DRIVER=%q PINFOLD_OCI_RUNTIME=%q; ' \
@@ -61,8 +61,8 @@ with_crun() {
 	end_to_end cgroupfs "$1"
 }
 
-# end_to_end DRIVER PATTERN [OPTION OF boot.sh]. A test that fails is run once more, alone with others that did:
-# on an emulated processor much takes ten times as long as usual, and not everything at once does.
+# end_to_end DRIVER PATTERN [OPTION OF boot.sh]. Tests that fail run once more, without the others: on an emulated
+# processor some things take ten times as long, and others do not.
 end_to_end() {
 	local driver=$1 pattern=$2 output pipe tee status=0 test="$bin/e2e.test -test.timeout=$test_limit -test.v "
 	shift 2
@@ -77,7 +77,7 @@ end_to_end() {
 	pattern=$(sed -n 's/^--- FAIL: \(Test[A-Za-z0-9_]*\).*/\1/p' "$output" | paste -sd '|')
 	rm -f "$output"
 	((status)) && [[ $pattern ]] || return "$status"
-	echo "vm: failed, and tried once more: $pattern"
+	echo "vm: these failed and run once more: $pattern"
 	boot "$@" "$(in_guest "$repo/e2e" "$test -test.run=$(printf %q "^($pattern)\$")")"
 }
 
@@ -94,7 +94,7 @@ kernel_packages() {
 	boot "$(in_guest "$repo" "$script exit \$failed")"
 }
 
-# run NAME COMMAND…: says how it went and how long it took.
+# run NAME COMMAND…: runs a part and prints its result and how long it took.
 failed=()
 run() {
 	local name=$1 began=$SECONDS
@@ -121,7 +121,7 @@ for argument in "$@"; do
 		if [[ -x build/tools/crun ]]; then
 			run "end-to-end, crun" with_crun "$pattern"
 		else
-			echo "vm: no crun in build/tools (make tools-crun): its part is left out"
+			echo "vm: no crun in build/tools (make tools-crun): its part is skipped"
 		fi
 		;;
 	kubelet) run "a real kubelet" with_kubelet ;;

@@ -17,7 +17,7 @@ hostname vm
 xargs modprobe -aq <"$(dirname "$0")/modules"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
-# No process may sit in the root group once its controllers are handed down (cgroups(7), "no internal processes").
+# When the root group passes on its controllers, it must have no process (cgroups(7), "no internal processes").
 mkdir /sys/fs/cgroup/init.scope
 echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs
 echo '+cpuset +cpu +io +memory +hugetlb +pids +rdma +misc' >/sys/fs/cgroup/cgroup.subtree_control

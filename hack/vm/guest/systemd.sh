@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The guest's process 1 becomes the host's systemd, with a target of its own that runs one command. /etc is
-# the guest's copy: what is written here the host never sees.
+# the guest's copy: the host does not see what is written here.
 units=/etc/systemd/system
 printf '[Unit]\nRequires=basic.target vm-command.service dbus.socket\nAllowIsolate=yes\n' >$units/vm.target
 cat >$units/vm-command.service <<'UNIT'
@@ -13,7 +13,7 @@ Delegate=yes
 KillMode=process
 TasksMax=infinity
 UNIT
-# What a throw-away machine does without.
+# Services that this machine does not need.
 for unit in systemd-binfmt systemd-udev-trigger systemd-udevd systemd-pstore systemd-random-seed systemd-journal-flush \
 	systemd-remount-fs ldconfig systemd-journal-catalog-update systemd-update-done systemd-firstboot \
 	systemd-hwdb-update systemd-machine-id-commit; do
@@ -27,7 +27,7 @@ rm -f $units/sysinit.target.wants/* $units/timers.target.wants/* $units/multi-us
 echo vm >/etc/hostname
 tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 mkdir -p /etc/tmpfiles.d /etc/modules-load.d /etc/sysctl.d
-# tmp.conf would empty /tmp, and with it what the host put there.
+# tmp.conf would empty /tmp, including the host's files in it.
 for file in tmp x11 home; do ln -sf /dev/null /etc/tmpfiles.d/$file.conf; done
 cp "$(dirname "$0")/modules" /etc/modules-load.d/vm.conf
 printf 'net.ipv4.ip_forward=1\nnet.bridge.bridge-nf-call-iptables=1\n' >/etc/sysctl.d/99-vm.conf

@@ -145,10 +145,10 @@ func TestHalfMadeAreaIsMadeWhole(t *testing.T) {
 			must(t, m.Close())
 		},
 		"top not shared": func(t *testing.T, dir string) {
-			must(t, (&Area{dir: dir}).build())
+			must(t, (&ownMounts{dir: dir}).build())
 			must(t, unix.Mount("", dir, "", unix.MS_PRIVATE, ""))
 		},
-		"whole": func(t *testing.T, dir string) { must(t, (&Area{dir: dir}).build()) },
+		"whole": func(t *testing.T, dir string) { must(t, (&ownMounts{dir: dir}).build()) },
 	}
 	for name, make := range steps {
 		t.Run(name, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestHalfMadeAreaIsMadeWhole(t *testing.T) {
 			a, err := OpenArea(dir)
 			must(t, err)
 			defer closeArea(t, a)
-			stack, err := a.stack()
+			stack, err := a.own.stack()
 			must(t, err)
 			if len(stack) != 2 || stack[0].Optional != "unbindable" || !strings.HasPrefix(stack[1].Optional, "shared:") {
 				t.Errorf("mounts: %+v", stack)
@@ -175,7 +175,7 @@ func TestForeignMountAtTheAreaIsRefusedAndKept(t *testing.T) {
 	if _, err := OpenArea(dir); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "someone") {
 		t.Errorf("OpenArea: %v", err)
 	}
-	if err := (&Area{dir: dir}).CloseIfEmpty(); !errdefs.IsFailedPrecondition(err) {
+	if err := (&Area{own: ownMounts{dir: dir}}).CloseIfEmpty(); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("CloseIfEmpty: %v", err)
 	}
 	if got := mountsBelow(t, dir); len(got) != 1 {
@@ -233,8 +233,8 @@ func TestUnmountFindsWhatAKilledProcessLeft(t *testing.T) {
 	a := newArea(t)
 	low, err := openLowers(makeLayers(t, 3), newUserNS(t))
 	must(t, err)
-	dir, err := a.idDir("c1")
-	must(t, err)
+	dir := a.entryOf("c1").dir
+	must(t, a.entryOf("c1").make())
 	must(t, low.attach(filepath.Join(dir, lowerDir)))
 	low.close()
 	must(t, os.Mkdir(filepath.Join(dir, rootfsDir), 0o700))

@@ -29,6 +29,15 @@ func (m method) String() string {
 	return [...]string{"by descriptor", "by lowerdir+ paths", "by one lowerdir string"}[m]
 }
 
+// assembler mounts overlays, by the method that this kernel has.
+type assembler struct {
+	// method remembers, by whether the layers are id-mapped, how this kernel takes layers:
+	// 0 while unknown, else the method plus one. Index 1 is for id-mapped layers.
+	method [2]atomic.Int32
+	// without makes methods fail as on kernels that lack them. Set by tests before first use.
+	without [methods]bool
+}
+
 // assembly is one overlay about to be mounted at target.
 type assembly struct {
 	target string
@@ -46,7 +55,7 @@ const contextOption = "context"
 
 // assemble mounts by the best method that this kernel has, which the first mount finds out by doing.
 // When it returns, no temporary mount is left.
-func (a *Area) assemble(as assembly) error {
+func (a *assembler) assemble(as assembly) error {
 	if as.o.Upper == "" && len(as.lower.dirs) == 1 {
 		// An overlay without an upper directory wants two lower ones. A bind of the one layer would do for reading, but a
 		// process with CAP_SYS_ADMIN in the user namespace can make it writable; an overlay never becomes so (EROFS).
@@ -71,7 +80,7 @@ func (a *Area) assemble(as assembly) error {
 	return err
 }
 
-func (a *Area) tryAll(known *atomic.Int32, as assembly) error {
+func (a *assembler) tryAll(known *atomic.Int32, as assembly) error {
 	var refused error
 	for m := byFD; m < methods; m++ {
 		err := a.try(m, as)
@@ -94,7 +103,7 @@ func (a *Area) tryAll(known *atomic.Int32, as assembly) error {
 	return refused
 }
 
-func (a *Area) try(m method, as assembly) error {
+func (a *assembler) try(m method, as assembly) error {
 	if a.without[m] {
 		return unix.EINVAL
 	}

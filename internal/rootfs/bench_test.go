@@ -15,7 +15,7 @@ func BenchmarkMountRoot(b *testing.B) {
 			for m := byFD; m < byString; m++ {
 				b.Run(fmt.Sprintf("layers=%d/mapped=%v/%s", n, mapped, m), func(b *testing.B) {
 					a := newArea(b)
-					a.without[byFD] = m != byFD
+					a.overlays.without[byFD] = m != byFD
 					o := overlayOf(b, makeLayers(b, n), nil)
 					if mapped {
 						o.UserNS = newUserNS(b)

@@ -35,24 +35,25 @@ type Bind struct {
 //
 // All or nothing. Errors: ErrInvalidArgument, ErrNotFound naming the missing source, ErrAlreadyExists.
 func (a *Area) LockBinds(id string, binds []Bind) ([]string, error) {
-	if err := checkID(id); err != nil {
+	e, err := a.entry(id)
+	if err != nil {
 		return nil, err
 	}
 	if len(binds) == 0 {
 		return nil, nil
 	}
-	paths, err := a.lockBinds(id, binds)
+	paths, err := e.lockBinds(binds)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("bind mounts of %s: %w", id, err), clearTree(filepath.Join(a.dir, id, bindDir), 1))
+		return nil, errors.Join(fmt.Errorf("bind mounts of %s: %w", id, err), clearTree(e.path(bindDir), 1))
 	}
 	return paths, nil
 }
 
-func (a *Area) lockBinds(id string, binds []Bind) ([]string, error) {
+func (e entry) lockBinds(binds []Bind) ([]string, error) {
 	paths := make([]string, len(binds))
 	for n, b := range binds {
 		var err error
-		if paths[n], err = a.bind(id, n, b); err != nil {
+		if paths[n], err = e.bind(n, b); err != nil {
 			return nil, fmt.Errorf("%s: %w", b.Source, err)
 		}
 	}
@@ -96,7 +97,7 @@ func cloneAt(path string) (*os.File, error) {
 }
 
 // bind mounts one source with its restrictions, which are not locked yet.
-func (a *Area) bind(id string, n int, b Bind) (string, error) {
+func (e entry) bind(n int, b Bind) (string, error) {
 	source, err := openSource(b.Source)
 	if err != nil {
 		return "", err
@@ -122,7 +123,7 @@ func (a *Area) bind(id string, n int, b Bind) (string, error) {
 	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &all); err != nil {
 		return "", os.NewSyscallError("mount_setattr", err)
 	}
-	path, err := a.mountPoint(id, filepath.Join(bindDir, strconv.Itoa(n)), st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	path, err := e.mountPoint(filepath.Join(bindDir, strconv.Itoa(n)), st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
 		return "", err
 	}

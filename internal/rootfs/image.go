@@ -30,17 +30,18 @@ type ImageVolume struct {
 // All or nothing. Errors: as MountRoot, and ErrNotFound for a sub path that the image does not have,
 // ErrInvalidArgument for one with more symbolic links than the kernel follows.
 func (a *Area) MountImage(id string, n int, v ImageVolume) (string, error) {
-	if err := checkID(id); err != nil {
+	e, err := a.entry(id)
+	if err != nil {
 		return "", err
 	}
 	o := &Overlay{Lower: v.Lower, UserNS: v.UserNS, ReadOnly: true, SELinuxContext: v.SELinuxContext}
-	err := o.check()
+	err = o.check()
 	if err == nil && n < 0 {
 		err = fmt.Errorf("number %d is negative: %w", n, errdefs.ErrInvalidArgument)
 	}
 	var path string
 	if err == nil {
-		path, err = a.mountImage(id, n, o, v.SubPath)
+		path, err = a.mountImage(e, n, o, v.SubPath)
 	}
 	if err != nil {
 		return "", fmt.Errorf("image volume %d of %s: %w", n, id, err)
@@ -48,7 +49,7 @@ func (a *Area) MountImage(id string, n int, v ImageVolume) (string, error) {
 	return path, nil
 }
 
-func (a *Area) mountImage(id string, n int, o *Overlay, sub string) (string, error) {
+func (a *Area) mountImage(e entry, n int, o *Overlay, sub string) (string, error) {
 	low, err := openLowers(o.Lower, o.UserNS)
 	if err != nil {
 		return "", err
@@ -59,20 +60,20 @@ func (a *Area) mountImage(id string, n int, o *Overlay, sub string) (string, err
 	if sub != "" {
 		at = filepath.Join(imageDir, strconv.Itoa(n))
 	}
-	path, err := a.mountPoint(id, at, true)
+	path, err := e.mountPoint(at, true)
 	if err != nil {
 		return "", err
 	}
-	err = a.assemble(assembly{target: path, lower: low, temp: filepath.Join(a.dir, id, lowerDir), o: o})
+	err = a.overlays.assemble(assembly{target: path, lower: low, temp: e.path(lowerDir), o: o})
 	if err != nil {
-		return "", errors.Join(err, a.undo(id, path))
+		return "", errors.Join(err, e.undo(path))
 	}
 	if sub == "" {
 		return path, nil
 	}
-	part, err := a.mountPart(id, volume, imagePart{root: path, sub: sub})
+	part, err := e.mountPart(volume, imagePart{root: path, sub: sub})
 	// What was cloned stays when the whole goes.
-	if err := errors.Join(err, a.undo(id, path)); err != nil {
+	if err := errors.Join(err, e.undo(path)); err != nil {
 		return "", err
 	}
 	return part, nil
@@ -83,7 +84,7 @@ type imagePart struct{ root, sub string }
 
 // mountPart mounts a clone of the part alone at <area>/<id>/<name>. What the sub path led to was decided by one
 // look-up: nothing can be exchanged afterwards.
-func (a *Area) mountPart(id, name string, p imagePart) (string, error) {
+func (e entry) mountPart(name string, p imagePart) (string, error) {
 	found, err := p.open()
 	if err != nil {
 		return "", err
@@ -98,12 +99,12 @@ func (a *Area) mountPart(id, name string, p imagePart) (string, error) {
 		return "", err
 	}
 	defer func() { _ = tree.Close() }()
-	path, err := a.mountPoint(id, name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	path, err := e.mountPoint(name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
 		return "", err
 	}
 	if err := attachPrivate(tree, path); err != nil {
-		return "", errors.Join(err, a.undo(id, path))
+		return "", errors.Join(err, e.undo(path))
 	}
 	return path, nil
 }

@@ -64,36 +64,37 @@ func (o *Overlay) check() error {
 // if id has a root file system (Unmount first), ErrFailedPrecondition if Upper or Work was used
 // before or the layers' file system has no id-mapped mounts.
 func (a *Area) MountRoot(id string, o Overlay) (string, error) {
-	if err := checkID(id); err != nil {
+	e, err := a.entry(id)
+	if err != nil {
 		return "", err
 	}
 	if err := o.check(); err != nil {
 		return "", fmt.Errorf("root file system of %s: %w", id, err)
 	}
-	path, err := a.mountRoot(id, &o)
+	path, err := a.mountRoot(e, &o)
 	if err != nil {
 		return "", fmt.Errorf("root file system of %s: %w", id, err)
 	}
 	return path, nil
 }
 
-func (a *Area) mountRoot(id string, o *Overlay) (string, error) {
+func (a *Area) mountRoot(e entry, o *Overlay) (string, error) {
 	// Opening has no effect that others see: what can be refused is refused here.
 	low, err := openLowers(o.Lower, o.UserNS)
 	if err != nil {
 		return "", err
 	}
 	defer low.close()
-	path, err := a.mountPoint(id, rootfsDir, true)
+	path, err := e.mountPoint(rootfsDir, true)
 	if err != nil {
 		return "", err
 	}
 	up, err := makeUpper(o, low.dirs[0])
 	if err == nil {
-		err = a.assemble(assembly{
+		err = a.overlays.assemble(assembly{
 			target: path,
 			lower:  low,
-			temp:   filepath.Join(a.dir, id, lowerDir),
+			temp:   e.path(lowerDir),
 			upper:  up,
 			o:      o,
 		})
@@ -102,52 +103,9 @@ func (a *Area) mountRoot(id string, o *Overlay) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", errors.Join(err, a.undo(id, path))
+		return "", errors.Join(err, e.undo(path))
 	}
 	return path, nil
-}
-
-// mountPoint makes <area>/<id>/<name>, a directory or an empty file, and what leads to it.
-func (a *Area) mountPoint(id, name string, isDir bool) (string, error) {
-	path := filepath.Join(a.dir, id, name)
-	if _, err := os.Lstat(path); err == nil {
-		return "", fmt.Errorf("%s: %w", path, errdefs.ErrAlreadyExists)
-	}
-	base, err := a.idDir(id)
-	if err != nil {
-		return "", err
-	}
-	if dir := filepath.Dir(path); dir != base {
-		if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-			return "", err
-		}
-		if err := os.Chmod(dir, 0o711); err != nil { // whatever the umask
-			return "", err
-		}
-	}
-	if isDir {
-		err = os.Mkdir(path, 0o700)
-	} else {
-		var f *os.File
-		if f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600); err == nil {
-			err = f.Close()
-		}
-	}
-	if errors.Is(err, os.ErrExist) {
-		return "", fmt.Errorf("%s: %w", path, errdefs.ErrAlreadyExists)
-	}
-	return path, err
-}
-
-// undo takes back mountPoint, what was mounted there, and the temporary layers.
-func (a *Area) undo(id, path string) error {
-	err := errors.Join(clearTree(path, 0), clearTree(filepath.Join(a.dir, id, lowerDir), 1))
-	for dir := filepath.Dir(path); err == nil && dir != a.dir; dir = filepath.Dir(dir) {
-		if os.Remove(dir) != nil {
-			break // Something else of this id is there.
-		}
-	}
-	return err
 }
 
 // upper is the writable layer of one mount. Its zero value is a mount without one.

@@ -19,7 +19,7 @@ func eachMethod(t *testing.T, test func(t *testing.T, a *Area)) {
 		t.Run(m.String(), func(t *testing.T) {
 			a := newArea(t)
 			for better := byFD; better < m; better++ {
-				a.without[better] = true
+				a.overlays.without[better] = true
 			}
 			test(t, a)
 		})
@@ -187,7 +187,7 @@ func TestAsManyLayersAsTheKernelTakes(t *testing.T) {
 		}
 		o := overlayOf(t, layers[:maxLowers], newUserNS(t))
 		root, err := a.MountRoot("c1", o)
-		if a.without[byAppend] {
+		if a.overlays.without[byAppend] {
 			if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "bytes of mount options") {
 				t.Fatalf("500 layers in one page: %v", err)
 			}

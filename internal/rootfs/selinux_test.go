@@ -53,9 +53,9 @@ func TestAnImageOfOneLayerCanBeAnOverlay(t *testing.T) {
 			low, err := openLowers(o.Lower, ns)
 			must(t, err)
 			must(t, low.addEmpty())
-			path, err := a.mountPoint("c1", filepath.Join(volumeDir, "0"), true)
+			path, err := a.entryOf("c1").mountPoint(filepath.Join(volumeDir, "0"), true)
 			must(t, err)
-			must(t, a.assemble(assembly{target: path, lower: low, temp: filepath.Join(a.dir, "c1", lowerDir), o: o}))
+			must(t, a.overlays.assemble(assembly{target: path, lower: low, temp: a.entryOf("c1").path(lowerDir), o: o}))
 			low.close()
 			if got := read(t, path+"/only-0") + listing(t, path); !strings.HasPrefix(got, "of layer 0") {
 				t.Errorf("the image has %q", got)

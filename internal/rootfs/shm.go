@@ -19,7 +19,8 @@ const DefaultShmSize = 64 << 20
 //
 // Errors: ErrInvalidArgument, ErrAlreadyExists.
 func (a *Area) Shm(id string, size int64, owner Owner, context string) (string, error) {
-	if err := checkID(id); err != nil {
+	e, err := a.entry(id)
+	if err != nil {
 		return "", err
 	}
 	if size < 0 {
@@ -28,30 +29,30 @@ func (a *Area) Shm(id string, size int64, owner Owner, context string) (string, 
 	if size == 0 {
 		size = DefaultShmSize
 	}
-	path, err := a.shm(id, size, owner, context)
+	path, err := e.shm(size, owner, context)
 	if err != nil {
 		return "", fmt.Errorf("shm of %s: %w", id, err)
 	}
 	return path, nil
 }
 
-func (a *Area) shm(id string, size int64, owner Owner, context string) (string, error) {
+func (e entry) shm(size int64, owner Owner, context string) (string, error) {
 	mnt, err := newTmpfs(unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, shmOptions(size, owner, context)...)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = mnt.Close() }()
 	if owner.GID != 0 {
-		if err := a.Admit(id, owner.GID); err != nil {
+		if err := e.admit(owner.GID); err != nil {
 			return "", err
 		}
 	}
-	path, err := a.mountPoint(id, shmDir, true)
+	path, err := e.mountPoint(shmDir, true)
 	if err != nil {
 		return "", err
 	}
 	if err := attachPrivate(mnt, path); err != nil {
-		return "", errors.Join(err, a.undo(id, path))
+		return "", errors.Join(err, e.undo(path))
 	}
 	return path, nil
 }

@@ -84,7 +84,7 @@ func newArea(t testing.TB) *Area {
 // closeArea unmounts all ids and the area, and fails the test for mounts that remain.
 func closeArea(t testing.TB, a *Area) {
 	t.Helper()
-	if _, err := os.Stat(a.dir); err == nil {
+	if _, err := os.Stat(a.own.dir); err == nil {
 		ids, err := a.List()
 		if err != nil {
 			t.Error(err)
@@ -98,7 +98,7 @@ func closeArea(t testing.TB, a *Area) {
 	if err := a.CloseIfEmpty(); err != nil {
 		t.Error(err)
 	}
-	if left := mountsBelow(t, a.dir); len(left) > 0 {
+	if left := mountsBelow(t, a.own.dir); len(left) > 0 {
 		t.Errorf("mounts left: %v", left)
 	}
 }

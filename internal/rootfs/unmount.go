@@ -18,11 +18,12 @@ import (
 // mounted in the caller's mount namespace (rmdir(2), EBUSY; Linux commit 8ed936b5671b), and
 // every mount of id lies below <area>/<id>, which is gone then.
 func (a *Area) Unmount(id string) error {
-	if err := checkID(id); err != nil {
+	e, err := a.entry(id)
+	if err != nil {
 		return err
 	}
 	// <id>/vol/<n> is the deepest that is ever made.
-	if err := clearTree(filepath.Join(a.dir, id), 2); err != nil {
+	if err := clearTree(e.dir, 2); err != nil {
 		return fmt.Errorf("unmount %s: %w", id, err)
 	}
 	return nil

@@ -8,8 +8,9 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
-	"github.com/pinfold-run/pinfold/pin"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 // Volume is a directory or file of the host to be shown with its owners mapped to a pod's user
@@ -49,10 +50,11 @@ func (v *Volume) propagation() uint64 {
 // ErrFailedPrecondition naming source, mount and file system type where the source's own file system
 // has no id-mapped mounts or is id-mapped already. ErrAlreadyExists: id has a volume n.
 func (a *Area) IDMapVolume(id string, n int, v Volume) (string, error) {
-	if err := checkID(id); err != nil {
+	e, err := a.entry(id)
+	if err != nil {
 		return "", err
 	}
-	path, err := a.idmapVolume(id, n, v)
+	path, err := e.idmapVolume(n, v)
 	if err != nil {
 		return "", fmt.Errorf("volume %s: %w", v.Source, err)
 	}
@@ -82,7 +84,7 @@ func (v *Volume) check(n int) (done func(), err error) {
 	return func() { _ = set.Close() }, nil
 }
 
-func (a *Area) idmapVolume(id string, n int, v Volume) (string, error) {
+func (e entry) idmapVolume(n int, v Volume) (string, error) {
 	done, err := v.check(n)
 	if err != nil {
 		return "", err
@@ -107,15 +109,15 @@ func (a *Area) idmapVolume(id string, n int, v Volume) (string, error) {
 		return "", err
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-	path, err := a.mountPoint(id, filepath.Join(volumeDir, strconv.Itoa(n)), isDir)
+	path, err := e.mountPoint(filepath.Join(volumeDir, strconv.Itoa(n)), isDir)
 	if err != nil {
 		return "", err
 	}
 	if err := attachAs(parts[0].tree, path, v.propagation()); err != nil {
-		return "", errors.Join(err, a.undo(id, path))
+		return "", errors.Join(err, e.undo(path))
 	}
-	if err := a.attachParts(id, path, parts[1:]); err != nil {
-		return "", errors.Join(err, clearTree(filepath.Join(a.dir, id, hiddenDir), 1), a.undo(id, path))
+	if err := e.attachParts(path, parts[1:]); err != nil {
+		return "", errors.Join(err, clearTree(e.path(hiddenDir), 1), e.undo(path))
 	}
 	return path, nil
 }

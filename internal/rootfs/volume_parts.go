@@ -86,7 +86,7 @@ func (v *Volume) part(m mountinfo.Mount, rel string) (volumePart, bool, error) {
 }
 
 // attachParts puts the parts below the volume's root, and something empty in the place of those that are hidden.
-func (a *Area) attachParts(id, root string, parts []volumePart) error {
+func (e entry) attachParts(root string, parts []volumePart) error {
 	var hidden []string
 	for _, p := range parts {
 		if isBelowAny(p.rel, hidden) {
@@ -102,7 +102,7 @@ func (a *Area) attachParts(id, root string, parts []volumePart) error {
 		tree := p.tree
 		if tree == nil {
 			hidden = append(hidden, p.rel)
-			tree, err = a.nothing(id, place)
+			tree, err = e.nothing(place)
 		}
 		if err == nil {
 			err = os.NewSyscallError("move_mount", unix.MoveMount(int(tree.Fd()), "", int(place.Fd()), "",
@@ -146,7 +146,7 @@ func openPart(root, rel string) (*os.File, error) {
 }
 
 // nothing returns a detached, empty, read-only directory or file, as the place is one.
-func (a *Area) nothing(id string, place *os.File) (*os.File, error) {
+func (e entry) nothing(place *os.File) (*os.File, error) {
 	st, err := stat(place)
 	if err != nil {
 		return nil, err
@@ -155,9 +155,9 @@ func (a *Area) nothing(id string, place *os.File) (*os.File, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		name, isDir, mode = hiddenDir+"/dir", true, 0o555
 	}
-	path := filepath.Join(a.dir, id, name)
+	path := e.path(name)
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		if path, err = a.mountPoint(id, name, isDir); err != nil {
+		if path, err = e.mountPoint(name, isDir); err != nil {
 			return nil, err
 		}
 		if err := os.Chmod(path, mode); err != nil {

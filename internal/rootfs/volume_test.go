@@ -10,8 +10,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/pinfold-run/pinfold/pin"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 func TestVolumeShowsTheHostsOwnersMapped(t *testing.T) {
@@ -285,7 +286,7 @@ func TestProbeOnThisKernel(t *testing.T) {
 	t.Logf("%+v", f)
 	a := newArea(t)
 	if f.IDMappedOverlay {
-		a.without[byFD] = !f.DetachedLowerFD
+		a.overlays.without[byFD] = !f.DetachedLowerFD
 		mountRoot(t, a, "c1", overlayOf(t, makeLayers(t, 2), ns))
 	}
 	if left := listing(t, scratch); left != scratch {

@@ -1,0 +1,138 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
+)
+
+const (
+	// areaSource is shown as the source of the area's own mounts, and marks them as ours.
+	areaSource = "pinfold"
+	areaAttrs  = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+)
+
+// ownMounts are the area's own two mounts, stacked at one directory: an unbindable one, which keeps what is mounted in
+// the area out of other mounts, and on it a shared one.
+type ownMounts struct {
+	dir string // canonical: as mountinfo shows it
+
+	// top is the mount ID of the upper mount; mounting makes one build of several that find it gone.
+	top      atomic.Uint64
+	mounting sync.Mutex
+}
+
+// ensure mounts the area if it is not mounted, or not any more: what belongs in it must not come to lie on the file
+// system below, visible to all and without the propagation it needs.
+func (o *ownMounts) ensure() error {
+	o.mounting.Lock()
+	defer o.mounting.Unlock()
+	if top := o.top.Load(); top != 0 && top == o.mounted() {
+		return nil
+	}
+	if err := os.MkdirAll(o.dir, 0o711); err != nil {
+		return fmt.Errorf("mount area: %w", err)
+	}
+	if err := o.mount(); err != nil {
+		return fmt.Errorf("mount area %s: %w", o.dir, err)
+	}
+	o.top.Store(o.mounted())
+	return nil
+}
+
+// mounted is the ID of the topmost mount that the area's path leads to, 0 if that cannot be told.
+func (o *ownMounts) mounted() uint64 {
+	dir, err := openPath(o.dir, unix.O_DIRECTORY)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = dir.Close() }()
+	id, err := identify(dir)
+	if err != nil {
+		return 0
+	}
+	return id.mount
+}
+
+// mount brings the two mounts of the area about from whatever is there.
+func (o *ownMounts) mount() error {
+	stack, err := o.stack()
+	if err != nil {
+		return err
+	}
+	if err := checkOurs(stack); err != nil {
+		return err
+	}
+	switch {
+	case len(stack) == 2 && strings.Contains(stack[0].Optional, "unbindable"):
+		return o.share()
+	case len(stack) == 1:
+		// Left by a killed OpenArea before there was a place for anything to be mounted.
+		if err := o.drop(); err != nil {
+			return err
+		}
+	case len(stack) != 0:
+		return fmt.Errorf("%d mounts are stacked there, want an unbindable and a shared one: %w",
+			len(stack), errdefs.ErrFailedPrecondition)
+	}
+	return o.build()
+}
+
+func checkOurs(stack []mountinfo.Mount) error {
+	for _, m := range stack {
+		if m.Type != "tmpfs" || m.Source != areaSource {
+			return fmt.Errorf("%s (%s) is mounted there, which is not Pinfold's: %w",
+				m.Source, m.Type, errdefs.ErrFailedPrecondition)
+		}
+	}
+	return nil
+}
+
+// stack returns the mounts at the area's path, bottom first.
+func (o *ownMounts) stack() ([]mountinfo.Mount, error) {
+	return mountinfo.Find(func(m mountinfo.Mount) bool { return m.Point == o.dir })
+}
+
+func (o *ownMounts) build() error {
+	bottom, err := newTmpfs(areaAttrs, [2]string{"source", areaSource}, [2]string{"mode", "0711"}, [2]string{"size", "64k"})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bottom.Close() }()
+	top, err := newTmpfs(areaAttrs, [2]string{"source", areaSource}, [2]string{"mode", "0711"}, [2]string{"size", "16m"})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = top.Close() }()
+	if err := attach(bottom, o.dir); err != nil {
+		return err
+	}
+	// Only now: an unbindable mount cannot be moved to a shared parent (move_mount(2), EINVAL).
+	if err := setPropagation(bottom, unix.MS_UNBINDABLE); err != nil {
+		return errors.Join(err, o.drop())
+	}
+	// The path leads to the root of bottom now, so top covers it.
+	if err := attach(top, o.dir); err != nil {
+		return errors.Join(err, o.drop())
+	}
+	return setPropagation(top, unix.MS_SHARED)
+}
+
+// share repeats the last step of build, which a kill may have kept from happening.
+func (o *ownMounts) share() error {
+	err := unix.Mount("", o.dir, "", unix.MS_SHARED, "")
+	return os.NewSyscallError("mount", err)
+}
+
+// drop unmounts the topmost mount of the area, unless something is mounted on it (EBUSY).
+func (o *ownMounts) drop() error {
+	return os.NewSyscallError("umount2", unix.Unmount(o.dir, unix.UMOUNT_NOFOLLOW))
+}

@@ -60,7 +60,7 @@ var riddles = []struct {
 }
 
 // notYet are places whose texts are still to be rewritten. It only gets shorter.
-var notYet = []string{"internal/", "cmd/", "e2e/", "pin/", "docs/limits.md", "CONTRIBUTING.md"}
+var notYet = []string{"internal/stats/", "internal/network/", "internal/pinder/", "internal/pod/", "cmd/pinder/"}
 
 func riddlesIn(name, content string) []string {
 	var wrong []string

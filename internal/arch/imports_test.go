@@ -39,7 +39,7 @@ var mayImport = []struct {
 	{"internal/testroot", nil, "leaves out tests that need root; linked into tests only"},
 	{"internal/ocispec", []string{"pin", "internal/kernel/cgroup"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
-	{"internal/host", []string{"internal/kernel/cgroup", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
+	{"internal/host", []string{"internal/kernel/cgroup", "internal/kernel/proc", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of spec (and of protocol: the names of resource limits)"},
 	{"internal/image/secret", nil, "credentials and texts, nothing else"},
 	{"internal/image/reference", []string{"internal/image/secret"}, "names of images, layers and blobs; a name that is refused may hold a password"},
 	{"internal/image/keylock", nil, "locks that know nothing of what they guard"},

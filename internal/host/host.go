@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/selinux"
@@ -69,17 +70,9 @@ func (c capabilitySet) names() []string {
 
 // capabilities is what this daemon holds and may pass on: its permitted set within its bounding set.
 func capabilities() (capabilitySet, error) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, fmt.Errorf("host: %w", err)
-	}
 	set := ^capabilitySet(0)
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(line, ":")
-		if key != "CapPrm" && key != "CapBnd" {
-			continue
-		}
-		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+	for _, key := range []string{"CapPrm", "CapBnd"} {
+		mask, err := strconv.ParseUint(proc.Status(os.Getpid(), key), 16, 64)
 		if err != nil {
 			return 0, fmt.Errorf("host: /proc/self/status: %s: %w", key, err)
 		}

@@ -171,6 +171,9 @@ func TestAGroupIsKilledWithAllBelowItAndRemoved(t *testing.T) {
 	if names := g.Names(); len(names) != 1 || !strings.Contains(names[0], fmt.Sprintf("[%d]", cmd.Process.Pid)) {
 		t.Errorf("its names are %q", names)
 	}
+	if kill := g.KillFile(); kill != "" && kill != string(g)+"/cgroup.kill" {
+		t.Errorf("its file to kill it is %q", kill)
+	}
 	if err := g.Remove(); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("a group with a process is removed: %v", err)
 	}
@@ -188,7 +191,7 @@ func TestAGroupIsKilledWithAllBelowItAndRemoved(t *testing.T) {
 func TestAGroupThatIsNotThereIsEmptyKilledAndRemoved(t *testing.T) {
 	g := Group(filepath.Join(t.TempDir(), "missing"))
 	empty, err := g.Wait(time.Hour)
-	if !empty || errors.Join(err, g.Signal(), g.Kill(t.Context()), g.Remove()) != nil || g.Exists() || g.CanKill() || g.Names() != nil {
+	if !empty || errors.Join(err, g.Signal(), g.Kill(t.Context()), g.Remove()) != nil || g.Exists() || g.KillFile() != "" || g.Names() != nil {
 		t.Errorf("empty %t, %v", empty, err)
 	}
 	if _, err := g.Processes(); !errors.Is(err, fs.ErrNotExist) {

@@ -49,9 +49,13 @@ func (g Group) Processes() ([]int, error) {
 // killFile is the file of a group in cgroup2 that kills all in it (Linux 5.14).
 const killFile = "cgroup.kill"
 
-// CanKill reports whether the kernel kills all that is in the group at once.
-func (g Group) CanKill() bool {
-	return unix.Access(filepath.Join(string(g), killFile), unix.W_OK) == nil
+// KillFile is the path of the file by which the kernel kills all that is in the group, "" if it has none.
+func (g Group) KillFile() string {
+	path := filepath.Join(string(g), killFile)
+	if unix.Access(path, unix.W_OK) != nil {
+		return ""
+	}
+	return path
 }
 
 // Signal sends SIGKILL to all processes of the group and of those below it, and does not wait. A group that is not

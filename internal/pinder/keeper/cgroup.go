@@ -66,10 +66,7 @@ func findCgroup(pid int, own []string, moved bool) group {
 		}
 	}
 	if uniMount != "" && !moved && ownCgroupOf(path) {
-		kill := filepath.Join(uniMount, path, "cgroup.kill")
-		if unix.Access(kill, unix.W_OK) == nil {
-			c.Kill = kill
-		}
+		c.Kill = cgroup.Group(filepath.Join(uniMount, path)).KillFile()
 	}
 	switch {
 	case memMount != "" && mem != "":

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -62,7 +61,7 @@ func (p *process) killingOf() (*killing, error) {
 		k.roots = map[int]bool{m.PID: m.PID != 0}
 		if m.Group != "" {
 			k.own.Groups = []string{groupPath(m.Group)}
-			k.kill = filepath.Join(m.Group, "cgroup.kill")
+			k.kill = cgroup.Group(m.Group).KillFile()
 		}
 		return k, nil
 	}

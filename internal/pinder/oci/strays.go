@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,7 +57,7 @@ func (s *Strays) scan(callsDir, stateDir string) (unborn bool) {
 	clear(s.files)
 	mark := []byte("\x00" + callsDir + "/")
 	twin := []byte("pinder\x00supervise\x00--state\x00" + stateDir + "\x00")
-	ours, _ := os.Readlink("/proc/self/ns/pid")
+	ours := proc.PIDNamespace(os.Getpid())
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
 		ownlog.Printf("look for runtime calls: %v", err)
@@ -82,7 +81,7 @@ func (s *Strays) scan(callsDir, stateDir string) (unborn bool) {
 		}
 		// Read after opening, so it is of the pidfd's process. A container's process
 		// may call itself anything, but in a namespace of its own.
-		ns, _ := os.Readlink(filepath.Join("/proc", d.Name(), "ns/pid"))
+		ns := proc.PIDNamespace(pid)
 		h, err := descriptor.Pollable(fd, "runtime")
 		if args = commandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
 			_ = unix.Close(fd)

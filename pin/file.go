@@ -12,15 +12,12 @@ import (
 // The caller closes the result. If path is not a namespace, the error is ErrNotNamespace, and the
 // file is not opened: a FIFO cannot block and no device is touched. If path does not exist, the
 // error is fs.ErrNotExist.
-func Open(path string) (*Namespace, error) {
-	n, err := open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open namespace %s: %w", path, err)
-	}
-	return n, nil
-}
-
-func open(path string) (*Namespace, error) {
+func Open(path string) (n *Namespace, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open namespace %s: %w", path, err)
+		}
+	}()
 	place, err := openPath(path, 0)
 	if err != nil {
 		return nil, err
@@ -48,14 +45,11 @@ func open(path string) (*Namespace, error) {
 // Identify returns the ID of the namespace at path without opening it. It needs few system calls.
 // Errors are those of Open.
 func Identify(path string) (dev, ino uint64, err error) {
-	dev, ino, err = identify(path)
-	if err != nil {
-		err = fmt.Errorf("namespace %s: %w", path, err)
-	}
-	return dev, ino, err
-}
-
-func identify(path string) (dev, ino uint64, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("namespace %s: %w", path, err)
+		}
+	}()
 	place, err := openPath(path, 0)
 	if err != nil {
 		return 0, 0, err

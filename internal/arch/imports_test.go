@@ -67,12 +67,12 @@ var mayImport = []struct {
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{
-		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/record", "internal/regular", "internal/kernel/proc", "internal/kernel/cgroup", "internal/handler", "internal/host", "internal/rootfs",
+		"pin", "internal/steps", "internal/record", "internal/kernel/proc", "internal/kernel/cgroup", "internal/handler", "internal/rootfs",
 		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client",
 	}, "the model: records, states, book, events, names"},
 	{"internal/pod/lifecycle", []string{
-		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/kernel/durable", "internal/kernel/proc", "internal/handler", "internal/rootfs",
-		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/pod",
+		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/kernel/durable", "internal/kernel/proc", "internal/rootfs",
+		"internal/ocispec", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/pod",
 	}, "the operations: it puts all of the above together"},
 	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/wire", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
 	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
@@ -83,14 +83,14 @@ var mayImport = []struct {
 	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/handler", "internal/host", "internal/network", "internal/config", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
-		"internal/ocispec", "internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
+		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
-	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/config", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
+	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage", "internal/testroot"}, "uses the three binaries as an operator does"},
@@ -112,11 +112,11 @@ var outside = []struct {
 	{"google.golang.org/grpc", []string{"internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
 	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
 	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry"}, "containerd's libraries serve images, nothing else"},
-	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec", "internal/pod"}, "an image's configuration becomes a container's"},
+	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec"}, "an image's configuration becomes a container's"},
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
-	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/image", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
+	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/google/go-containerregistry", nil, "a registry for tests only"},
 }
 
@@ -179,6 +179,45 @@ func outsideImport(f source, full string) []string {
 		}
 	}
 	return wrong
+}
+
+// unusedRights finds what the tables allow and no file uses.
+func unusedRights(files []source) []string {
+	used, usedOutside := map[string]bool{}, map[string]bool{}
+	for _, f := range files {
+		for full := range f.imports() {
+			if dir, ours := strings.CutPrefix(full, modulePath+"/"); ours {
+				used[f.dir+" "+dir] = true
+			}
+			for _, o := range outside {
+				if strings.HasPrefix(full, o.prefix) && !f.test {
+					usedOutside[f.dir+" "+o.prefix] = true
+				}
+			}
+		}
+	}
+	var wrong []string
+	for _, entry := range mayImport {
+		for _, dir := range entry.imports {
+			if !used[entry.dir+" "+dir] {
+				wrong = append(wrong, fmt.Sprintf("%s may import %s and does not: take the right away", entry.dir, dir))
+			}
+		}
+	}
+	for _, o := range outside {
+		for _, dir := range o.dirs {
+			if !usedOutside[dir+" "+o.prefix] {
+				wrong = append(wrong, fmt.Sprintf("%s may import %s and does not: take the right away", dir, o.prefix))
+			}
+		}
+	}
+	return wrong
+}
+
+func TestNoRightOfTheTablesIsUnused(t *testing.T) {
+	enforce(t, unusedRights, map[string]string{
+		"internal/stream/a.go": `package stream`,
+	}, "internal/stream may import internal/pod", "internal/stream may import golang.org/x/net")
 }
 
 func TestImportsFollowTheDependencyOrder(t *testing.T) {

@@ -102,7 +102,7 @@ func setPersonality() (bool, error) {
 func setHugePages() (bool, error) {
 	now, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0)
 	if err != nil || now == 0 {
-		return false, nil //nolint:nilerr // the kernel has no huge pages
+		return false, nil // the kernel has no huge pages
 	}
 	return false, unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
 }

@@ -20,7 +20,7 @@ import (
 func (a *Attachment) standIn(netns string) error {
 	r, err := parseResult(a.Result)
 	if err != nil {
-		return nil //nolint:nilerr // ADD has not returned: what it made is where it left it
+		return nil // ADD has not returned: what it made is where it left it
 	}
 	prefixes := r.prefixes(a.IfName)
 	return inNetNS(netns, func() error {

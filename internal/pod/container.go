@@ -71,7 +71,7 @@ func (n *Node) ChangeContainer(c *Container, change func(*ContainerRecord)) erro
 	return nil
 }
 
-// NoteContainer is changeContainer for what has happened or is being taken away; see noteSandbox. It
+// NoteContainer is changeContainer for what has happened or is being taken away; see NoteSandbox. It
 // reports whether the record was written.
 func (n *Node) NoteContainer(c *Container, change func(*ContainerRecord)) bool {
 	err := n.ChangeContainer(c, change)

@@ -100,7 +100,7 @@ func (r *SandboxRecord) SharesPID() bool {
 func (r *SandboxRecord) Mappings() *pin.Mappings { return r.Config.Mappings() }
 
 // Kinds are the namespaces that the pod has of its own, made and pinned before anything of it runs.
-// The PID namespace is not among them: it lives as long as its first process (see initSteps).
+// The PID namespace is not among them: it lives as long as its first process, which package lifecycle starts.
 func (r *SandboxRecord) Kinds() pin.Kind {
 	var kinds pin.Kind
 	if r.Mappings() != nil {

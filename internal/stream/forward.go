@@ -51,7 +51,7 @@ func (n forwardSession) serve(w http.ResponseWriter, r *http.Request) {
 // forwarding is one session in progress.
 type forwarding struct {
 	forwardSession
-	ctx     context.Context //nolint:containedctx // the connection's
+	ctx     context.Context // the connection's
 	running sync.WaitGroup
 
 	mu      sync.Mutex

@@ -38,7 +38,7 @@ func Remove(ctx context.Context, path string) error {
 
 // remover is one removal.
 type remover struct {
-	ctx  context.Context //nolint:containedctx // of one call
+	ctx  context.Context // of one call
 	top  int
 	turn *turn
 	// names counts the names tried for directories that are moved to the top.
@@ -306,7 +306,7 @@ func reopen(path int) (int, error) {
 func unfreeze(fd int, project *uint32) error {
 	var x fsxattr
 	if err := attributes(fd, fsGetXattr, &x); err != nil {
-		return nil //nolint:nilerr // see above
+		return nil // see above
 	}
 	want := x
 	want.flags &^= immutable | appendOnly | projectInherited

@@ -217,7 +217,7 @@ func (w *walker) descend() (int, error) {
 		}
 		if err != nil {
 			w.levels = w.levels[:n+1]
-			return fd, nil //nolint:nilerr // the walk goes on from here
+			return fd, nil // the walk goes on from here
 		}
 		closeFD(fd)
 		fd = next

@@ -93,7 +93,7 @@ func (s *Store) List(ctx context.Context) (map[digest.Digest]time.Time, error) {
 func (s *Store) Usage() (bytes, inodes uint64, err error) {
 	err = filepath.WalkDir(s.dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil //nolint:nilerr // a download that has ended meanwhile
+			return nil // a download that has ended meanwhile
 		}
 		if fi, err := d.Info(); err == nil {
 			inodes++

@@ -33,7 +33,7 @@ func (g Group) Processes() ([]int, error) {
 	var pids []int
 	_ = filepath.WalkDir(string(g), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
-			return nil //nolint:nilerr // a group that was removed meanwhile has no processes
+			return nil // a group that was removed meanwhile has no processes
 		}
 		data, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		for word := range strings.FieldsSeq(string(data)) {

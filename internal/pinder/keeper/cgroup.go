@@ -90,7 +90,7 @@ func ownCgroupOf(path string) bool {
 
 // oomKills reads the counter from an open events file. Reading fails with
 // ENODEV once the cgroup is removed, which is why it is read before the zombie
-// is reaped; see oomKilled for groups that are removed earlier.
+// is reaped; see oom.killed for groups that are removed earlier.
 func oomKills(fd int) (uint64, error) {
 	buf := make([]byte, 1024)
 	n, err := unix.Pread(fd, buf, 0)

@@ -117,7 +117,7 @@ func (p *process) created() *wire.Created {
 func (k *Keeper) existing(r *wire.Create, deadline time.Time) (*wire.Created, error) {
 	p, err := k.lookup(r.ID, "")
 	if err != nil {
-		return nil, nil //nolint:nilerr,nilnil // gone
+		return nil, nil // gone
 	}
 	if err := p.lockOp(deadline); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (k *Keeper) existing(r *wire.Create, deadline time.Time) (*wire.Created, er
 	m := p.snapshot()
 	switch {
 	case m.Phase == wire.PhaseDeleted:
-		return nil, nil //nolint:nilnil // gone
+		return nil, nil // gone
 	case m.Bundle == r.Bundle && m.PID != 0:
 		return p.created(), nil
 	}
@@ -195,7 +195,7 @@ func (c *creation) clearRemains() error {
 	p, r := c.p, c.r
 	p.keeper.strays.Await(r.ID, c.deadline)
 	if _, err := os.Lstat(filepath.Join(r.Runtime.Root, r.ID)); err != nil {
-		return nil //nolint:nilerr // there is none, or the runtime will say so
+		return nil // there is none, or the runtime will say so
 	}
 	state, err := p.keeper.calls.State(r.Runtime, r.ID, c.deadline)
 	if err == nil && state.Status != "created" && state.Status != "stopped" {

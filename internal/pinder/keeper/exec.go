@@ -212,7 +212,7 @@ func (p *process) gone() bool {
 func (x *execs) forget(r wire.Call) error {
 	p, err := x.keeper.lookup(r.ID, r.ExecID)
 	if err != nil || r.ExecID == "" {
-		return nil //nolint:nilerr // already forgotten
+		return nil // already forgotten
 	}
 	if !p.gone() {
 		return wire.Errorf(wire.CodeFailedPrecondition, "forget: %s has not ended", p.describe())

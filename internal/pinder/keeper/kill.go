@@ -207,7 +207,7 @@ func (k *killing) owns(now view, t proc.Stat) bool {
 func strike(t proc.Stat) error {
 	fd, err := unix.PidfdOpen(t.PID, 0)
 	if err != nil {
-		return nil //nolint:nilerr // ended
+		return nil // ended
 	}
 	defer func() { _ = unix.Close(fd) }()
 	if t.Check() != nil {

@@ -196,11 +196,11 @@ func (k *Keeper) endUnknown(r wire.Delete, deadline time.Time) error {
 	state, err := k.calls.State(r.Runtime, r.ID, deadline)
 	pid := state.PID
 	if err != nil || pid <= 1 {
-		return nil //nolint:nilerr // not known to it either, or ended
+		return nil // not known to it either, or ended
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil //nolint:nilerr // ended
+		return nil // ended
 	}
 	end := &killing{pidfd: fd, root: pid, own: domainOf(pid, r.ID)}
 	end.roots = map[int]bool{os.Getpid(): true, os.Getppid(): true, pid: true}

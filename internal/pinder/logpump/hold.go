@@ -29,7 +29,7 @@ func (p *Pump) holdBack(st *stream) (int, error) {
 	st.held = time.Time{}
 	waiting, err := st.source.Waiting()
 	if err != nil || waiting == 0 || waiting > chunkSize || len(p.attached.list) > 0 {
-		return chunkSize, nil //nolint:nilerr // MoveTo meets the same error
+		return chunkSize, nil // MoveTo meets the same error
 	}
 	if rest := st.source.Unfinished(waiting); rest < waiting {
 		return waiting - rest, nil

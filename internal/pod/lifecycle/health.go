@@ -91,7 +91,7 @@ func netNSToDetach(n *pod.Node, rec *pod.SandboxRecord) (string, error) {
 	case made != 0:
 		return standIn(n, path)
 	case err != nil:
-		return "", nil //nolint:nilerr // gone with a reboot, or never made
+		return "", nil // gone with a reboot, or never made
 	}
 	own, err := n.Pins.Identify("/proc/thread-self/ns/net")
 	if err != nil || there == own {

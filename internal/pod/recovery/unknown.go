@@ -176,7 +176,7 @@ func (r *Recovery) detach(ctx context.Context, id string) error {
 	netns := r.Node.Paths.NetNSPin(id)
 	ns, err := r.Node.Pins.Open(netns)
 	if err != nil {
-		return nil //nolint:nilerr // not a pod, or one without a network of its own
+		return nil // not a pod, or one without a network of its own
 	}
 	ns.Close()
 	plan, err := r.Node.Network.Plan(network.Request{SandboxID: id, NetNS: netns})

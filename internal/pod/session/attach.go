@@ -95,7 +95,7 @@ type attached struct {
 	container *pod.Container
 	request   wire.Attach
 	out, errs *backlog
-	reading   context.Context //nolint:containedctx // ends before the session's when the client is cut off
+	reading   context.Context // ends before the session's when the client is cut off
 }
 
 func (n *attached) inputOnly(ctx context.Context, fed <-chan struct{}) error {

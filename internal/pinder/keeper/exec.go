@@ -1,11 +1,10 @@
 package keeper
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -188,7 +187,7 @@ func (x *execs) forgetOldest() {
 	if len(ended) <= maxEndedExecs {
 		return
 	}
-	slices.SortFunc(ended, func(a, b wire.Exit) int { return cmp.Compare(a.At, b.At) })
+	sort.Slice(ended, func(i, j int) bool { return ended[i].At < ended[j].At }) // smaller than slices.SortFunc, which is compiled for each type
 	for _, e := range ended[:len(ended)-maxEndedExecs] {
 		_ = x.forget(wire.Call{ID: e.ID, ExecID: e.ExecID})
 	}

@@ -69,7 +69,7 @@ func (w *exitWatch) status(pidfd int) (proc.Exit, bool) {
 		}
 		// Not ours. The reaper's? The start time tells its zombie from that of a
 		// process which got the pid after ours was reaped by a stranger.
-		if m.Process.Check() == nil {
+		if m.Check() == nil {
 			if pid, ws, err := p.keeper.reaper.Peek(m.PID); err == nil && pid != 0 {
 				return ws, true
 			}
@@ -136,7 +136,7 @@ func (w *exitWatch) release() {
 		if _, _, err := proc.Reap(unix.P_PIDFD, h.FD); errors.Is(err, unix.ECHILD) {
 			// ECHILD again when it was not claimed: fine. The start time guards against
 			// a pid that was reaped elsewhere and used again by a child of the reaper's.
-			if m.Process.Check() == nil {
+			if m.Check() == nil {
 				_ = p.keeper.reaper.Reap(m.PID)
 			}
 		}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -185,7 +185,7 @@ func (k *killing) members() ([]proc.Stat, error) {
 			found = append(found, t)
 		}
 	}
-	slices.SortFunc(found, func(a, b proc.Stat) int { return a.PID - b.PID })
+	sort.Slice(found, func(i, j int) bool { return found[i].PID < found[j].PID }) // smaller than slices.SortFunc, which is compiled for each type
 	return found, nil
 }
 

@@ -2,8 +2,7 @@ package keeper
 
 import (
 	"fmt"
-	"slices"
-	"strings"
+	"sort"
 	"sync"
 	"time"
 
@@ -23,7 +22,7 @@ func (t *table) all() []*process {
 	for _, p := range t.of {
 		out = append(out, p)
 	}
-	slices.SortFunc(out, func(a, b *process) int { return strings.Compare(a.key, b.key) })
+	sort.Slice(out, func(i, j int) bool { return out[i].key < out[j].key }) // smaller than slices.SortFunc, which is compiled for each type
 	return out
 }
 

@@ -344,10 +344,10 @@ func (w *world) reboot() {
 func (w *world) order(_ *daemon, args []string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case args[0] == "before":
+	switch args[0] {
+	case "before":
 		w.faults = append(w.faults, &fault{call: args[1], times: 1, crash: "before"})
-	case args[0] == "after":
+	case "after":
 		w.faults = append(w.faults, &fault{call: strings.Join(args[1:], " "), times: 1, crash: "after"})
 	default:
 		f := &fault{call: args[0], times: -1}

@@ -112,15 +112,14 @@ func TestForbiddenByPrivilege(t *testing.T) {
 	}
 }
 
-// TestForbiddenBySysctl lowers a limit inside a new user namespace, where the
-// sysctl is that namespace's own, and asks there.
+// TestForbiddenBySysctl lowers a limit inside a new user namespace, which has its own sysctl, and
+// calls Create there.
 func TestForbiddenBySysctl(t *testing.T) {
 	testroot.Need(t)
 	if hint, zero := limitsHint(all); zero || !strings.Contains(hint, "user.max_net_namespaces = ") {
 		t.Errorf("got %q, %t; want the limits listed", hint, zero)
 	}
-	// The test binary is passed as a descriptor: its directory is closed to
-	// the container's root.
+	// The test binary is passed as a descriptor: the container's root cannot enter its directory.
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -151,18 +150,18 @@ func TestThousandRoundsLeaveNothing(t *testing.T) {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "net")
-	before := takeCensus(t, dir)
+	before := findLeftovers(t, dir)
 	for i := range rounds {
 		if err := createPinOpenUnpin(path); err != nil {
 			t.Fatalf("round %d: %v", i, errors.Join(err, Unpin(path)))
 		}
 	}
-	if after := takeCensus(t, dir); after != before {
+	if after := findLeftovers(t, dir); after != before {
 		t.Errorf("before: %+v, after: %+v", before, after)
 	}
 }
 
-// createPinOpenUnpin is the life of a sandbox's namespaces.
+// createPinOpenUnpin does what a sandbox does with its namespaces.
 func createPinOpenUnpin(path string) error {
 	set, err := Create(&testMappings, all)
 	if err != nil {
@@ -188,14 +187,13 @@ func createPinOpenUnpin(path string) error {
 	return Unpin(path)
 }
 
-// TestConcurrentCreatesAreIndependent also makes the garbage collector and the
-// preemption of goroutines as busy as they can be while children share the
-// memory.
+// TestConcurrentCreatesAreIndependent also keeps the garbage collector and the preemption of
+// goroutines as busy as possible while children share the memory.
 func TestConcurrentCreatesAreIndependent(t *testing.T) {
 	testroot.Need(t)
 	const workers, rounds = 8, 25
 	dir := t.TempDir()
-	before := takeCensus(t, dir)
+	before := findLeftovers(t, dir)
 	var stop atomic.Bool
 	var background, work sync.WaitGroup
 	background.Go(func() {
@@ -218,7 +216,7 @@ func TestConcurrentCreatesAreIndependent(t *testing.T) {
 	work.Wait()
 	stop.Store(true)
 	background.Wait()
-	if after := takeCensus(t, dir); after != before {
+	if after := findLeftovers(t, dir); after != before {
 		t.Errorf("before: %+v, after: %+v", before, after)
 	}
 }
@@ -254,12 +252,12 @@ func TestCallerThreadIsAsBefore(t *testing.T) {
 	}
 }
 
-// TestRunningOutOfDescriptorsLeavesNothing makes each system call in turn that
-// needs a descriptor fail, with and without PIDFD_GET_…_NAMESPACE.
+// TestRunningOutOfDescriptorsLeavesNothing makes each system call fail in turn that needs a
+// descriptor, with and without PIDFD_GET_…_NAMESPACE.
 func TestRunningOutOfDescriptorsLeavesNothing(t *testing.T) {
 	testroot.Need(t)
 	dir := t.TempDir()
-	before := takeCensus(t, dir)
+	before := findLeftovers(t, dir)
 	failures := 0
 	for room := uint64(0); room < 12; room++ {
 		set, err := createWithRoom(t, room)
@@ -271,7 +269,7 @@ func TestRunningOutOfDescriptorsLeavesNothing(t *testing.T) {
 		} else {
 			set.Close()
 		}
-		if after := takeCensus(t, dir); after != before {
+		if after := findLeftovers(t, dir); after != before {
 			t.Fatalf("room for %d: before: %+v, after: %+v", room, before, after)
 		}
 	}
@@ -281,7 +279,7 @@ func TestRunningOutOfDescriptorsLeavesNothing(t *testing.T) {
 	}
 }
 
-// createWithRoom leaves room for a number of new descriptors.
+// createWithRoom calls Create with room for a number of new descriptors.
 func createWithRoom(t *testing.T, room uint64) (*Set, error) {
 	t.Helper()
 	var fds []int
@@ -290,7 +288,7 @@ func createWithRoom(t *testing.T, room uint64) (*Set, error) {
 			unix.Close(fd)
 		}
 	}()
-	// Fill the holes, so that the limit says how many more there can be.
+	// Fill the gaps, so that the limit says how many more there can be.
 	for {
 		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {

@@ -79,8 +79,7 @@ func TestPinTouchesNothingThatExists(t *testing.T) {
 	}
 }
 
-// TestFailedPinLeavesNoFile has the mount fail: the thread may create files,
-// but not mount.
+// TestFailedPinLeavesNoFile makes the mount fail: the thread may create files, but not mount.
 func TestFailedPinLeavesNoFile(t *testing.T) {
 	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)
@@ -190,8 +189,8 @@ func TestConcurrentUnpinsAllSucceed(t *testing.T) {
 	}
 }
 
-// TestPinsWorkUnderAnyPropagation pins and unpins while another mount namespace
-// has been copied from this one, both before and after the pin was made.
+// TestPinsWorkUnderAnyPropagation pins and unpins while there is a copy of this mount namespace,
+// made before or after the pin.
 func TestPinsWorkUnderAnyPropagation(t *testing.T) {
 	testroot.Need(t)
 	for name, flag := range map[string]uintptr{

@@ -12,7 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
-// mustHold makes a held child that is ended with the test.
+// mustHold makes a held child, which is killed at the end of the test.
 func mustHold(t *testing.T, kinds Kind) *held {
 	t.Helper()
 	runtime.LockOSThread()
@@ -29,8 +29,7 @@ func mustHold(t *testing.T, kinds Kind) *held {
 	return child
 }
 
-// TestProcGivesWhatThePidfdGives covers kernels before 6.11, whose only way is
-// the one through /proc.
+// TestProcGivesWhatThePidfdGives is for kernels before 6.11, which have only /proc.
 func TestProcGivesWhatThePidfdGives(t *testing.T) {
 	testroot.Need(t)
 	child := mustHold(t, all)
@@ -94,8 +93,8 @@ func TestNothingIsTakenFromADeadChild(t *testing.T) {
 	}
 }
 
-// TestChildReapedByOthersIsNoError covers a process that waits for all its
-// children, clones included.
+// TestChildReapedByOthersIsNoError is for a process that waits for all its children, clones
+// included.
 func TestChildReapedByOthersIsNoError(t *testing.T) {
 	testroot.Need(t)
 	child := mustHold(t, Net)
@@ -108,14 +107,14 @@ func TestChildReapedByOthersIsNoError(t *testing.T) {
 	if err := unix.Waitid(unix.P_PIDFD, child.pidfd, nil, unix.WEXITED|unix.WALL, nil); err != nil {
 		t.Fatal(err)
 	}
-	// The descriptor of its /proc directory stays its own, whoever gets the pid.
+	// The descriptor of its /proc directory stays its own, even if another process gets the pid.
 	if _, err := child.namespaceFromProc(Net.infos()[0]); !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v, want ESRCH", err)
 	}
 }
 
-// TestChildThatMissedTheDeathOfItsParentEnds gives the child another parent to
-// expect, as it finds one when its own has died before prctl.
+// TestChildThatMissedTheDeathOfItsParentEnds tells the child to expect another parent. It finds
+// another one if its own has died before prctl.
 func TestChildThatMissedTheDeathOfItsParentEnds(t *testing.T) {
 	testroot.Need(t)
 	runtime.LockOSThread()

@@ -38,7 +38,8 @@ var roles = map[string]func(args []string) error{
 	"say-owner":      roleSayOwner,
 }
 
-// init keeps the first thread of the process out of the tests: one that spoils it spoils /proc/self for all others.
+// init locks the first thread of the process, so that no test changes it: /proc/self shows that
+// thread.
 func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if testroot.Missing() != "" && flag.Lookup("test.skip").Value.String() == "" {
-		_ = flag.Set("test.skip", "^Example") // an example cannot leave itself out
+		_ = flag.Set("test.skip", "^Example") // an example cannot skip itself
 	}
 	var leaks atomic.Int32
 	TraceLeaks(func(created string) {
@@ -60,15 +61,15 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	runtime.GC()
 	runtime.GC()
-	time.Sleep(50 * time.Millisecond) // the runtime tells nobody when clean-ups have run
+	time.Sleep(50 * time.Millisecond) // the runtime has no event for finished clean-ups
 	if leaks.Load() > 0 {
 		code = 1
 	}
 	os.Exit(code)
 }
 
-// startRole starts a helper process and waits for its first line. The helper
-// is killed and waited for at the end of the test, if the test has not done it.
+// startRole starts a helper process and waits for its first line. At the end of the test the helper
+// is killed and waited for, if the test has not done so.
 func startRole(t *testing.T, role string, args ...string) (*exec.Cmd, string) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
@@ -122,7 +123,7 @@ func mustOwner(t testing.TB, n *Namespace) *Namespace {
 	return owner
 }
 
-// pinPath returns a path for a pin that is taken off at the end of the test.
+// pinPath returns a path for a pin that is removed at the end of the test.
 func pinPath(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "pin")
@@ -134,17 +135,16 @@ func pinPath(t testing.TB) string {
 	return path
 }
 
-// census is everything that Create, Pin and Open could leave behind.
-type census struct {
+// leftovers is everything that Create, Pin and Open could leave behind.
+type leftovers struct {
 	fds, children, mounts, files int
 }
 
-func takeCensus(t testing.TB, dir string) census {
+func findLeftovers(t testing.TB, dir string) leftovers {
 	t.Helper()
-	// A pidfd that os/exec holds for a process goes when the garbage collector
-	// sees to it.
+	// The garbage collector closes a pidfd that os/exec holds for a process.
 	runtime.GC()
-	return census{
+	return leftovers{
 		fds:      len(readDir(t, "/proc/self/fd")),
 		children: len(children(t)),
 		mounts:   countMounts(t, dir),
@@ -152,7 +152,7 @@ func takeCensus(t testing.TB, dir string) census {
 	}
 }
 
-// countMounts counts below dir only: on a busy machine others mount too.
+// countMounts counts only below dir: other programs mount, too.
 func countMounts(t testing.TB, dir string) int {
 	t.Helper()
 	return strings.Count(readFile(t, "/proc/self/mountinfo"), " "+dir+"/")
@@ -227,8 +227,7 @@ func setLimit(t testing.TB, resource int, soft uint64) (restore func()) {
 	}
 }
 
-// onWeakThread runs fn on a thread without effective capabilities, which ends
-// with it.
+// onWeakThread runs fn on a thread without effective capabilities, which then ends.
 func onWeakThread(fn func() error) error {
 	result := make(chan error)
 	go func() {
@@ -242,7 +241,7 @@ func onWeakThread(fn func() error) error {
 	return <-result
 }
 
-// dropCapabilities concerns the calling thread only.
+// dropCapabilities changes the calling thread only.
 func dropCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData

@@ -48,8 +48,8 @@ func manyLines(count uint32) []IDMap {
 	return lines
 }
 
-// longLines takes 33 bytes a line but for the first: more than a page, be that
-// of 4 KiB; on a machine with larger pages, the case is repeated below.
+// longLines has 33 bytes in each line except the first: more than a page of 4 KiB. With larger
+// pages the case is repeated below.
 func longLines(count uint32) []IDMap {
 	lines := []IDMap{{0, 1000, 1}}
 	for i := uint32(1); i < count; i++ {
@@ -67,7 +67,7 @@ func TestBadMappingIsRefusedAndNamesFieldAndNumber(t *testing.T) {
 				if bad.name == "more text than the kernel takes" && size < os.Getpagesize() {
 					t.Skipf("pages here have %d bytes, and 340 lines cannot fill one", os.Getpagesize())
 				}
-				set, err := Create(&m, Net) // Create checks before all else
+				set, err := Create(&m, Net) // Create checks this first
 				if set != nil {
 					set.Close()
 				}
@@ -142,8 +142,7 @@ func TestHostIDsFollowTheLines(t *testing.T) {
 	}
 }
 
-// TestKernelTakesWhatValidateTakes has the kernel judge maps at the limits and
-// random ones.
+// TestKernelTakesWhatValidateTakes gives the kernel random maps, and maps at the limits.
 func TestKernelTakesWhatValidateTakes(t *testing.T) {
 	testroot.Need(t)
 	maps := [][]IDMap{manyLines(340), {{0, 1, lastUint32 - 1}}, {{0, 1000, 1}, {lastUint32 - 1, 2000, 1}}}
@@ -198,8 +197,8 @@ func FuzzMappingsValidate(f *testing.F) {
 	})
 }
 
-// naivelyValid says the same as validate by the definitions, comparing each
-// pair of lines in 64 bits.
+// naivelyValid gives the same answer as validate, by the definitions: it compares each pair of
+// lines in 64 bits.
 func naivelyValid(lines []IDMap) bool {
 	size, root := 0, false
 	for i, a := range lines {
@@ -219,7 +218,7 @@ func naivelyValid(lines []IDMap) bool {
 	return len(lines) <= 340 && root && size < os.Getpagesize()
 }
 
-// checkTranslation looks at both ends of each line of a valid mapping.
+// checkTranslation checks both ends of each line of a valid mapping.
 func checkTranslation(t *testing.T, m Mappings) {
 	t.Helper()
 	for _, l := range m.UIDs {

@@ -191,7 +191,7 @@ func TestDoRunsInsideAndTheThreadComesBack(t *testing.T) {
 	}
 }
 
-// requireEveryThreadAtHome looks at all threads of the process.
+// requireEveryThreadAtHome checks all threads of the process.
 func requireEveryThreadAtHome(t *testing.T, name string) {
 	t.Helper()
 	home := mustOpen(t, "/proc/self/ns/"+name)
@@ -226,8 +226,8 @@ func TestProcessesStartedInDoAreInside(t *testing.T) {
 	}
 }
 
-// TestThreadThatCannotComeBackIsDestroyed makes the way back fail by giving up,
-// inside, the capability that it needs.
+// TestThreadThatCannotComeBackIsDestroyed makes the change back fail: inside, the thread drops the
+// capability that it needs.
 func TestThreadThatCannotComeBackIsDestroyed(t *testing.T) {
 	testroot.Need(t)
 	set := mustCreate(t, nil, UTS)

@@ -41,13 +41,13 @@ func TestAUserNamespaceBelongsToItsMappedRoot(t *testing.T) {
 	}
 }
 
-// What one pod takes of a budget must not be missing to the node's root.
+// What one pod uses of a limit must not count for the node's root.
 func TestInotifyInstancesInAUserNamespaceAreNotRoots(t *testing.T) {
 	testroot.Need(t)
 	set := mustCreate(t, &testMappings, User)
 	var taken string
 	err := set.User.WithFD(func(fd int) error {
-		// By a descriptor: the way to the program is closed to others.
+		// By a descriptor: others cannot enter the program's directory.
 		self, err := os.Open("/proc/self/exe")
 		if err != nil {
 			return err
@@ -84,7 +84,7 @@ func TestInotifyInstancesInAUserNamespaceAreNotRoots(t *testing.T) {
 	unix.Close(fd)
 }
 
-// roleTakeInotify takes all instances that it can have and holds them until its standard input ends.
+// roleTakeInotify takes all instances that it can get and holds them until its standard input ends.
 func roleTakeInotify([]string) error {
 	count := 0
 	for count < 100000 {
@@ -104,7 +104,7 @@ func TestWithoutTheRightsTheNamespaceIsTheCallersAndSaysWhy(t *testing.T) {
 		started := make(chan string)
 		go func() {
 			defer close(started)
-			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil {
 				t.Error(err)
 				return
@@ -164,8 +164,8 @@ func TestNoThreadKeepsTheCredentialsOfANamespacesOwner(t *testing.T) {
 	}
 }
 
-// threadCredentials are those that any thread of this process has. (One that a test has weakened may be left, parked
-// for good: the first thread of a process never ends.)
+// threadCredentials are the credentials of all threads of this process. (A thread whose credentials
+// a test has changed may still exist, parked for good: the first thread of a process never ends.)
 func threadCredentials(t *testing.T) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
@@ -185,8 +185,8 @@ func threadCredentials(t *testing.T) map[string]bool {
 	return found
 }
 
-// A process of the owner's that is outside of the namespace has all capabilities over the held child, and the child
-// has this process's memory. (It may kill the child, and Create then fails.)
+// A process of the owner outside of the namespace has all capabilities over the held child, and the
+// child has this process's memory. (It may kill the child, and Create then fails.)
 func TestAHeldChildIsOutOfReachOfItsOwner(t *testing.T) {
 	testroot.Need(t)
 	done := make(chan struct{})

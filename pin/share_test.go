@@ -13,7 +13,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
-// mountsAt are the lines of mountinfo whose mount point is path or below it.
+// mountsAt are the lines of mountinfo with a mount point at path or below it.
 func mountsAt(t *testing.T, path string) []string {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/mountinfo")
@@ -29,7 +29,7 @@ func mountsAt(t *testing.T, path string) []string {
 	return found
 }
 
-// unmountAll is for what a failed test may leave.
+// unmountAll removes what a failed test may leave.
 func unmountAll(t *testing.T, dir string) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -67,7 +67,7 @@ func TestShareMakesOneSharedMountHoweverOftenItIsAsked(t *testing.T) {
 	}
 }
 
-// Any user of the node may open the directory, and lock it.
+// Any user of the node may open the directory and lock it.
 func TestShareDoesNotWaitForALockThatIsKept(t *testing.T) {
 	testroot.Need(t)
 	dir := t.TempDir()
@@ -96,7 +96,7 @@ func TestShareDoesNotWaitForALockThatIsKept(t *testing.T) {
 	}
 }
 
-// coverings are what may come to lie over a directory of pins.
+// coverings are the mounts that may cover a directory of pins.
 func coverings(t *testing.T) map[string]func(parent, dir string) error {
 	bindTree := func(dir string) error { return unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, "") }
 	return map[string]func(parent, dir string) error{

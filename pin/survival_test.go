@@ -17,8 +17,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
-// roleCreateAndPin pins a network namespace, tells its user namespace, and
-// waits to be killed.
+// roleCreateAndPin pins a network namespace, prints its user namespace, and waits to be killed.
 func roleCreateAndPin(args []string) error {
 	set, err := Create(&testMappings, all)
 	if err != nil {
@@ -28,7 +27,7 @@ func roleCreateAndPin(args []string) error {
 		return err
 	}
 	fmt.Println(set.User, set.Net)
-	time.Sleep(time.Hour) // a bare select would be a deadlock to the Go runtime, which reports it
+	time.Sleep(time.Hour) // the Go runtime would report a bare select as a deadlock
 	return nil
 }
 
@@ -62,7 +61,7 @@ func TestPinnedPairSurvivesTheDeathOfItsMaker(t *testing.T) {
 	if found := owner.String() + " " + net.String(); found != made {
 		t.Errorf("found %s, want %s", found, made)
 	}
-	// The owner is whole: it still has its maps, and rules the network.
+	// The owner still has its maps and its rights over the network.
 	ownerPath := pinPath(t)
 	if err := owner.Pin(ownerPath); err != nil {
 		t.Fatal(err)
@@ -74,9 +73,8 @@ func TestPinnedPairSurvivesTheDeathOfItsMaker(t *testing.T) {
 	}
 }
 
-// TestNoChildOutlivesAKilledCaller kills a process again and again while it is
-// inside Create. Orphans become children of this process, which can therefore
-// know of each of them, and of its end.
+// TestNoChildOutlivesAKilledCaller kills a process many times while it is inside Create. Orphans
+// become children of this process, so it knows of each of them and of its end.
 func TestNoChildOutlivesAKilledCaller(t *testing.T) {
 	testroot.Need(t)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -87,7 +85,7 @@ func TestNoChildOutlivesAKilledCaller(t *testing.T) {
 	orphans := 0
 	for range kills {
 		maker, _ := startRole(t, "create-forever")
-		time.Sleep(rand.N(15 * time.Millisecond)) // any moment is as good
+		time.Sleep(rand.N(15 * time.Millisecond)) // any moment will do
 		maker.Process.Kill()
 		maker.Wait()
 		orphans += reapOrphans(t)

@@ -9,10 +9,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
-// TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork is the reason for the
-// package. The same process, root in the same user namespace, may mount sysfs
-// where that user namespace owns the network namespace, and may not where the
-// host does.
+// TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork is the reason for the package. The same process,
+// root in the same user namespace, may mount sysfs if that user namespace owns the network
+// namespace. It may not if the host does.
 func TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork(t *testing.T) {
 	testroot.Need(t)
 	inside := mustCreate(t, &testMappings, all)
@@ -34,9 +33,9 @@ func TestSysfsCanBeMountedOnlyByTheOwnerOfTheNetwork(t *testing.T) {
 	t.Logf("with the host's network namespace: %s", strings.TrimSpace(out))
 }
 
-// mountSysfs joins both namespaces, mounts sysfs in a mount namespace of its
-// own and lists the network devices in it. The network is joined first, with
-// the host's powers, so that only the mount can be what fails.
+// mountSysfs joins both namespaces, mounts sysfs in its own mount namespace and lists the network
+// devices in it. It joins the network first, with the host's rights, so that only the mount can
+// fail.
 func mountSysfs(user, net string) (string, error) {
 	cmd := exec.Command("nsenter", "--net="+net, "nsenter", "--user="+user, "unshare", "--mount",
 		"sh", "-c", "mount -t sysfs sysfs /sys && ls /sys/class/net")

@@ -59,7 +59,7 @@ func TestRemovingALogLeavesWhatPinfoldRunDidNotMake(t *testing.T) {
 	if !gone(filepath.Join(dir, containerLog)) || gone(filepath.Join(dir, "foreign")) {
 		t.Error("the log is left, or a foreign file gone")
 	}
-	// A link at the log's name goes, and not what it leads to.
+	// A link at the log's name is removed, but not its target.
 	target := makeDir(t, "precious")
 	linked := makeDir(t)
 	if err := os.Symlink(filepath.Join(target, "precious"), filepath.Join(linked, containerLog)); err != nil {
@@ -68,7 +68,7 @@ func TestRemovingALogLeavesWhatPinfoldRunDidNotMake(t *testing.T) {
 	if err := removeLog(linked); err != nil || !gone(linked) || gone(filepath.Join(target, "precious")) {
 		t.Errorf("directory gone: %t, target of the link gone: %t: %v", gone(linked), gone(filepath.Join(target, "precious")), err)
 	}
-	// Pinfold makes no directory at the log's name. One that is not empty has to stay.
+	// Pinfold makes no directory at the log's name. A directory that is not empty must stay.
 	odd := makeDir(t)
 	if err := os.MkdirAll(filepath.Join(odd, containerLog, "deep"), 0o700); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func TestALogIsPrintedByStreamAndPartialLinesAreJoined(t *testing.T) {
 	if out.String() != "long line\n spaced  \n" || errs.String() != "oops\n" {
 		t.Errorf("stdout %q, stderr %q", out.String(), errs.String())
 	}
-	// The record that was half there is printed when the rest comes.
+	// An incomplete record is printed when the rest has come.
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ func TestAnUnknownDeviceIsNamedWithWhatIsWrongWithItsVendor(t *testing.T) {
 	}
 }
 
-// The file's name need not be the vendor's, and the reason need not name it either.
+// The vendor need not be in the file's name, nor in the reason.
 func TestWhyASpecificationWasRefusedIsSaid(t *testing.T) {
 	for name, c := range map[string]struct{ file, content, says string }{
 		"old version":             {"nvidia.yaml", `{"cdiVersion":"0.1.0","kind":"vendor.example/thing","devices":[{"name":"a","containerEdits":{"env":["A=1"]}}]}`, "v0.3.0"},

@@ -40,7 +40,7 @@ func TestEveryClassOfErrorHasItsCode(t *testing.T) {
 		{errors.New("of no class"), codes.Internal},
 		{status.Error(codes.OutOfRange, "has one"), codes.OutOfRange},
 	} {
-		// The class is found through all that wraps it, the failed step included.
+		// The class is found through all wrapping errors, also that of the failed step.
 		wrapped := c.err
 		if _, ok := status.FromError(c.err); !ok {
 			wrapped = &steps.Error{Operation: "Op", Object: "x", Step: "s", Cause: fmt.Errorf("around: %w", c.err)}
@@ -68,7 +68,7 @@ func TestCRIsNamesOfErrorsBeginTheMessage(t *testing.T) {
 		name string
 		code codes.Code
 	}{
-		// The kubelet strips the code from what it compares only if that is Unknown.
+		// The kubelet removes the code from the text that it compares only if the code is Unknown.
 		{fmt.Errorf("look up at x: connection refused: %w", registry.ErrUnavailable), "RegistryUnavailable: ", codes.Unknown},
 		{fmt.Errorf("mounts[0].recursive_read_only: %w", ocispec.ErrRecursiveReadOnly), "RROUnsupported: ", codes.FailedPrecondition},
 		{fmt.Errorf("%w 0: %w", lifecycle.ErrImageVolume, errdefs.ErrNotFound), "ImageVolumeMountFailed: ", codes.NotFound},
@@ -90,7 +90,7 @@ func TestAPanicIsThatRequestsErrorOnly(t *testing.T) {
 	}
 }
 
-// requests are all that look at, change or remove one pod or container.
+// requests are all requests that query, change or remove one pod or container.
 func requests(id string) []any {
 	return []any{
 		&runtimeapi.StopPodSandboxRequest{PodSandboxId: id},
@@ -128,7 +128,7 @@ func TestNotFoundIsSaidOnlyOfTheObjectOfTheRequest(t *testing.T) {
 				t.Errorf("%T, %v: %v", req, inner, got)
 			}
 		}
-		// What is made of parts may lack any of them.
+		// A call that makes something may not find any of its parts.
 		for _, req := range []any{&runtimeapi.RunPodSandboxRequest{}, &runtimeapi.CreateContainerRequest{PodSandboxId: id}, &runtimeapi.PullImageRequest{}} {
 			if got := status.Code(answer(req, wrapped)); got != codes.NotFound {
 				t.Errorf("%T, %v: %v", req, inner, got)

@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// countingListener knows how many of its connections are open, and how many there were.
+// countingListener counts its connections, all of them and the open ones.
 type countingListener struct {
 	net.Listener
 	open, all atomic.Int64
@@ -42,7 +42,7 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// eventless is a runtime whose event stream says nothing until its client goes.
+// eventless is a runtime whose event stream sends nothing until its client disconnects.
 type eventless struct {
 	Runtime
 	reading chan struct{}

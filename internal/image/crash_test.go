@@ -62,7 +62,7 @@ func TestKilledAtAnyMomentNothingIsLostAndNothingLeft(t *testing.T) {
 		cmd.Env = append(os.Environ(), victim+"="+root+" "+strings.Join(refs, " "))
 		cmd.Stderr = os.Stderr
 		must(t, cmd.Start())
-		time.Sleep(time.Duration(20+random.IntN(150)) * time.Millisecond) // the moment of death
+		time.Sleep(time.Duration(20+random.IntN(150)) * time.Millisecond) // when the process is killed
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 		if status, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !status.Signaled() {
@@ -117,7 +117,7 @@ func TestPullsRemovalsAndHoldsAtOnce(t *testing.T) {
 				}
 				dirs, _, err := s.Hold(img.ID, holder)
 				if errdefs.IsNotFound(err) {
-					continue // another worker has removed it already
+					continue // another worker has removed it
 				}
 				if random.IntN(2) == 0 {
 					if err := s.Remove(t.Context(), img.ID); err != nil {

@@ -43,7 +43,7 @@ func bigLayer(t *testing.T) (v1.Layer, []byte) {
 	return l, raw
 }
 
-// onLayer is a fault of one blob's downloads; n counts them from one.
+// onLayer is a fault of one blob's downloads; n counts them from 1.
 func onLayer(t *testing.T, h *hub, l v1.Layer, f func(w http.ResponseWriter, r *http.Request, n int) bool) {
 	t.Helper()
 	digest, err := l.Digest()
@@ -57,7 +57,7 @@ func onLayer(t *testing.T, h *hub, l v1.Layer, f func(w http.ResponseWriter, r *
 	})
 }
 
-// half sends the beginning of raw and breaks the connection.
+// half sends the first half of raw and breaks the connection.
 func half(w http.ResponseWriter, raw []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
 	_, _ = w.Write(raw[:len(raw)/2])
@@ -65,7 +65,8 @@ func half(w http.ResponseWriter, raw []byte) {
 	panic(http.ErrAbortHandler)
 }
 
-// serve answers as registries do, ranges with an open end included, which the registry under test does not know.
+// serve answers as registries do. It supports ranges with an open end, which the registry of these
+// tests does not.
 func serve(w http.ResponseWriter, r *http.Request, raw []byte) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	http.ServeContent(w, r, "", zeroTime, bytes.NewReader(raw))
@@ -117,7 +118,7 @@ func TestLostNetworkIsUnavailableAndTheNextPullResumes(t *testing.T) {
 	s := open(t, image.Config{Root: root})
 	_, err := s.Pull(t.Context(), ref, nil)
 	expectError(t, err, errdefs.IsUnavailable, ref, h.host(), "of "+strconv.Itoa(len(raw))+" bytes received")
-	// What has come is kept, even over a restart, and nothing is listed.
+	// What was received is kept, also after a restart, and nothing is listed.
 	expectInventory(t, root, map[string]int{"blobs": 2, "ingests": 1})
 	s.Close()
 	s = open(t, image.Config{Root: root})
@@ -178,7 +179,7 @@ func TestSlowRegistryIsNotStalled(t *testing.T) {
 		for i := range 8 {
 			_, _ = w.Write(raw[i*len(raw)/8 : (i+1)*len(raw)/8])
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(stall / 4) // the slowness is what is tested
+			time.Sleep(stall / 4) // the test needs a slow server
 		}
 		return true
 	})
@@ -265,7 +266,7 @@ func TestDownloadsShareALimit(t *testing.T) {
 			if n := now.Add(1); n > most.Load() {
 				most.Store(n)
 			}
-			time.Sleep(20 * time.Millisecond) // long enough for others to come, if they may
+			time.Sleep(20 * time.Millisecond) // long enough for other downloads to begin, if they may
 			now.Add(-1)
 		}
 		return false
@@ -278,7 +279,8 @@ func TestDownloadsShareALimit(t *testing.T) {
 	for range refs {
 		must(t, <-done)
 	}
-	// Configurations are small and not limited: one of each image may be under way besides the one layer.
+	// Configurations are small and not limited. So one of each image may be in progress in addition
+	// to the one layer.
 	if most.Load() > int64(1+len(refs)) {
 		t.Errorf("%d downloads at once", most.Load())
 	}

@@ -25,7 +25,7 @@ func smallDisk(t *testing.T) string {
 	return at
 }
 
-// fillBytes takes the last byte of a disk, fillInodes the last inode.
+// fillBytes uses up all bytes of a disk, fillInodes all inodes.
 func fillBytes(t *testing.T, disk string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(disk, "filling"))
@@ -67,7 +67,8 @@ func TestAnImageIsRemovedFromAFullDisk(t *testing.T) {
 			must(t, s.Remove(t.Context(), held.ID))
 			s.Close()
 
-			// A restart on the full disk: the held image is not listed again, and its holder finds it.
+			// A restart on the full disk: the held image is not listed again, and its holder can
+			// hold it again.
 			s = openWithUnknownHolds(t, image.Config{Root: root})
 			equal(t, "images", len(s.List()), 2)
 			_, _, err = s.Hold(held.ID, "container")
@@ -114,7 +115,8 @@ func TestAnImageThatCannotBeRemovedStaysListed(t *testing.T) {
 	root := filepath.Join(disk, "images")
 	s := open(t, image.Config{Root: root})
 	img := pull(t, s, h.push(t, "a:1", imageOf(t, "a", layerOf(t, reg("a", "")))))
-	// EBUSY as long as the kernel has a file open for writing, which may be a moment after it was closed.
+	// EBUSY while the kernel still has a file open for writing, which may be shortly after its
+	// close.
 	waitFor(t, func() bool { return unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_RDONLY, "") == nil })
 	for range 2 {
 		err := s.Remove(t.Context(), img.ID)

@@ -11,8 +11,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
-// FuzzDocument: what a registry serves as a manifest, an index or a configuration is understood or refused
-// with a class, and a digest that would lead out of the store is never taken from it.
+// FuzzDocument: a manifest, an index or a configuration from a registry is parsed, or refused with
+// a class. A digest that leads out of the store is never accepted.
 func FuzzDocument(f *testing.F) {
 	blob := digest.FromString("blob").String()
 	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` + blob + `","size":2},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"` + blob + `","size":3}]}`))

@@ -35,7 +35,7 @@ import (
 
 const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// hub is a real registry on loopback. Tests put faults in its way and count what is asked of it.
+// hub is a real registry on loopback. Tests add faults to it and count its requests.
 type hub struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -71,7 +71,7 @@ func (h *hub) setFault(f func(w http.ResponseWriter, r *http.Request) bool) {
 	h.fault = f
 }
 
-// count is how many requests began with prefix ("GET /v2/app/blobs/") since the last forget.
+// count is how many requests since the last forget began with prefix ("GET /v2/app/blobs/").
 func (h *hub) count(prefix string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -234,12 +234,12 @@ func trees(t *testing.T, s *image.Store, id string) []string {
 	return dirs
 }
 
-// mountAll shows an image as a container would see it, through the kernel's overlayfs.
+// mountAll mounts an image with overlayfs, as a container would see it.
 func mountAll(t *testing.T, dirs []string) string {
 	t.Helper()
 	at := t.TempDir()
 	if len(dirs) == 1 {
-		dirs = append(dirs, t.TempDir()) // overlay without an upper directory wants two
+		dirs = append(dirs, t.TempDir()) // overlay without an upper directory needs two
 	}
 	must(t, unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(dirs, ":")))
 	t.Cleanup(func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) })
@@ -315,7 +315,7 @@ func equal[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
-// waitFor waits for what no event tells.
+// waitFor polls for a condition without an event.
 func waitFor(t *testing.T, met func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !met(); time.Sleep(time.Millisecond) {

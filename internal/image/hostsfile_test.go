@@ -27,14 +27,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
-// tlsHub puts TLS before h, wanting clients' certificates of the authorities in clients, if any.
+// tlsHub puts TLS before h. If clients has authorities, it asks for certificates of theirs.
 func tlsHub(t *testing.T, h *hub, clients *x509.CertPool) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h.Config.Handler)
 	if clients != nil {
 		s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
 	}
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that the test makes fail
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s
@@ -57,7 +57,7 @@ func certificate(t *testing.T) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 }
 
-// hostFiles makes a directory of registry configurations; keys of files are paths in it.
+// hostFiles makes a directory of registry configuration. The keys of files are paths in it.
 func hostFiles(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()

@@ -21,7 +21,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
-// lyingImage serves another layer than its configuration is about.
+// lyingImage serves another layer than the one in its configuration.
 type lyingImage struct {
 	v1.Image
 	layer v1.Layer
@@ -81,7 +81,8 @@ func TestDeletionsHideWhatIsBelow(t *testing.T) {
 	)
 	top := layerOf(
 		t, reg(".wh.gone", ""), reg("dir/.wh.a", ""), reg("opaque/new", "y"), reg("opaque/.wh..wh..opq", ""),
-		// A deletion is of the layers below, before or after what this layer puts in its place.
+		// A deletion applies to the layers below, whether it comes before or after this layer's own
+		// file.
 		reg(".wh.replaced", ""), dir("replaced", 0o755), reg("replaced/new", "y"),
 		dir("late", 0o755), reg("late/new", "y"), reg(".wh.late", ""),
 		reg("file", "new"), reg(".wh.file", ""), reg(".wh..wh.aufs", ""),
@@ -151,7 +152,8 @@ func TestAttributesAreKept(t *testing.T) {
 	equal(t, "mode of the root", stat(t, top).Mode&0o7777, 0o755)
 }
 
-// setxattr(2) says ENOSPC where a file system (ext4) has no room for so large an attribute, E2BIG where none has.
+// If an attribute is too large, setxattr(2) returns ENOSPC on some file systems (ext4), and E2BIG
+// if all are too small.
 func TestAttributesThatTheFileSystemDoesNotTakeAreNoFullDisk(t *testing.T) {
 	for _, size := range []int{5 << 10, 70 << 10} {
 		h := newHub(t)
@@ -161,7 +163,7 @@ func TestAttributesThatTheFileSystemDoesNotTakeAreNoFullDisk(t *testing.T) {
 		}}, ""})
 		_, err := s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, "x", layer)), nil)
 		if err == nil && size < 1<<16 {
-			continue // a file system that takes it
+			continue // this file system accepts it
 		}
 		expectError(t, err, errdefs.IsFailedPrecondition, `"big"`, "extended attributes", strconv.Itoa(size))
 		if errdefs.IsResourceExhausted(err) {
@@ -234,8 +236,9 @@ func attributed(f file, name, value string) file {
 	return f
 }
 
-// Overlayfs filters marks of deletions only where it merges directories. So each path below is shown as a
-// container sees it: a mark that is left where nothing merges is listed and cannot be looked at.
+// Overlayfs filters marks of deletions only in directories that it merges. So each path below is
+// read as a container reads it: a mark in another directory is listed and cannot be opened.
+//
 // long: a table.
 func TestADeletionThatHidesNothingIsNotSeen(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -42,7 +42,7 @@ func dockerArchive(t *testing.T, images map[string]v1.Image) []byte {
 	return buf.Bytes()
 }
 
-// ociArchive is an image layout as a tar, the image named by the given annotations.
+// ociArchive is an image layout as a tar. The annotations name the image.
 func ociArchive(t *testing.T, img v1.Image, annotations map[string]string) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -190,7 +190,7 @@ func TestAnArchiveOfAnotherFormatIsNamed(t *testing.T) {
 func TestInterruptedLoadDoesNotSpoilTheNext(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, image.Config{Root: root})
-	// Archives of the old form name their layers alike whatever is in them.
+	// Archives of the old form give all layers the same names.
 	archive := func(body string) []byte {
 		layer := archiveOf(t, reg("a", body))
 		cfg := `{"architecture":"` + runtime.GOARCH + `","os":"linux","rootfs":{"type":"layers","diff_ids":["` +
@@ -229,7 +229,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// The tools of the field write the same image in many ways.
+// Tools write the same image in many ways.
 //
 // long: a table.
 func TestAnArchiveIsLoadedWhateverToolHasWrittenIt(t *testing.T) {
@@ -273,7 +273,7 @@ func TestAnArchiveIsLoadedWhateverToolHasWrittenIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, image.Config{})
-			for range 2 { // the second finds everything there
+			for range 2 { // the second load finds everything
 				_, err := s.Load(t.Context(), bytes.NewReader(archiveOf(t, files...)))
 				must(t, err)
 				img, ok := s.Resolve("app:1")

@@ -26,7 +26,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
-// blobs are the contents of a repository, by digest. Unlike a real registry's they can be anything.
+// blobs are the contents of a repository, by digest. A real registry would check them.
 type blobs map[digest.Digest][]byte
 
 func (b blobs) add(mediaType string, data []byte) ocispec.Descriptor {
@@ -49,7 +49,7 @@ func (b blobs) addJSON(t *testing.T, mediaType string, v any) ocispec.Descriptor
 	return b.add(mediaType, data)
 }
 
-// config is an image's configuration as a value that a test can spoil.
+// config is an image's configuration that a test can change.
 type config map[string]any
 
 func configOf(arch string, diffIDs ...digest.Digest) config {
@@ -70,7 +70,7 @@ func (b blobs) index(t *testing.T, entries ...ocispec.Descriptor) ocispec.Descri
 	return b.addJSON(t, ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: entries})
 }
 
-// image is one of a single layer with the file name.
+// image is an image with a single layer that has the file name.
 func (b blobs) image(t *testing.T, arch, name string) ocispec.Descriptor {
 	t.Helper()
 	layer := archiveOf(t, reg(name, ""))
@@ -78,7 +78,7 @@ func (b blobs) image(t *testing.T, arch, name string) ocispec.Descriptor {
 		b.add(ocispec.MediaTypeImageLayer, layer))
 }
 
-// artifact is a manifest whose configuration is of no image.
+// artifact is a manifest whose configuration is not an image's.
 func (b blobs) artifact(t *testing.T, note string) ocispec.Descriptor {
 	t.Helper()
 	return b.manifest(t, b.add("application/vnd.oci.empty.v1+json", []byte("{}")), b.add("application/spdx+json", []byte(note)))
@@ -143,7 +143,7 @@ func named(name string, desc ocispec.Descriptor) ocispec.Descriptor {
 
 const foreignArch = "s390x"
 
-// What an image says of itself matters where there is something to choose. Otherwise what it has counts.
+// What an image claims to be matters only if there is a choice. Otherwise its content counts.
 //
 // long: a table.
 func TestAnImageIsTakenForWhatItHas(t *testing.T) {
@@ -262,14 +262,14 @@ func TestAnImageIsTakenForWhatItHas(t *testing.T) {
 	}
 }
 
-// zstandard is a frame of Zstandard with data as it is (RFC 8878, 3.1.1).
+// zstandard is a frame of Zstandard with uncompressed data (RFC 8878, 3.1.1).
 func zstandard(data []byte) []byte {
 	frame := binary.LittleEndian.AppendUint32([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0}, uint32(len(data)))
 	head := binary.LittleEndian.AppendUint32(nil, 1|uint32(len(data))<<3)
 	return append(append(frame, head[:3]...), data...)
 }
 
-// skippable is a frame that readers pass over. zstd:chunked has its table of contents in one.
+// skippable is a frame that readers skip. zstd:chunked has its table of contents in one.
 func skippable(data string) []byte {
 	frame := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 0x184d2a50), uint32(len(data)))
 	return append(frame, data...)
@@ -392,7 +392,7 @@ func TestAnIndexWithoutAnImageForThisNodeSaysWhatItHas(t *testing.T) {
 	}
 }
 
-// An archive is loaded as far as it has images. Of several of one name the one for this node is taken.
+// All images in an archive are loaded. If several have one name, the one for this node is used.
 func TestAnArchiveIsLoadedAsFarAsItHasImages(t *testing.T) {
 	here := runtime.GOARCH
 	for name, c := range map[string]struct {

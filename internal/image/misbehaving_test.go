@@ -21,7 +21,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
-// mirrored is a configuration by which m is asked before origin for what is on registry.invalid.
+// mirrored is a configuration that asks m before origin for registry.invalid.
 func mirrored(t *testing.T, m, origin *hub) string {
 	t.Helper()
 	return hostFiles(t, map[string]string{
@@ -39,7 +39,7 @@ func onBlobs(f func(w http.ResponseWriter, r *http.Request)) func(http.ResponseW
 	}
 }
 
-// endless writes until the client has gone.
+// endless writes until the client disconnects.
 func endless(w http.ResponseWriter, r *http.Request, piece string) {
 	for r.Context().Err() == nil {
 		if _, err := w.Write(bytes.Repeat([]byte(piece), 1000)); err != nil {
@@ -48,7 +48,8 @@ func endless(w http.ResponseWriter, r *http.Request, piece string) {
 	}
 }
 
-// hang answers nothing. The server learns that a client has gone only after the request's body has been read.
+// hang sends no answer. The server notices that a client has disconnected only after it has read
+// the request's body.
 func hang(_ http.ResponseWriter, r *http.Request) bool {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
@@ -119,7 +120,7 @@ func TestASlowMirrorIsAskedAgainWhenNoOtherServerHasTheImage(t *testing.T) {
 		}
 		return false
 	})
-	// The first look-up of the mirror is too slow; the origin does not have the image.
+	// The mirror's first answer is too slow. The origin does not have the image.
 	s := open(t, image.Config{RegistryConfigDir: mirrored(t, mirror, origin), StallTimeout: 12 * time.Second})
 	pull(t, s, "registry.invalid/app:1")
 }
@@ -183,7 +184,7 @@ func TestARegistryThatIsBusyForTooLongEndsThePull(t *testing.T) {
 			return true
 		})
 		if header == "99999999999999999999" {
-			header = "3600" // more than a number is rubbish, and costs a second or so each time
+			header = "3600" // more than a number is invalid, and costs a second or so each time
 		}
 		s := open(t, image.Config{})
 		began := time.Now()
@@ -374,7 +375,7 @@ func TestAnEndlessAnswerEnds(t *testing.T) {
 			for r.Context().Err() == nil {
 				_, _ = w.Write([]byte("x"))
 				_ = http.NewResponseController(w).Flush()
-				time.Sleep(50 * time.Millisecond) // what a slow attacker does
+				time.Sleep(50 * time.Millisecond) // as a slow attacker does
 			}
 		}),
 		"token that hangs": func(w http.ResponseWriter, r *http.Request) bool {
@@ -388,7 +389,7 @@ func TestAnEndlessAnswerEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t)
-			// In an index, the image's own manifest is asked for by its digest.
+			// In an index, the image's own manifest is requested by its digest.
 			ref := h.pushIndex(t, "app:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img}))
 			h.setFault(fault)
 			began := time.Now()
@@ -437,7 +438,7 @@ func TestADownloadIsResumedWhateverAServerMakesOfRanges(t *testing.T) {
 	}
 }
 
-// part sends raw[from:] and says that it begins at says.
+// part sends raw[from:] and claims that it begins at says.
 func part(w http.ResponseWriter, raw []byte, says, from int) {
 	w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", says, len(raw)-1, len(raw)))
 	w.WriteHeader(http.StatusPartialContent)
@@ -521,7 +522,7 @@ func TestARegistryThatTricklesDoesNotHoldALayerThatAnotherHasToo(t *testing.T) {
 			case <-gate:
 			case <-r.Context().Done():
 				return true
-			case <-time.After(100 * time.Millisecond): // quick enough to be no stall
+			case <-time.After(100 * time.Millisecond): // fast enough not to stall
 			}
 		}
 		return true

@@ -13,7 +13,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
-// noise does not get smaller when it is compressed.
+// noise is a text that cannot be compressed.
 func noise(n int) string {
 	var b strings.Builder
 	for x := uint32(1); b.Len() < n; x = x*1664525 + 1013904223 {

@@ -56,7 +56,7 @@ func TestPulledImageIsListedUnpackedAndFoundByEveryName(t *testing.T) {
 	if err != nil || string(got) != "world" {
 		t.Errorf("file of the lower layer: %q, %v", got, err)
 	}
-	// Compressed layers are gone, manifest and configuration stay.
+	// Compressed layers are removed; manifest and configuration stay.
 	expectInventory(t, root, map[string]int{"layers": 2, "records": 1, "blobs": 2})
 	size, inodes := s.Usage()
 	if size < img.Size || inodes < 6 {

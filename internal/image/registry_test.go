@@ -23,7 +23,7 @@ const password = "s3cr3t-Pa55word"
 
 var basic = base64.StdEncoding.EncodeToString([]byte("alice:" + password))
 
-// guard lets only alice in, and answers everybody else with what they sent.
+// guard accepts only alice. It answers all others with what they sent.
 func guard(h *hub) {
 	h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Header.Get("Authorization") == "Basic "+basic {

@@ -19,12 +19,12 @@ func TestALoadWhoseReaderHangsKeepsNothingFromOthers(t *testing.T) {
 	hung, feed := io.Pipe()
 	first := make(chan error, 1)
 	go func() { _, err := s.Load(t.Context(), hung); first <- err }()
-	_, err := feed.Write(archive[:len(archive)/2]) // returns when it has been read
+	_, err := feed.Write(archive[:len(archive)/2]) // Write returns when it has been read
 	must(t, err)
 	list, err := s.Load(t.Context(), bytes.NewReader(archive))
 	must(t, err)
 	must(t, s.Remove(t.Context(), list[0].ID))
-	expectInventory(t, root, map[string]int{}) // blobs, too: no lock of the first keeps them
+	expectInventory(t, root, map[string]int{}) // blobs, too: the first load holds no lock that blocks them
 	_, err = feed.Write(archive[len(archive)/2:])
 	must(t, err)
 	must(t, feed.Close())
@@ -50,7 +50,7 @@ func TestArchivesThatAreReceivedAtOnceAreBounded(t *testing.T) {
 		hung, feed := io.Pipe()
 		feeds = append(feeds, feed)
 		go func() { _, err := s.Load(t.Context(), hung); ended <- err }()
-		_, err := feed.Write([]byte("x")) // returns when it has been read
+		_, err := feed.Write([]byte("x")) // Write returns when it has been read
 		must(t, err)
 	}
 	_, err := s.Load(t.Context(), bytes.NewReader(nil))

@@ -15,12 +15,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/image/registry"
 )
 
-// tokenHub is a registry that wants tokens, which it also gives. Those of an older series are worth nothing.
+// tokenHub is a registry that needs tokens, and their token server. Tokens of an older series are
+// invalid.
 type tokenHub struct {
 	*hub
-	// challenge is what it says to a request without a good token; %s is its URL.
+	// challenge is its answer to a request without a valid token; %s is its URL.
 	challenge []string
-	// token answers requests for tokens; nil gives one.
+	// token answers requests for tokens; if nil, a default does.
 	token http.HandlerFunc
 
 	mu     sync.Mutex
@@ -40,7 +41,7 @@ func (h *tokenHub) current() string {
 	return fmt.Sprintf("token-of-series-%d", h.series)
 }
 
-// expire makes all tokens that were given worthless.
+// expire makes all earlier tokens invalid.
 func (h *tokenHub) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,7 +79,7 @@ func pushTokens(t *testing.T, h *tokenHub) string {
 	return ref
 }
 
-// Registries say of an expired token that it is invalid, or only once more what they want.
+// Registries call an expired token invalid, or only repeat their challenge.
 func TestATokenThatExpiresDuringAPullIsReplaced(t *testing.T) {
 	for name, challenge := range map[string]string{
 		"said":                    bearerChallenge + `,error="invalid_token"`,
@@ -121,7 +122,7 @@ func TestACredentialThatIsRefusedIsNotTriedForEver(t *testing.T) {
 	}
 }
 
-// A proxy may join header fields of one name to one list (RFC 9110, 5.3).
+// A proxy may join header fields with the same name (RFC 9110, 5.3).
 func TestChallengesAreUnderstoodHoweverTheyAreWritten(t *testing.T) {
 	for name, challenge := range map[string][]string{
 		"another scheme first":          {"Negotiate", bearerChallenge},
@@ -181,7 +182,7 @@ func TestATokenServerThatFailsOnceIsAskedAgain(t *testing.T) {
 	pull(t, open(t, image.Config{}), ref)
 }
 
-// What hosts.toml says for a server goes to the token server that it names, and no further.
+// The headers in hosts.toml for a server go to the token server that it names, and not further.
 func TestARedirectOfATokenServerGetsNeitherHeadersNorQuery(t *testing.T) {
 	var got http.Header
 	h := newTokenHub(t, bearerChallenge)

@@ -72,13 +72,13 @@ func report() string {
 	return b.String()
 }
 
-// inherits starts a service with attributes of this thread, after a shell has set others, and returns what the
-// service's child has.
+// inherits starts a service with attributes of this thread, after a shell has set others. It
+// returns the attributes of the service's child.
 func inherits(t *testing.T, role, shell string, set func() error) string {
 	t.Helper()
 	result := make(chan string)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if err := set(); err != nil {
 			result <- "set: " + err.Error()
 			return
@@ -101,7 +101,7 @@ func inherits(t *testing.T, role, shell string, set func() error) string {
 
 func nothing() error { return nil }
 
-// forBoth are what neither of the two services passes on.
+// forBoth are the attributes that neither service passes on.
 var forBoth = map[string]struct {
 	shell string
 	set   func() error
@@ -119,7 +119,8 @@ var forBoth = map[string]struct {
 	"an open descriptor": {"exec 9</dev/null", nothing},
 }
 
-// forPinder are what pinder does not pass on to containers, and the daemon keeps as its operator chose it.
+// forPinder are the attributes that pinder does not pass on to containers. The operator may choose
+// them for the daemon.
 var forPinder = map[string]func() error{
 	"a real-time policy": func() error {
 		return unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0)
@@ -164,7 +165,7 @@ func TestWhatAStarterSetIsNotPassedOn(t *testing.T) {
 		t.Run("pinder, "+name, func(t *testing.T) {
 			got := inherits(t, "pinder", "", set)
 			if strings.HasPrefix(got, "set: ") {
-				t.Skip(got) // a right that the machine withholds from root
+				t.Skip(got) // the machine takes this right away from root
 			}
 			if got != want {
 				t.Errorf("got\n%swant\n%s", got, want)

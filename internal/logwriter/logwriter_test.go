@@ -53,7 +53,7 @@ func TestAReaderThatDoesNotReadIsWaitedForByNothingAndToldWhatItMissed(t *testin
 	w := New(to, nil)
 	text := bytes.Repeat([]byte("x"), 1023)
 	text = append(text, '\n')
-	const written = 8 << 10 // 8 MiB, much more than may wait
+	const written = 8 << 10 // 8 MiB, much more than can wait
 	began := time.Now()
 	for range written {
 		if n, err := w.Write(text); n != len(text) || err != nil {
@@ -98,7 +98,7 @@ func TestLinesWithoutAReaderAreCounted(t *testing.T) {
 	w.Flush(10 * time.Second)
 }
 
-// flaky fails some times and then does not.
+// flaky fails some times, then works.
 type flaky struct {
 	fails int
 	text  bytes.Buffer

@@ -29,7 +29,7 @@ func base() *specs.Spec {
 	}
 }
 
-// whole is an adjustment of everything there is.
+// whole is an adjustment of everything that can be adjusted.
 func whole() *api.ContainerAdjustment {
 	a := &api.ContainerAdjustment{}
 	a.RemoveAnnotation("drop")

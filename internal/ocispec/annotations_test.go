@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// ordersToRuntimes are annotations of an OCI configuration that runc or crun obeys, or that runtimes with a virtual
-// machine read their configuration from. Pods' annotations are written by tenants.
+// ordersToRuntimes are annotations of an OCI configuration that runc or crun obeys, or from which
+// VM-based runtimes read their configuration. Tenants write pods' annotations.
 var ordersToRuntimes = []string{
 	"run.oci.hooks.stdout", "run.oci.hooks.stderr", "run.oci.handler", "run.oci.delegate-cgroup", "run.oci.systemd.subgroup",
 	"run.oci.systemd.force_cgroup_v1", "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.pidfd_receiver",

@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// request is a container in a pod, whose host side is made up.
+// request is a container in a pod, with invented host paths.
 func request(t testing.TB, pod, container string) Container {
 	t.Helper()
 	c := Container{
@@ -27,7 +27,7 @@ func request(t testing.TB, pod, container string) Container {
 	return c
 }
 
-// fakePaths fills in what package pod would.
+// fakePaths sets the fields that package pod sets.
 func fakePaths(c *Container) {
 	options := c.Sandbox.Config.namespaces()
 	if c.Sandbox.Config.Mappings() != nil {
@@ -135,7 +135,7 @@ func TestThePIDNamespaceFollowsTheMode(t *testing.T) {
 		{`"pid": "NODE"`, ``, "none"},
 		{`"pid": "NODE"`, `"pid": "NODE"`, "none"},
 		{`"pid": "POD"`, `"pid": "CONTAINER"`, "new"},
-		{`"pid": "CONTAINER"`, `"pid": "POD"`, "new"}, // POD cannot be told from not given
+		{`"pid": "CONTAINER"`, `"pid": "POD"`, "new"}, // POD is the zero value, so it may mean "not given"
 		{`"pid": "CONTAINER"`, `"pid": "TARGET", "target_id": "c0"`, "/ns/target"},
 	} {
 		r := request(t, "", ns(c.container))

@@ -17,8 +17,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// FuzzBuild feeds configurations of any content: protojson, and then fields changed at random as the
-// seed says (0 leaves them). Nothing panics, every error has its class, and what is built is JSON.
+// FuzzBuild builds configurations with any content: protojson, then fields that are changed at
+// random by the seed (0 changes none). Nothing panics, every error has a class, and the result is
+// valid JSON.
 func FuzzBuild(f *testing.F) {
 	files, _ := filepath.Glob("testdata/build/*.json")
 	for _, file := range files {
@@ -32,7 +33,7 @@ func FuzzBuild(f *testing.F) {
 	}
 	f.Add(`{}`, `{"mounts":[{}],"envs":[{}]}`, ":\x00::::\x00:::,", uint64(0))
 	f.Fuzz(func(t *testing.T, pod, container, users string, seed uint64) {
-		// The image's user, /etc/passwd and /etc/group, parted by NUL.
+		// The image's user, /etc/passwd and /etc/group, separated by NUL.
 		parts := strings.SplitN(users+"\x00\x00", "\x00", 3)
 		user, passwd, group := parts[0], parts[1], parts[2]
 		c := Container{

@@ -19,9 +19,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files in testdata/build instead of comparing with them")
 
-// scenario is testdata/build/NAME.json: a request, and what is known of node, image and pod.
+// scenario is testdata/build/NAME.json: a request, with node, image and pod.
 type scenario struct {
-	// About says in words what is to be seen.
+	// About says what the scenario shows.
 	About     string
 	Host      Host
 	Sandbox   json.RawMessage // PodSandboxConfig
@@ -81,8 +81,8 @@ func (s *scenario) container(t *testing.T) Container {
 	return c
 }
 
-// normal is the configuration as JSON, with the seccomp filter's contents, which are not ours and depend
-// on the architecture, cut down to its default action.
+// normal is the configuration as JSON. The content of the seccomp filter is not ours and depends on
+// the architecture, so only its default action is kept.
 func normal(t *testing.T, s *specs.Spec) []byte {
 	t.Helper()
 	if s.Linux.Seccomp != nil {

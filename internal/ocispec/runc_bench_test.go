@@ -22,9 +22,10 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// These tests hand what Build returns to the real OCI runtime and look at the container from inside.
+// These tests run the result of Build with the real OCI runtime and examine the container from
+// inside.
 
-// realHost is this machine, as far as the configurations of these tests depend on it.
+// realHost is this machine, as far as these tests need it.
 func realHost(t *testing.T) Host {
 	t.Helper()
 	h := Host{
@@ -92,7 +93,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{t: t, runc: runtimeBinary(t), host: realHost(t)}
 	var err error
-	// Not t.TempDir: that one is closed to the root of a user namespace.
+	// Not t.TempDir: the root of a user namespace cannot enter that.
 	if b.dir, err = os.MkdirTemp("", "pinfold-spec-"); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func (b *bench) write(id string, s *specs.Spec) string {
 	bundle := filepath.Join(b.dir, "bundle-"+id)
 	b.must(os.MkdirAll(bundle, 0o711))
 	if b.host.RlimitCeilings != nil && slices.ContainsFunc(s.Linux.Namespaces, isUserNS) {
-		// runc cannot set them without CAP_SYS_RESOURCE, and pinder does, see package pod.
+		// Without CAP_SYS_RESOURCE runc cannot set them. In a pod pinder does; see package pod.
 		s.Process.Rlimits = nil
 	}
 	data, err := json.Marshal(s)
@@ -181,7 +182,7 @@ func hostPod() Sandbox {
 
 const firstID, countIDs = 1000000, 65536
 
-// usernsPod has all of its own, pinned, as package pod makes it.
+// usernsPod has its own namespaces, pinned, as package pod makes them.
 func (b *bench) usernsPod() Sandbox {
 	b.t.Helper()
 	lines := []*runtimeapi.IDMapping{{ContainerId: 0, HostId: firstID, Length: countIDs}}

@@ -17,7 +17,7 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// look prints what a container sees of itself, a name and a value a line.
+// look prints what a container sees of itself, one name and value per line.
 const look = `
 echo uid $(id -u)
 echo groups $(id -G)
@@ -75,7 +75,7 @@ func TestRuncRunsAPrivilegedContainerInAPinnedUserNamespaceWithEveryCapability(t
 	c.Config.Linux = &runtimeapi.LinuxContainerConfig{
 		SecurityContext: &runtimeapi.LinuxContainerSecurityContext{Privileged: true},
 	}
-	// Also what the daemon does not hold itself, for it counts only in the pod.
+	// Capabilities that the daemon lacks are included, because they apply only in the pod.
 	expect(t, lines(b.run(c)), map[string]string{
 		"uid": "0", "bounding": "CapBnd: 000001ffffffffff", "effective": "CapEff: 000001ffffffffff",
 	})
@@ -212,7 +212,7 @@ func TestRuncStartsTheInitOfAPodAndContainersJoinIt(t *testing.T) {
 	init := Init(b.host, s, InitFiles{Rootfs: root, Pinder: pinder})
 	pidFile := filepath.Join(b.dir, "pid")
 	create := b.command("run", "--detach", "--pid-file", pidFile, "--bundle", b.write(s.ID, init), s.ID)
-	// A file, for the container inherits it: waiting for the end of a pipe would be waiting for the container.
+	// A file: the container inherits it. The end of a pipe would come only when the container ends.
 	log, err := os.Create(filepath.Join(b.dir, "log"))
 	b.must(err)
 	defer log.Close()

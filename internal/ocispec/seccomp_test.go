@@ -22,7 +22,7 @@ var foreignArch = map[bool]string{true: "s390x", false: "amd64"}[runtime.GOARCH 
 
 var deep = strings.Repeat(`[`, 100000)
 
-// badProfiles are profiles, and what must be in the error: the field, or what is wrong there.
+// badProfiles are profiles and a part of the expected error.
 var badProfiles = [][2]string{
 	{``, "JSON"},
 	{` `, "JSON"},
@@ -146,7 +146,7 @@ func TestASeccompProfileOfTheFieldIsTaken(t *testing.T) {
 	}
 }
 
-// Docker's form has conditions; they are obeyed, not left out.
+// Docker's form has conditions, which count.
 func TestTheConditionsOfASeccompProfileAreObeyed(t *testing.T) {
 	const text = `{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
 	 {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
@@ -175,7 +175,7 @@ func TestAFilterWithoutDefaultActionIsNone(t *testing.T) {
 	}
 }
 
-// FuzzSeccompProfile: nothing panics, and what is taken filters.
+// FuzzSeccompProfile: nothing panics, and an accepted profile filters.
 func FuzzSeccompProfile(f *testing.F) {
 	for _, text := range []string{`{}`, `null`, profileWith(denyMkdir), `{"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"name": "x", "action": "SCMP_ACT_TRAP", "includes": {"minKernel": "4.8"}}]}`} {
 		f.Add([]byte(text))

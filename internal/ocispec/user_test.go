@@ -107,7 +107,8 @@ func TestAFileThatIsNotNeededIsNoFault(t *testing.T) {
 	}
 }
 
-// Hostile files cost neither memory nor time: each is as long as is read of it.
+// Hostile files use neither much memory nor much time. Each is as long as the part of it that is
+// read.
 func TestAUserDatabaseOfAnyContentIsRead(t *testing.T) {
 	const size = 4 << 20
 	for name, text := range map[string]string{
@@ -244,7 +245,7 @@ func TestTheStopSignalIsTheContainersOrTheImagesOrTERM(t *testing.T) {
 		{99, "", 0},
 	} {
 		got, err := StopSignal(&runtimeapi.ContainerConfig{StopSignal: c.container}, imagespec.ImageConfig{StopSignal: c.image})
-		want := cmp.Or(c.want, unix.SIGTERM) // 0: an error, and SIGTERM stands in
+		want := cmp.Or(c.want, unix.SIGTERM) // 0: an error, and the signal is SIGTERM
 		if got != want || (err != nil) != (c.want == 0) {
 			t.Errorf("%s over %q: got %d (%v), want %d", c.container, c.image, got, err, c.want)
 		}

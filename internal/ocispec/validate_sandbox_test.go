@@ -13,17 +13,17 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
-// The tables here are the specification of what is refused: a request (what is given is added to a
-// request that is right), and what the error must name.
+// The tables here specify what is refused: a request (added to a valid one), and what the error
+// must name.
 
-// node is one that has everything.
+// node has every feature.
 var node = Host{
 	Hostname: "node-1", Capabilities: knownCapabilities, CgroupV2: true, AppArmor: true, AppArmorProfile: "pinfold-default",
 	SELinux: true, Seccomp: true, OOMScoreAdjMin: -1000, HugepageSizes: []string{"2MB"}, SwapSupported: true,
 	Features: Features{RecursiveReadOnly: true, UsernsHostNetwork: true, CDI: true},
 }
 
-// bare is one that has nothing.
+// bare has no feature.
 var bare = Host{Hostname: "node-2"}
 
 const (
@@ -33,7 +33,7 @@ const (
 		"uids": [{"host_id": 1000000, "length": 65536}], "gids": [{"host_id": 1000000, "length": 65536}]}}}}}`
 )
 
-// parse merges protojson texts, the later ones over the earlier.
+// parse merges protojson texts; later ones replace fields of earlier ones.
 func parse[M proto.Message](t testing.TB, into M, texts ...string) M {
 	t.Helper()
 	for _, text := range texts {
@@ -57,7 +57,7 @@ func containerConfig(t testing.TB, texts ...string) *runtimeapi.ContainerConfig 
 	return parse(t, &runtimeapi.ContainerConfig{}, append([]string{containerBase}, texts...)...)
 }
 
-// refusal is a request and what is wrong with it.
+// refusal is an invalid request and its fault.
 type refusal struct {
 	request string
 	// field and value are what the error has to name.
@@ -84,8 +84,8 @@ func sc(text string) string { return `{"linux": {"security_context": {` + text +
 
 func ns(text string) string { return sc(`"namespace_options": {` + text + `}`) }
 
-// TestANameIsNeverMore tries in every name of a pod what would be more than a name in a file, in the arguments of a
-// plugin, or in an identity that is made of several.
+// TestANameIsNeverMore tries names of a pod that would be more than one name in a file, in the
+// arguments of a plugin, or in an identity of several parts.
 func TestANameIsNeverMore(t *testing.T) {
 	more := []string{
 		`a\n1.2.3.4 evil`, `a\rb`, `a b`, `a\tb`, `a\u000bb`, `a\u0085b`, `a\u2028b`, `a\u00a0b`, `a\u0000b`, `a\u001b[2Jb`, `a\u202eb`,
@@ -109,7 +109,7 @@ func TestANameIsNeverMore(t *testing.T) {
 	}
 }
 
-// TestNoPartOfResolvConfIsMore does so for the configuration of DNS.
+// TestNoPartOfResolvConfIsMore does the same for the configuration of DNS.
 func TestNoPartOfResolvConfIsMore(t *testing.T) {
 	for _, server := range []string{
 		`fe80::1%x\nnameserver 6.6.6.6`, `fe80::1%x y`, `fe80::1%`, `fe80::1%a;b`, `fe80::1%\u2028`, `fe80::1%interface-too-long`, `1.2.3.4\n`, ` 1.2.3.4`,

@@ -58,7 +58,8 @@ func TestAnotherBootIsNoticed(t *testing.T) {
 	}
 }
 
-// A power cut may leave the current version empty, half, or missing; the intent was synced and stands in.
+// A power cut may leave the current version empty, half-written or missing. The intent was synced
+// and is read instead.
 func TestTheIntentStandsInForATornCurrentVersion(t *testing.T) {
 	for name, tear := range map[string]func(path string) error{
 		"empty":   func(p string) error { return os.Truncate(p, 0) },

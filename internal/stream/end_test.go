@@ -15,8 +15,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
-// A command that ends while its client still sends input: to close a connection with unread bytes takes back what was
-// written before (RFC 1122, 4.2.2.13).
+// A command ends while its client still sends input. If a connection with unread bytes is closed,
+// the kernel discards what was written before (RFC 1122, 4.2.2.13).
 func TestNothingOfTheOutputIsLostWhenACommandEndsBeforeItsInput(t *testing.T) {
 	const size = 4 << 20
 	for name, dial := range protocols {
@@ -42,7 +42,7 @@ func TestNothingOfTheOutputIsLostWhenACommandEndsBeforeItsInput(t *testing.T) {
 				all, _ := io.ReadAll(c.outcome)
 				outcome <- string(all)
 			}()
-			// The client is slow, so that most is on its way when the command ends.
+			// The client is slow, so that most of the output is in transit when the command ends.
 			time.Sleep(100 * time.Millisecond)
 			n, _ := io.Copy(io.Discard, c.out)
 			if n != size {
@@ -60,7 +60,7 @@ func TestNothingOfTheOutputIsLostWhenACommandEndsBeforeItsInput(t *testing.T) {
 	}
 }
 
-// Clients ping while they still take what a command has said at its end.
+// Clients ping while they still read the last output of a command.
 func TestAPingAfterTheEndTakesNothingBack(t *testing.T) {
 	const size = 4 << 20
 	s := started(t)
@@ -88,7 +88,7 @@ func TestAPingAfterTheEndTakesNothingBack(t *testing.T) {
 			t.Fatalf("after %d bytes: %v", got, err)
 		}
 		_ = framer.WriteFrame(&framing.PingFrame{Id: id})
-		time.Sleep(2 * time.Millisecond) // the client is slow: most is on its way when the command ends
+		time.Sleep(2 * time.Millisecond) // the client is slow: most of the output is in transit when the command ends
 	}
 	if got < size {
 		t.Errorf("%d bytes of %d", got, size)

@@ -154,7 +154,7 @@ func dialWebSocket(t *testing.T, where string) *client {
 
 var everything = options{stdin: true, stdout: true, tty: true}
 
-// works fails the test unless a session is served now.
+// works fails the test if a session is not served now.
 func works(t *testing.T, s *Server) {
 	t.Helper()
 	for name, dial := range protocols {
@@ -170,7 +170,7 @@ func works(t *testing.T, s *Server) {
 	}
 }
 
-// heap is what is in use, in MiB.
+// heap is how much memory is in use, in MiB.
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -178,7 +178,7 @@ func heap() uint64 {
 	return (m.HeapInuse + m.StackInuse) >> 20
 }
 
-// within waits for a condition that comes by itself.
+// within polls for a condition.
 func within(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
@@ -188,8 +188,8 @@ func within(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// More pending connections than allowed, each of which sends what it can of a request without an end, do not keep
-// out a client with a token, and their requests are not kept.
+// There are more pending connections than allowed, and each sends as much as it can of a request
+// without an end. A client with a token is served all the same, and their requests are not kept.
 func TestConnectionsWithoutATokenCostNothingAndShutOutNoClient(t *testing.T) {
 	for name, request := range map[string]string{
 		"a header without end":  "GET /exec/0123 HTTP/1.1\r\nX: ",
@@ -233,7 +233,7 @@ func TestConnectionsWithoutATokenCostNothingAndShutOutNoClient(t *testing.T) {
 	}
 }
 
-// A connection is for one request: none is kept open for another, and what is refused is closed.
+// A connection serves one request. It is not kept open for another, and a refused one is closed.
 func TestNoConnectionOutlivesItsRequest(t *testing.T) {
 	s := started(t)
 	for name, path := range map[string]string{
@@ -255,7 +255,7 @@ func TestNoConnectionOutlivesItsRequest(t *testing.T) {
 	}
 }
 
-// What a client says about its terminal is bounded, whatever it says, and does not end the session.
+// What a client says about its terminal is limited and does not end the session, whatever it is.
 func TestATerminalsSizeIsBounded(t *testing.T) {
 	for name, dial := range protocols {
 		for what, size := range map[string]string{
@@ -330,7 +330,8 @@ func dataHead(id uint32, length int) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, id), uint32(length))
 }
 
-// A command that does not read holds up its client, and nothing is gathered for it; it gets all when it reads.
+// A command that does not read blocks its client. No input is kept for it, and it gets all input
+// when it reads.
 func TestInputThatIsNotReadIsNotGathered(t *testing.T) {
 	const size = 12 << 20
 	for name, dial := range protocols {
@@ -351,7 +352,7 @@ func TestInputThatIsNotReadIsNotGathered(t *testing.T) {
 					return err
 				}}))
 				senders.Go(func() {
-					// One message of the protocol, as long as it may be.
+					// One message of the protocol, of the maximum length.
 					if _, err := io.WriteString(c.in, payload); err != nil {
 						t.Error(err)
 					}
@@ -374,7 +375,8 @@ func TestInputThatIsNotReadIsNotGathered(t *testing.T) {
 	}
 }
 
-// Frames that no client of Kubernetes sends end the connection, or are ignored; none costs more than its piece.
+// Frames that Kubernetes' clients do not send end the connection, or are ignored. Each costs at
+// most the memory of one piece.
 func TestStrangeFramesAreNotGathered(t *testing.T) {
 	control := func(kind uint16, length int) []byte {
 		return binary.BigEndian.AppendUint32([]byte{0x80, 3, byte(kind >> 8), byte(kind)}, uint32(length))
@@ -408,8 +410,8 @@ func TestStrangeFramesAreNotGathered(t *testing.T) {
 	}
 }
 
-// Headers that are small on the way and large when they are unpacked end the connection, as do streams whose number
-// is no client's.
+// Headers that are small in transit and large when unpacked end the connection. So do streams with
+// a number that a client must not use.
 func TestHeadersAndNumbersOfStreamsAreBounded(t *testing.T) {
 	bomb := http.Header{"streamType": {strings.Repeat("x", 4<<20)}}
 	many := http.Header{}
@@ -448,8 +450,8 @@ func (n waitingCommand) serve(w http.ResponseWriter, r *http.Request) {
 	serveCommand(w, r, n.fakeCommand)
 }
 
-// A client that makes stream after stream, or two of a kind, or unknown ones, has as many as it may have, and the
-// session goes on. Nothing is left of it when it ends.
+// A client opens many streams, or two of a kind, or unknown ones. It gets as many as allowed, and
+// the session goes on. Nothing is left of it at the end.
 func TestStreamsBeyondThoseOfTheSessionAreRefused(t *testing.T) {
 	s := started(t)
 	before := runtime.NumGoroutine()
@@ -474,7 +476,7 @@ func TestStreamsBeyondThoseOfTheSessionAreRefused(t *testing.T) {
 	within(t, "all goroutines end", func() bool { return runtime.NumGoroutine() <= before+5 })
 }
 
-// Each container or pod has its share of the sessions, and all together have a bound.
+// Each container or pod may have some sessions, and all together have a limit.
 func TestSessionsAreBoundedForEachObjectAndInTotal(t *testing.T) {
 	s := started(t)
 	var conns []net.Conn
@@ -517,7 +519,7 @@ func TestSessionsAreBoundedForEachObjectAndInTotal(t *testing.T) {
 	within(t, "an ended session makes room", func() bool { return open("greedy") })
 }
 
-// A client that says that it goes is gone, also while its connection stands.
+// A client that sends GOAWAY has disconnected, even if its connection is still open.
 func TestASessionEndsWhenItsClientSaysSo(t *testing.T) {
 	for name, leave := range map[string]func(*testing.T, string){
 		"SPDY": func(t *testing.T, where string) {

@@ -90,7 +90,7 @@ func TestTokensAreTakenOnceAndBounded(t *testing.T) {
 	}
 }
 
-// The requests themselves have a bound together, until their sessions have ended.
+// The requests themselves have a common limit, until their sessions have ended.
 func TestWaitingRequestsAreBoundedInMemory(t *testing.T) {
 	var all tokens
 	big := sized{bytes: maxRequests / 4}

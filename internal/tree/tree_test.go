@@ -24,10 +24,11 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// deep makes a chain of directories that no path can name, each with a file, and returns the one that holds it.
+// deep makes a chain of directories whose end has no usable path, each with a file. It returns the
+// directory that has the chain.
 func deep(t testing.TB, levels int) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "tree-") // where making it is quick
+	dir, err := os.MkdirTemp("/dev/shm", "tree-") // a file system on which that is fast
 	if err != nil {
 		dir = t.TempDir()
 	}
@@ -197,7 +198,8 @@ func TestARemovalThatWasInterruptedIsFinishedByTheNext(t *testing.T) {
 	removed(t, top)
 }
 
-// Where nothing can be moved to the top, for want of space or of links, removal goes down instead.
+// If nothing can be moved to the top, because there is no space or there are too many links, the
+// removal goes down instead.
 func TestATreeIsRemovedWhereNothingCanBeMoved(t *testing.T) {
 	top := deep(t, 300)
 	fewDescriptors(t)
@@ -217,10 +219,10 @@ func TestATreeIsRemovedWhereNothingCanBeMoved(t *testing.T) {
 	}
 }
 
-// A tree that is filled all the while takes its turn for ever.
+// A tree that is filled all the time is removed for ever.
 func TestARemovalThatDoesNotEndHoldsUpNoOther(t *testing.T) {
 	step := func(turn *turn) {
-		turn.steps, turn.since = stepsPerLook-1, time.Time{} // a slice is over
+		turn.steps, turn.since = stepsPerLook-1, time.Time{} // a slice has ended
 		must(t, turn.take(t.Context()))
 	}
 	endless := newTurn()

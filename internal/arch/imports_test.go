@@ -68,14 +68,14 @@ var mayImport = []struct {
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{
 		"pin", "internal/steps", "internal/record", "internal/kernel/proc", "internal/kernel/cgroup", "internal/handler", "internal/rootfs",
-		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client",
+		"internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire",
 	}, "the model: records, states, book, events, names"},
 	{"internal/pod/lifecycle", []string{
 		"pin", "internal/tree", "internal/cdi", "internal/apparmor", "internal/selinux", "internal/steps", "internal/regular", "internal/kernel/durable", "internal/kernel/proc", "internal/rootfs",
-		"internal/ocispec", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/pod",
+		"internal/ocispec", "internal/handler", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/pod",
 	}, "the operations: it puts all of the above together"},
 	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/wire", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
-	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
+	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
 	{"internal/pod/scenario", []string{
 		"pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/kernel/proc", "internal/handler", "internal/rootfs", "internal/image", "internal/network",
 		"internal/pinder/client", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery",
@@ -83,7 +83,7 @@ var mayImport = []struct {
 	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/handler", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",

@@ -8,7 +8,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/duration"
 )
 
-// CheckpointContainer writes the state of a running container to an archive. See pod.Containers.Checkpoint.
+// CheckpointContainer writes the state of a running container to an archive. See lifecycle.Containers.Checkpoint.
 func (r *containers) CheckpointContainer(ctx context.Context, req *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
 	if err := r.containers.Checkpoint(ctx, req.GetContainerId(), req.GetLocation(), duration.Seconds(req.GetTimeout())); err != nil {
 		return nil, err

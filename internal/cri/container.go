@@ -13,16 +13,18 @@ import (
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // containers serves the RPCs of containers.
 type containers struct {
-	node       *pod.Node
+	places     *pod.Places
 	book       *pod.Book
+	engine     *steps.Engine
 	containers *lifecycle.Containers
 }
 
-// CreateContainer makes a container in a ready pod. See pod.Containers.Create.
+// CreateContainer makes a container in a ready pod. See lifecycle.Containers.Create.
 func (r *containers) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	id, err := r.containers.Create(ctx, req.GetPodSandboxId(), req.GetSandboxConfig(), req.GetConfig())
 	if err != nil {
@@ -79,11 +81,11 @@ func (r *containers) containerInfo(rec *pod.ContainerRecord) (map[string]string,
 		"pid":       rec.Process.PID,
 		"state":     rec.State,
 		"timeline":  rec.Timeline,
-		"inFlight":  r.node.Engine.Flights(rec.ID),
-		"spec":      r.node.Bundle(rec.ID),
+		"inFlight":  r.engine.Flights(rec.ID),
+		"spec":      r.places.ShownBundle(rec.ID),
 	}
 	if box, err := r.book.Sandbox(rec.Sandbox); err == nil {
-		info["namespaces"] = r.node.Namespaces(rec, r.node.NamespacePins(box.Record()))
+		info["namespaces"] = pod.Namespaces(rec, r.places.NamespacePins(box.Record()))
 	}
 	return toInfo(info)
 }

@@ -49,7 +49,7 @@ func filesystemUsage(mountpoint string, bytes, inodes uint64) *runtimeapi.Filesy
 // layersUsage adds up the last measurements of the writable layers. A container that does not run
 // has no layer, or one that nothing was written to.
 func (i *Images) layersUsage(ctx context.Context) (bytes, inodes uint64) {
-	containers := running(i.Book, i.Node.Paths)
+	containers := running(i.Book, i.Paths)
 	i.Stats.Expect(ctx, containers)
 	for _, c := range containers {
 		if l := i.Stats.Layer(c); l != nil {

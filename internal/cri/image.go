@@ -14,7 +14,7 @@ import (
 // PullImage pulls an image to the node. Equal pulls at the same time are done once.
 func (i *Images) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
 	// An image is the same for all handlers. CRI wants an unknown handler refused all the same.
-	if name := req.GetImage().GetRuntimeHandler(); !i.Node.Handlers.Has(name) {
+	if name := req.GetImage().GetRuntimeHandler(); !i.Handlers.Has(name) {
 		return nil, fmt.Errorf("PullImage: image.runtime_handler: %q is not configured: %w", name, errdefs.ErrInvalidArgument)
 	}
 	img, err := i.Store.Pull(ctx, req.GetImage().GetImage(), auth(req.GetAuth()))
@@ -87,7 +87,7 @@ func (i *Images) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 
 // ImageFsInfo returns the space that the images and the containers' writable layers use, and where.
 func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
-	images, layers := filesystems(i.Node.Paths.Root)
+	images, layers := filesystems(i.Paths.Root)
 	bytes, inodes := i.Store.Usage()
 	layerBytes, layerInodes := i.layersUsage(ctx)
 	return &runtimeapi.ImageFsInfoResponse{

@@ -9,16 +9,18 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // pods serves the RPCs of pods.
 type pods struct {
-	node      *pod.Node
+	places    *pod.Places
 	book      *pod.Book
+	engine    *steps.Engine
 	sandboxes *lifecycle.Sandboxes
 }
 
-// RunPodSandbox makes a pod, ready for containers. See pod.Sandboxes.Run.
+// RunPodSandbox makes a pod, ready for containers. See lifecycle.Sandboxes.Run.
 func (r *pods) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
 	id, err := r.sandboxes.Run(ctx, req.GetConfig(), req.GetRuntimeHandler())
 	if err != nil {
@@ -63,23 +65,23 @@ func (r *pods) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxSta
 		}
 	}
 	if req.GetVerbose() {
-		resp.Info, err = sandboxInfo(r.node, rec)
+		resp.Info, err = r.sandboxInfo(rec)
 	}
 	return resp, err
 }
 
 // sandboxInfo is the verbose part, which helps an operator to examine a pod.
-func sandboxInfo(n *pod.Node, rec *pod.SandboxRecord) (map[string]string, error) {
-	pins := n.NamespacePins(rec)
+func (r *pods) sandboxInfo(rec *pod.SandboxRecord) (map[string]string, error) {
+	pins := r.places.NamespacePins(rec)
 	info := map[string]any{
 		"state":      rec.State,
 		"reason":     rec.Reason,
 		"pid":        rec.Init.PID, // of the pod's PID 1; 0 where each container has its own
 		"namespaces": pins,
-		"owners":     n.NamespaceOwners(pins), // of the namespaces
+		"owners":     pod.NamespaceOwners(pins), // of the namespaces
 		"network":    rec.Network,
 		"timeline":   rec.Timeline,
-		"inFlight":   n.Engine.Flights(rec.ID),
+		"inFlight":   r.engine.Flights(rec.ID),
 		"config":     rec.Config,
 	}
 	return toInfo(info)

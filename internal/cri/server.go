@@ -11,30 +11,28 @@ import (
 	"google.golang.org/grpc/keepalive"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/image"
-	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
-	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 	"github.com/pinfold-run/pinfold/internal/pod/session"
 	"github.com/pinfold-run/pinfold/internal/stats"
+	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/stream"
 )
 
 // Parts are what the calls of CRI are translated into.
 type Parts struct {
-	Node       *pod.Node
+	Node       Node
+	Places     *pod.Places
 	Book       *pod.Book
+	Engine     *steps.Engine
+	Events     *pod.Events
 	Sandboxes  *lifecycle.Sandboxes
 	Containers *lifecycle.Containers
 	Sessions   *session.Sessions
-	Debts      *recovery.Debts
 	Stats      *stats.Reader
 	Streams    *stream.Server
-	Network    *network.Network
-	Images     *image.Store
-	// Version is Pinfold's own.
-	Version string
 	// Ending is closed when streams without an end of their own have to end.
 	Ending <-chan struct{}
 }
@@ -59,22 +57,23 @@ type unimplemented struct {
 // NewRuntime returns the service that calls these parts.
 func NewRuntime(p Parts) *Runtime {
 	return &Runtime{
-		node:       node{node: p.Node, sandboxes: p.Sandboxes, debts: p.Debts, network: p.Network, images: p.Images, version: p.Version},
-		pods:       pods{node: p.Node, book: p.Book, sandboxes: p.Sandboxes},
-		containers: containers{node: p.Node, book: p.Book, containers: p.Containers},
+		node:       node{Node: p.Node, places: p.Places, engine: p.Engine, sandboxes: p.Sandboxes},
+		pods:       pods{places: p.Places, book: p.Book, engine: p.Engine, sandboxes: p.Sandboxes},
+		containers: containers{places: p.Places, book: p.Book, engine: p.Engine, containers: p.Containers},
 		sessions:   sessions{sessions: p.Sessions, streams: p.Streams},
-		statistics: statistics{node: p.Node, book: p.Book, sandboxes: p.Sandboxes, reader: p.Stats},
-		events:     events{events: p.Node.Events, ending: p.Ending},
+		statistics: statistics{places: p.Places, book: p.Book, sandboxes: p.Sandboxes, reader: p.Stats},
+		events:     events{events: p.Events, ending: p.Ending},
 	}
 }
 
 // Images serves runtime.v1.ImageService. Calls that it does not have return Unimplemented.
 type Images struct {
 	runtimeapi.UnimplementedImageServiceServer
-	Store *image.Store
-	Node  *pod.Node
-	Book  *pod.Book
-	Stats *stats.Reader
+	Store    *image.Store
+	Handlers *handler.Set
+	Paths    pod.Paths
+	Book     *pod.Book
+	Stats    *stats.Reader
 }
 
 // maxMessage is the size of one gRPC message in bytes, the kubelet's own limit.

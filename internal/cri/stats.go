@@ -13,7 +13,7 @@ import (
 
 // statistics serves the RPCs of statistics and metrics.
 type statistics struct {
-	node      *pod.Node
+	places    *pod.Places
 	book      *pod.Book
 	sandboxes *lifecycle.Sandboxes
 	reader    *stats.Reader
@@ -34,7 +34,7 @@ func (r *statistics) ContainerStats(ctx context.Context, req *runtimeapi.Contain
 	if !ok {
 		used = containerUsage{rec: rec}
 	}
-	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(layersFS(r.node.Paths.Root))}, nil
+	return &runtimeapi.ContainerStatsResponse{Stats: used.toStats(layersFS(r.places.Root))}, nil
 }
 
 // ListContainerStats returns what the running containers that match the filter use. It skips
@@ -52,7 +52,7 @@ func (r *statistics) StreamContainerStats(req *runtimeapi.StreamContainerStatsRe
 
 func (r *statistics) containersStats(ctx context.Context, f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
 	var all []*runtimeapi.ContainerStats
-	layers := layersFS(r.node.Paths.Root)
+	layers := layersFS(r.places.Root)
 	for _, used := range r.containersUsage(ctx, func(rec *pod.ContainerRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && idMatches(rec.Sandbox, f.GetPodSandboxId()) &&
 			labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
@@ -69,7 +69,7 @@ func (r *statistics) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSan
 		return nil, err
 	}
 	used := r.podUsage(ctx, box.Record())
-	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.node.Paths.Root))}, nil
+	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.places.Root))}, nil
 }
 
 // ListPodSandboxStats returns what the ready pods that match the filter use.
@@ -86,7 +86,7 @@ func (r *statistics) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxStats
 
 func (r *statistics) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	var all []*runtimeapi.PodSandboxStats
-	layers := layersFS(r.node.Paths.Root)
+	layers := layersFS(r.places.Root)
 	for _, used := range r.podsUsage(ctx, func(rec *pod.SandboxRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
 	}) {
@@ -112,7 +112,7 @@ type podUsage struct {
 
 // observed is a container in the form of package stats.
 func (r *statistics) observed(rec *pod.ContainerRecord) stats.Container {
-	return observed(r.node.Paths, rec)
+	return observed(r.places.Paths, rec)
 }
 
 func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
@@ -125,7 +125,7 @@ func observed(paths pod.Paths, rec *pod.ContainerRecord) stats.Container {
 }
 
 // Observed lists the running containers. stats.Reader.Run watches them.
-func (r *statistics) Observed() []stats.Container { return running(r.book, r.node.Paths) }
+func (r *statistics) Observed() []stats.Container { return running(r.book, r.places.Paths) }
 
 func running(book *pod.Book, paths pod.Paths) []stats.Container {
 	var containers []stats.Container
@@ -209,7 +209,7 @@ func (r *statistics) withPod(rec *pod.SandboxRecord, containers []containerUsage
 	}
 	if !rec.HostNetwork() {
 		// Without a pin the pod has no network, so there is nothing to count.
-		used.network, _ = stats.Network(r.node.NamespacePins(rec)["net"])
+		used.network, _ = stats.Network(r.places.NamespacePins(rec)["net"])
 	}
 	return used
 }
@@ -218,7 +218,7 @@ func (r *statistics) withPod(rec *pod.SandboxRecord, containers []containerUsage
 // after the pod. Other groups are shared by pods. A plugin may have put the containers elsewhere, so the group above
 // them counts.
 func (r *statistics) podGroup(rec *pod.SandboxRecord, parts []*stats.Usage) (stats.Group, bool) {
-	group := r.node.Cgroup(rec)
+	group := r.places.Cgroup(rec)
 	for _, u := range parts {
 		if up := u.Group.Parent(); group.Asked || group.Ours && up.Path == group.Path() {
 			return up, true

@@ -5,21 +5,38 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/network"
+	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/pod/recovery"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // node serves the RPCs about the node and the runtime itself.
 type node struct {
-	node      *pod.Node
+	Node
+	places    *pod.Places
+	engine    *steps.Engine
 	sandboxes *lifecycle.Sandboxes
-	debts     *recovery.Debts
-	network   *network.Network
-	images    *image.Store
-	version   string
+}
+
+// Node is what Status tells of the node.
+type Node struct {
+	// Host is what probing found; see package host.
+	Host     ocispec.Host
+	Handlers *handler.Set
+	Network  *network.Network
+	Images   *image.Store
+	Debts    *recovery.Debts
+	// UserNamespaces is why pods cannot have user namespaces here; nil if they can.
+	UserNamespaces error
+	// Ready says why this node can run no container at all now; nil if it can.
+	Ready func(context.Context) error
+	// Release is Pinfold's own version.
+	Release string
 }
 
 // Version says which API this is. The version in the request has no meaning any more.
@@ -27,7 +44,7 @@ func (r *node) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi
 	return &runtimeapi.VersionResponse{
 		Version:           "0.1.0", // the version of the kubelet's API, fixed since 2016
 		RuntimeName:       "pinfold",
-		RuntimeVersion:    r.version,
+		RuntimeVersion:    r.Release,
 		RuntimeApiVersion: "v1",
 	}, nil
 }
@@ -37,22 +54,22 @@ func (r *node) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi
 func (r *node) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
-			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", r.node.Ready(ctx)),
-			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.network.Status(ctx)),
+			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", r.Ready(ctx)),
+			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", r.Network.Status(ctx)),
 		}},
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy:  true,
-			UserNamespacesHostNetwork: r.node.Host.Features.UsernsHostNetwork,
+			UserNamespacesHostNetwork: r.Host.Features.UsernsHostNetwork,
 			MountOptions:              true,
 		},
 	}
-	handlers := r.node.Handlers.All(ctx)
+	handlers := r.Handlers.All(ctx)
 	for _, h := range handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{
 			Name: h.Name,
 			Features: &runtimeapi.RuntimeHandlerFeatures{
-				RecursiveReadOnlyMounts: h.RecursiveReadOnly && r.node.Host.Features.RecursiveReadOnly,
-				UserNamespaces:          h.UserNamespaces && r.node.UserNamespaces == nil,
+				RecursiveReadOnlyMounts: h.RecursiveReadOnly && r.Host.Features.RecursiveReadOnly,
+				UserNamespaces:          h.UserNamespaces && r.UserNamespaces == nil,
 			},
 		})
 	}
@@ -73,26 +90,25 @@ func condition(kind, reason string, problem error) *runtimeapi.RuntimeCondition 
 }
 
 func (r *node) statusInfo(handlers any) (map[string]string, error) {
-	n := r.node
 	userns := "works"
-	if n.UserNamespaces != nil {
-		userns = n.UserNamespaces.Error()
+	if r.UserNamespaces != nil {
+		userns = r.UserNamespaces.Error()
 	}
 	return toInfo(map[string]any{
-		"host":           n.Host,
+		"host":           r.Host,
 		"handlers":       handlers,
-		"paths":          n.Paths,
+		"paths":          r.places.Paths,
 		"userNamespaces": userns,
-		"debts":          r.debts.Count(),
-		"inFlight":       n.Engine.Flights(""),
-		"pulls":          r.images.Pulls(),
+		"debts":          r.Debts.Count(),
+		"inFlight":       r.engine.Flights(""),
+		"pulls":          r.Images.Pulls(),
 	})
 }
 
 // RuntimeConfig says which cgroup driver is used, so that the kubelet uses the same one.
 func (r *node) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
-	if r.node.Host.SystemdCgroup {
+	if r.Host.SystemdCgroup {
 		driver = runtimeapi.CgroupDriver_SYSTEMD
 	}
 	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil

@@ -35,27 +35,40 @@ import (
 
 // parts are the parts of one daemon.
 type parts struct {
-	node       *pod.Node
-	book       *pod.Book
+	lifecycle.Base
+	node       node
+	events     *pod.Events
 	sandboxes  *lifecycle.Sandboxes
 	containers *lifecycle.Containers
 	sessions   *session.Sessions
 	debts      *recovery.Debts
 	recovery   *recovery.Recovery
 	plugins    *nri.Plugins
-	// These are parts of node, too, which knows what pods ask of them.
-	images  *image.Store
-	network *network.Network
-	mounts  *rootfs.Area
-	pinder  *client.Client
 }
+
+// node is what pods are made of on this node.
+type node struct {
+	handlers *handler.Set
+	cgroups  *cgroup.Hierarchies
+	images   *image.Store
+	network  *network.Network
+	mounts   *rootfs.Area
+	pinder   connection
+	// userNamespaces is why pods cannot have user namespaces here; nil if they can.
+	userNamespaces error
+}
+
+// connection is pinder. The operations have it before it is connected, and call it afterwards.
+type connection struct{ *client.Client }
 
 // assemble makes the parts. If one fails, it closes those that it made. recover connects to pinder
 // later.
 func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version string, log *slog.Logger) (*parts, error) {
-	node := &pod.Node{Paths: paths, Log: log, Parts: pod.Parts{Pins: lifecycle.KernelPins{}}, Engine: steps.NewEngine(logSteps(log))}
-	p := &parts{node: node, book: pod.NewBook(), debts: recovery.NewDebts(log)}
-	node.Events = pod.NewEvents(p.book)
+	p := &parts{debts: recovery.NewDebts(log)}
+	p.Base = lifecycle.Base{
+		Places: &pod.Places{Paths: paths, Log: log}, Book: pod.NewBook(), Engine: steps.NewEngine(logSteps(log)), Debts: p.debts, Log: log,
+	}
+	p.events = pod.NewEvents(p.Book)
 	for _, make := range []func(context.Context, *config.Config) error{
 		p.findPinder, p.openRecords, p.probeHost, p.findHandlers, p.openMounts, p.openImages, p.openNetwork,
 	} {
@@ -64,14 +77,34 @@ func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version st
 			return nil, err
 		}
 	}
-	p.containers = lifecycle.NewContainers(node, p.book, p.debts)
-	p.sandboxes = lifecycle.NewSandboxes(node, p.book, p.containers, p.debts)
-	p.sessions = session.NewSessions(node, p.book, p.sandboxes.Current)
 	if err := p.preparePlugins(c, version); err != nil {
 		p.close()
 		return nil, err
 	}
+	p.makeOperations()
 	return p, nil
+}
+
+func (p *parts) makeOperations() {
+	on := lifecycle.Parts{
+		Handlers: p.node.handlers, Pins: lifecycle.KernelPins{}, Mounts: p.node.mounts, Cgroups: p.node.cgroups,
+		Network: p.node.network, Images: p.node.images, Pinder: &p.node.pinder,
+	}
+	if p.plugins != nil {
+		on.Plugins = p.plugins
+	}
+	p.sandboxes, p.containers = lifecycle.New(p.Base, on)
+	p.sessions = session.New(session.Config{
+		Places: p.Places, Book: p.Book, Pinder: &p.node.pinder, Current: p.sandboxes.Current, Log: p.Log,
+	})
+	p.recovery = &recovery.Recovery{
+		Base: p.Base,
+		Parts: recovery.Parts{
+			Pinder: &p.node.pinder, Mounts: p.node.mounts, Network: p.node.network, Images: p.node.images,
+			Handlers: p.node.handlers, Pins: lifecycle.KernelPins{},
+		},
+		Sandboxes: p.sandboxes, Containers: p.containers, Debts: p.debts,
+	}
 }
 
 // logSteps logs each step that was done or undone, at level debug.
@@ -82,14 +115,14 @@ func logSteps(log *slog.Logger) func(steps.Operation, steps.Timing) {
 }
 
 func (p *parts) findPinder(_ context.Context, c *config.Config) error {
-	if p.node.Paths.Pinder != "" {
+	if p.Places.Pinder != "" {
 		return nil
 	}
 	self, err := os.Executable()
 	if err == nil {
 		beside := filepath.Join(filepath.Dir(self), "pinder")
 		if _, err := os.Stat(beside); err == nil {
-			p.node.Paths.Pinder = beside
+			p.Places.Pinder = beside
 			return nil
 		}
 	}
@@ -97,7 +130,7 @@ func (p *parts) findPinder(_ context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("pinder is neither beside pinfoldd nor in $PATH; name it with --pinder: %w", err)
 	}
-	p.node.Paths.Pinder = found
+	p.Places.Pinder = found
 	return nil
 }
 
@@ -106,7 +139,8 @@ func (p *parts) openRecords(_ context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	p.node.Records, err = record.Open(c.Root, boot)
+	store, err := record.Open(c.Root, boot)
+	p.Records = pod.NewRecords(store, p.events, p.Log)
 	return err
 }
 
@@ -116,15 +150,16 @@ func (p *parts) probeHost(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	systemd := c.CgroupDriver == config.Systemd || c.CgroupDriver == config.Auto && host.SystemdRuns()
-	p.node.Cgroups = hierarchies
-	if p.node.Host, err = host.Probe(hierarchies, systemd); err != nil {
+	p.node.cgroups = hierarchies
+	if p.Host, err = host.Probe(hierarchies, systemd); err != nil {
 		return err
 	}
-	p.node.Host.Features.CDI = true
-	if p.node.Host.AppArmor {
-		if p.node.Host.AppArmorProfile, err = apparmor.LoadDefault(ctx); err != nil {
+	p.Places.SystemdDriver = p.Host.SystemdCgroup
+	p.Host.Features.CDI = true
+	if p.Host.AppArmor {
+		if p.Host.AppArmorProfile, err = apparmor.LoadDefault(ctx); err != nil {
 			// CreateContainer refuses containers that ask for the profile, with this reason.
-			p.node.Log.Warn("the default AppArmor profile is not loaded", "error", err)
+			p.Log.Warn("the default AppArmor profile is not loaded", "error", err)
 		}
 	}
 	return nil
@@ -147,21 +182,21 @@ func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 		runtimes[c.DefaultRuntime] = filepath.Join("/usr/bin", c.DefaultRuntime)
 	}
 	var err error
-	p.node.Handlers, err = handler.NewSet(runtimes, c.DefaultRuntime)
+	p.node.handlers, err = handler.NewSet(runtimes, c.DefaultRuntime)
+	p.Places.Handlers = p.node.handlers
 	return err
 }
 
 func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 	var err error
-	if p.mounts, err = rootfs.OpenArea(p.node.Paths.Mounts()); err != nil {
+	if p.node.mounts, err = rootfs.OpenArea(p.Places.Mounts()); err != nil {
 		return err
 	}
-	p.node.Mounts = p.mounts
-	p.node.Host.Features.RecursiveReadOnly = rootfs.RecursiveReadOnly()
-	p.node.UserNamespaces = errors.Join(passable(c.State), probeUserNamespaces(c.Root, p.node.Log))
-	p.node.Host.Features.UsernsHostNetwork = p.node.UserNamespaces == nil
-	if p.node.UserNamespaces != nil {
-		p.node.Log.Warn("pods cannot have user namespaces on this node", "reason", p.node.UserNamespaces)
+	p.Host.Features.RecursiveReadOnly = rootfs.RecursiveReadOnly()
+	p.node.userNamespaces = errors.Join(passable(c.State), probeUserNamespaces(c.Root, p.Log))
+	p.Host.Features.UsernsHostNetwork = p.node.userNamespaces == nil
+	if p.node.userNamespaces != nil {
+		p.Log.Warn("pods cannot have user namespaces on this node", "reason", p.node.userNamespaces)
 	}
 	return nil
 }
@@ -210,12 +245,11 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 	err := registry.CheckConfigDirs(c.RegistryConfigDir)
 	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
-		p.node.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
+		p.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
 	}
-	p.images, err = image.Open(ctx, image.Config{
-		Root: p.node.Paths.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.node.Log,
+	p.node.images, err = image.Open(ctx, image.Config{
+		Root: p.Places.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.Log,
 	})
-	p.node.Images = p.images
 	return err
 }
 
@@ -224,33 +258,28 @@ func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	layout := cgroup.Layout{Systemd: p.node.Host.SystemdCgroup}
-	p.network, err = network.New(network.Config{
-		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.node.Paths.CNICache(),
-		CgroupParent: layout.Plugins(own), Log: p.node.Log,
+	layout := cgroup.Layout{Systemd: p.Host.SystemdCgroup}
+	p.node.network, err = network.New(network.Config{
+		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.Places.CNICache(),
+		CgroupParent: layout.Plugins(own), Log: p.Log,
 	})
-	p.node.Network = p.network
 	return err
 }
 
 // recover restores what an earlier run left and starts retrying debts.
 func (p *parts) recover(ctx context.Context) error {
-	p.recovery = &recovery.Recovery{
-		Node: p.node, Book: p.book, Sandboxes: p.sandboxes, Containers: p.containers, Debts: p.debts,
-	}
 	if err := p.recovery.Load(); err != nil {
 		return err
 	}
 	connect, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var err error
-	p.pinder, err = client.Connect(connect, client.Options{
-		Binary: p.node.Paths.Pinder, State: p.node.Paths.State, Log: p.node.Log, OnExit: p.ended,
+	p.node.pinder.Client, err = client.Connect(connect, client.Options{
+		Binary: p.Places.Pinder, State: p.Places.State, Log: p.Log, OnExit: p.ended,
 	})
 	if err != nil {
 		return fmt.Errorf("pinder: %w", err)
 	}
-	p.node.Pinder = p.pinder
 	p.upgradePinder(ctx)
 	p.containers.Connected()
 	p.recovery.Reconcile(ctx)
@@ -272,20 +301,20 @@ func (p *parts) ended(exit wire.Exit) {
 func (p *parts) upgradePinder(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	reaper, _, err := p.pinder.Processes(ctx)
+	reaper, _, err := p.node.pinder.Processes(ctx)
 	if err != nil {
 		return
 	}
 	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", reaper))
-	installed, statErr := os.Stat(p.node.Paths.Pinder)
+	installed, statErr := os.Stat(p.Places.Pinder)
 	if err != nil || statErr != nil || os.SameFile(running, installed) {
 		return
 	}
-	if err := p.pinder.Upgrade(ctx, p.node.Paths.Pinder); err != nil {
-		p.node.Log.Warn("pinder was not upgraded; the old one goes on", "error", err)
+	if err := p.node.pinder.Upgrade(ctx, p.Places.Pinder); err != nil {
+		p.Log.Warn("pinder was not upgraded; the old one goes on", "error", err)
 		return
 	}
-	p.node.Log.Info("pinder was upgraded in place", "binary", p.node.Paths.Pinder)
+	p.Log.Info("pinder was upgraded in place", "binary", p.Places.Pinder)
 }
 
 // collectNetwork tells the network plugins which attachments are in use, so that they free the
@@ -293,17 +322,17 @@ func (p *parts) upgradePinder(ctx context.Context) {
 func (p *parts) collectNetwork(ctx context.Context) {
 	if p.recovery.Unknown() {
 		// Plugins would free the addresses of running pods without a record.
-		p.node.Log.Warn("no network garbage collection: a pod or container without a record is alive, see pinfold check")
+		p.Log.Warn("no network garbage collection: a pod or container without a record is alive, see pinfold check")
 		return
 	}
 	var valid []network.Attachment
-	for _, box := range p.book.Sandboxes() {
+	for _, box := range p.Book.Sandboxes() {
 		if a := box.Record().Network; a != nil && a.Owed {
 			valid = append(valid, *a)
 		}
 	}
-	if err := p.network.GC(ctx, valid); err != nil {
-		p.node.Log.Warn("network garbage collection failed; it is tried again at the next start", "error", err)
+	if err := p.node.network.GC(ctx, valid); err != nil {
+		p.Log.Warn("network garbage collection failed; it is tried again at the next start", "error", err)
 	}
 }
 
@@ -319,23 +348,23 @@ func (p *parts) close() {
 	if p.plugins != nil {
 		p.plugins.Close()
 	}
-	idle := len(p.book.Sandboxes()) == 0
+	idle := len(p.Book.Sandboxes()) == 0
 	var failed []error
-	if p.pinder != nil {
+	if p.node.pinder.Client != nil {
 		if idle {
 			ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
-			failed = append(failed, p.pinder.Shutdown(ctx))
+			failed = append(failed, p.node.pinder.Shutdown(ctx))
 			cancel()
 		}
-		failed = append(failed, p.pinder.Close())
+		failed = append(failed, p.node.pinder.Close())
 	}
-	if p.network != nil {
-		failed = append(failed, p.network.Close())
+	if p.node.network != nil {
+		failed = append(failed, p.node.network.Close())
 	}
-	if p.mounts != nil && idle {
-		failed = append(failed, p.mounts.CloseIfEmpty(), unshareNetNS(p.node.Paths))
+	if p.node.mounts != nil && idle {
+		failed = append(failed, p.node.mounts.CloseIfEmpty(), unshareNetNS(p.Places.Paths))
 	}
 	if err := errors.Join(failed...); err != nil {
-		p.node.Log.Warn("the end of the daemon left something behind", "error", err)
+		p.Log.Warn("the end of the daemon left something behind", "error", err)
 	}
 }

@@ -58,18 +58,25 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 		return err
 	}
 	defer socket.remove()
-	reader := stats.NewReader(parts.node.Cgroups)
+	reader := stats.NewReader(parts.node.cgroups)
 	runtime := cri.NewRuntime(cri.Parts{
-		Node: parts.node, Book: parts.book, Sandboxes: parts.sandboxes, Containers: parts.containers, Sessions: parts.sessions,
-		Debts: parts.debts, Stats: reader, Streams: streams, Network: parts.network, Images: parts.images, Version: version, Ending: ctx.Done(),
+		Node: cri.Node{
+			Host: parts.Host, Handlers: parts.node.handlers, Network: parts.node.network, Images: parts.node.images, Debts: parts.debts,
+			UserNamespaces: parts.node.userNamespaces, Ready: parts.ready, Release: version,
+		},
+		Places: parts.Places, Book: parts.Book, Engine: parts.Engine, Events: parts.events,
+		Sandboxes: parts.sandboxes, Containers: parts.containers, Sessions: parts.sessions,
+		Stats: reader, Streams: streams, Ending: ctx.Done(),
 	})
 	go reader.Run(background, runtime.Observed)
-	server := cri.NewServer(runtime, &cri.Images{Store: parts.images, Node: parts.node, Book: parts.book, Stats: reader})
+	server := cri.NewServer(runtime, &cri.Images{
+		Store: parts.node.images, Handlers: parts.node.handlers, Paths: paths, Book: parts.Book, Stats: reader,
+	})
 	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
-		Images: parts.images, Recovery: parts.recovery, Engine: parts.node.Engine,
+		Images: parts.node.images, Recovery: parts.recovery, Engine: parts.Engine,
 	})
 	go socket.keep(ctx, server)
-	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.book.Sandboxes()))
+	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.Book.Sandboxes()))
 	return serve(ctx, server, listener, log)
 }
 

@@ -22,22 +22,18 @@ func (p *parts) preparePlugins(c *config.Config, version string) error {
 		Socket:       c.NRISocket,
 		Root:         c.Root,
 		Version:      version,
-		Log:          p.node.Log,
-		Book:         p.book,
-		Bundle:       func(id string) []byte { return p.node.Bundle(id) },
-		Namespaces:   p.node.NamespacePins,
-		CgroupParent: func(rec *pod.SandboxRecord) string { return p.node.Cgroup(rec).Parent },
+		Log:          p.Log,
+		Book:         p.Book,
+		Bundle:       func(id string) []byte { return p.Places.ShownBundle(id) },
+		Namespaces:   p.Places.NamespacePins,
+		CgroupParent: func(rec *pod.SandboxRecord) string { return p.Places.Cgroup(rec).Parent },
 		Apply: func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
 			return p.containers.ApplyResources(ctx, id, to)
 		},
 		Evict:     func(ctx context.Context, id string) error { return p.containers.Stop(ctx, id, 0) },
 		InjectCDI: func(config *specs.Spec, names []string) error { return cdi.Inject(config, cdi.DefaultDirs(), names) },
 	})
-	if err != nil {
-		return err
-	}
-	p.node.Plugins = p.plugins
-	return nil
+	return err
 }
 
 // startPlugins lets plugins connect. It can fail: a file in the plugins' directory may have a name
@@ -48,6 +44,6 @@ func (p *parts) startPlugins() {
 		return
 	}
 	if err := p.plugins.Start(); err != nil {
-		p.node.Log.Error("NRI plugins do not run on this node; correct the configuration and restart the daemon", "error", err)
+		p.Log.Error("NRI plugins do not run on this node; correct the configuration and restart the daemon", "error", err)
 	}
 }

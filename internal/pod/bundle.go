@@ -14,8 +14,8 @@ import (
 func (p Paths) BundleConfig(id string) string { return filepath.Join(p.Bundle(id), "config.json") }
 
 // BundleSpec reads a bundle's configuration, with what plugins have changed.
-func (n *Node) BundleSpec(id string) (*specs.Spec, error) {
-	data, err := os.ReadFile(n.Paths.BundleConfig(id))
+func (p Paths) BundleSpec(id string) (*specs.Spec, error) {
+	data, err := os.ReadFile(p.BundleConfig(id))
 	if err != nil {
 		return nil, err
 	}
@@ -30,13 +30,13 @@ func (n *Node) BundleSpec(id string) (*specs.Spec, error) {
 }
 
 // WriteBundleSpec writes a bundle's configuration. The bundle's directory is there.
-func (n *Node) WriteBundleSpec(id string, config *specs.Spec) error {
+func (p Paths) WriteBundleSpec(id string, config *specs.Spec) error {
 	data, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
 	// It has the environment, which may hold secrets.
-	return os.WriteFile(n.Paths.BundleConfig(id), data, 0o600)
+	return os.WriteFile(p.BundleConfig(id), data, 0o600)
 }
 
 // boundSources is the file that says what lies behind the locked mounts which a bundle's configuration names as
@@ -44,23 +44,23 @@ func (n *Node) WriteBundleSpec(id string, config *specs.Spec) error {
 func (p Paths) boundSources(id string) string { return filepath.Join(p.Bundle(id), "sources.json") }
 
 // WriteBoundSources writes what lies behind the locked mounts, by their paths.
-func (n *Node) WriteBoundSources(id string, sources map[string]string) error {
+func (p Paths) WriteBoundSources(id string, sources map[string]string) error {
 	data, err := json.Marshal(sources)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(n.Paths.boundSources(id), data, 0o600)
+	return os.WriteFile(p.boundSources(id), data, 0o600)
 }
 
-// Bundle is a container's OCI spec, nil when it has none any more. Its mounts have the sources that were asked for,
+// ShownBundle is a container's OCI spec, nil when it has none any more. Its mounts have the sources that were asked for,
 // not those that stand in for them. It may hold secrets of the pod's environment, as CRI's verbose status does.
-func (n *Node) Bundle(id string) json.RawMessage {
-	data, err := os.ReadFile(n.Paths.BundleConfig(id))
+func (p Paths) ShownBundle(id string) json.RawMessage {
+	data, err := os.ReadFile(p.BundleConfig(id))
 	if err != nil {
 		return nil
 	}
 	var sources map[string]string
-	known, err := os.ReadFile(n.Paths.boundSources(id))
+	known, err := os.ReadFile(p.boundSources(id))
 	if err != nil || json.Unmarshal(known, &sources) != nil {
 		return data
 	}

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-
-	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
 // Container is one container in memory.
@@ -24,21 +22,26 @@ type Container struct {
 	Ended chan struct{}
 	// Interrupt ends the Do of the Create in progress; set before the container is in the book.
 	Interrupt context.CancelCauseFunc
-	// Unsaved is set while the record of the container's end could not be written.
-	Unsaved atomic.Bool
-	// Settled is set, under order, when an ended container has given back what it needs no more.
-	Settled bool
-	// Erased is set, under order, when nothing of the container is left.
-	Erased bool
-	// announced is set, under order, when clients may know the container.
+	// Removed is set, under Order, when nothing of the container is left.
+	Removed bool
+	// announced is set, under Order, when clients may know the container.
 	announced bool
 	// Stop is what calls of StopContainer agree on.
-	Stop stopping
+	Stop Stopping
+	Unrecorded
+}
+
+// Unrecorded is what is known of a container and in no record. It is found anew when the daemon starts.
+type Unrecorded struct {
 	// Starting is when StartContainer began, in Unix nanoseconds; 0 before.
 	Starting atomic.Int64
-	// Stale is set, by recovery or under order, while a created container has a process that pinder lost: its
-	// streams are broken, so it is made anew before it is started.
+	// Stale is set, by recovery or under Order, while a created container has a process that pinder lost. Its streams
+	// are broken, so the process is made anew before it is started.
 	Stale atomic.Bool
+	// Unsaved is set while the record of the container's end could not be written.
+	Unsaved atomic.Bool
+	// Reduced is set, under Order, when all that an ended container does not need any more is removed.
+	Reduced bool
 }
 
 // Record returns the current value; it must not be changed.
@@ -54,60 +57,6 @@ func NewContainer(rec *ContainerRecord) *Container {
 	}
 	return c
 }
-
-// ChangeContainer stores a changed copy of the record: on disk, then in memory. On an error neither
-// has changed. change may be called again after an error.
-func (n *Node) ChangeContainer(c *Container, change func(*ContainerRecord)) error {
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	rec := *c.Record()
-	before := rec.State
-	change(&rec)
-	if err := n.Records.Put(ContainerKey(c.Sandbox, c.ID), &rec); err != nil {
-		return err
-	}
-	c.record.Store(&rec)
-	n.Events.containerChanged(c, before, rec.State)
-	return nil
-}
-
-// NoteContainer is changeContainer for what has happened or is being taken away; see NoteSandbox. It
-// reports whether the record was written.
-func (n *Node) NoteContainer(c *Container, change func(*ContainerRecord)) bool {
-	err := n.ChangeContainer(c, change)
-	if err == nil {
-		return true
-	}
-	n.Log.Warn("record not written; it is tried again", "container", c.ID, "error", err)
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	rec := *c.Record()
-	before := rec.State
-	change(&rec)
-	c.record.Store(&rec)
-	n.Events.containerChanged(c, before, rec.State)
-	return false
-}
-
-// exitStatus translates pinder's word into CRI's.
-func StatusOf(e wire.Exit) ExitStatus {
-	status := ExitStatus{Code: e.Code, Reason: "Completed"}
-	switch {
-	case e.Unknown:
-		status = ExitStatus{
-			Code: UnknownExit, Reason: "Unknown",
-			Message: "the container ended while neither pinfoldd nor pinder was there to learn how",
-		}
-	case e.OOMKilled:
-		status.Reason = "OOMKilled"
-	case e.Code != 0:
-		status.Reason = "Error"
-	}
-	return status
-}
-
-// UnknownExit is what CRI's clients show for an exit code that is not known.
-const UnknownExit = 255
 
 // Images are the IDs of the images that a container uses, without repetition; none before they are known.
 func (r *ContainerRecord) Images() []string {

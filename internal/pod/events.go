@@ -90,8 +90,8 @@ func (e *Events) containerChanged(c *Container, before, after State) {
 	}
 }
 
-// ContainerForgotten adds the last event of a container that clients may know.
-func (e *Events) ContainerForgotten(c *Container) {
+// containerForgotten adds the last event of a container that clients may know.
+func (e *Events) containerForgotten(c *Container) {
 	if c.announced {
 		e.add(Event{Kind: EventDeleted, ID: c.ID}, c.Sandbox)
 	}
@@ -109,16 +109,16 @@ func (e *Events) sandboxChanged(s *Sandbox, before, after State) {
 	}
 }
 
-// SandboxForgotten adds the last event of a sandbox, which is not in the book any more.
-func (e *Events) SandboxForgotten(s *Sandbox) {
+// sandboxForgotten adds the last event of a sandbox, which is not in the book any more.
+func (e *Events) sandboxForgotten(s *Sandbox) {
 	if s.announced {
 		e.add(Event{Kind: EventDeleted, ID: s.ID, Sandbox: s.Record()}, s.ID)
 	}
 }
 
-// Recall adds what the records tell of the minutes before the daemon was started: a client may have missed it
+// recall adds what the records tell of the minutes before the daemon was started: a client may have missed it
 // when the daemon was killed. The state in these events is that of now.
-func (e *Events) Recall() {
+func (e *Events) recall() {
 	type fact struct {
 		kind EventKind
 		at   time.Time

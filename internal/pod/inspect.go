@@ -1,28 +1,22 @@
 package pod
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"time"
-
-	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/pin"
 )
 
 // NamespacePins are the paths of a sandbox's pinned namespaces, by kind.
-func (n *Node) NamespacePins(rec *SandboxRecord) map[string]string {
+func (p *Places) NamespacePins(rec *SandboxRecord) map[string]string {
 	pins := map[string]string{}
 	for _, kind := range KindsInOrder {
 		if rec.Kinds()&kind != 0 {
-			pins[kind.String()] = n.PinPath(rec, kind)
+			pins[kind.String()] = p.PinPath(rec, kind)
 		}
 	}
 	if rec.Init.PID != 0 {
-		pins[pin.PID.String()] = n.Paths.Pin(rec.ID, pin.PID)
+		pins[pin.PID.String()] = p.Pin(rec.ID, pin.PID)
 	}
 	return pins
 }
@@ -37,7 +31,7 @@ type NamespaceOwner struct {
 }
 
 // NamespaceOwners are the owners of pinned namespaces, by kind. One that is not there any more is left out.
-func (n *Node) NamespaceOwners(pins map[string]string) map[string]NamespaceOwner {
+func NamespaceOwners(pins map[string]string) map[string]NamespaceOwner {
 	owners := map[string]NamespaceOwner{}
 	for kind, path := range pins {
 		if owner, err := namespaceOwner(path); err == nil {
@@ -68,7 +62,7 @@ func namespaceOwner(path string) (NamespaceOwner, error) {
 
 // Namespaces are the paths by which the namespaces of a container's process can be entered, by kind: the pod's pins,
 // and the process's own entry for those that are not the pod's. Of a container without a process it is nil.
-func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string {
+func Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string {
 	if !rec.Process.Alive() {
 		return nil
 	}
@@ -85,29 +79,4 @@ func (n *Node) Namespaces(rec *ContainerRecord, pins map[string]string) map[stri
 		paths[kind] = path
 	}
 	return paths
-}
-
-// pinderPatience is how long pinder may take to answer before the node is called not ready: one that is short of
-// CPU, or being replaced, is none. The kubelet waits for two minutes, and looks every few seconds.
-const pinderPatience = 10 * time.Second
-
-// Ready says why this node can run no container at all now; nil if it can.
-func (n *Node) Ready(ctx context.Context) error {
-	ask, cancel := context.WithTimeout(ctx, pinderPatience)
-	defer cancel()
-	if _, _, err := n.Pinder.Processes(ask); err != nil {
-		return err
-	}
-	var root unix.Statfs_t
-	if err := unix.Statfs(n.Paths.Root, &root); err != nil || root.Flags&unix.ST_RDONLY != 0 {
-		return fmt.Errorf("the file system of %s cannot be written to, as after an error of its disk: %w", n.Paths.Root, errors.Join(err, errdefs.ErrFailedPrecondition))
-	}
-	h, err := n.Handlers.Find(ctx, "")
-	if err != nil {
-		return err
-	}
-	if errdefs.IsFailedPrecondition(h.Problem) {
-		return h.Problem
-	}
-	return nil // one that has no word for its features may do all that is asked of it
 }

@@ -1,9 +1,13 @@
 package pod
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -66,7 +70,10 @@ func (p Paths) Images() string { return filepath.Join(p.Root, "images") }
 func (p Paths) CNICache() string { return filepath.Join(p.Root, "cni") }
 
 // Sandbox is the directory of all that is durable of one sandbox.
-func (p Paths) Sandbox(id string) string { return filepath.Join(p.Root, PodsDir, id) }
+func (p Paths) Sandbox(id string) string { return filepath.Join(p.Root, podsDir, id) }
+
+// Containers is the directory of the records of a sandbox's containers.
+func (p Paths) Containers(id string) string { return filepath.Join(p.Sandbox(id), containersDir) }
 
 // Files is the directory of the files that a sandbox lends to its containers.
 func (p Paths) Files(id string) string { return filepath.Join(p.Sandbox(id), "files") }
@@ -83,7 +90,19 @@ func (p Paths) Upper(sandbox, container string) string {
 
 // Exit is the file in which pinder says how a container ended.
 func (p Paths) Exit(sandbox, container string) string {
-	return filepath.Join(p.Sandbox(sandbox), ContainersDir, container+".exit")
+	return filepath.Join(p.Sandbox(sandbox), containersDir, container+".exit")
+}
+
+// HasRecord reports whether there is a record of a pod or container of that ID, whole or not.
+func (p Paths) HasRecord(id string) bool {
+	if _, err := os.Stat(p.Sandbox(id)); err == nil {
+		return true
+	}
+	pods, _ := os.ReadDir(filepath.Join(p.Root, podsDir))
+	return slices.ContainsFunc(pods, func(pod os.DirEntry) bool {
+		records, _ := os.ReadDir(p.Containers(pod.Name()))
+		return slices.ContainsFunc(records, func(r os.DirEntry) bool { return strings.HasPrefix(r.Name(), id) })
+	})
 }
 
 // Make creates the directories and closes them to all users but root, whatever the umask and whatever mode an older
@@ -101,7 +120,7 @@ func (p Paths) Make() error {
 	}{
 		{p.Root, root},
 		{p.State, passage},
-		{filepath.Join(p.Root, PodsDir), 0o700},
+		{filepath.Join(p.Root, podsDir), 0o700},
 		{p.Images(), 0o700},
 		{p.CNICache(), 0o700},
 		{p.Pins(), 0o700},
@@ -133,16 +152,10 @@ func ownDir(path string, mode os.FileMode) error {
 	return errors.Join(dir.Chown(0, 0), dir.Chmod(mode))
 }
 
-// PodsDir and ContainersDir are parts of the names of records.
-const (
-	PodsDir       = "pods"
-	ContainersDir = "containers"
-)
-
-// SandboxKey names the record of a sandbox.
-func SandboxKey(id string) string { return PodsDir + "/" + id + "/pod" }
-
-// ContainerKey names the record of a container.
-func ContainerKey(sandbox, id string) string {
-	return PodsDir + "/" + sandbox + "/" + ContainersDir + "/" + id
+// NewID returns the name of a new sandbox or container: 128 random bits in hexadecimal.
+func NewID() string {
+	var id [16]byte
+	// crypto/rand.Read never fails (Go 1.24 and later).
+	_, _ = rand.Read(id[:])
+	return hex.EncodeToString(id[:])
 }

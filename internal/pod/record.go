@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -28,6 +29,11 @@ const (
 	Running  State = "running"
 	Exited   State = "exited"
 )
+
+// NodeRecord is what the kubelet says once of the node, so it is kept across restarts.
+type NodeRecord struct {
+	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+}
 
 // SandboxRecord is all that is known of a sandbox. A value is never changed once it was stored;
 // changes are made to a copy.

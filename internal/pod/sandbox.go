@@ -11,7 +11,6 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -22,17 +21,17 @@ type Sandbox struct {
 	ID string
 	// Order is held by the one operation on this sandbox that is in progress.
 	Order sync.Mutex
-	// record is the last stored value, changed only by the holder of order.
+	// record is the last stored value, changed only by the holder of Order.
 	record atomic.Pointer[SandboxRecord]
-	// Durable waits for the intent's fsync; set while Run is in progress, used by its steps only.
+	// Durable waits until the intent is on the disk. It is set while RunPodSandbox is in progress, for its steps.
 	Durable func() error
-	// Pinned are the inode numbers of what was pinned; used by the steps of Run only.
+	// Pinned are the inode numbers of what was pinned, for the steps of RunPodSandbox.
 	Pinned map[string]uint64
-	// Interrupt ends the Do of the Run in progress; set before the sandbox is in the book.
+	// Interrupt ends the Do of the RunPodSandbox in progress; set before the sandbox is in the book.
 	Interrupt context.CancelCauseFunc
-	// Erased is set, under order, when nothing of the sandbox is left.
-	Erased bool
-	// announced is set, under order, when clients may know the sandbox.
+	// Removed is set, under Order, when nothing of the sandbox is left.
+	Removed bool
+	// announced is set, under Order, when clients may know the sandbox.
 	announced bool
 }
 
@@ -44,35 +43,6 @@ func NewSandbox(rec *SandboxRecord) *Sandbox {
 	s := &Sandbox{ID: rec.ID, announced: rec.State != "" && rec.State != Creating}
 	s.record.Store(rec)
 	return s
-}
-
-// ChangeSandbox stores a changed copy of the record: on disk, then in memory. On an error neither has
-// changed. It is for steps that make something. The caller holds the order.
-func (n *Node) ChangeSandbox(s *Sandbox, change func(*SandboxRecord)) error {
-	rec := *s.Record()
-	before := rec.State
-	change(&rec)
-	if err := n.Records.Put(SandboxKey(s.ID), &rec); err != nil {
-		return err
-	}
-	s.record.Store(&rec)
-	n.Events.sandboxChanged(s, before, rec.State)
-	return nil
-}
-
-// NoteSandbox is changeSandbox for steps that take something away: these go on when the disk is full or
-// broken, since a record that says too much is safe. Whatever it claims is looked for again and not found.
-func (n *Node) NoteSandbox(s *Sandbox, change func(*SandboxRecord)) {
-	err := n.ChangeSandbox(s, change)
-	if err == nil {
-		return
-	}
-	n.Log.Warn("record not written; the removal goes on", "sandbox", s.ID, "error", err)
-	rec := *s.Record()
-	before := rec.State
-	change(&rec)
-	s.record.Store(&rec)
-	n.Events.sandboxChanged(s, before, rec.State)
 }
 
 // NamespaceOptions never returns nil.
@@ -129,31 +99,6 @@ func (r *SandboxRecord) RootOwner() rootfs.Owner {
 	return root
 }
 
-// ForSpec is the sandbox as package spec wants to see it.
-func (n *Node) ForSpec(r *SandboxRecord) ocispec.Sandbox {
-	path := func(kind pin.Kind) string {
-		if r.Kinds()&kind == 0 {
-			return ""
-		}
-		return n.PinPath(r, kind)
-	}
-	s := ocispec.Sandbox{
-		ID:     r.ID,
-		Config: r.Config,
-		Namespaces: ocispec.NamespacePaths{
-			User: path(pin.User), Net: path(pin.Net), IPC: path(pin.IPC), UTS: path(pin.UTS),
-		},
-		Files:        n.Files(r),
-		Hostname:     r.Hostname(),
-		Cgroup:       n.Cgroup(r),
-		SELinuxLevel: r.SELinuxLevel,
-	}
-	if r.Init.PID != 0 {
-		s.Namespaces.PID = n.Paths.Pin(r.ID, pin.PID)
-	}
-	return s
-}
-
 // Hostname is the pod's: the configured one, or the node's with host network.
 func (r *SandboxRecord) Hostname() string {
 	if name := r.Config.GetHostname(); name != "" {
@@ -177,11 +122,11 @@ func truncate(s string, n int) string {
 }
 
 // Because is the reason that a record has for not being ready, as the end of a clause.
-func (rec *SandboxRecord) Because() string {
-	if rec.Reason == "" {
+func (r *SandboxRecord) Because() string {
+	if r.Reason == "" {
 		return ""
 	}
-	return " (" + rec.Reason + ")"
+	return " (" + r.Reason + ")"
 }
 
 // Identity is what makes two RunPodSandbox requests the same one.

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// stopping is what all calls of StopContainer for one container agree on: the stop signal is sent once, and the
+// Stopping is what all calls of StopContainer for one container agree on: the stop signal is sent once, and the
 // shortest grace period counts, also across restarts of the daemon. Both are in the record, too.
-type stopping struct {
+type Stopping struct {
 	mu        sync.Mutex
 	signalled bool          // or being signalled
 	killAt    time.Time     // zero before the first stop
@@ -16,7 +16,7 @@ type stopping struct {
 
 // Shorten ends the grace period at the given time, if it does not end before. It reports whether that is news, when
 // the container is to be killed now, and what tells of the next such news.
-func (p *stopping) Shorten(at time.Time) (news bool, killAt time.Time, sooner <-chan struct{}) {
+func (p *Stopping) Shorten(at time.Time) (news bool, killAt time.Time, sooner <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sooner == nil {
@@ -31,7 +31,7 @@ func (p *stopping) Shorten(at time.Time) (news bool, killAt time.Time, sooner <-
 }
 
 // ClaimSignal reports whether the caller is the one to send the stop signal.
-func (p *stopping) ClaimSignal() bool {
+func (p *Stopping) ClaimSignal() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	first := !p.signalled
@@ -39,7 +39,8 @@ func (p *stopping) ClaimSignal() bool {
 	return first
 }
 
-func (p *stopping) ReturnSignal() {
+// ReturnSignal says that the caller could not send it: the next one may.
+func (p *Stopping) ReturnSignal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.signalled = false

@@ -16,11 +16,11 @@ import (
 
 // confine completes a container's configuration by what only the node's files can tell: the devices that
 // vendors describe, and whether the AppArmor profile is there.
-func confine(n *pod.Node, rec *pod.ContainerRecord, config *specs.Spec) error {
+func (s containerBundle) confine(rec *pod.ContainerRecord, config *specs.Spec) error {
 	if err := checkAppArmor(apparmor.Loaded, config.Process.ApparmorProfile); err != nil {
 		return err
 	}
-	if n.Host.SELinux {
+	if s.runtimes.host.SELinux {
 		if err := errors.Join(selinux.Check(config.Process.SelinuxLabel), selinux.Check(config.Linux.MountLabel)); err != nil {
 			return err
 		}

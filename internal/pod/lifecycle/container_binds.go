@@ -12,14 +12,26 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
-// lockBinds puts locked mounts in the place of all that a container with a user namespace gets bound from the host:
-// volumes, the pod's files, what CDI and plugins added. It comes last, when nothing changes the configuration any
-// more. In the node's user namespace there is nothing to lock: CAP_SYS_ADMIN there may change any mount.
-func (s *Containers) lockBinds(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
+// containerBinds is the step "binds". It comes last, when nothing changes the configuration any more. Its mounts are
+// removed with the root file system.
+type containerBinds struct {
+	places *pod.Places
+	mounts bindMounts
+}
+
+type bindMounts interface {
+	// LockBinds makes locked copies of mounts, and says where.
+	LockBinds(id string, binds []rootfs.Bind) ([]string, error)
+}
+
+// Do puts locked mounts in the place of all that a container with a user namespace gets bound from the host: volumes,
+// the pod's files, what CDI and plugins added. In the node's user namespace there is nothing to lock: CAP_SYS_ADMIN
+// there may change any mount.
+func (s containerBinds) Do(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
 	if box.Record().Mappings() == nil {
 		return nil
 	}
-	config, err := s.node.BundleSpec(c.ID)
+	config, err := s.places.BundleSpec(c.ID)
 	if err != nil {
 		return err
 	}
@@ -32,7 +44,7 @@ func (s *Containers) lockBinds(_ context.Context, box *pod.Sandbox, c *pod.Conta
 			of = append(of, m)
 		}
 	}
-	paths, err := s.node.Mounts.LockBinds(c.ID, binds)
+	paths, err := s.mounts.LockBinds(c.ID, binds)
 	if err != nil {
 		return err
 	}
@@ -41,10 +53,10 @@ func (s *Containers) lockBinds(_ context.Context, box *pod.Sandbox, c *pod.Conta
 		sources[paths[i]] = m.Source
 		m.Type, m.Source, m.Options = "bind", paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
 	}
-	if err := s.node.WriteBoundSources(c.ID, sources); err != nil {
+	if err := s.places.WriteBoundSources(c.ID, sources); err != nil {
 		return err
 	}
-	return s.node.WriteBundleSpec(c.ID, config)
+	return s.places.WriteBundleSpec(c.ID, config)
 }
 
 // opens says which device nodes a mount may bring: as a device that was given, by the node's agents, any. A volume may

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -12,21 +13,19 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// Stop asks a container's process to end with its stop signal and kills it after the grace period.
-// Several calls may be made, also at once: the signal is sent once, the shortest grace wins. A container that does
-// not run is stopped.
-func (s *Containers) Stop(ctx context.Context, id string, grace time.Duration) error {
-	c, err := s.book.Container(id)
-	if errors.Is(err, errdefs.ErrNotFound) {
-		return nil
+// containerStop is the operation StopContainer. It takes no order, so it never waits for an operation that hangs, and
+// has no steps: there is nothing to undo.
+type containerStop struct {
+	records *pod.Records
+	pinder  interface {
+		StopSignal(ctx context.Context, id string, sig unix.Signal) error
+		KillAll(ctx context.Context, id string) error
 	}
-	if err != nil {
-		return err
-	}
-	return s.stop(ctx, c, grace)
+	exits exits
+	log   *slog.Logger
 }
 
-func (s *Containers) stop(ctx context.Context, c *pod.Container, grace time.Duration) error {
+func (s containerStop) run(ctx context.Context, c *pod.Container, grace time.Duration) error {
 	state := c.Record().State
 	if state != pod.Running && state != pod.Created {
 		return nil
@@ -35,10 +34,10 @@ func (s *Containers) stop(ctx context.Context, c *pod.Container, grace time.Dura
 	news, killAt, sooner := c.Stop.Shorten(time.Now().Add(grace).Round(0))
 	if grace > 0 && state == pod.Running {
 		if news {
-			s.node.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.KillAt = killAt })
+			s.records.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.KillAt = killAt })
 		}
 		s.signal(ctx, c)
-		if ended, err := awaitGrace(c, ctx, killAt, sooner); ended || err != nil {
+		if ended, err := awaitGrace(ctx, c, killAt, sooner); ended || err != nil {
 			return err
 		}
 	}
@@ -46,7 +45,7 @@ func (s *Containers) stop(ctx context.Context, c *pod.Container, grace time.Dura
 }
 
 // awaitGrace waits for the container's end until the grace period is over, which another call may shorten.
-func awaitGrace(c *pod.Container, ctx context.Context, killAt time.Time, sooner <-chan struct{}) (ended bool, err error) {
+func awaitGrace(ctx context.Context, c *pod.Container, killAt time.Time, sooner <-chan struct{}) (ended bool, err error) {
 	for {
 		timer := time.NewTimer(time.Until(killAt))
 		select {
@@ -67,32 +66,32 @@ func awaitGrace(c *pod.Container, ctx context.Context, killAt time.Time, sooner 
 
 // signal sends the stop signal, unless it was sent. The record says so afterwards; pinder knows it before: a daemon
 // that is killed in between does not send it again.
-func (s *Containers) signal(ctx context.Context, c *pod.Container) {
+func (s containerStop) signal(ctx context.Context, c *pod.Container) {
 	if !c.Stop.ClaimSignal() {
 		return
 	}
-	err := s.node.Pinder.StopSignal(ctx, c.ID, unix.Signal(c.Record().StopSignal))
+	err := s.pinder.StopSignal(ctx, c.ID, unix.Signal(c.Record().StopSignal))
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		c.Stop.ReturnSignal()
-		s.node.Log.Warn("stop signal not delivered; the container will be killed", "container", c.ID, "error", err)
+		s.log.Warn("stop signal not delivered; the container will be killed", "container", c.ID, "error", err)
 		return
 	}
-	s.node.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.Signalled = time.Now() })
+	s.records.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.Signalled = time.Now() })
 }
 
 // kill ends every process of the container and waits until its end is recorded.
-func (s *Containers) kill(ctx context.Context, c *pod.Container) error {
+func (s containerStop) kill(ctx context.Context, c *pod.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, pod.KillTimeout)
 	defer cancel()
-	err := s.node.Pinder.KillAll(ctx, c.ID)
-	// The process of a stale one ends when it is settled.
+	err := s.pinder.KillAll(ctx, c.ID)
+	// The process of a stale one ends when it is deleted.
 	if errors.Is(err, errdefs.ErrNotFound) && (c.Stale.Load() || !c.Record().Process.Alive()) {
-		s.FinishLost(c, "pinder does not know the container, and its process is gone")
+		s.exits.recordLost(c, "pinder does not know the container, and its process is gone")
 		err = nil
 	}
 	if err != nil {
 		select {
-		case <-c.Ended: // what is left of it is seen to when it is settled
+		case <-c.Ended: // what is left of it is removed with the rest of what it needs no more
 			return nil
 		default:
 			return fmt.Errorf("StopContainer: container %s: %w", c.ID, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"slices"
 
@@ -16,23 +17,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
-// imageVolumes finds the images of the container's image volumes: what the record is to say of its mounts
-// before any is made.
-func (s *Containers) imageVolumes(rec *pod.ContainerRecord) ([]pod.VolumeMount, error) {
-	mounts := make([]pod.VolumeMount, len(rec.Config.GetMounts()))
-	for i, m := range rec.Config.GetMounts() {
-		if m.GetImage() == nil {
-			continue
-		}
-		img, err := s.node.Images.Find(m.GetImage().GetImage())
-		if err != nil {
-			return nil, volumeError(i, m, err)
-		}
-		mounts[i].Image = img.ID
-	}
-	return mounts, nil
-}
-
 // ErrImageVolume is in every error of an image volume, beside the class of its cause.
 var ErrImageVolume = errors.New("image volume")
 
@@ -43,10 +27,26 @@ func volumeError(i int, m *runtimeapi.Mount, err error) error {
 	return fmt.Errorf("volume %d (%s at %s): %w", i, m.GetHostPath(), m.GetContainerPath(), err)
 }
 
-// mountVolumes makes the places of the volumes that the image declares, finds the host side of every mount of
-// the container, before the runtime sees any, and mounts images and the idmapped clones of those volumes that
-// need one.
-func (s *Containers) mountVolumes(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
+// containerVolumes is the step "volumes". Its mounts are removed with the root file system.
+type containerVolumes struct {
+	records *pod.Records
+	images  Images
+	mounts  volumeMounts
+	users   userNamespaces
+	labels  labels
+	log     *slog.Logger
+}
+
+type volumeMounts interface {
+	// MakePlace makes a directory in the mounted root file system.
+	MakePlace(id, path string, owner rootfs.Owner) (string, error)
+	MountImage(id string, n int, v rootfs.ImageVolume) (string, error)
+	IDMapVolume(id string, n int, v rootfs.Volume) (string, error)
+}
+
+// Do makes the places of the volumes that the image declares, finds the host side of every mount of the container,
+// before the runtime sees any, and mounts images and the idmapped clones of those volumes that need one.
+func (s containerVolumes) Do(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
 	if err := s.placeVolumes(box, c); err != nil {
 		return err
 	}
@@ -61,10 +61,10 @@ func (s *Containers) mountVolumes(_ context.Context, box *pod.Sandbox, c *pod.Co
 	if err := s.makeHostPaths(c); err != nil {
 		return err
 	}
-	if err := relabelVolumes(s.node, box.Record(), c.Record()); err != nil {
+	if err := s.labels.setVolumes(box.Record(), c.Record()); err != nil {
 		return err
 	}
-	user, err := s.userNS(box)
+	user, err := s.users.open(box.Record())
 	if err != nil {
 		return err
 	}
@@ -80,21 +80,21 @@ func (s *Containers) mountVolumes(_ context.Context, box *pod.Sandbox, c *pod.Co
 			return volumeError(i, m, err)
 		}
 	}
-	return s.node.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Mounts = resolved })
+	return s.records.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Mounts = resolved })
 }
 
 // placeVolumes makes the directories of the image's own volumes where no layer has them. They are part of the
 // container's writable layer and go with it.
-func (s *Containers) placeVolumes(box *pod.Sandbox, c *pod.Container) error {
+func (s containerVolumes) placeVolumes(box *pod.Sandbox, c *pod.Container) error {
 	rec := c.Record()
-	img, err := s.node.Images.Find(rec.Image)
+	img, err := s.images.Find(rec.Image)
 	if err != nil {
 		return err
 	}
 	owner := box.Record().RootOwner()
 	var places []string
 	for _, path := range ocispec.ImageVolumes(img.Config.Config, rec.Config.ContainerConfig) {
-		place, err := s.node.Mounts.MakePlace(c.ID, path, owner)
+		place, err := s.mounts.MakePlace(c.ID, path, owner)
 		if err != nil {
 			return fmt.Errorf("volume of the image: %w", err)
 		}
@@ -103,23 +103,23 @@ func (s *Containers) placeVolumes(box *pod.Sandbox, c *pod.Container) error {
 	if len(places) == 0 {
 		return nil
 	}
-	return s.node.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Volumes = places })
+	return s.records.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Volumes = places })
 }
 
 // imageVolume mounts an image. Its owners are those of the pod's user namespace, whatever the request says.
-func (s *Containers) imageVolume(box *pod.Sandbox, c *pod.Container, index int, user optionalNS) (string, error) {
+func (s containerVolumes) imageVolume(box *pod.Sandbox, c *pod.Container, index int, user optionalNS) (string, error) {
 	rec := c.Record()
-	layers, _, err := s.node.Images.Hold(rec.Mounts[index].Image, c.ID)
+	layers, _, err := s.images.Hold(rec.Mounts[index].Image, c.ID)
 	if err != nil {
 		return "", err
 	}
-	_, label := selinuxLabels(s.node, box.Record(), rec)
-	return s.node.Mounts.MountImage(c.ID, index, rootfs.ImageVolume{
+	_, label := s.labels.of(box.Record(), rec)
+	return s.mounts.MountImage(c.ID, index, rootfs.ImageVolume{
 		Lower: layers, UserNS: user.orNil(), SubPath: rec.Config.GetMounts()[index].GetImageSubPath(), SELinuxContext: label,
 	})
 }
 
-func (s *Containers) volume(box *pod.Sandbox, c *pod.Container, index int, user optionalNS) (string, error) {
+func (s containerVolumes) volume(box *pod.Sandbox, c *pod.Container, index int, user optionalNS) (string, error) {
 	m := c.Record().Config.GetMounts()[index]
 	source, err := hostPath(m.GetHostPath())
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *Containers) volume(box *pod.Sandbox, c *pod.Container, index int, user 
 		Recursive: true,
 		Slave:     m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
 		Hidden: func(point string, why error) {
-			s.node.Log.Warn("a file system below a volume is hidden from the pod: its owners cannot be mapped",
+			s.log.Warn("a file system below a volume is hidden from the pod: its owners cannot be mapped",
 				"container", c.ID, "volume", m.GetHostPath(), "mounted_at", point, "reason", why)
 		},
 	}
@@ -146,7 +146,7 @@ func (s *Containers) volume(box *pod.Sandbox, c *pod.Container, index int, user 
 	if box.Record().Mappings().Equal(*mappings) {
 		volume.UserNS = user.orNil()
 	}
-	return s.node.Mounts.IDMapVolume(c.ID, index, volume)
+	return s.mounts.IDMapVolume(c.ID, index, volume)
 }
 
 // hostPath follows the symbolic links of a volume's path.

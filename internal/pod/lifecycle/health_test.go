@@ -16,9 +16,9 @@ import (
 )
 
 // lookedAt is a pod whose namespaces and PID 1 are the test's own.
-func lookedAt(t *testing.T) (*pod.Node, *pod.SandboxRecord) {
+func lookedAt(t *testing.T) (*Health, *pod.SandboxRecord) {
 	t.Helper()
-	n := &pod.Node{Parts: pod.Parts{Pins: KernelPins{}}, Paths: pod.Paths{State: t.TempDir(), NetNS: t.TempDir()}}
+	h := &Health{places: &pod.Places{Paths: pod.Paths{State: t.TempDir(), NetNS: t.TempDir()}}, pins: KernelPins{}}
 	process, err := proc.Find(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -26,12 +26,12 @@ func lookedAt(t *testing.T) (*pod.Node, *pod.SandboxRecord) {
 	options := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD, Ipc: runtimeapi.NamespaceMode_NODE}
 	rec := &pod.SandboxRecord{
 		ID: "a", State: pod.Ready, Init: process,
-		Means: pod.Means{RuntimeRoot: "/none", NetNS: filepath.Join(n.Paths.NetNS, "a")},
+		Means: pod.Means{RuntimeRoot: "/none", NetNS: filepath.Join(h.places.NetNS, "a")},
 		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options},
 		}}),
 	}
-	for kind, path := range n.NamespacePins(rec) {
+	for kind, path := range h.places.NamespacePins(rec) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func lookedAt(t *testing.T) (*pod.Node, *pod.SandboxRecord) {
 			t.Fatal(err)
 		}
 	}
-	return n, rec
+	return h, rec
 }
 
 // withoutDescriptors runs f while this process may open nothing.
@@ -61,15 +61,15 @@ func withoutDescriptors(t *testing.T, f func()) {
 }
 
 func TestAPodThatCannotBeLookedAtIsNotTakenForBroken(t *testing.T) {
-	n, rec := lookedAt(t)
-	if reason := Broken(n, rec); reason != "" {
+	h, rec := lookedAt(t)
+	if reason := h.Broken(rec); reason != "" {
 		t.Fatalf("a whole pod is broken: %s", reason)
 	}
 	withoutDescriptors(t, func() {
 		if _, err := os.ReadFile("/proc/self/stat"); err == nil {
 			t.Error("the test's limit has no effect")
 		}
-		if reason := Broken(n, rec); reason != "" {
+		if reason := h.Broken(rec); reason != "" {
 			t.Errorf("without a descriptor to look with, the pod is broken: %s", reason)
 		}
 		if gone := (proc.Process{PID: 1 << 22, Start: 1}); gone.Alive() {
@@ -77,11 +77,11 @@ func TestAPodThatCannotBeLookedAtIsNotTakenForBroken(t *testing.T) {
 		}
 	})
 	for _, lost := range []string{pin.Net.String(), pin.PID.String()} {
-		n, rec := lookedAt(t)
-		if err := os.Remove(n.NamespacePins(rec)[lost]); err != nil {
+		h, rec := lookedAt(t)
+		if err := os.Remove(h.places.NamespacePins(rec)[lost]); err != nil {
 			t.Fatal(err)
 		}
-		if reason := Broken(n, rec); !strings.Contains(reason, lost) {
+		if reason := h.Broken(rec); !strings.Contains(reason, lost) {
 			t.Errorf("without its %s namespace the pod lacks %q", lost, reason)
 		}
 	}

@@ -90,14 +90,14 @@ func makeHostDir(in *os.Root, name string) error {
 
 // makeHostPaths makes what the host paths of a container's volumes lack: manifests of the field name directories
 // that do not exist, and rely on the runtime. (With a type, the kubelet has looked already.)
-func (s *Containers) makeHostPaths(c *pod.Container) error {
+func (s containerVolumes) makeHostPaths(c *pod.Container) error {
 	for i, m := range c.Record().Config.GetMounts() {
 		if m.GetImage() != nil {
 			continue
 		}
 		made, err := makeHostPath(m.GetHostPath())
 		if made != "" {
-			s.node.Log.Info("a volume's host path did not exist; a directory was made", "container", c.ID, "path", m.GetHostPath(), "made", made)
+			s.log.Info("a volume's host path did not exist; a directory was made", "container", c.ID, "path", m.GetHostPath(), "made", made)
 		}
 		if err != nil {
 			return volumeError(i, m, err)

@@ -8,15 +8,17 @@ import (
 	"sync"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/durable"
-	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/selinux"
 )
 
-// initBinary is what pods that share their PID namespace run as PID 1: a copy of pinder, alone in a directory. Its
-// zero value is ready.
+// initBinary is what pods that share their PID namespace run as PID 1: a copy of pinder, alone in a directory.
 type initBinary struct {
+	paths pod.Paths
+	// label is that of files that all containers may run, "" without SELinux.
+	label string
+
 	mu     sync.Mutex
 	copied bool
 }
@@ -27,28 +29,28 @@ const pinderName = "pinder"
 // mount shows the copy to a pod and returns its path there. It is a read-only overlay: a container with CAP_SYS_ADMIN
 // may enter the mount namespace of its pod's PID 1 and lift what a bind mount forbids, and would then have the
 // node's own binary before it; an overlay without an upper directory cannot be made writable.
-func (b *initBinary) mount(n *pod.Node, rec *pod.SandboxRecord) (string, error) {
-	dir, err := b.dir(n)
+func (b *initBinary) mount(mounts initMounts, rec *pod.SandboxRecord) (string, error) {
+	dir, err := b.dir()
 	if err != nil {
 		return "", err
 	}
 	if rec.Mappings() != nil {
 		group := rec.RootOwner().GID
-		if err := n.Mounts.Admit(rec.ID, group); err != nil {
+		if err := mounts.Admit(rec.ID, group); err != nil {
 			return "", err
 		}
 	}
-	view, err := n.Mounts.MountImage(rec.ID, 0, rootfs.ImageVolume{Lower: []string{dir}})
+	view, err := mounts.MountImage(rec.ID, 0, rootfs.ImageVolume{Lower: []string{dir}})
 	return filepath.Join(view, pinderName), err
 }
 
 // dir returns the directory of the copy, which is made once in the life of a daemon, if it differs; pods that run an
-// older one keep it. Under SELinux it has a label of containers: what label pinder has where it was installed is the
-// policy's business.
-func (b *initBinary) dir(n *pod.Node) (string, error) {
+// older one keep it. Under SELinux it has a label of containers: the label of pinder where it is installed is up to the
+// policy.
+func (b *initBinary) dir() (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	dir := n.Paths.InitDir()
+	dir := b.paths.InitDir()
 	if b.copied {
 		return dir, nil
 	}
@@ -57,7 +59,7 @@ func (b *initBinary) dir(n *pod.Node) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, pinderName)
-	data, err := os.ReadFile(n.Paths.Pinder)
+	data, err := os.ReadFile(b.paths.Pinder)
 	if err != nil {
 		return "", err
 	}
@@ -73,8 +75,8 @@ func (b *initBinary) dir(n *pod.Node) (string, error) {
 	}
 	// Whatever the umask: the pod's mapped root has to be able to run it.
 	err = os.Chmod(path, 0o755)
-	if label := ocispec.SELinuxSharedLabel(n.Host); label != "" {
-		err = errors.Join(err, selinux.SetLabel(dir, label), selinux.SetLabel(path, label))
+	if b.label != "" {
+		err = errors.Join(err, selinux.SetLabel(dir, b.label), selinux.SetLabel(path, b.label))
 	}
 	b.copied = err == nil
 	return dir, err

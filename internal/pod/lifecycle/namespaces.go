@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -12,12 +13,12 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// KernelPins makes and pins the namespaces of the kernel. It implements pod.Pins.
+// KernelPins makes and pins the namespaces of the kernel. It implements Pins.
 type KernelPins struct{}
 
-var _ pod.Pins = KernelPins{}
+var _ Pins = KernelPins{}
 
-// Make implements pod.Pins. The network namespace has a loopback that is up, the UTS namespace the pod's name, and
+// Make implements Pins. The network namespace has a loopback that is up, the UTS namespace the pod's name, and
 // the message queues belong to the pod's root.
 func (KernelPins) Make(rec *pod.SandboxRecord, path func(pin.Kind) string) (map[string]uint64, error) {
 	kinds := rec.Kinds()
@@ -57,7 +58,7 @@ func member(set *pin.Set, kind pin.Kind) *pin.Namespace {
 	return map[pin.Kind]*pin.Namespace{pin.User: set.User, pin.Net: set.Net, pin.IPC: set.IPC, pin.UTS: set.UTS}[kind]
 }
 
-// MakeNet implements pod.Pins.
+// MakeNet implements Pins.
 func (KernelPins) MakeNet(path string) error {
 	set, err := pin.Create(nil, pin.Net)
 	if err != nil {
@@ -67,7 +68,7 @@ func (KernelPins) MakeNet(path string) error {
 	return set.Net.Pin(path)
 }
 
-// PinPID implements pod.Pins. It makes sure that the PID meant that process all along.
+// PinPID implements Pins. It makes sure that the PID meant that process all along.
 func (KernelPins) PinPID(p proc.Process, path string) (inode uint64, err error) {
 	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", p.PID))
 	if err != nil {
@@ -81,14 +82,14 @@ func (KernelPins) PinPID(p proc.Process, path string) (inode uint64, err error) 
 	return inode, ns.Pin(path)
 }
 
-// Identify implements pod.Pins.
+// Identify implements Pins.
 func (KernelPins) Identify(path string) (inode uint64, err error) {
 	_, inode, err = pin.Identify(path)
 	return inode, err
 }
 
-// Open implements pod.Pins.
-func (KernelPins) Open(path string) (pod.Namespace, error) {
+// Open implements Pins.
+func (KernelPins) Open(path string) (Namespace, error) {
 	ns, err := pin.Open(path)
 	if err != nil {
 		return nil, err
@@ -96,5 +97,10 @@ func (KernelPins) Open(path string) (pod.Namespace, error) {
 	return ns, nil
 }
 
-// Unpin implements pod.Pins.
+// Unpin implements Pins.
 func (KernelPins) Unpin(path string) error { return pin.Unpin(path) }
+
+// NoPin reports whether the error of Identify says that no namespace is pinned there, rather than that it could not look.
+func NoPin(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, pin.ErrNotNamespace)
+}

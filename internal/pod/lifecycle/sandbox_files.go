@@ -13,49 +13,87 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/regular"
+	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
-func (s *Sandboxes) writeFiles(_ context.Context, box *pod.Sandbox) error {
+// sandboxFiles is the step "files": what the pod lends to its containers, hostname, hosts, resolv.conf and shared memory.
+type sandboxFiles struct {
+	places *pod.Places
+	view   view
+	mounts shmMounts
+	labels labels
+	hosts  hostsFile
+}
+
+// owners gives files to users of pods.
+type owners interface {
+	// Own gives a file or directory to an owner.
+	Own(path string, owner rootfs.Owner) error
+}
+
+type shmMounts interface {
+	owners
+	// Shm mounts the shared memory of a sandbox, ShmPath says where.
+	Shm(id string, size int64, owner rootfs.Owner, context string) (string, error)
+	ShmPath(id string) string
+	// Unmount removes all mounts of a sandbox or container.
+	Unmount(id string) error
+}
+
+// Do writes the files and mounts the shared memory.
+func (s sandboxFiles) Do(_ context.Context, box *pod.Sandbox) error {
 	rec := box.Record()
-	files := s.node.Files(rec)
-	if err := os.MkdirAll(s.node.Paths.Files(box.ID), 0o700); err != nil {
+	files := s.view.files(rec)
+	if err := os.MkdirAll(s.places.Files(box.ID), 0o700); err != nil {
 		return err
 	}
 	resolv, err := resolvConf(rec.Config.GetDnsConfig())
 	if err != nil {
 		return err
 	}
-	if err := s.write(rec, files.Hostname, rec.Hostname()+"\n"); err != nil {
+	if err := write(s.mounts, rec, files.Hostname, rec.Hostname()+"\n"); err != nil {
 		return err
 	}
-	if err := s.write(rec, files.ResolvConf, resolv); err != nil {
+	if err := write(s.mounts, rec, files.ResolvConf, resolv); err != nil {
 		return err
 	}
-	if err := s.writeHosts(box); err != nil {
+	if err := s.hosts.write(rec); err != nil {
 		return err
 	}
-	if err := labelFiles(s.node, rec, files.Hostname, files.ResolvConf, files.Hosts); err != nil {
+	if err := s.labels.set(rec, files.Hostname, files.ResolvConf, files.Hosts); err != nil {
 		return err
 	}
 	if rec.NamespaceOptions().GetIpc() == runtimeapi.NamespaceMode_NODE {
 		return nil
 	}
-	_, label := selinuxLabels(s.node, rec, nil)
-	_, err = s.node.Mounts.Shm(box.ID, shmSize, rec.RootOwner(), label)
+	_, label := s.labels.of(rec, nil)
+	_, err = s.mounts.Shm(box.ID, shmSize, rec.RootOwner(), label)
 	return err
+}
+
+// Undo reads the ID alone.
+func (s sandboxFiles) Undo(_ context.Context, box *pod.Sandbox) error {
+	if err := s.mounts.Unmount(box.ID); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.places.Files(box.ID))
 }
 
 // shmSize is the size of a pod's /dev/shm in bytes, as every runtime of the field has it.
 const shmSize = 64 << 20
 
-// writeHosts writes the pod's /etc/hosts: again after the network is attached, with the addresses.
-func (s *Sandboxes) writeHosts(box *pod.Sandbox) error {
-	rec := box.Record()
+// hostsFile writes the pod's /etc/hosts: in step files, and again with the addresses when the network is attached.
+type hostsFile struct {
+	view   view
+	owners owners
+}
+
+func (h hostsFile) write(rec *pod.SandboxRecord) error {
 	var ips []netip.Addr
 	if rec.Network != nil {
 		ips = rec.Network.IPs()
 	}
-	return s.write(rec, s.node.Files(rec).Hosts, hosts(rec.Hostname(), rec.HostNetwork(), ips))
+	return write(h.owners, rec, h.view.files(rec).Hosts, hosts(rec.Hostname(), rec.HostNetwork(), ips))
 }
 
 // maxNodeFile bounds what is taken from a file of the node's for a pod, in bytes.
@@ -99,18 +137,10 @@ func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
 	return b.String(), nil
 }
 
-// write makes a file that the pod's root owns. It is written in place, not renamed: containers have
-// it mounted.
-func (s *Sandboxes) write(r *pod.SandboxRecord, path, content string) error {
+// write makes a file that the pod's root owns. It is written in place, not renamed: containers have it mounted.
+func write(owners owners, rec *pod.SandboxRecord, path, content string) error {
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		return err
 	}
-	return errors.Join(s.node.Mounts.Own(path, r.RootOwner()), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
-}
-
-func (s *Sandboxes) removeFiles(_ context.Context, box *pod.Sandbox) error {
-	if err := s.node.Mounts.Unmount(box.ID); err != nil {
-		return err
-	}
-	return os.RemoveAll(s.node.Paths.Files(box.ID))
+	return errors.Join(owners.Own(path, rec.RootOwner()), os.Chmod(path, 0o644)) // whatever the umask: all users of the pod read it
 }

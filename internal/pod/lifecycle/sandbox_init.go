@@ -17,44 +17,83 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// startInit gives a pod that shares its PID namespace its PID 1: "pinder init", run by the pod's OCI
+// sandboxInit is the step "init": PID 1 of a pod that shares its PID namespace. It is "pinder init", run by the pod's OCI
 // runtime under the sandbox's own ID, with nothing in its root but that binary. Other pods have none.
-func (s *Sandboxes) startInit(ctx context.Context, box *pod.Sandbox) error {
+type sandboxInit struct {
+	places   *pod.Places
+	records  *pod.Records
+	runtimes runtimes
+	view     view
+	labels   labels
+	binary   *initBinary
+	mounts   initMounts
+	pins     initPins
+	pinder   processes
+}
+
+type initMounts interface {
+	owners
+	// Admit lets a group of the node pass to the mounts of a sandbox or container.
+	Admit(id string, gid uint32) error
+	MountImage(id string, n int, v rootfs.ImageVolume) (string, error)
+}
+
+type initPins interface {
+	// PinPID pins the PID namespace of a process at path and returns its inode number. It fails if the process has ended.
+	PinPID(process proc.Process, path string) (inode uint64, err error)
+}
+
+// Do starts PID 1. Its process is in the record before anything of the pod joins it.
+func (s sandboxInit) Do(ctx context.Context, box *pod.Sandbox) error {
 	rec := box.Record()
 	if !rec.SharesPID() {
 		return nil
 	}
-	if err := s.writeInitBundle(rec); err != nil {
+	if err := s.writeBundle(rec); err != nil {
 		return err
 	}
-	runtime, err := s.node.RuntimeOf(ctx, rec)
+	runtime, err := s.runtimes.find(ctx, rec)
 	if err != nil {
 		return err
 	}
-	limits, err := takeRlimits(s.node, rec, rec.ID)
+	limits, err := s.runtimes.takeRlimits(rec, rec.ID)
 	if err != nil {
 		return err
 	}
-	m := s.node.Means(rec)
+	m := s.places.Means(rec)
 	call := m.Call()
 	call.Binary, call.Rlimits = runtime.Path, limits
-	created, err := s.node.Pinder.Create(ctx, wire.Create{
-		ID: rec.ID, Bundle: s.node.Paths.Bundle(rec.ID), Runtime: call, Owner: rec.HostUser(specs.User{}),
+	created, err := s.pinder.Create(ctx, wire.Create{
+		ID: rec.ID, Bundle: s.places.Bundle(rec.ID), Runtime: call, Owner: rec.HostUser(specs.User{}),
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.node.ChangeSandbox(box, func(r *pod.SandboxRecord) { r.Init = created.Process }); err != nil {
+	if err := s.records.ChangeSandbox(box, func(r *pod.SandboxRecord) { r.Init = created.Process }); err != nil {
 		return err
 	}
 	if err := s.pinPID(box, created.Process); err != nil {
 		return err
 	}
-	return s.node.Pinder.Start(ctx, rec.ID)
+	return s.pinder.Start(ctx, rec.ID)
 }
 
-func (s *Sandboxes) writeInitBundle(rec *pod.SandboxRecord) error {
-	dir := s.node.Paths.Bundle(rec.ID)
+// Undo kills PID 1 and with it whatever else is in the PID namespace. It reads the ID, whether the pod has a PID 1, and
+// the means to delete it.
+func (s sandboxInit) Undo(ctx context.Context, box *pod.Sandbox) error {
+	rec := box.Record()
+	if !rec.SharesPID() {
+		return nil
+	}
+	if err := s.pinder.Delete(ctx, s.places.Deletion(rec, rec.ID)); err != nil {
+		return err
+	}
+	// Its root is one that a container with CAP_SYS_ADMIN may have made writable, and filled.
+	return tree.Remove(ctx, s.places.Bundle(rec.ID))
+}
+
+func (s sandboxInit) writeBundle(rec *pod.SandboxRecord) error {
+	dir := s.places.Bundle(rec.ID)
 	root := filepath.Join(dir, "rootfs")
 	// The pod's root passes to its root file system, and no other user of the node at any time: see rootfs.Area.Admit.
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -77,75 +116,37 @@ func (s *Sandboxes) writeInitBundle(rec *pod.SandboxRecord) error {
 			return err
 		}
 	}
-	host, err := hostFor(s.node, rec)
+	host, err := s.runtimes.hostFor(rec)
 	if err != nil {
 		return err
 	}
-	if err := labelFiles(s.node, rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
+	if err := s.labels.set(rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
 		return err
 	}
-	binary, err := s.binary.mount(s.node, rec)
+	binary, err := s.binary.mount(s.mounts, rec)
 	if err != nil {
 		return err
 	}
-	return s.node.WriteBundleSpec(rec.ID, ocispec.Init(host, s.node.ForSpec(rec), ocispec.InitFiles{Rootfs: root, Pinder: binary}))
+	return s.places.WriteBundleSpec(rec.ID, ocispec.Init(host, s.view.sandbox(rec), ocispec.InitFiles{Rootfs: root, Pinder: binary}))
 }
 
 // admit closes a directory to all but the node's root and the group of the pod's.
-func (s *Sandboxes) admit(r *pod.SandboxRecord, dir string) error {
+func (s sandboxInit) admit(rec *pod.SandboxRecord, dir string) error {
 	mode := os.FileMode(0o700)
-	group := r.RootOwner().GID
+	group := rec.RootOwner().GID
 	if group != 0 {
 		mode = 0o710
 	}
-	return errors.Join(s.node.Mounts.Own(dir, rootfs.Owner{GID: group}), os.Chmod(dir, mode))
+	return errors.Join(s.mounts.Own(dir, rootfs.Owner{GID: group}), os.Chmod(dir, mode))
 }
 
-// pinPID pins the PID namespace of a process that is held before its start.
-func (s *Sandboxes) pinPID(box *pod.Sandbox, process proc.Process) error {
-	if err := os.MkdirAll(filepath.Join(s.node.Paths.Pins(), box.ID), 0o700); err != nil {
+func (s sandboxInit) pinPID(box *pod.Sandbox, process proc.Process) error {
+	if err := os.MkdirAll(filepath.Join(s.places.Pins(), box.ID), 0o700); err != nil {
 		return err
 	}
-	inode, err := s.node.Pins.PinPID(process, s.node.Paths.Pin(box.ID, pin.PID))
+	inode, err := s.pins.PinPID(process, s.places.Pin(box.ID, pin.PID))
 	if err == nil && box.Pinned != nil {
 		box.Pinned[pin.PID.String()] = inode
 	}
 	return err
-}
-
-// InitEnded takes an exit that pinder reports, of whatever process; it returns at once. A pod whose PID 1 has
-// ended, and with it all processes in the pod's PID namespace, is not ready any more: no process can join that
-// namespace (pid_namespaces(7)). What it holds is given back as at the next start of the daemon.
-func (s *Sandboxes) InitEnded(exit wire.Exit) {
-	box, err := s.book.Sandbox(exit.ID)
-	if err != nil || box.ID != exit.ID || exit.ExecID != "" {
-		return
-	}
-	go func() {
-		<-s.containers.connected
-		box.Order.Lock()
-		defer box.Order.Unlock()
-		rec := box.Record()
-		if box.Erased || rec.State != pod.Ready || !rec.SharesPID() || rec.Init.Alive() {
-			return
-		}
-		s.node.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", initEnded)
-		s.node.NoteSandbox(box, func(r *pod.SandboxRecord) { r.State, r.Reason = pod.Stopped, initEnded })
-		s.debts.Add(box)
-	}()
-}
-
-const initEnded = "its PID 1 has ended"
-
-// endInit ends PID 1 and with it whatever else is in the PID namespace.
-func (s *Sandboxes) endInit(ctx context.Context, box *pod.Sandbox) error {
-	rec := box.Record()
-	if !rec.SharesPID() {
-		return nil
-	}
-	if err := s.node.Pinder.Delete(ctx, s.node.Deletion(rec, rec.ID)); err != nil {
-		return err
-	}
-	// Its root is one that a container with CAP_SYS_ADMIN may have made writable, and filled.
-	return tree.Remove(ctx, s.node.Paths.Bundle(rec.ID))
 }

@@ -8,19 +8,22 @@ import (
 	"github.com/pinfold-run/pinfold/internal/selinux"
 )
 
-// selinuxLabels are those of a container's processes and files, or of what belongs to the pod as such where c is
+// labels gives SELinux labels to files. On a node without SELinux it does nothing.
+type labels struct{ host ocispec.Host }
+
+// of are those of a container's processes and files, or of what belongs to the pod as such where c is
 // nil; "" on a node without SELinux.
-func selinuxLabels(n *pod.Node, r *pod.SandboxRecord, c *pod.ContainerRecord) (process, mount string) {
+func (l labels) of(r *pod.SandboxRecord, c *pod.ContainerRecord) (process, mount string) {
 	s := ocispec.Sandbox{ID: r.ID, Config: r.Config, SELinuxLevel: r.SELinuxLevel}
 	if c == nil {
-		return ocispec.SELinuxLabels(n.Host, s, nil)
+		return ocispec.SELinuxLabels(l.host, s, nil)
 	}
-	return ocispec.SELinuxLabels(n.Host, s, c.Config.ContainerConfig)
+	return ocispec.SELinuxLabels(l.host, s, c.Config.ContainerConfig)
 }
 
-// labelFiles gives files of the pod's own its label, each alone. Without SELinux it does nothing.
-func labelFiles(n *pod.Node, r *pod.SandboxRecord, paths ...string) error {
-	_, label := selinuxLabels(n, r, nil)
+// set gives files of the pod's own its label, each alone.
+func (l labels) set(r *pod.SandboxRecord, paths ...string) error {
+	_, label := l.of(r, nil)
 	if label == "" {
 		return nil
 	}
@@ -32,11 +35,10 @@ func labelFiles(n *pod.Node, r *pod.SandboxRecord, paths ...string) error {
 	return nil
 }
 
-// relabelVolumes gives the host's files of those mounts that ask for it the container's label, private to the pod:
-// CRI has no word for labels that several pods share. All are looked at before any is changed. Without SELinux it
-// does nothing.
-func relabelVolumes(n *pod.Node, r *pod.SandboxRecord, c *pod.ContainerRecord) error {
-	_, label := selinuxLabels(n, r, c)
+// setVolumes gives the host's files of those mounts that ask for it the container's label, private to the pod:
+// CRI has no word for labels that several pods share. All are looked at before any is changed.
+func (l labels) setVolumes(r *pod.SandboxRecord, c *pod.ContainerRecord) error {
+	_, label := l.of(r, c)
 	if label == "" {
 		return nil
 	}

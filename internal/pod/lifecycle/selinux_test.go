@@ -78,10 +78,10 @@ func TestVolumesAreRelabelledOnlyWhereAskedForAndNeverTheSystem(t *testing.T) {
 		return &pod.ContainerRecord{Config: pod.ContainerConfig{ContainerConfig: &runtimeapi.ContainerConfig{Mounts: mounts}}}
 	}
 	box := withLevel("p", "s0:c7,c8")
-	n := &pod.Node{Host: ocispec.Host{SELinux: true}}
+	l := labels{ocispec.Host{SELinux: true}}
 	refused := []*runtimeapi.Mount{mount("/etc", true), mount(filepath.Join(dir, "etc"), true), mount(dir+"/etc/../usr", true)}
 	for _, m := range refused {
-		err := relabelVolumes(n, box, record(mount(filepath.Join(dir, "first"), true), m))
+		err := l.setVolumes(box, record(mount(filepath.Join(dir, "first"), true), m))
 		if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), m.HostPath) {
 			t.Errorf("%s: %v", m.HostPath, err)
 		}
@@ -90,10 +90,10 @@ func TestVolumesAreRelabelledOnlyWhereAskedForAndNeverTheSystem(t *testing.T) {
 		t.Errorf("a volume beside one that is refused has the label %q", got)
 	}
 	mounts := []*runtimeapi.Mount{mount(filepath.Join(dir, "link"), true), mount(filepath.Join(dir, "not"), false), mount("/etc", false), {Image: &runtimeapi.ImageSpec{}, SelinuxRelabel: true}}
-	if err := relabelVolumes(&pod.Node{}, box, record(mounts...)); err != nil || selinux.Label(filepath.Join(dir, "asked")) != "" {
+	if err := (labels{}).setVolumes(box, record(mounts...)); err != nil || selinux.Label(filepath.Join(dir, "asked")) != "" {
 		t.Errorf("without SELinux: %v, label %q", err, selinux.Label(filepath.Join(dir, "asked")))
 	}
-	if err := relabelVolumes(n, box, record(mounts...)); err != nil {
+	if err := l.setVolumes(box, record(mounts...)); err != nil {
 		t.Fatal(err)
 	}
 	const label = "system_u:object_r:container_file_t:s0:c7,c8"
@@ -111,39 +111,38 @@ func TestThePodsFilesGetThePodsLabel(t *testing.T) {
 	}
 	box := withLevel("p", "")
 	box.SELinuxLevel = "s0:c7,c8"
-	if err := labelFiles(&pod.Node{}, box, file); err != nil || selinux.Label(file) != "" {
+	if err := (labels{}).set(box, file); err != nil || selinux.Label(file) != "" {
 		t.Errorf("without SELinux: %v, label %q", err, selinux.Label(file))
 	}
-	n := &pod.Node{Host: ocispec.Host{SELinux: true}}
-	if err := labelFiles(n, box, file); err != nil || selinux.Label(file) != "system_u:object_r:container_file_t:s0:c7,c8" {
+	l := labels{ocispec.Host{SELinux: true}}
+	if err := l.set(box, file); err != nil || selinux.Label(file) != "system_u:object_r:container_file_t:s0:c7,c8" {
 		t.Errorf("%v, label %q", err, selinux.Label(file))
 	}
 }
 
 func TestPIDOneOfAPodIsACopyThatItsPolicyLetsItRun(t *testing.T) {
 	dir := t.TempDir()
-	n := &pod.Node{Paths: pod.Paths{Root: dir, Pinder: filepath.Join(dir, "pinder")}}
-	if err := os.WriteFile(n.Paths.Pinder, []byte("one"), 0o700); err != nil {
+	paths := pod.Paths{Root: dir, Pinder: filepath.Join(dir, "pinder")}
+	if err := os.WriteFile(paths.Pinder, []byte("one"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(n.Paths.InitDir(), 0o700); err != nil {
+	if err := os.MkdirAll(paths.InitDir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(n.Paths.InitDir(), "pinder.new"), []byte("half"), 0o400); err != nil {
+	if err := os.WriteFile(filepath.Join(paths.InitDir(), "pinder.new"), []byte("half"), 0o400); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range []string{"one", "two"} {
-		if err := os.WriteFile(n.Paths.Pinder, []byte(content), 0o700); err != nil {
+		if err := os.WriteFile(paths.Pinder, []byte(content), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		b := initBinary{} // of a new daemon
-		n.Host.SELinux = content == "two"
 		label := ""
-		if n.Host.SELinux {
+		if content == "two" {
 			label = "system_u:object_r:container_file_t:s0"
 		}
+		b := initBinary{paths: paths, label: label} // of a new daemon
 		for range 2 {
-			in, err := b.dir(n)
+			in, err := b.dir()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +154,7 @@ func TestPIDOneOfAPodIsACopyThatItsPolicyLetsItRun(t *testing.T) {
 			}
 		}
 	}
-	if left, _ := os.ReadDir(n.Paths.InitDir()); len(left) != 1 || selinux.Label(n.Paths.Pinder) != "" {
+	if left, _ := os.ReadDir(paths.InitDir()); len(left) != 1 || selinux.Label(paths.Pinder) != "" {
 		t.Errorf("in the directory: %v", left)
 	}
 }

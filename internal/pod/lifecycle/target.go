@@ -10,16 +10,19 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// pidTarget finds the process whose PID namespace mode TARGET joins: that of a running container of the same pod.
-// It is nil in other modes. To OCI runtimes the namespace has a name only as long as the process has its pid, so
-// it is asked for twice, before the runtime joins and afterwards: what is the same process at both times was it all
-// along, for a pid that was given away does not come back with the same start time.
-func (s *Containers) pidTarget(rec *pod.ContainerRecord) (*proc.Process, error) {
+// pidTarget finds the process whose PID namespace a container in mode TARGET joins.
+type pidTarget struct{ book *pod.Book }
+
+// find returns a process of a running container of the same pod, nil in other modes. To OCI runtimes the namespace has
+// a name only as long as the process has its pid, so it is asked for twice, before the runtime joins and afterwards:
+// what is the same process at both times was it all along, for a pid that was given away does not come back with the
+// same start time.
+func (t pidTarget) find(rec *pod.ContainerRecord) (*proc.Process, error) {
 	options := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if options.GetPid() != runtimeapi.NamespaceMode_TARGET {
 		return nil, nil
 	}
-	target, err := s.book.Container(options.GetTargetId())
+	target, err := t.book.Container(options.GetTargetId())
 	if err != nil {
 		return nil, fmt.Errorf("PID namespace target: %w", err)
 	}

@@ -34,15 +34,15 @@ func TestAPIDThatNoLongerMeansItsContainerIsNoTarget(t *testing.T) {
 	} {
 		rec := target
 		c.change(&rec)
-		s := &Containers{book: pod.NewBook()}
+		s := pidTarget{pod.NewBook()}
 		s.book.AddContainer(pod.NewContainer(&rec))
-		got, err := s.pidTarget(asking)
+		got, err := s.find(asking)
 		if !errors.Is(err, c.class) || (err == nil) != (got != nil) {
 			t.Errorf("%s: %v %v", about, got, err)
 		}
 	}
 	options.Pid = runtimeapi.NamespaceMode_POD
-	if got, err := (&Containers{book: pod.NewBook()}).pidTarget(asking); got != nil || err != nil {
+	if got, err := (pidTarget{pod.NewBook()}).find(asking); got != nil || err != nil {
 		t.Errorf("in another mode: %v %v", got, err)
 	}
 }

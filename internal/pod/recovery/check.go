@@ -13,7 +13,6 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
-	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/pin"
 )
 
@@ -114,7 +113,7 @@ func (r *Recovery) look(ctx context.Context) (sight, error) {
 // removed. What is alive is not, see Discard. What is left is found by another Check.
 func (r *Recovery) Repair(ctx context.Context) error {
 	r.Debts.Hurry()
-	known, err := r.Node.Pinder.Containers(ctx)
+	known, err := r.Pinder.Containers(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,7 +122,7 @@ func (r *Recovery) Repair(ctx context.Context) error {
 	return nil
 }
 
-func (r *Recovery) busy(id string) bool { return len(r.Node.Engine.Flights(id)) > 0 }
+func (r *Recovery) busy(id string) bool { return len(r.Engine.Flights(id)) > 0 }
 
 func (r *Recovery) recorded(id string) bool {
 	_, boxErr := r.Book.Sandbox(id)
@@ -151,7 +150,7 @@ func (c *checker) couldNotTell(what string, err error) {
 
 // pinder learns what the supervisor holds.
 func (c *checker) pinder(ctx context.Context) {
-	list, err := c.Node.Pinder.Containers(ctx)
+	list, err := c.Pinder.Containers(ctx)
 	c.couldNotTell("pinder's containers", err)
 	if err != nil {
 		return
@@ -173,7 +172,7 @@ func (c *checker) sandbox(rec *pod.SandboxRecord) {
 		if rec.Lost {
 			break // see Recovery.runsOn
 		}
-		for kind, path := range c.Node.NamespacePins(rec) {
+		for kind, path := range c.Places.NamespacePins(rec) {
 			if kind == pin.Net.String() && rec.OwesNetwork() {
 				continue // kept for the plugins
 			}
@@ -192,7 +191,7 @@ func (c *checker) sandbox(rec *pod.SandboxRecord) {
 }
 
 func (c *checker) readySandbox(name string, rec *pod.SandboxRecord) {
-	if reason := lifecycle.Broken(c.Node, rec); reason != "" {
+	if reason := c.Sandboxes.Broken(rec); reason != "" {
 		c.differ(reported, name, "it is recorded as ready, but %s", reason)
 		return
 	}
@@ -216,7 +215,7 @@ func (c *checker) readySandbox(name string, rec *pod.SandboxRecord) {
 }
 
 func (c *checker) ownsNetwork(rec *pod.SandboxRecord) (bool, error) {
-	network, err := pin.Open(c.Node.PinPath(rec, pin.Net))
+	network, err := pin.Open(c.Places.PinPath(rec, pin.Net))
 	if err != nil {
 		return false, err
 	}
@@ -226,7 +225,7 @@ func (c *checker) ownsNetwork(rec *pod.SandboxRecord) (bool, error) {
 		return false, err
 	}
 	defer owner.Close()
-	user, err := pin.Open(c.Node.PinPath(rec, pin.User))
+	user, err := pin.Open(c.Places.PinPath(rec, pin.User))
 	if err != nil {
 		return false, err
 	}
@@ -258,7 +257,7 @@ func (c *checker) container(ctr *pod.Container) {
 		if c.Debts.isNew(ctr) {
 			return // what it needs no more is being given back
 		}
-		if _, err := os.Lstat(c.Node.Paths.Bundle(rec.ID)); err == nil {
+		if _, err := os.Lstat(c.Places.Bundle(rec.ID)); err == nil {
 			c.differ(retried, name, "it has ended, but its bundle is still there")
 		}
 	}
@@ -273,11 +272,11 @@ func (c *checker) unowned() {
 		}
 		c.differ(repaired, id, "there are pins, mounts or a bundle of it, but no record")
 	}
-	ids, err := c.Node.Records.Keys(pod.PodsDir)
+	ids, err := c.Records.Sandboxes()
 	c.couldNotTell("pod directories", err)
 	for _, id := range ids {
 		if !c.recorded(id) {
-			c.differ("the next start of pinfoldd removes it", "directory "+c.Node.Paths.Sandbox(id), "it belongs to no pod")
+			c.differ("the next start of pinfoldd removes it", "directory "+c.Places.Sandbox(id), "it belongs to no pod")
 		}
 	}
 }
@@ -313,14 +312,14 @@ func (c *checker) storedAddress(dir, file string) {
 
 // quarantined reports what was moved aside because it could not be read.
 func (c *checker) quarantined() {
-	files, err := os.ReadDir(filepath.Join(c.Node.Paths.Root, "quarantine"))
+	files, err := os.ReadDir(filepath.Join(c.Places.Root, "quarantine"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.couldNotTell("quarantine", err)
 	}
 	for _, f := range files {
 		c.differ(forPeople, "record "+f.Name(), "it could not be read and was moved to the quarantine directory")
 	}
-	for _, q := range c.Node.Images.Quarantined() {
+	for _, q := range c.Images.Quarantined() {
 		c.differ(forPeople, "image record "+q.File, "it could not be read: %s", q.Reason)
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 // addresses are those of all interfaces in a sandbox's network namespace.
 func (c *checker) addresses(rec *pod.SandboxRecord) ([]netip.Addr, error) {
-	ns, err := pin.Open(c.Node.PinPath(rec, pin.Net))
+	ns, err := pin.Open(c.Places.PinPath(rec, pin.Net))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (c *checker) storeDirs() map[string]bool {
 			addStores(dirs, n.Network, n.ConfList)
 		}
 	}
-	if name, list, ok := c.Node.Network.Current(); ok {
+	if name, list, ok := c.Network.Current(); ok {
 		addStores(dirs, name, list)
 	}
 	return dirs

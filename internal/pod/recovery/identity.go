@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -109,7 +108,7 @@ func agree(p pod.Paths, root, state rootIdentity, boot string) error {
 			"is a disk not mounted, or --root or --state another than before? Nothing was touched%s: %w",
 			p.State, len(held), state.Root, state, p.Root, root, giveUp, errdefs.ErrFailedPrecondition)
 	}
-	if slices.ContainsFunc(held, func(id string) bool { return hasRecord(p, id) }) {
+	if slices.ContainsFunc(held, p.HasRecord) {
 		return nil
 	}
 	return fmt.Errorf("the state directory %s holds %d pods and containers, and the root %s (%s) has a record of none: "+
@@ -156,18 +155,6 @@ func held(p pod.Paths) []string {
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
-}
-
-// hasRecord reports whether the root has a record of a pod or container of that ID, whole or not.
-func hasRecord(p pod.Paths, id string) bool {
-	if _, err := os.Stat(p.Sandbox(id)); err == nil {
-		return true
-	}
-	pods, _ := os.ReadDir(filepath.Join(p.Root, pod.PodsDir))
-	return slices.ContainsFunc(pods, func(dir os.DirEntry) bool {
-		records, _ := os.ReadDir(filepath.Join(p.Sandbox(dir.Name()), pod.ContainersDir))
-		return slices.ContainsFunc(records, func(r os.DirEntry) bool { return strings.HasPrefix(r.Name(), id) })
-	})
 }
 
 // writeIdentity replaces the file where it says something else, and makes it durable.

@@ -133,9 +133,9 @@ func TestDirectoriesOfTheVersionBeforeAreTakenWhereTheRecordsKnowWhatIsAlive(t *
 	c.isTaken("1")
 
 	only := newClaimant(t)
-	only.mkdir(filepath.Join(only.Sandbox("host-network"), pod.ContainersDir))
+	only.mkdir(only.Containers("host-network"))
 	only.mkdir(only.Bundle("c"))
-	if err := os.WriteFile(filepath.Join(only.Sandbox("host-network"), pod.ContainersDir, "c.json"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(only.Containers("host-network"), "c.json"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	only.isTaken("1")

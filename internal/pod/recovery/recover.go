@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,15 +19,16 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// Recovery brings the book in line with records, supervisor and kernel when the daemon starts. It
-// works object by object: whatever is wrong with one becomes that one's reason and stops nothing
-// else. What is left to undo or to pay is put on the list of debts and done while the daemon serves.
+// Recovery brings the book in line with records, pinder and kernel when the daemon starts. It works object by object:
+// what is wrong with one becomes its reason and stops nothing else. What is left to undo or to pay is put on the list of
+// debts and done while the daemon serves.
 type Recovery struct {
-	Node       *pod.Node
-	Book       *pod.Book
+	lifecycle.Base
+	Parts
 	Sandboxes  *lifecycle.Sandboxes
 	Containers *lifecycle.Containers
-	Debts      *Debts
+	// Debts is the same list that Base has.
+	Debts *Debts
 
 	// rebooted are the containers that ran when the node went down; set by Load.
 	rebooted []*pod.Container
@@ -39,108 +39,96 @@ type Recovery struct {
 // Load reads all records into the book. It needs nothing but the records, so that exits which the
 // supervisor reports at once find their containers.
 func (r *Recovery) Load() error {
-	ids, err := r.Node.Records.Keys(pod.PodsDir)
+	ids, err := r.Records.Sandboxes()
 	if err != nil {
 		return err
 	}
 	for _, id := range ids {
 		r.loadSandbox(id)
 	}
-	r.Node.Events.Recall()
+	r.Records.Recall()
 	for _, c := range r.rebooted {
-		r.Containers.FinishLost(c, "the node was rebooted while the container ran")
+		r.Containers.RecordLost(c, "the node was rebooted while the container ran")
 	}
 	return nil
 }
 
 func (r *Recovery) loadSandbox(id string) {
-	rec := &pod.SandboxRecord{}
-	entry, err := r.Node.Records.Get(pod.SandboxKey(id), rec)
-	if errors.Is(err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
-		// Its record was deleted, the directory not yet; or made, and the record not yet. Names of it
-		// elsewhere, if any, are found by Reconcile.
-		if err := tree.Remove(context.Background(), r.Node.Paths.Sandbox(id)); err != nil {
-			r.Node.Log.Error("remains of a pod not removed", "sandbox", id, "error", err)
+	read := r.Records.ReadSandbox(id)
+	if errors.Is(read.Err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
+		// Its record was removed, the directory not yet; or made, and the record not yet. Names of it elsewhere, if
+		// any, are found by Reconcile.
+		if err := tree.Remove(context.Background(), r.Places.Sandbox(id)); err != nil {
+			r.Log.Error("remains of a pod not removed", "sandbox", id, "error", err)
 		}
 		return
 	}
-	if err == nil && rec.ID != id {
-		err = fmt.Errorf("it names the sandbox %q", rec.ID)
-	}
+	rec := read.Record
 	switch {
-	case err != nil:
-		rec = r.quarantine(id, err)
-		entry.SameBoot = true
-	case entry.FromIntent && entry.SameBoot && r.alive(id) != "":
+	case read.Err != nil:
+		rec = r.quarantine(id, read.Err)
+		read.SameBoot = true
+	case read.FromIntent && read.SameBoot && r.alive(id) != "":
 		// It had been made: what is alive comes after the intent and the first record.
 		rec.State, rec.Lost = pod.Stopped, true
 		rec.Reason = "its record could not be read; what was recorded before it was made stands in"
 	}
-	if !entry.SameBoot {
+	if !read.SameBoot {
 		rec.Pins = nil // they went with that boot
 	}
-	if !entry.SameBoot && rec.State == pod.Ready {
+	if !read.SameBoot && rec.State == pod.Ready {
 		rec.State, rec.Reason = pod.Stopped, "the node was rebooted"
 	}
 	box := pod.NewSandbox(rec)
 	r.Book.AddSandbox(box)
-	names, err := r.containerNames(id)
+	names, err := r.Records.Containers(id)
 	if err != nil {
-		r.Node.Log.Error("containers of a pod not listed", "sandbox", id, "error", err)
+		r.Log.Error("containers of a pod not listed", "sandbox", id, "error", err)
 	}
 	for _, name := range names {
 		r.loadContainer(box, name)
 	}
 }
 
-// containerNames lists the container records of a sandbox, without the exit files beside them.
-func (r *Recovery) containerNames(sandbox string) ([]string, error) {
-	names, err := r.Node.Records.Keys(filepath.Join(pod.PodsDir, sandbox, pod.ContainersDir))
-	return slices.DeleteFunc(names, func(n string) bool { return filepath.Ext(n) != "" }), err
-}
-
 // onlyRemains reports whether a pod directory without a record is what an interrupted creation or
 // removal leaves: one in which no container was recorded.
 func (r *Recovery) onlyRemains(id string) bool {
-	names, err := r.containerNames(id)
+	names, err := r.Records.Containers(id)
 	return err == nil && len(names) == 0
 }
 
 // quarantine puts a record that cannot be read aside and makes one that says so in its place: a
 // sandbox that is not ready, with the reason, whose removal cleans up what its ID implies.
 func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
-	where, err := r.Node.Records.Quarantine(pod.SandboxKey(id))
+	where, err := r.Records.QuarantineSandbox(id)
 	if err != nil {
-		r.Node.Log.Error("unreadable record not moved aside", "sandbox", id, "error", err)
+		r.Log.Error("unreadable record not moved aside", "sandbox", id, "error", err)
 	}
 	reason := fmt.Sprintf("its record could not be read (%v); it was moved to %s", cause, where)
-	r.Node.Log.Error("sandbox record unreadable", "sandbox", id, "reason", reason)
+	r.Log.Error("sandbox record unreadable", "sandbox", id, "reason", reason)
 	rec := &pod.SandboxRecord{
-		ID: id, State: pod.Stopped, Created: time.Now(), Handler: r.Node.Handlers.Default(), Reason: reason, Lost: true,
+		ID: id, State: pod.Stopped, Created: time.Now(), Handler: r.Handlers.Default(), Reason: reason, Lost: true,
 		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "unreadable-" + id, Namespace: "pinfold", Uid: id},
 		}),
 	}
 	// What the plugins are owed is not known any more; asking today's for a DEL is the best there is.
-	if plan, err := r.Node.Network.Plan(network.Request{SandboxID: id, NetNS: r.Node.Paths.NetNSPin(id)}); err == nil {
+	if plan, err := r.Network.Plan(network.Request{SandboxID: id, NetNS: r.Places.NetNSPin(id)}); err == nil {
 		plan.Owed = true
 		rec.Network = &plan
 	}
-	if err := r.Node.Records.Put(pod.SandboxKey(id), rec); err != nil {
-		r.Node.Log.Error("substitute record not written", "sandbox", id, "error", err)
+	if err := r.Records.PutSandbox(rec); err != nil {
+		r.Log.Error("substitute record not written", "sandbox", id, "error", err)
 	}
 	return rec
 }
 
 func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
-	rec := &pod.ContainerRecord{}
-	entry, err := r.Node.Records.Get(pod.ContainerKey(box.ID, id), rec)
-	if err == nil && rec.ID != id {
-		err = fmt.Errorf("it names the container %q", rec.ID)
-	}
-	if err != nil {
-		where, _ := r.Node.Records.Quarantine(pod.ContainerKey(box.ID, id))
-		r.Node.Log.Error("container record unreadable, the container is removed", "container", id, "moved to", where, "error", err)
+	read := r.Records.ReadContainer(box.ID, id)
+	rec := read.Record
+	if read.Err != nil {
+		where, _ := r.Records.QuarantineContainer(box.ID, id)
+		r.Log.Error("container record unreadable, the container is removed", "container", id, "moved to", where, "error", read.Err)
 		rec = &pod.ContainerRecord{
 			ID: id, Sandbox: box.ID, State: pod.Removing, Times: pod.Times{Created: time.Now()},
 			Config: pod.ContainerConfig{ContainerConfig: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "unreadable-" + id}}},
@@ -148,7 +136,7 @@ func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
 	}
 	c := pod.NewContainer(rec)
 	r.Book.AddContainer(c)
-	if !entry.SameBoot && (rec.State == pod.Created || rec.State == pod.Running) {
+	if !read.SameBoot && (rec.State == pod.Created || rec.State == pod.Running) {
 		r.rebooted = append(r.rebooted, c)
 	}
 }
@@ -156,9 +144,9 @@ func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
 // Reconcile compares the book with the supervisor and the kernel, claims the images in use, and
 // starts what has to be finished. The supervisor is connected.
 func (r *Recovery) Reconcile(ctx context.Context) {
-	known, err := r.Node.Pinder.Containers(ctx)
+	known, err := r.Pinder.Containers(ctx)
 	if err != nil {
-		r.Node.Log.Error("pinder's containers are not known", "error", err)
+		r.Log.Error("pinder's containers are not known", "error", err)
 	} else {
 		r.setKnown(known)
 	}
@@ -174,21 +162,21 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	}
 	unknown := r.eraseRemains()
 	for id, what := range unknown {
-		r.Node.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
+		r.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
 	}
 	if len(unknown) > 0 {
-		r.Node.Log.Warn("unused image data is not swept: what is alive without a record may use it")
+		r.Log.Warn("unused image data is not swept: what is alive without a record may use it")
 		return
 	}
-	if err := r.Node.Images.RemoveUnused(ctx); err != nil {
-		r.Node.Log.Error("unused image data not swept", "error", err)
+	if err := r.Images.RemoveUnused(ctx); err != nil {
+		r.Log.Error("unused image data not swept", "error", err)
 	}
 }
 
 func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, alive map[string]wire.Container) {
 	rec := c.Record()
-	if err := lifecycle.HoldImages(r.Node, rec); err != nil {
-		r.Node.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
+	if err := r.Containers.HoldImages(rec); err != nil {
+		r.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
 	}
 	if rec.State == pod.Created || rec.State == pod.Running {
 		state, ok := alive[c.ID]
@@ -208,18 +196,18 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, ali
 	}
 }
 
-// judge believes the supervisor about a container that a record has as created or running.
+// judge records what pinder says of a container that a record has as created or running.
 func (r *Recovery) judge(c *pod.Container, state wire.Container, known bool) {
 	switch {
 	case !known:
-		r.Containers.FinishLost(c, "the container ended while neither pinfoldd nor pinder ran")
+		r.Containers.RecordLost(c, "the container ended while neither pinfoldd nor pinder ran")
 	case state.Exit != nil:
-		r.Containers.Finish(c, state.Exit.Time(), pod.StatusOf(*state.Exit))
+		r.Containers.RecordExit(c, *state.Exit)
 	case state.Running() && c.Record().State == pod.Created:
 		// Start had been done when the daemon ended, but not recorded.
-		err := r.Node.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
+		err := r.Records.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
 		if err != nil {
-			r.Node.Log.Error("running container not recorded", "container", c.ID, "error", err)
+			r.Log.Error("running container not recorded", "container", c.ID, "error", err)
 		}
 	}
 }
@@ -235,13 +223,9 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 	if err != nil {
 		return false
 	}
-	made := r.Containers.RuntimeRequest(box, c)
-	_, err = r.Node.Pinder.Adopt(ctx, wire.Adopt{
-		ID: made.ID, Bundle: made.Bundle, Runtime: made.Runtime, Process: rec.Process,
-		ExitFile: made.ExitFile, LogPath: made.LogPath, TTY: made.TTY,
-	})
+	_, err = r.Pinder.Adopt(ctx, r.Containers.AdoptRequest(box, c))
 	if err != nil {
-		r.Node.Log.Error("running container not adopted", "container", c.ID, "error", err)
+		r.Log.Error("running container not adopted", "container", c.ID, "error", err)
 	}
 	return err == nil
 }
@@ -249,18 +233,18 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	rec := box.Record()
 	if rec.State == pod.Ready {
-		if reason := lifecycle.Broken(r.Node, rec); reason != "" {
-			r.Node.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
-			err := r.Node.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
+		if reason := r.Sandboxes.Broken(rec); reason != "" {
+			r.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
+			err := r.Records.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
 			if err != nil {
-				r.Node.Log.Error("sandbox state not recorded", "sandbox", box.ID, "error", err)
+				r.Log.Error("sandbox state not recorded", "sandbox", box.ID, "error", err)
 			}
 		}
 	}
 	switch {
 	case box.Record().State == pod.Ready:
 	case r.runsOn(box):
-		r.Node.Log.Warn("the record of a pod is lost, and the pod is not; it is left alone until it is stopped", "sandbox", box.ID)
+		r.Log.Warn("the record of a pod is lost, and the pod is not; it is left alone until it is stopped", "sandbox", box.ID)
 	default:
 		r.Debts.Add(box)
 	}

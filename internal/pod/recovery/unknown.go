@@ -14,6 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/tree"
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 // This file is about what the state directory or pinder has and no record tells of. An operation writes its record
@@ -24,18 +25,18 @@ import (
 // names are the IDs that this instance's pins, bundles and mounts carry.
 func (r *Recovery) names() map[string]bool {
 	ids := map[string]bool{}
-	for _, dir := range []string{r.Node.Paths.Pins(), r.Node.Paths.Bundles()} {
+	for _, dir := range []string{r.Places.Pins(), r.Places.Bundles()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			r.Node.Log.Error("directory not searched for leftovers", "directory", dir, "error", err)
+			r.Log.Error("directory not searched for leftovers", "directory", dir, "error", err)
 		}
 		for _, e := range entries {
 			ids[e.Name()] = true
 		}
 	}
-	mounted, err := r.Node.Mounts.List()
+	mounted, err := r.Mounts.List()
 	if err != nil {
-		r.Node.Log.Error("mounts not searched for leftovers", "error", err)
+		r.Log.Error("mounts not searched for leftovers", "error", err)
 	}
 	for _, id := range mounted {
 		ids[id] = true
@@ -74,17 +75,17 @@ func (r *Recovery) alive(id string) string {
 			return fmt.Sprintf("a container (pid %d, %s)", c.PID, c.Phase)
 		}
 	}
-	pins, _ := filepath.Glob(filepath.Join(r.Node.Paths.Pins(), id, "*"))
-	for _, path := range append(pins, r.Node.Paths.NetNSPin(id)) {
-		if _, err := r.Node.Pins.Identify(path); !lifecycle.NoPin(err) {
+	pins, _ := filepath.Glob(filepath.Join(r.Places.Pins(), id, "*"))
+	for _, path := range append(pins, r.Places.NetNSPin(id)) {
+		if _, err := r.Pins.Identify(path); !lifecycle.NoPin(err) {
 			return "namespaces, one pinned at " + path
 		}
 	}
-	switch mounted, err := r.Node.Mounts.Mounted(id); {
+	switch mounted, err := r.Mounts.Mounted(id); {
 	case err != nil:
 		return fmt.Sprintf("what may have mounts (%v)", err)
 	case mounted:
-		return "mounts in " + filepath.Join(r.Node.Mounts.Dir(), id)
+		return "mounts in " + filepath.Join(r.Mounts.Dir(), id)
 	}
 	return ""
 }
@@ -102,7 +103,7 @@ func (r *Recovery) eraseRemains() map[string]string {
 			continue
 		}
 		if err := r.erase(context.Background(), id); err != nil {
-			r.Node.Log.Error("leftovers not removed", "id", id, "error", err)
+			r.Log.Error("leftovers not removed", "id", id, "error", err)
 		}
 	}
 	return alive
@@ -121,7 +122,7 @@ func (r *Recovery) Unknown() bool {
 // Discard ends and removes what is alive under an ID without a record: the operator has named it. Errors:
 // ErrFailedPrecondition if it has a record, ErrNotFound if there is nothing.
 func (r *Recovery) Discard(ctx context.Context, id string) error {
-	known, err := r.Node.Pinder.Containers(ctx)
+	known, err := r.Pinder.Containers(ctx)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (r *Recovery) Discard(ctx context.Context, id string) error {
 	if !r.unrecorded()[id] {
 		return fmt.Errorf("there is nothing of %q without a record (a whole ID is needed): %w", id, errdefs.ErrNotFound)
 	}
-	r.Node.Log.Warn("ending and removing what has no record, as the operator wants it", "id", id, "found", r.alive(id))
+	r.Log.Warn("ending and removing what has no record, as the operator wants it", "id", id, "found", r.alive(id))
 	return r.erase(ctx, id)
 }
 
@@ -140,15 +141,13 @@ func (r *Recovery) Discard(ctx context.Context, id string) error {
 func (r *Recovery) erase(ctx context.Context, id string) error {
 	for _, step := range []func(context.Context, string) error{
 		r.deleteContainer,
-		func(_ context.Context, id string) error { return r.Node.Mounts.Unmount(id) },
-		func(ctx context.Context, id string) error { return tree.Remove(ctx, r.Node.Paths.Bundle(id)) },
+		func(_ context.Context, id string) error { return r.Mounts.Unmount(id) },
+		func(ctx context.Context, id string) error { return tree.Remove(ctx, r.Places.Bundle(id)) },
 		r.detach,
 		func(ctx context.Context, id string) error {
-			box := pod.NewSandbox(&pod.SandboxRecord{ID: id})
-			r.Sandboxes.RemoveCgroup(box)
-			return r.Sandboxes.Unpin(ctx, box)
+			return r.Sandboxes.RemoveUnrecorded(ctx, id)
 		},
-		func(ctx context.Context, id string) error { return tree.Remove(ctx, r.Node.Paths.Sandbox(id)) },
+		func(ctx context.Context, id string) error { return tree.Remove(ctx, r.Places.Sandbox(id)) },
 	} {
 		if err := step(ctx, id); err != nil {
 			return err
@@ -160,32 +159,32 @@ func (r *Recovery) erase(ctx context.Context, id string) error {
 // deleteContainer makes pinder and runtime forget a container. Which runtime made it pinder knows, or the
 // directory in which that runtime has its state says it.
 func (r *Recovery) deleteContainer(ctx context.Context, id string) error {
-	_, err := os.Stat(r.Node.Paths.Bundle(id))
+	_, err := os.Stat(r.Places.Bundle(id))
 	if _, ok := (*r.known.Load())[id]; errors.Is(err, os.ErrNotExist) && !ok {
 		return nil
 	}
-	handler := r.Node.Handlers.Default()
-	if states, _ := filepath.Glob(r.Node.Paths.RuntimeRoot("*") + "/" + id); len(states) > 0 {
+	handler := r.Handlers.Default()
+	if states, _ := filepath.Glob(r.Places.RuntimeRoot("*") + "/" + id); len(states) > 0 {
 		handler = filepath.Base(filepath.Dir(states[0]))
 	}
-	return r.Node.Pinder.Delete(ctx, r.Node.Deletion(&pod.SandboxRecord{ID: id, Handler: handler}, id))
+	return r.Pinder.Delete(ctx, r.Places.Deletion(&pod.SandboxRecord{ID: id, Handler: handler}, id))
 }
 
 // detach asks today's plugins for what they may be owed; there is no record of it.
 func (r *Recovery) detach(ctx context.Context, id string) error {
-	netns := r.Node.Paths.NetNSPin(id)
-	ns, err := r.Node.Pins.Open(netns)
+	netns := r.Places.NetNSPin(id)
+	ns, err := pin.Open(netns)
 	if err != nil {
 		return nil // not a pod, or one without a network of its own
 	}
 	ns.Close()
-	plan, err := r.Node.Network.Plan(network.Request{SandboxID: id, NetNS: netns})
+	plan, err := r.Network.Plan(network.Request{SandboxID: id, NetNS: netns})
 	if err == nil {
 		plan.Owed = true
-		err = r.Node.Network.Detach(ctx, &plan, netns)
+		err = r.Network.Detach(ctx, &plan, netns)
 	}
 	if err != nil {
-		r.Node.Log.Warn("the network plugins may keep something of a pod without a record", "sandbox", id, "error", err)
+		r.Log.Warn("the network plugins may keep something of a pod without a record", "sandbox", id, "error", err)
 	}
 	return nil
 }

@@ -26,8 +26,10 @@ import (
 // daemon is what a daemon has in memory, made of the real life cycles, books and records. A crash loses it.
 type daemon struct {
 	w          *world
-	node       *pod.Node
 	book       *pod.Book
+	pinder     fakePinder
+	engine     *steps.Engine
+	places     *pod.Places
 	sandboxes  *lifecycle.Sandboxes
 	containers *lifecycle.Containers
 	debts      *recovery.Debts
@@ -61,7 +63,7 @@ func (w *world) start() *daemon {
 		Root: filepath.Join(w.dir, "root"), State: filepath.Join(w.dir, "state"), NetNS: filepath.Join(w.dir, "netns"),
 		Pinder: filepath.Join(w.dir, "pinder"),
 	}
-	for _, dir := range []string{filepath.Join(paths.Root, pod.PodsDir), paths.Pins(), paths.Bundles(), paths.Mounts(), paths.NetNS} {
+	for _, dir := range []string{filepath.Join(paths.Root, "pods"), paths.Pins(), paths.Bundles(), paths.Mounts(), paths.NetNS} {
 		w.must(os.MkdirAll(dir, 0o700))
 	}
 	records, err := record.Open(paths.Root, fmt.Sprint("boot ", w.boot))
@@ -69,17 +71,23 @@ func (w *world) start() *daemon {
 	handlers, err := handler.NewSet(map[string]string{"runc": filepath.Join(w.dir, "runc")}, "runc")
 	w.must(err)
 	p := parts{w, d}
-	d.node = &pod.Node{
-		Paths: paths, Log: log, Records: records, Engine: steps.NewEngine(d.observe), Handlers: handlers, Cgroups: &cgroup.Hierarchies{},
-		Parts:   pod.Parts{Pins: fakePins{p}, Network: fakeNetwork{p}, Images: fakeImages{p}, Pinder: fakePinder{p}, Mounts: fakeMounts{p}},
-		Plugins: fakePlugins{p},
+	d.book, d.debts, d.pinder = pod.NewBook(), recovery.NewDebts(log), fakePinder{p}
+	d.engine, d.places = steps.NewEngine(d.observe), &pod.Places{Paths: paths, Handlers: handlers, Log: log}
+	base := lifecycle.Base{
+		Places: d.places, Book: d.book,
+		Records: pod.NewRecords(records, pod.NewEvents(d.book), log), Engine: d.engine, Debts: d, Log: log,
 	}
-	d.book = pod.NewBook()
-	d.node.Events = pod.NewEvents(d.book)
-	d.debts = recovery.NewDebts(log)
-	d.containers = lifecycle.NewContainers(d.node, d.book, d)
-	d.sandboxes = lifecycle.NewSandboxes(d.node, d.book, d.containers, d)
-	d.recovery = &recovery.Recovery{Node: d.node, Book: d.book, Sandboxes: d.sandboxes, Containers: d.containers, Debts: d.debts}
+	d.sandboxes, d.containers = lifecycle.New(base, lifecycle.Parts{
+		Handlers: handlers, Pins: fakePins{p}, Mounts: fakeMounts{p}, Cgroups: &cgroup.Hierarchies{}, Network: fakeNetwork{p},
+		Images: fakeImages{p}, Pinder: d.pinder, Plugins: fakePlugins{p},
+	})
+	d.recovery = &recovery.Recovery{
+		Base: base,
+		Parts: recovery.Parts{
+			Pinder: d.pinder, Mounts: fakeMounts{p}, Network: fakeNetwork{p}, Images: fakeImages{p}, Handlers: handlers, Pins: fakePins{p},
+		},
+		Sandboxes: d.sandboxes, Containers: d.containers, Debts: d.debts,
+	}
 	return d
 }
 
@@ -88,7 +96,7 @@ func (d *daemon) recover() error {
 	if err := d.recovery.Load(); err != nil {
 		return err
 	}
-	known, err := d.node.Pinder.Containers(context.Background())
+	known, err := d.pinder.Containers(context.Background())
 	if err != nil {
 		return err
 	}
@@ -158,7 +166,7 @@ func (d *daemon) observe(op steps.Operation, t steps.Timing) {
 // all. The caller holds w.mu.
 func (d *daemon) say(id, header, line string) {
 	if header == "" {
-		flights := d.node.Engine.Flights("")
+		flights := d.engine.Flights("")
 		for i, f := range flights {
 			if i == len(flights)-1 || id != "" && strings.Contains(f.Object, id) {
 				header = f.Operation + " " + f.Object
@@ -186,7 +194,7 @@ func (d *daemon) settled() {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !d.dead.Load(); time.Sleep(time.Millisecond) {
 		ok := true
 		for _, c := range d.book.Containers() {
-			ok = ok && done(c.ID, &c.Order, func() bool { return c.Settled || c.Erased || c.Record().State != pod.Exited })
+			ok = ok && done(c.ID, &c.Order, func() bool { return c.Reduced || c.Removed || c.Record().State != pod.Exited })
 		}
 		for _, box := range d.book.Sandboxes() {
 			ok = ok && done(box.ID, &box.Order, func() bool { return box.Record().State != pod.Ready })

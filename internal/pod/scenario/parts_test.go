@@ -26,6 +26,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -174,7 +175,7 @@ func (p fakePins) Identify(path string) (uint64, error) {
 	return 0, &os.PathError{Op: "stat", Path: path, Err: unix.ENOENT}
 }
 
-func (p fakePins) Open(path string) (pod.Namespace, error) {
+func (p fakePins) Open(path string) (lifecycle.Namespace, error) {
 	if _, err := p.Identify(path); err != nil {
 		return nil, err
 	}

@@ -19,7 +19,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
-	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the transcripts of testdata instead of comparing with them")
@@ -366,7 +365,7 @@ func (w *world) unpin(d *daemon, args []string) error {
 	if err != nil {
 		return err
 	}
-	for kind, path := range d.node.NamespacePins(rec.Record()) {
+	for kind, path := range d.places.NamespacePins(rec.Record()) {
 		if kind == args[1] {
 			delete(w.pins, path)
 			return os.Remove(path)
@@ -377,7 +376,7 @@ func (w *world) unpin(d *daemon, args []string) error {
 
 // tear damages the records of a pod, as a power cut may: "current" the last version, "all" the intent, too.
 func (w *world) tear(_ *daemon, args []string) error {
-	base := filepath.Join(w.dir, "root", pod.SandboxKey(w.id(args[0])))
+	base := filepath.Join(w.dir, "root", "pods", w.id(args[0]), "pod")
 	err := os.WriteFile(base+".json", []byte("{"), 0o600)
 	if err == nil && args[1] == "all" {
 		err = os.WriteFile(base+".intent", nil, 0o600)

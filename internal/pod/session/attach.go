@@ -42,7 +42,7 @@ func (s *Sessions) Attach(ctx context.Context, id string, user Streams) error {
 	reading, cancelReading := context.WithCancel(ctx)
 	defer cancelReading()
 	n := &attached{
-		node: s.node, container: c,
+		pinder: s.Pinder, container: c,
 		request: wire.Attach{
 			ID: c.ID, AttachID: pod.NewID(),
 			Stdin: user.In != nil && config.GetStdin(), StdinOnce: config.GetStdinOnce(),
@@ -50,12 +50,12 @@ func (s *Sessions) Attach(ctx context.Context, id string, user Streams) error {
 		},
 		out: newBacklog(&s.lag, cancelReading), errs: newBacklog(&s.lag, cancelReading), reading: reading,
 	}
-	files, err := s.node.Pinder.Attach(ctx, n.request)
+	files, err := s.Pinder.Attach(ctx, n.request)
 	if err != nil {
 		return fmt.Errorf("attach to container %s: %w", c.ID, err)
 	}
 	go follow(user.Resize, func(size TerminalSize) error {
-		return s.node.Pinder.Resize(ctx, c.ID, "", size.Width, size.Height)
+		return s.Pinder.Resize(ctx, c.ID, "", size.Width, size.Height)
 	})
 	fed := feed(ctx, files.Stdin, user.In)
 	if user.Out == nil && user.Err == nil {
@@ -91,7 +91,7 @@ func feed(ctx context.Context, to *os.File, from io.Reader) <-chan struct{} {
 
 // attached is one client's session.
 type attached struct {
-	node      *pod.Node
+	pinder    Pinder
 	container *pod.Container
 	request   wire.Attach
 	out, errs *backlog
@@ -135,7 +135,7 @@ func (n *attached) receive(ctx context.Context, files *client.Attachment) error 
 		}
 		// The end of the output, of pinder, or of its patience? It knows.
 		var err error
-		files, err = n.node.Pinder.Attach(ctx, n.request)
+		files, err = n.pinder.Attach(ctx, n.request)
 		switch {
 		case err == nil && !files.Ended():
 			// The next read closes them, also when the client has gone meanwhile.

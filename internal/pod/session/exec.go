@@ -51,7 +51,7 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 	if err != nil {
 		return ExecResult{}, err
 	}
-	run, err := s.node.Pinder.Exec(ctx, wire.Exec{
+	run, err := s.Pinder.Exec(ctx, wire.Exec{
 		ID: c.ID, ExecID: pod.NewID(), Process: process.json, Owner: process.owner, Group: true, TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 	defer run.Stderr.Close()
 	result, cut, err := s.wait(ctx, run, timeout)
 	if cut {
-		s.node.Log.Warn("output of ExecSync is cut: the outputs of all commands together have reached their limit",
+		s.Log.Warn("output of ExecSync is cut: the outputs of all commands together have reached their limit",
 			"container", c.ID, "bytes", len(result.Stdout)+len(result.Stderr), "limit", execOutputsTogether)
 	}
 	return result, err
@@ -78,7 +78,7 @@ func (s *Sessions) execProcess(c *pod.Container, options ocispec.ExecOptions) (c
 	if len(options.Cmd) == 0 {
 		return command{}, fmt.Errorf("exec in container %s: cmd is empty: %w", c.ID, errdefs.ErrInvalidArgument)
 	}
-	base, err := s.node.BundleSpec(c.ID)
+	base, err := s.Places.BundleSpec(c.ID)
 	if err != nil {
 		return command{}, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
@@ -86,7 +86,7 @@ func (s *Sessions) execProcess(c *pod.Container, options ocispec.ExecOptions) (c
 	if err != nil {
 		return command{}, err
 	}
-	box, err := s.book.Sandbox(c.Record().Sandbox)
+	box, err := s.Book.Sandbox(c.Record().Sandbox)
 	if err != nil {
 		return command{}, err
 	}

@@ -34,11 +34,11 @@ func (s *Sessions) CheckPortForward(id string) error {
 }
 
 func (s *Sessions) forwardable(id string) (*pod.Sandbox, error) {
-	box, err := s.book.Sandbox(id)
+	box, err := s.Book.Sandbox(id)
 	if err != nil {
 		return nil, err
 	}
-	if rec := s.current(box); rec.State != pod.Ready {
+	if rec := s.Current(box); rec.State != pod.Ready {
 		return nil, fmt.Errorf("PortForward: sandbox %s is %s, not ready%s: %w", box.ID, rec.State, rec.Because(), errdefs.ErrFailedPrecondition)
 	}
 	return box, nil
@@ -142,7 +142,7 @@ func (r countingReader) Read(p []byte) (int, error) {
 func (s *Sessions) dial(ctx context.Context, rec *pod.SandboxRecord, port int32) (*net.TCPConn, error) {
 	inside := func(fn func() error) error { return fn() }
 	if !rec.HostNetwork() {
-		ns, err := pin.Open(s.node.PinPath(rec, pin.Net))
+		ns, err := pin.Open(s.Places.PinPath(rec, pin.Net))
 		if err != nil {
 			return nil, err
 		}

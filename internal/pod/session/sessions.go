@@ -1,20 +1,42 @@
 package session
 
 import (
+	"context"
+	"log/slog"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/client"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
 // Sessions are the execs, attachments and port-forwards of clients. One per daemon.
 type Sessions struct {
-	node *pod.Node
-	book *pod.Book
-	// current is a sandbox's record as it is true now.
-	current func(*pod.Sandbox) *pod.SandboxRecord
+	Config
 	outputs budget   // of ExecSync
 	lag     backlogs // of Attach
 }
 
-// NewSessions returns the sessions with the objects of the book. current returns a sandbox's record as it is true now.
-func NewSessions(node *pod.Node, book *pod.Book, current func(*pod.Sandbox) *pod.SandboxRecord) *Sessions {
-	return &Sessions{node: node, book: book, current: current, outputs: budget{limit: execOutputsTogether}}
+// Config is what sessions stand on.
+type Config struct {
+	Places *pod.Places
+	Book   *pod.Book
+	Pinder Pinder
+	// Current is a sandbox's record as it is true now.
+	Current func(*pod.Sandbox) *pod.SandboxRecord
+	Log     *slog.Logger
+}
+
+// New returns the sessions of one daemon.
+func New(c Config) *Sessions {
+	return &Sessions{Config: c, outputs: budget{limit: execOutputsTogether}}
+}
+
+// Pinder holds the streams of what runs; see package client.
+type Pinder interface {
+	// Exec runs a command in a container.
+	Exec(ctx context.Context, r wire.Exec) (*client.Execution, error)
+	// Attach connects to the streams of a container.
+	Attach(ctx context.Context, r wire.Attach) (*client.Attachment, error)
+	// Resize sets the size of a terminal.
+	Resize(ctx context.Context, id, execID string, w, h uint16) error
 }

@@ -46,7 +46,7 @@ func (s *Sessions) CheckExec(id string, cmd []string) error {
 
 // in finds a container that has to be in one of the states.
 func (s *Sessions) in(rpc, id string, states ...pod.State) (*pod.Container, error) {
-	c, err := s.book.Container(id)
+	c, err := s.Book.Container(id)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Strea
 	if err != nil {
 		return 0, err
 	}
-	run, err := s.node.Pinder.Exec(ctx, wire.Exec{
+	run, err := s.Pinder.Exec(ctx, wire.Exec{
 		ID: c.ID, ExecID: pod.NewID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner,
 		TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
@@ -82,7 +82,7 @@ func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Strea
 		return 0, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
 	return converse(ctx, run, user, func(size TerminalSize) error {
-		return s.node.Pinder.Resize(ctx, run.ID, run.ExecID, size.Width, size.Height)
+		return s.Pinder.Resize(ctx, run.ID, run.ExecID, size.Width, size.Height)
 	})
 }
 

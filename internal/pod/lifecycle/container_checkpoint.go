@@ -21,11 +21,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// Checkpoint writes the state of a running container, which goes on, to an archive at location, an absolute
-// path. timeout 0 means that of other runtime calls. Errors: ErrInvalidArgument for the location,
-// ErrFailedPrecondition where CRIU is not installed or the container does not run.
+// Checkpoint writes the state of a running container, which goes on, to an archive at location, an absolute path.
+// timeout 0 means that of other runtime calls. Errors: ErrInvalidArgument for the location, ErrFailedPrecondition where
+// CRIU is not installed or the container does not run.
 func (s *Containers) Checkpoint(ctx context.Context, id, location string, timeout time.Duration) error {
-	c, err := s.book.Container(id)
+	c, err := s.base.Book.Container(id)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *Containers) Checkpoint(ctx context.Context, id, location string, timeou
 	_, err = s.ends.Do(ctx, "checkpoint/"+c.ID+"/"+location, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.checkpoint(ctx, c, location, timeout)
 	})
-	return stillRunning(s.node, ctx, err, c.ID)
+	return stillRunning(ctx, s.base.Engine, err, c.ID)
 }
 
 func (s *Containers) checkpoint(ctx context.Context, c *pod.Container, location string, timeout time.Duration) error {
@@ -52,34 +52,50 @@ func (s *Containers) checkpoint(ctx context.Context, c *pod.Container, location 
 	if state := c.Record().State; state != pod.Running {
 		return fmt.Errorf("CheckpointContainer: container %s is %s, not running: %w", c.ID, state, errdefs.ErrFailedPrecondition)
 	}
-	box, err := s.book.Sandbox(c.Sandbox)
+	box, err := s.base.Book.Sandbox(c.Sandbox)
 	if err != nil {
 		return err
 	}
 	// Beside the writable layer: what a killed daemon leaves goes with that.
-	dir := filepath.Join(s.node.Paths.Layer(box.ID, c.ID), "checkpoint")
-	images := filepath.Join(dir, "checkpoint")
-	remove := func(ctx context.Context) error { return tree.Remove(ctx, dir) }
-	return s.node.Engine.Run(ctx, steps.Operation{
+	dir := checkpointDir(filepath.Join(s.base.Places.Layer(box.ID, c.ID), "checkpoint"))
+	description := checkpointDescription{s.base.Places, dir}
+	return s.base.Engine.Run(ctx, steps.Operation{
 		Name:   "CheckpointContainer",
 		Object: c.Record().Object(),
 		Steps: []steps.Step{
-			{Name: "directory", Undo: remove, Do: func(ctx context.Context) error {
-				return errors.Join(tree.Remove(ctx, dir), os.MkdirAll(images, 0o700))
-			}},
+			{Name: "directory", Do: dir.Do, Undo: dir.Undo},
 			{Name: "runtime checkpoint", Do: func(ctx context.Context) error {
-				return s.node.Pinder.Checkpoint(ctx, wire.Checkpoint{ID: c.ID, ImageDir: images, WorkDir: dir, TimeoutMillis: timeout.Milliseconds()})
+				return s.pinder.Checkpoint(ctx, wire.Checkpoint{ID: c.ID, ImageDir: dir.images(), WorkDir: string(dir), TimeoutMillis: timeout.Milliseconds()})
 			}},
-			{Name: "description", Do: func(ctx context.Context) error { return s.describe(ctx, box, c, dir) }},
-			{Name: "archive", Do: func(context.Context) error { return archiveDir(dir, location) }},
-			{Name: "clean-up", Do: remove},
+			{Name: "description", Do: in(description.Do, box, c)},
+			{Name: "archive", Do: func(context.Context) error { return archiveDir(string(dir), location) }},
+			{Name: "clean-up", Do: dir.Undo},
 		},
 	})
 }
 
-// describe adds to a checkpoint what is to be known of its container besides its processes. Names and form are
-// those that tools for checkpoint archives read.
-func (s *Containers) describe(ctx context.Context, box *pod.Sandbox, c *pod.Container, dir string) error {
+// checkpointDir is the step "directory": the directory in which a checkpoint is put together.
+type checkpointDir string
+
+func (d checkpointDir) images() string { return filepath.Join(string(d), "checkpoint") }
+
+// Do makes it anew.
+func (d checkpointDir) Do(ctx context.Context) error {
+	return errors.Join(d.Undo(ctx), os.MkdirAll(d.images(), 0o700))
+}
+
+// Undo removes it. The name is all that it needs.
+func (d checkpointDir) Undo(ctx context.Context) error { return tree.Remove(ctx, string(d)) }
+
+// checkpointDescription is the step "description".
+type checkpointDescription struct {
+	places *pod.Places
+	dir    checkpointDir
+}
+
+// Do adds to a checkpoint what is to be known of its container besides its processes. Names and form are those that
+// tools for checkpoint archives read.
+func (s checkpointDescription) Do(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
 	rec := c.Record()
 	config, err := json.Marshal(map[string]any{
 		"id": rec.ID, "name": rec.Config.GetMetadata().GetName(),
@@ -89,10 +105,11 @@ func (s *Containers) describe(ctx context.Context, box *pod.Sandbox, c *pod.Cont
 	if err != nil {
 		return err
 	}
+	dir := string(s.dir)
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "config.dump"), config, 0o600),
-		os.WriteFile(filepath.Join(dir, "spec.dump"), s.node.Bundle(rec.ID), 0o600),
-		archiveLayer(ctx, s.node.Paths.Upper(box.ID, rec.ID), filepath.Join(dir, "rootfs-diff.tar")),
+		os.WriteFile(filepath.Join(dir, "spec.dump"), s.places.ShownBundle(rec.ID), 0o600),
+		archiveLayer(ctx, s.places.Upper(box.ID, rec.ID), filepath.Join(dir, "rootfs-diff.tar")),
 	)
 }
 

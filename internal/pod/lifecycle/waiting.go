@@ -6,17 +6,17 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
-// stillRunning explains the end of a wait: which step of the operation on the object is in progress and since
-// when. Errors that are not the end of ctx are returned as they are.
-func stillRunning(n *pod.Node, ctx context.Context, err error, object string) error {
+// stillRunning explains the end of a wait: which step of the operation on the object is in progress and since when.
+// Errors that are not the end of ctx are returned as they are.
+func stillRunning(ctx context.Context, engine *steps.Engine, err error, object string) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
 	var where []string
-	for _, f := range n.Engine.Flights(object) {
+	for _, f := range engine.Flights(object) {
 		where = append(where, fmt.Sprintf("%s: %s: step %s since %s", f.Operation, f.Object, f.Step,
 			time.Since(f.StepBegan).Round(time.Millisecond)))
 	}

@@ -1,0 +1,49 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pinfold-run/pinfold/internal/ocispec"
+	"github.com/pinfold-run/pinfold/internal/pod"
+)
+
+// containerPlugins is the step "plugins" of a container.
+type containerPlugins struct {
+	places *pod.Places
+	told   told
+}
+
+// Do shows plugins the bundle's configuration and writes it again as they want it. They may refuse the container.
+func (s containerPlugins) Do(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
+	if s.told.plugins == nil {
+		return nil
+	}
+	config, err := s.places.BundleSpec(c.ID)
+	if err != nil {
+		return err
+	}
+	changed, err := s.told.plugins.Adjust(ctx, box.Record(), c.Record(), config)
+	if err != nil || !changed {
+		return err
+	}
+	if config.Linux.Seccomp != nil {
+		if err := ocispec.CheckSeccomp(config.Linux.Seccomp); err != nil {
+			return fmt.Errorf("seccomp filter as plugins want it: %w", err)
+		}
+	}
+	return s.places.WriteBundleSpec(c.ID, config)
+}
+
+// Undo tells plugins that the container is being removed. It never fails: no plugin keeps a container.
+func (s containerPlugins) Undo(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
+	s.told.container(ctx, pod.ContainerStopped, box, c)
+	s.told.container(ctx, pod.ContainerRemoved, box, c)
+	return nil
+}
+
+// stopped tells plugins that the container has ended. It never fails.
+func (s containerPlugins) stopped(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
+	s.told.container(ctx, pod.ContainerStopped, box, c)
+	return nil
+}

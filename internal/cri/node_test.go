@@ -39,7 +39,7 @@ func TestAConditionIsTrueWithoutAProblemAndElseSaysIt(t *testing.T) {
 }
 
 func TestTheVersionOfTheAPIIsTheKubelets(t *testing.T) {
-	got, err := (&node{version: "1.2.3"}).Version(context.Background(), &runtimeapi.VersionRequest{Version: "whatever"})
+	got, err := (&node{Node: Node{Release: "1.2.3"}}).Version(context.Background(), &runtimeapi.VersionRequest{Version: "whatever"})
 	if err != nil || got.Version != "0.1.0" || got.RuntimeApiVersion != "v1" || got.RuntimeName != "pinfold" || got.RuntimeVersion != "1.2.3" {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -49,7 +49,7 @@ func TestTheKubeletIsToldTheCgroupDriver(t *testing.T) {
 	for systemd, want := range map[bool]runtimeapi.CgroupDriver{
 		true: runtimeapi.CgroupDriver_SYSTEMD, false: runtimeapi.CgroupDriver_CGROUPFS,
 	} {
-		n := &node{node: &pod.Node{Host: ocispec.Host{SystemdCgroup: systemd}}}
+		n := &node{Node: Node{Host: ocispec.Host{SystemdCgroup: systemd}}}
 		if got, err := n.RuntimeConfig(context.Background(), nil); err != nil || got.GetLinux().GetCgroupDriver() != want {
 			t.Errorf("systemd %t: %v, %v", systemd, got, err)
 		}

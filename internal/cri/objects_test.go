@@ -137,7 +137,7 @@ func TestAPodHasAddressesOnlyWhileItIsReady(t *testing.T) {
 // full is a book with pods and containers in all states.
 func full() (*pods, *containers) {
 	book := pod.NewBook()
-	node := &pod.Node{}
+	places := &pod.Places{}
 	for _, rec := range []*pod.SandboxRecord{
 		sandboxRecord("aa1", pod.Ready, map[string]string{"app": "web"}), sandboxRecord("ab2", pod.Stopped, map[string]string{"app": "web", "tier": "1"}),
 		sandboxRecord("cc3", pod.Creating, nil), sandboxRecord("dd4", pod.Removing, nil),
@@ -150,7 +150,8 @@ func full() (*pods, *containers) {
 	} {
 		book.AddContainer(pod.NewContainer(rec))
 	}
-	return &pods{node: node, book: book, sandboxes: lifecycle.NewSandboxes(node, book, nil, nil)}, &containers{node: node, book: book}
+	sandboxes, _ := lifecycle.New(lifecycle.Base{Places: places, Book: book}, lifecycle.Parts{})
+	return &pods{places: places, book: book, sandboxes: sandboxes}, &containers{places: places, book: book}
 }
 
 func TestListsHaveWhatTheFilterWantsOfWhatExists(t *testing.T) {

@@ -68,7 +68,7 @@ func Probe(kinds Kind) error {
 	if err != nil {
 		return fmt.Errorf("probe %s namespaces: %w", kinds, explainClone(err, kinds))
 	}
-	return child.end()
+	return child.kill()
 }
 
 func checkRequest(m *Mappings, kinds Kind) error {
@@ -149,7 +149,7 @@ func createOwned(m *Mappings, kinds Kind) (*Set, error) {
 // finish collects the namespaces and kills the child.
 func (h *held) finish(m *Mappings, kinds Kind) (*Set, error) {
 	set, err := h.collect(m, kinds)
-	if e := h.end(); e != nil {
+	if e := h.kill(); e != nil {
 		err = errors.Join(err, e)
 	}
 	if err != nil {

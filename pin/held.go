@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held is a child of this process in new namespaces, until end. One goroutine uses it, on the
+// held is a child of this process in new namespaces, until kill. One goroutine uses it, on the
 // locked thread that made it.
 type held struct {
 	pid   int // for /proc only, and only in procDir
@@ -113,9 +113,9 @@ func (h *held) namespaceFromProc(info kindInfo) (*Namespace, error) {
 	return newNamespace(fd, info.kind)
 }
 
-// end kills and reaps the child and closes the descriptors of h. Until then the child keeps its
+// kill kills and reaps the child and closes the descriptors of h. Until then the child keeps its
 // namespaces alive.
-func (h *held) end() error {
+func (h *held) kill() error {
 	defer func() {
 		_ = unix.Close(h.pidfd)
 		if h.proc >= 0 {

@@ -21,7 +21,7 @@ func mustHold(t *testing.T, kinds Kind) *held {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := child.end(); err != nil {
+		if err := child.kill(); err != nil {
 			t.Error(err)
 		}
 		runtime.UnlockOSThread()
@@ -125,7 +125,7 @@ func TestChildThatMissedTheDeathOfItsParentEnds(t *testing.T) {
 	}
 	child := &held{pid: pid, pidfd: pidfd, proc: -1}
 	defer func() {
-		if err := child.end(); err != nil {
+		if err := child.kill(); err != nil {
 			t.Error(err)
 		}
 	}()

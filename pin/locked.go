@@ -48,7 +48,7 @@ func lockedMounts() (*Namespace, error) {
 		return nil, explainClone(err, kinds)
 	}
 	ns, err := child.namespace(Mount.infos()[0])
-	if e := child.end(); e != nil {
+	if e := child.kill(); e != nil {
 		return nil, errors.Join(err, e, ns.Close())
 	}
 	return ns, err

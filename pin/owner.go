@@ -125,7 +125,7 @@ func (o owner) hold(kinds Kind) (h *held, restored bool, err error) {
 		}
 		return h, restored, err
 	}
-	err = errors.Join(err, h.end())
+	err = errors.Join(err, h.kill())
 	return nil, restored, err
 }
 

@@ -199,7 +199,7 @@ func TestAHeldChildIsOutOfReachOfItsOwner(t *testing.T) {
 			return
 		}
 		defer func() {
-			if err := child.end(); err != nil {
+			if err := child.kill(); err != nil {
 				t.Error(err)
 			}
 		}()

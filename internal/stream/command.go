@@ -60,7 +60,7 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 		_ = conn.Close()
 		return
 	}
-	defer c.finish(endTimeout)
+	defer c.close(endTimeout)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	go func() {

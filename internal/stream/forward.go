@@ -75,7 +75,7 @@ func (f *forwarding) forwardOverStreams(w http.ResponseWriter, r *http.Request) 
 		return
 	}
 	<-c.done
-	c.finish(endTimeout)
+	c.close(endTimeout)
 	f.mu.Lock()
 	for _, p := range f.waiting {
 		p.expired.Stop()

@@ -75,7 +75,7 @@ func (g *gate) run() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil: // mostly out of descriptors: close those of pending connections
-			g.dropOldest()
+			g.closeOldest()
 			time.Sleep(acceptPause)
 			continue
 		}
@@ -98,7 +98,7 @@ func (g *gate) add(w *watchedConn) {
 		delete(g.open, w)
 	})
 	if over {
-		g.dropOldest()
+		g.closeOldest()
 	}
 }
 
@@ -111,7 +111,7 @@ func (g *gate) known(w *watchedConn) {
 	}
 }
 
-func (g *gate) dropOldest() {
+func (g *gate) closeOldest() {
 	g.mu.Lock()
 	var oldest *watchedConn
 	if len(g.pending) > 0 {

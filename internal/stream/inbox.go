@@ -47,8 +47,8 @@ func (b *inbox) end() {
 	b.changed.Broadcast()
 }
 
-// drop discards the input, now and later.
-func (b *inbox) drop() {
+// close discards the input, now and later.
+func (b *inbox) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dropped, b.data = true, nil

@@ -210,12 +210,12 @@ func (c *spdyConn) clientEnded(id spdy.StreamId, both bool) {
 	}
 }
 
-// finish ends all streams and the connection. The client has timeout to read what was sent.
-func (c *spdyConn) finish(timeout time.Duration) {
+// close ends all streams and the connection. The client has timeout to read what was sent.
+func (c *spdyConn) close(timeout time.Duration) {
 	defer c.conn.Close() //nolint:errcheck // it has ended
 	_ = c.conn.SetDeadline(time.Now().Add(timeout))
 	for _, s := range c.all() {
-		s.drop()
+		s.close()
 		_ = s.Close()
 	}
 	c.mu.Lock()
@@ -310,7 +310,7 @@ func (s *spdyStream) Close() error {
 
 // Reset ends both directions at once.
 func (s *spdyStream) Reset() error {
-	s.drop()
+	s.close()
 	s.conn.mu.Lock()
 	over := s.sent && s.received
 	s.sent, s.received = true, true

@@ -70,17 +70,17 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, protocols []string, 
 			serve(c)
 			for _, in := range c.inputs {
 				if in != nil {
-					in.drop()
+					in.close()
 				}
 			}
-			c.finish(r.Context(), endTimeout)
+			c.close(r.Context(), endTimeout)
 		},
 	}.ServeHTTP(w, r)
 }
 
-// finish ends the connection. The client has timeout to read what was sent. If a socket with unread
+// close ends the connection. The client has timeout to read what was sent. If a socket with unread
 // input is closed, the kernel discards what was sent.
-func (c *channels) finish(ctx context.Context, timeout time.Duration) {
+func (c *channels) close(ctx context.Context, timeout time.Duration) {
 	defer c.ws.Close() //nolint:errcheck // it has ended
 	_ = c.ws.SetDeadline(time.Now().Add(timeout))
 	conn, ok := ctx.Value(connKey{}).(*watchedConn)
@@ -263,7 +263,7 @@ func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request)
 			}
 			f.running.Go(func() {
 				in := c.inputs[2*i]
-				defer in.drop()
+				defer in.close()
 				if err := f.connect(port, session.Forwarded{ReadWriter: duplex{in, data}}); err != nil {
 					_, _ = io.WriteString(errs, err.Error())
 				}

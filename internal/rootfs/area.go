@@ -24,22 +24,20 @@ const (
 )
 
 // Area is the one directory below which all mounts of one Pinfold instance lie.
-// It holds no descriptor and needs no closing; it may be used from several goroutines.
+// It holds no descriptor, so it need not be closed. Several goroutines may use it.
 type Area struct {
 	own      ownMounts
 	overlays assembler
 }
 
-// OpenArea makes dir (its missing parents too) the area and mounts it, or takes over the area
-// that an earlier process left there with all that is mounted in it. What a killed OpenArea left
-// half made is made again. Two processes must not use one area at the same time.
+// OpenArea makes the directory dir and its missing parents, and mounts the area there. If an earlier process has left
+// an area there, OpenArea takes it over with all that is mounted in it, and repairs one that is half made. Two
+// processes must not use one area at the same time.
 //
-// Only the host's root can list the area, and what is in the directory of an id is closed to all others
-// too, but for the group that Admit names. The directories above dir must be passable (0711) for pods in user
-// namespaces.
+// Only the host's root can list the area. Only root, and the group that Admit names, can enter the directory of an ID.
+// For pods in user namespaces the directories above dir must have mode 0711.
 //
-// Errors: ErrInvalidArgument for a relative path, ErrFailedPrecondition if something that is not
-// ours is mounted at dir.
+// Errors: ErrInvalidArgument for a relative path, ErrFailedPrecondition if something else is mounted at dir.
 func OpenArea(dir string) (*Area, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("mount area %q is not an absolute path: %w", dir, errdefs.ErrInvalidArgument)
@@ -72,9 +70,8 @@ func (a *Area) VolumePath(id string, n int) string {
 	return a.entryOf(id).path(volumeDir, strconv.Itoa(n))
 }
 
-// CloseIfEmpty unmounts the area and removes its directory if there is no id in it; else it does
-// nothing. The Area must not be used after it, except for CloseIfEmpty itself.
-// ErrFailedPrecondition: the area is empty but a process works in it.
+// CloseIfEmpty unmounts the area and removes its directory if no ID is in it. Otherwise it does nothing. Afterwards only
+// CloseIfEmpty may be called. ErrFailedPrecondition: the area is empty, but a process has its working directory in it.
 func (a *Area) CloseIfEmpty() error {
 	stack, err := a.own.stack()
 	if err != nil {
@@ -90,7 +87,7 @@ func (a *Area) CloseIfEmpty() error {
 		}
 	}
 	for range stack {
-		// Without MNT_DETACH: should a mount have come since, the kernel refuses and it stays.
+		// Without MNT_DETACH: if something was mounted meanwhile, the kernel refuses.
 		if err := a.own.drop(); err != nil {
 			return fmt.Errorf("mount area %s: %w (%w)", a.own.dir, errdefs.ErrFailedPrecondition, err)
 		}
@@ -101,7 +98,7 @@ func (a *Area) CloseIfEmpty() error {
 	return nil
 }
 
-// List returns the ids that have a mount or a directory in the area.
+// List returns the IDs that have a mount or a directory in the area.
 func (a *Area) List() ([]string, error) {
 	entries, err := os.ReadDir(a.own.dir)
 	if err != nil {
@@ -121,10 +118,9 @@ func (a *Area) Mounted(id string) (bool, error) {
 	return len(found) > 0, err
 }
 
-// Admit lets the group gid, by the host's ids, pass through the directory of id. It is called before anything is
-// mounted for an id of a pod with a user namespace: the root of such a pod is not the host's root, and has to reach
-// its root file system by path. The group is the pod's own, so no other user of the host and no other pod passes.
-// Unmount takes it back.
+// Admit lets the host's group gid pass through the directory of id. Call it before anything is mounted for an ID of a pod
+// with a user namespace: the root of such a pod is not the host's root, and has to reach its root file system by path.
+// No other pod and no other user of the host has that group. Unmount ends it.
 func (a *Area) Admit(id string, gid uint32) error {
 	e, err := a.entry(id)
 	if err != nil {
@@ -133,8 +129,8 @@ func (a *Area) Admit(id string, gid uint32) error {
 	return e.admit(gid)
 }
 
-// overflowID is what an owner without mapping looks like, if /proc/sys/kernel/overflowuid is as
-// everywhere.
+// overflowID is the owner that the kernel shows if the real one has no mapping: the default of
+// /proc/sys/kernel/overflowuid.
 const overflowID = 65534
 
 func stat(f *os.File) (*unix.Stat_t, error) {

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// method is a form in which a kernel is told of an overlay's layers, the best first.
+// method is a way to tell the kernel the layers of an overlay. The best comes first.
 type method int
 
 const (
-	// byFD passes descriptors (6.13; of detached mounts, as id-mapped layers are, 6.15): nothing is
-	// attached anywhere but the result.
+	// byFD passes descriptors (Linux 6.13; of detached mounts, such as id-mapped layers, 6.15). Only the result is
+	// attached.
 	byFD method = iota
-	// byAppend adds the layers by path one at a time (6.5). Clones must be attached meanwhile.
+	// byAppend adds the layers by path, one at a time (Linux 6.5). Clones must be attached meanwhile.
 	byAppend
-	// byString lists all layers in mount(2)'s one page of options. Clones must be attached.
+	// byString lists all layers in the one page of options of mount(2). Clones must be attached.
 	byString
 	methods
 )
@@ -29,12 +29,12 @@ func (m method) String() string {
 	return [...]string{"by descriptor", "by lowerdir+ paths", "by one lowerdir string"}[m]
 }
 
-// assembler mounts overlays, by the method that this kernel has.
+// assembler mounts overlays by the best method that this kernel has.
 type assembler struct {
 	// method remembers, by whether the layers are id-mapped, how this kernel takes layers:
 	// 0 while unknown, else the method plus one. Index 1 is for id-mapped layers.
 	method [2]atomic.Int32
-	// without makes methods fail as on kernels that lack them. Set by tests before first use.
+	// without makes methods fail as on kernels that lack them. Tests set it before the first use.
 	without [methods]bool
 }
 
@@ -50,15 +50,15 @@ type assembly struct {
 // options are the same for every mount with an upper directory; see the package comment.
 var options = [][2]string{{"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}, {"xino", "off"}}
 
-// contextOption labels all files of a mount for SELinux; what labels they have of their own is not asked.
+// contextOption gives all files of a mount one label for SELinux, whatever labels they have.
 const contextOption = "context"
 
-// assemble mounts by the best method that this kernel has, which the first mount finds out by doing.
-// When it returns, no temporary mount is left.
+// assemble mounts by the best method that this kernel has. The first mount tries them. When assemble returns, no
+// temporary mount is left.
 func (a *assembler) assemble(as assembly) error {
 	if as.o.Upper == "" && len(as.lower.dirs) == 1 {
-		// An overlay without an upper directory wants two lower ones. A bind of the one layer would do for reading, but a
-		// process with CAP_SYS_ADMIN in the user namespace can make it writable; an overlay never becomes so (EROFS).
+		// An overlay without an upper directory needs two lower ones. A bind of the one layer would be readable, too. But a
+		// process with CAP_SYS_ADMIN in the user namespace can make a bind writable, and never such an overlay (EROFS).
 		if err := as.lower.addEmpty(); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func (a *assembler) assemble(as assembly) error {
 		err = a.tryAll(known, as)
 	}
 	if as.lower.attached {
-		// Overlayfs holds private clones of its own by now.
+		// Overlayfs has made its own private clones by now.
 		err = errors.Join(err, clearTree(as.temp, 1))
 	}
 	return err
@@ -119,7 +119,7 @@ func (a *assembler) try(m method, as assembly) error {
 	return as.byString()
 }
 
-// attached makes a detached overlay and puts it in its place.
+// attached makes a detached overlay and attaches it at its target.
 func (as assembly) attached(configure func(*fsContext) error) error {
 	c, err := openFS("overlay")
 	if err != nil {
@@ -145,8 +145,8 @@ func (as assembly) attached(configure func(*fsContext) error) error {
 
 func (as assembly) readOnly() bool { return as.o.ReadOnly || as.o.Upper == "" }
 
-// attributes are the mount's own. A pod in a user namespace could not mount a file system without nodev; nor does
-// it get one: device nodes of an image would open the node's devices.
+// attributes are the mount's own. A pod in a user namespace gets nodev: device nodes of an image would open the node's
+// devices, and the kernel forces nodev on what such a pod mounts itself.
 func (as assembly) attributes() (attrs int) {
 	if as.readOnly() {
 		attrs |= unix.MOUNT_ATTR_RDONLY
@@ -193,7 +193,7 @@ func (as assembly) byAppend(c *fsContext) error {
 	return as.withUpper(set)
 }
 
-// withUpper opens the writable layer's directories for the time that set needs them.
+// withUpper opens the directories of the writable layer while set runs.
 func (as assembly) withUpper(set func(key string, f *os.File) error) error {
 	if as.o.Upper == "" {
 		return nil

@@ -20,20 +20,20 @@ type Bind struct {
 	Source string
 	// Options are those of the OCI configuration.
 	Options []string
-	// Opens says of a device node, which Source turned out to be, whether the container may open it. nil: none.
+	// Opens reports, if Source is a device node, whether the container may open it. nil: it may open none.
 	Opens func(node *unix.Stat_t) bool
 }
 
-// LockBinds mounts the sources at <area>/<id>/bind/<n>, n counted from 0, with the restrictions that the options
-// ask for, and returns these paths, for an OCI runtime to bind in place of the sources. No process, of whatever
-// user namespace, can lift the restrictions again: what a runtime sets in the container's own mount namespace,
-// the container's root can take back.
+// LockBinds mounts the sources at <area>/<id>/bind/<n>, n counted from 0, with the restrictions that the options ask
+// for. It returns these paths; an OCI runtime binds them in place of the sources. No process of any user namespace can
+// lift these restrictions. Those that a runtime sets in the container's own mount namespace, the container's root can
+// lift.
 //
-// All are nodev, with what is mounted below, but devices themselves: the kernel forces nodev on what is mounted in
-// a user namespace, and so no device node can be opened there. A mount that comes later, by propagation, has the
-// flags of the host's.
+// All binds have nodev, and what is mounted below them, too, except for devices themselves. The kernel forces nodev on
+// what is mounted in a user namespace, so no device node can be opened there. A mount that comes later by propagation
+// has the flags of the host's.
 //
-// All or nothing. Errors: ErrInvalidArgument, ErrNotFound naming the missing source, ErrAlreadyExists.
+// If one fails, none is mounted. Errors: ErrInvalidArgument, ErrNotFound naming the missing source, ErrAlreadyExists.
 func (a *Area) LockBinds(id string, binds []Bind) ([]string, error) {
 	e, err := a.entry(id)
 	if err != nil {
@@ -96,7 +96,7 @@ func cloneAt(path string) (*os.File, error) {
 	return cloneTree(f, true)
 }
 
-// bind mounts one source with its restrictions, which are not locked yet.
+// bind mounts one source with its restrictions. They are locked later.
 func (e entry) bind(n int, b Bind) (string, error) {
 	source, err := openSource(b.Source)
 	if err != nil {
@@ -149,7 +149,7 @@ var accessTimes = map[string]uint64{
 	"relatime": unix.MOUNT_ATTR_RELATIME, "noatime": unix.MOUNT_ATTR_NOATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME,
 }
 
-// attributes are what the options say of the mount alone, and of all that is mounted below it as well.
+// attributes are those of the mount alone, and those of the mount and all that is mounted below it.
 func (b Bind) attributes() (alone, all unix.MountAttr) {
 	all.Attr_set = unix.MOUNT_ATTR_NODEV
 	for _, option := range b.Options {
@@ -167,9 +167,9 @@ func (b Bind) attributes() (alone, all unix.MountAttr) {
 	return alone, all
 }
 
-// LockedFor reports whether an option of a bind is done with when it has been locked: the runtime cannot set it, or
-// its contrary, any more. "rw" is one: a mount that is read-only on the host stays so. The restrictions themselves it
-// may set again.
+// LockedFor reports whether an option of a bind is no longer the runtime's to set after the bind was locked: the runtime
+// can set neither it nor its opposite. "rw" is one: a mount that is read-only on the host stays so. The runtime may set
+// the restrictions themselves again.
 func LockedFor(option string) bool {
 	_, times := accessTimes[option]
 	return times || slices.Contains([]string{"rw", "nodiratime", "diratime", "suid", "dev", "exec", "norelatime", "nostrictatime", "atime"}, option)

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry is the part of the area for one id: a directory, in which each of its mounts has its mount point.
+// entry is the part of the area for one ID: a directory with the mount points of all its mounts.
 type entry struct {
 	area *ownMounts
 	dir  string
 }
 
-// entry returns the entry of an id, which need not exist yet.
+// entry returns the entry of an ID. It need not exist yet.
 func (a *Area) entry(id string) (entry, error) {
 	if err := checkID(id); err != nil {
 		return entry{}, err
@@ -25,17 +25,17 @@ func (a *Area) entry(id string) (entry, error) {
 	return a.entryOf(id), nil
 }
 
-// entryOf is entry for an id that is valid.
+// entryOf is entry for an ID that is valid.
 func (a *Area) entryOf(id string) entry {
 	return entry{area: &a.own, dir: filepath.Join(a.own.dir, id)}
 }
 
-// path is a place in the entry.
+// path is that of a name in the entry.
 func (e entry) path(names ...string) string {
 	return filepath.Join(append([]string{e.dir}, names...)...)
 }
 
-// make makes the directory, closed to all but the host's root, unless it is there.
+// make makes the directory if it is missing. Only the host's root can enter it.
 func (e entry) make() error {
 	if err := e.area.ensure(); err != nil {
 		return err
@@ -61,7 +61,7 @@ func (e entry) admit(gid uint32) error {
 	return nil
 }
 
-// mountPoint makes <area>/<id>/<name>, a directory or an empty file, and what leads to it.
+// mountPoint makes <area>/<id>/<name>, a directory or an empty file, and the directories above it.
 func (e entry) mountPoint(name string, isDir bool) (string, error) {
 	path := e.path(name)
 	if _, err := os.Lstat(path); err == nil {
@@ -93,18 +93,18 @@ func (e entry) mountPoint(name string, isDir bool) (string, error) {
 	return path, err
 }
 
-// undo takes back mountPoint, what was mounted there, and the temporary layers.
+// undo unmounts what was mounted at the mount point, and removes it and the temporary layers.
 func (e entry) undo(path string) error {
 	err := errors.Join(clearTree(path, 0), clearTree(e.path(lowerDir), 1))
 	for dir := filepath.Dir(path); err == nil && dir != e.area.dir; dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
-			break // Something else of this id is there.
+			break // something else of this ID is there
 		}
 	}
 	return err
 }
 
-// idPattern keeps ids usable as one path element: no slash, no "." and "..".
+// idPattern is that of an ID, which is one element of a path: no slash, not "." and not "..".
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,199}$`)
 
 func checkID(id string) error {

@@ -10,24 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Features are what Probe found the kernel, with the file system of the scratch directory, to do.
+// Features are what the kernel can do on the file system of the scratch directory, as found by Probe.
 type Features struct {
-	// IDMappedOverlay: layers can be id-mapped (5.19, if their file system can be). Without it
-	// there are no root file systems for pods in user namespaces.
+	// IDMappedOverlay: layers can be id-mapped (Linux 5.19, and a file system that can be). Without it pods in user
+	// namespaces have no root file systems.
 	IDMappedOverlay bool
-	// DetachedLowerFD: and are taken by descriptor without being attached anywhere (6.15).
-	// Without it MountRoot attaches them for a moment.
+	// DetachedLowerFD: the kernel takes id-mapped layers by descriptor, without attaching them (Linux 6.15). Without it
+	// MountRoot attaches them for a moment.
 	DetachedLowerFD bool
-	// IDMappedTmpfs: so can tmpfs (6.3), on which secrets and service account tokens lie.
+	// IDMappedTmpfs: a tmpfs can be id-mapped (Linux 6.3). Secrets and service account tokens lie on one.
 	IDMappedTmpfs bool
 }
 
-// Probe finds out by doing each thing once, below a directory that it makes in scratch, which
-// should be on the file system of the layers, and removes. ns may be any user namespace but the
-// host's.
+// Probe does each thing once, below a directory that it makes in scratch and removes. scratch should be on the file
+// system of the layers. ns may be any user namespace except the host's.
 //
-// A feature is false only where the kernel refused the thing itself. An error means that it could
-// not be told, and the Features are not to be used.
+// A feature is false only if the kernel refused the thing itself. After an error nothing is known, and the Features must
+// not be used.
 func Probe(scratch string, ns UserNS) (f Features, err error) {
 	if err := ns.WithFD(checkUserNS); err != nil {
 		return Features{}, fmt.Errorf("probe id-mapped mounts: %w", err)
@@ -62,8 +61,8 @@ func Probe(scratch string, ns UserNS) (f Features, err error) {
 	return f, err
 }
 
-// checkUserNS refuses a descriptor to which nothing can be mapped, which would look like a kernel
-// that cannot.
+// checkUserNS refuses a descriptor that is no user namespace to map to. Otherwise it would look as if the kernel could
+// not map.
 func checkUserNS(fd int) error {
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
 	if err != nil {
@@ -82,7 +81,7 @@ func checkUserNS(fd int) error {
 	return nil
 }
 
-// outcome tells "does not" from "could not tell".
+// outcome tells "the kernel cannot" from "not known".
 func outcome(err error) (bool, error) {
 	switch {
 	case err == nil:
@@ -96,7 +95,7 @@ func outcome(err error) (bool, error) {
 func probeTmpfs(ns UserNS) error {
 	mnt, err := newTmpfs(0)
 	if err != nil {
-		// No id-mapping has been tried.
+		// Nothing was id-mapped yet.
 		return fmt.Errorf("tmpfs: %s", err.Error())
 	}
 	defer func() { _ = mnt.Close() }()
@@ -119,7 +118,7 @@ func probeOverlay(dir string, ns UserNS, attached bool) error {
 	}
 	err = as.probe(as.byAppend)
 	if refusedForm(err) {
-		// Before 6.5 by mount(2), on the directory that has the clones on it.
+		// Before Linux 6.5: by mount(2), on the directory that the clones are attached in.
 		err = as.byString()
 	}
 	return err
@@ -141,8 +140,8 @@ func (as assembly) probe(configure func(*fsContext) error) error {
 	return mnt.Close()
 }
 
-// RecursiveReadOnly tells whether the kernel can make a whole mount tree read-only (mount_setattr(2),
-// 5.12). It asks for that on a descriptor that is none: ENOSYS says that the call is missing.
+// RecursiveReadOnly reports whether the kernel can make a whole mount tree read-only (mount_setattr(2), Linux 5.12). It
+// makes the call with an invalid descriptor: the error is ENOSYS if the kernel does not have it.
 func RecursiveReadOnly() bool {
 	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	return !errors.Is(err, unix.ENOSYS)

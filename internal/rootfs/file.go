@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadFile reads the file at path in the mounted root file system of id, of at most limit bytes. Links are followed as
-// a process would whose root that is: absolute ones from there, and ".." never above it. What is no regular file is
-// not opened, so that a FIFO or a device of the image has no effect.
+// ReadFile reads the file at path in the mounted root file system of id, of at most limit bytes. It follows links as a
+// process with that root would: absolute ones begin there, and ".." does not lead out of it. It opens only regular
+// files, so a FIFO or a device of the image has no effect.
 //
-// Errors: ErrNotFound where the path leads to nothing; ErrInvalidArgument for what is no regular file, or too long.
+// Errors: ErrNotFound if there is nothing at the path, ErrInvalidArgument if it is no regular file or too long.
 func (a *Area) ReadFile(id, path string, limit int64) ([]byte, error) {
 	if err := checkID(id); err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ func within(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// identity is what tells one file from another, and one mount from another.
+// identity tells one file from another, and one mount from another.
 type identity struct {
 	mount, inode uint64
 	major, minor uint32
@@ -28,12 +28,12 @@ func identify(f *os.File) (identity, error) {
 	return identity{mount: st.Mnt_id, inode: st.Ino, major: st.Dev_major, minor: st.Dev_minor}, nil
 }
 
-// sameFile ignores the mount through which a file is seen.
+// sameFile compares the files, whatever mounts they are seen through.
 func (a identity) sameFile(b identity) bool {
 	return a.inode == b.inode && a.major == b.major && a.minor == b.minor
 }
 
-// kernelRelease is for error texts only: nothing is decided by it.
+// kernelRelease is for error texts only.
 func kernelRelease() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

@@ -11,23 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ImageVolume is an image to be shown read-only as one of a container's volumes.
+// ImageVolume is an image that a container has as a read-only volume.
 type ImageVolume struct {
 	// Lower are the image's layers, as in Overlay.
 	Lower []string
 	// UserNS is the pod's user namespace, as in Overlay.
 	UserNS UserNS
-	// SubPath is the directory or file of the image to be shown instead of its root, "" for the root. Its
-	// symbolic links are followed as if the image's root were "/", and so never lead out of the image.
+	// SubPath is the directory or file of the image to mount instead of its root; "" is the root. Symbolic links are
+	// followed as if the image's root were "/", so they do not lead out of the image.
 	SubPath string
 	// SELinuxContext labels all files, as in Overlay.
 	SELinuxContext string
 }
 
-// MountImage mounts an image read-only at <area>/<id>/vol/<n>, as a directory or, where the sub path is one, a
-// file, and returns that path. Numbers are shared with IDMapVolume.
+// MountImage mounts an image read-only at <area>/<id>/vol/<n> and returns that path. It is a file if the sub path is one.
+// IDMapVolume uses the same numbers.
 //
-// All or nothing. Errors: as MountRoot, and ErrNotFound for a sub path that the image does not have,
+// After an error nothing is mounted. Errors: as MountRoot, and ErrNotFound for a sub path that the image does not have,
 // ErrInvalidArgument for one with more symbolic links than the kernel follows.
 func (a *Area) MountImage(id string, n int, v ImageVolume) (string, error) {
 	e, err := a.entry(id)
@@ -72,18 +72,18 @@ func (a *Area) mountImage(e entry, n int, o *Overlay, sub string) (string, error
 		return path, nil
 	}
 	part, err := e.mountPart(volume, imagePart{root: path, sub: sub})
-	// What was cloned stays when the whole goes.
+	// The clone of the part stays when the whole image is unmounted.
 	if err := errors.Join(err, e.undo(path)); err != nil {
 		return "", err
 	}
 	return part, nil
 }
 
-// imagePart is something in a mounted image.
+// imagePart is a directory or file in a mounted image.
 type imagePart struct{ root, sub string }
 
-// mountPart mounts a clone of the part alone at <area>/<id>/<name>. What the sub path led to was decided by one
-// look-up: nothing can be exchanged afterwards.
+// mountPart mounts a clone of the part alone at <area>/<id>/<name>. The sub path was looked up once, so nothing can be
+// exchanged afterwards.
 func (e entry) mountPart(name string, p imagePart) (string, error) {
 	found, err := p.open()
 	if err != nil {

@@ -10,15 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lowers are an overlay's read-only layers as the kernel is to see them.
+// lowers are the read-only layers of an overlay, opened for the kernel.
 type lowers struct {
 	// dirs are O_PATH descriptors, topmost first. With a user namespace they lie on clones.
 	dirs []*os.File
-	// clones are the id-mapped trees, one for each mount that holds layers. They are detached:
-	// closing one takes the mount from under its dirs unless it was attached or overlayfs has
-	// made its own private clone of it.
+	// clones are the id-mapped trees, one for each mount that holds layers. They are detached: when one is closed, the
+	// mount below its dirs is gone, unless it was attached or overlayfs has made its own private clone of it.
 	clones []*os.File
-	// attached: the clones were attached. Detaching them is for good.
+	// attached: the clones were attached. Once detached, they cannot be attached again.
 	attached bool
 }
 
@@ -62,7 +61,7 @@ func openLowers(paths []string, ns UserNS) (*lowers, error) {
 	return l, nil
 }
 
-// addEmpty puts an empty directory below all layers: one of a file system of its own, which goes with the overlay.
+// addEmpty puts an empty directory below all layers. It has a file system of its own, which is gone with the overlay.
 func (l *lowers) addEmpty() error {
 	tree, err := newTmpfs(areaAttrs, [2]string{"source", areaSource}, [2]string{"mode", "0755"}, [2]string{"size", "4k"})
 	if err != nil {
@@ -85,8 +84,8 @@ func openLayer(path string) (*os.File, error) {
 	return f, nil
 }
 
-// locate finds the mount and the canonical path of each layer. It keeps none open: 500 layers are
-// half of a default limit on descriptors.
+// locate finds the mount and the canonical path of each layer. It keeps none open: 500 layers are half of the default
+// limit on descriptors.
 func locate(paths []string) ([]place, error) {
 	places := make([]place, 0, len(paths))
 	for _, p := range paths {
@@ -105,9 +104,9 @@ func locate(paths []string) ([]place, error) {
 	return places, nil
 }
 
-// openMapped makes one id-mapped clone per mount, of the directory that its layers have in common,
-// and opens the layers below it: dissolving a detached mount costs the kernel a grace period, so
-// a clone for each layer would make the time grow with their number.
+// openMapped makes one id-mapped clone for each mount, of the directory that its layers have in common, and opens the
+// layers below it. It does not clone each layer: the kernel waits for a grace period when it closes a detached mount, so
+// the time would grow with the number of layers.
 func (l *lowers) openMapped(places []place, ns UserNS) error {
 	common := make(map[uint64]string)
 	for _, p := range places {
@@ -156,8 +155,7 @@ func cloneLayers(path string, mount uint64, ns UserNS) (*os.File, error) {
 	return tree, nil
 }
 
-// openBeneath opens the layer at p below tree, which is a clone of dir, and makes sure that it is
-// the same directory.
+// openBeneath opens the layer at p below tree, which is a clone of dir, and checks that it is the same directory.
 func openBeneath(tree *os.File, dir string, p place) (*os.File, error) {
 	rel, err := filepath.Rel(dir, p.path)
 	if err != nil {
@@ -190,8 +188,7 @@ func commonDir(a, b string) string {
 	return a
 }
 
-// attach puts the clones at <dir>/<n>, for kernels that take only attached mounts as layers.
-// Area.clear undoes it.
+// attach attaches the clones at <dir>/<n>, for kernels that take only attached mounts as layers. Area.clear undoes it.
 func (l *lowers) attach(dir string) error {
 	if len(l.clones) == 0 || l.attached {
 		return nil

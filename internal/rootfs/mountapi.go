@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UserNS lends the descriptor of a user namespace, open for the time of the call.
+// UserNS lends the descriptor of a user namespace. It is open during the call.
 // pin.Namespace implements it.
 type UserNS interface {
 	WithFD(func(fd int) error) error
 }
 
 // cloneTree returns a detached copy of the mount that dir lies on, with dir as its root.
-// Closing the file dissolves the copy unless it was attached.
+// When the file is closed, the copy is gone unless it was attached.
 func cloneTree(dir *os.File, recursive bool) (*os.File, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
 	if recursive {
@@ -31,8 +31,8 @@ func cloneTree(dir *os.File, recursive bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir.Name()), nil
 }
 
-// idmapTree maps the owners of a detached tree to ns and makes it MS_PRIVATE, or MS_SLAVE to get the mounts that
-// come later in its source's peer group, which are not mapped. All mounts of the tree change or none
+// idmapTree maps the owners of a detached tree to ns and makes it MS_PRIVATE or MS_SLAVE. A slave gets the mounts that
+// come later in its source's peer group; those are not mapped. Either all mounts of the tree are changed or none
 // (mount_setattr(2), AT_RECURSIVE).
 func idmapTree(tree *os.File, ns UserNS, propagation uint64) error {
 	return ns.WithFD(func(fd int) error {
@@ -46,7 +46,7 @@ func idmapTree(tree *os.File, ns UserNS, propagation uint64) error {
 	})
 }
 
-// cloneIDMapped is cloneTree and idmapTree in one, of one mount, which is private.
+// cloneIDMapped is cloneTree and idmapTree of one mount, which becomes private.
 func cloneIDMapped(dir *os.File, ns UserNS) (*os.File, error) {
 	return cloneIDMappedAs(dir, ns, false, unix.MS_PRIVATE)
 }
@@ -70,14 +70,13 @@ func setPropagation(mnt *os.File, kind uint64) error {
 	return os.NewSyscallError("mount_setattr", err)
 }
 
-// attach puts a detached mount at path.
+// attach attaches a detached mount at path.
 func attach(mnt *os.File, path string) error {
 	err := unix.MoveMount(int(mnt.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	return os.NewSyscallError("move_mount", err)
 }
 
-// attachPrivate attaches and leaves the peer group that an area's shared mount forms for each
-// mount put on it.
+// attachPrivate attaches a mount and makes it private: on an area's shared mount, each new mount gets a peer group.
 func attachPrivate(mnt *os.File, path string) error { return attachAs(mnt, path, unix.MS_PRIVATE) }
 
 // attachAs is attachPrivate for any propagation but shared.
@@ -88,9 +87,8 @@ func attachAs(mnt *os.File, path string, propagation uint64) error {
 	return setPropagation(mnt, propagation)
 }
 
-// openPath opens path without any right to its content. Symbolic links are followed once, here:
-// the descriptor stays on the object found. Links of /proc that lead elsewhere than their text
-// says are refused with ELOOP.
+// openPath opens path without the right to read it. Symbolic links are followed once, here: the descriptor stays on the
+// object that was found. A link of /proc that does not lead where its text says is refused with ELOOP.
 func openPath(path string, flags uint64) (*os.File, error) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC | flags,
@@ -102,8 +100,8 @@ func openPath(path string, flags uint64) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openSource opens what is to be mounted elsewhere, whatever it is. Where the kernel mounts a file system on demand
-// (autofs), O_PATH alone would find the place before that, empty: only for a directory the kernel goes further.
+// openSource opens what is to be mounted elsewhere, of any type. With O_DIRECTORY the kernel mounts a file system that is
+// mounted on demand (autofs). With O_PATH alone it would open the empty directory below.
 func openSource(path string) (*os.File, error) {
 	f, err := openPath(path, unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOTDIR) {
@@ -115,8 +113,8 @@ func openSource(path string) (*os.File, error) {
 	return f, nil
 }
 
-// openInRoot opens a path below a directory as openPath does, but as a process would whose root the directory is:
-// absolute links start there, and ".." never leads above it.
+// openInRoot opens a path below a directory as openPath does, but as a process with that root would: absolute links begin
+// there, and ".." does not lead out of it.
 func openInRoot(root, path string) (*os.File, error) {
 	dir, err := openPath(root, unix.O_DIRECTORY)
 	if err != nil {
@@ -133,8 +131,8 @@ func openInRoot(root, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(root, path)), nil
 }
 
-// openat2 is unix.Openat2, tried again where the kernel could not tell whether ".." leads out of the directory
-// (EAGAIN): any mount or rename on the node in that moment makes it say so.
+// openat2 is unix.Openat2, repeated while the kernel does not know whether ".." leads out of the directory (EAGAIN). Any
+// mount or rename on the node at that moment causes that.
 func openat2(dir int, path string, how *unix.OpenHow) (fd int, err error) {
 	for range 1000 {
 		if fd, err = unix.Openat2(dir, path, how); !errors.Is(err, unix.EAGAIN) {
@@ -144,8 +142,8 @@ func openat2(dir int, path string, how *unix.OpenHow) (fd int, err error) {
 	return fd, err
 }
 
-// procPath names an open descriptor. As a mount option it is short, needs no escaping, and leads
-// to detached mounts, which have no path.
+// procPath is a path of an open descriptor. As a mount option it is short and needs no escapes. It also leads to detached
+// mounts, which have no other path.
 func procPath(f *os.File) string {
 	return "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
 }
@@ -190,8 +188,7 @@ func (c *fsContext) mount(attrs int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "fsmount:"+c.kind), nil
 }
 
-// explain adds to err what the kernel wrote about it. Each read of the context gives one message,
-// ENODATA ends them.
+// explain adds the kernel's messages to err. Each read of the context returns one; ENODATA is the end.
 func (c *fsContext) explain(step string, err error) error {
 	if err == nil {
 		return nil
@@ -226,9 +223,8 @@ func newTmpfs(attrs int, options ...[2]string) (*os.File, error) {
 	return c.mount(attrs)
 }
 
-// refusedForm reports whether err is a kernel's way to say that it does not know the form in which
-// it was told something: EINVAL in general, EBADF from fsconfig(2) before 6.13, which took no
-// O_PATH descriptors.
+// refusedForm reports whether err means that the kernel does not know this form of an option: EINVAL in general, EBADF
+// from fsconfig(2) before Linux 6.13, which took no O_PATH descriptors.
 func refusedForm(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF)
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// OwnQueues gives the directory of an IPC namespace's message queues, which is what /dev/mqueue shows
-// (mq_overview(7)), to the root of the user namespace that owns it. The kernel makes the directory together with the
-// namespace, for the thread that makes that (mq_init_ns in ipc/mqueue.c). There is one for all mounts.
+// OwnQueues gives the directory of an IPC namespace's message queues to the root of the user namespace that owns the IPC
+// namespace. /dev/mqueue shows that directory (mq_overview(7)). The kernel makes it with the namespace, and gives it to
+// the thread that makes the namespace (mq_init_ns in ipc/mqueue.c). All mounts show the same directory.
 func OwnQueues(ipc *pin.Namespace, owner Owner) error {
 	err := ipc.Do(func() error {
 		c, err := openFS("mqueue")

@@ -17,12 +17,10 @@ const maxLowers = 500
 type Overlay struct {
 	// Lower are the image's layers, topmost first: one to 500 existing directories.
 	Lower []string
-	// Upper is the writable layer and Work overlayfs's own directory beside it, on one file
-	// system. Each is made by MountRoot in an existing parent, or is there and empty.
-	// Both "": a read-only view of the layers.
+	// Upper is the writable layer. Work is overlayfs's own directory, on the same file system. MountRoot makes each in
+	// an existing parent, or takes an empty one. If both are "", the mount shows the layers read-only.
 	Upper, Work string
-	// UserNS is the pod's user namespace: owners in the layers appear mapped to it. nil: the
-	// host's ids.
+	// UserNS is the pod's user namespace. The mount shows the owners in the layers mapped to it. nil: unmapped.
 	UserNS UserNS
 	// ReadOnly makes the mount itself read-only.
 	ReadOnly bool
@@ -53,12 +51,12 @@ func (o *Overlay) check() error {
 
 // MountRoot mounts the root file system of id and returns its path, <area>/<id>/rootfs.
 //
-// Upper gets owner and mode of the topmost layer's directory as the pod sees it. Nothing below is
-// ever changed. Owners in the layers that the user namespace does not map show as 65534, and
-// changing such a file in the pod fails with EOVERFLOW.
+// Upper gets owner and mode of the topmost layer's directory as the pod sees it. The layers are never changed. An owner
+// in the layers that the user namespace does not map is shown as 65534, and a change of such a file fails in the pod with
+// EOVERFLOW.
 //
-// All or nothing: on an error what it made is gone, Upper and Work too where it made them.
-// After success they are the caller's to remove, after Unmount. They cannot be mounted again.
+// After an error nothing is left of what MountRoot has made, Upper and Work included. After success the caller removes
+// them, after Unmount. They cannot be mounted again.
 //
 // Errors: ErrInvalidArgument, ErrNotFound for a missing layer or parent of Upper, ErrAlreadyExists
 // if id has a root file system (Unmount first), ErrFailedPrecondition if Upper or Work was used
@@ -79,7 +77,7 @@ func (a *Area) MountRoot(id string, o Overlay) (string, error) {
 }
 
 func (a *Area) mountRoot(e entry, o *Overlay) (string, error) {
-	// Opening has no effect that others see: what can be refused is refused here.
+	// To open has no effect that others see, so what can be refused is refused here.
 	low, err := openLowers(o.Lower, o.UserNS)
 	if err != nil {
 		return "", err
@@ -108,14 +106,13 @@ func (a *Area) mountRoot(e entry, o *Overlay) (string, error) {
 	return path, nil
 }
 
-// upper is the writable layer of one mount. Its zero value is a mount without one.
+// upper is the writable layer of one mount. The zero value is none.
 type upper struct {
 	dir, work         string
 	madeDir, madeWork bool
 }
 
-// makeUpper makes the directories of the writable layer, the one that the pod sees in the image of
-// top.
+// makeUpper makes the directories of the writable layer. The one that the pod sees gets owner and mode of top.
 func makeUpper(o *Overlay, top *os.File) (u upper, err error) {
 	if o.Upper == "" {
 		return upper{}, nil
@@ -135,7 +132,7 @@ func makeUpper(o *Overlay, top *os.File) (u upper, err error) {
 		err = os.Lchown(u.dir, int(st.Uid), int(st.Gid))
 	}
 	if err == nil {
-		// Not os.Chmod, whose modes have the set-group-ID and sticky bits elsewhere.
+		// Not os.Chmod: its modes have the set-group-ID and sticky bits at other places.
 		err = unix.Chmod(u.dir, st.Mode&0o7777)
 	}
 	if err == nil {
@@ -147,7 +144,7 @@ func makeUpper(o *Overlay, top *os.File) (u upper, err error) {
 	return u, nil
 }
 
-// sameMount checks what the kernel would refuse with EINVAL and no word about it.
+// sameMount refuses what the kernel would refuse with EINVAL and without a reason.
 func (u upper) sameMount() error {
 	var mounts [2]uint64
 	for i, path := range []string{u.dir, u.work} {
@@ -168,7 +165,7 @@ func (u upper) sameMount() error {
 	return nil
 }
 
-// makeEmpty makes the directory, or makes sure that it is one and empty.
+// makeEmpty makes the directory, or checks that it is an empty directory.
 func makeEmpty(dir string) (made bool, err error) {
 	switch err := os.Mkdir(dir, 0o700); {
 	case err == nil:
@@ -188,8 +185,8 @@ func makeEmpty(dir string) (made bool, err error) {
 	return false, nil
 }
 
-// resetWork empties the work directory, in which a refused attempt to mount leaves its marks (among
-// them the one by which volatile keeps itself from being mounted twice).
+// resetWork empties the work directory. An attempt to mount that was refused leaves files there, among them the one by
+// which the option volatile refuses a second mount.
 func (u upper) resetWork() error {
 	if u.work == "" {
 		return nil
@@ -206,7 +203,7 @@ func (u upper) resetWork() error {
 	return nil
 }
 
-// remove takes back makeUpper.
+// remove undoes makeUpper.
 func (u upper) remove() error {
 	var errs []error
 	if u.madeWork {

@@ -15,23 +15,23 @@ import (
 )
 
 const (
-	// areaSource is shown as the source of the area's own mounts, and marks them as ours.
+	// areaSource is the source of the area's own mounts in mountinfo. It marks them as ours.
 	areaSource = "pinfold"
 	areaAttrs  = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 )
 
-// ownMounts are the area's own two mounts, stacked at one directory: an unbindable one, which keeps what is mounted in
-// the area out of other mounts, and on it a shared one.
+// ownMounts are the area's own two mounts, stacked at one directory: a shared one on an unbindable one. See the package
+// comment.
 type ownMounts struct {
 	dir string // canonical: as mountinfo shows it
 
-	// top is the mount ID of the upper mount; mounting makes one build of several that find it gone.
+	// top is the mount ID of the upper mount. Under mounting, one of several callers that find it gone builds it.
 	top      atomic.Uint64
 	mounting sync.Mutex
 }
 
-// ensure mounts the area if it is not mounted, or not any more: what belongs in it must not come to lie on the file
-// system below, visible to all and without the propagation it needs.
+// ensure mounts the area if it is not mounted, or no longer. Otherwise new mounts would lie on the file system below, where
+// all can see them and their propagation is wrong.
 func (o *ownMounts) ensure() error {
 	o.mounting.Lock()
 	defer o.mounting.Unlock()
@@ -48,7 +48,7 @@ func (o *ownMounts) ensure() error {
 	return nil
 }
 
-// mounted is the ID of the topmost mount that the area's path leads to, 0 if that cannot be told.
+// mounted is the ID of the topmost mount at the area's path, 0 if it is not known.
 func (o *ownMounts) mounted() uint64 {
 	dir, err := openPath(o.dir, unix.O_DIRECTORY)
 	if err != nil {
@@ -62,7 +62,7 @@ func (o *ownMounts) mounted() uint64 {
 	return id.mount
 }
 
-// mount brings the two mounts of the area about from whatever is there.
+// mount makes the two mounts of the area, or those of them that are missing.
 func (o *ownMounts) mount() error {
 	stack, err := o.stack()
 	if err != nil {
@@ -75,7 +75,7 @@ func (o *ownMounts) mount() error {
 	case len(stack) == 2 && strings.Contains(stack[0].Optional, "unbindable"):
 		return o.share()
 	case len(stack) == 1:
-		// Left by a killed OpenArea before there was a place for anything to be mounted.
+		// An OpenArea was killed before the second mount: nothing is mounted in the area yet.
 		if err := o.drop(); err != nil {
 			return err
 		}
@@ -115,18 +115,18 @@ func (o *ownMounts) build() error {
 	if err := attach(bottom, o.dir); err != nil {
 		return err
 	}
-	// Only now: an unbindable mount cannot be moved to a shared parent (move_mount(2), EINVAL).
+	// Not earlier: an unbindable mount cannot be moved to a shared parent (move_mount(2), EINVAL).
 	if err := setPropagation(bottom, unix.MS_UNBINDABLE); err != nil {
 		return errors.Join(err, o.drop())
 	}
-	// The path leads to the root of bottom now, so top covers it.
+	// The path leads to the root of bottom by now, so top covers it.
 	if err := attach(top, o.dir); err != nil {
 		return errors.Join(err, o.drop())
 	}
 	return setPropagation(top, unix.MS_SHARED)
 }
 
-// share repeats the last step of build, which a kill may have kept from happening.
+// share repeats the last step of build: the process may have been killed before it.
 func (o *ownMounts) share() error {
 	err := unix.Mount("", o.dir, "", unix.MS_SHARED, "")
 	return os.NewSyscallError("mount", err)

@@ -22,12 +22,13 @@ func (*Area) Own(path string, owner Owner) error {
 	return os.Chown(path, int(owner.UID), int(owner.GID))
 }
 
-// MakePlace makes the directory at path in the mounted root file system of id, mode 0755, and those that lead
-// to it, where there are none; all that it makes belongs to owner. It returns the place without symbolic links,
-// as the container would name it. Links on the way are followed as if the root were "/", and so never lead out
-// of it, those too whose target has still to be made. A regular file at path is left as it is.
+// MakePlace makes the directory at path in the mounted root file system of id, and the missing ones above it, with mode
+// 0755 and that owner. It returns the path without symbolic links, as the container would name it. Links are followed as
+// if the root were "/", so they do not lead out of it, and a missing target of a link is made. A regular file at path is
+// left as it is.
 //
-// It may be repeated, but only while no process has the root file system: what it found could be exchanged.
+// It may be repeated, but only as long as no process uses the root file system: a process could exchange what was
+// found.
 //
 // Errors: ErrInvalidArgument for a path that leads to the root itself, through something that is not a
 // directory, to something that is neither directory nor file, or through too many links.
@@ -47,7 +48,7 @@ func (a *Area) MakePlace(id, path string, owner Owner) (string, error) {
 	return place, nil
 }
 
-// walk goes from a root to a place below it, making what is missing.
+// walk goes from a root to a path below it, and makes what is missing.
 type walk struct {
 	root  *os.File
 	owner Owner
@@ -95,10 +96,10 @@ func (w *walk) to(path string) (string, error) {
 	return at, nil
 }
 
-// step looks at a name in a directory, makes it a directory if nothing is there, and says of what kind it is
-// and, of a link, where it leads.
+// step looks at a name in a directory, and makes a directory if nothing is there. It returns the kind, and the target of
+// a link.
 func (w *walk) step(dir, name string) (target string, kind uint32, err error) {
-	// No component of dir is a link; that the kernel insists on it makes an error of a mistake here.
+	// No component of dir is a link. If one is by mistake, the kernel refuses it.
 	parent, err := openat2(int(w.root.Fd()), "."+dir, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC | unix.O_DIRECTORY,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,

@@ -13,8 +13,8 @@ import (
 type HostMount struct {
 	// Point is where it is mounted.
 	Point string
-	// Shared: what is mounted below it is seen by its peers, and the reverse. Slave: it sees what its master
-	// sees (mount_namespaces(7)). It may be both.
+	// Shared: a mount below it appears at its peers, and the reverse. Slave: a mount at its master appears below it
+	// (mount_namespaces(7)). Both may be true.
 	Shared, Slave bool
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
-// refusal finds out why a mount could not be id-mapped.
+// refusal looks for the reason why a mount could not be id-mapped.
 type refusal struct {
 	dir *os.File
 	ns  UserNS
@@ -58,7 +58,7 @@ func mountsOf(dir *os.File, tree bool) ([]mountinfo.Mount, error) {
 	found, err := mountinfo.Find(func(m mountinfo.Mount) bool {
 		return m.ID == id.mount || tree && m.Point != path && within(m.Point, path)
 	})
-	// By depth: each mount after that on which it lies, and that of dir, which is above them all, first.
+	// By depth: a mount comes after the one on which it lies. That of dir is the first.
 	slices.SortStableFunc(found, func(x, y mountinfo.Mount) int {
 		return strings.Count(x.Point, "/") - strings.Count(y.Point, "/")
 	})

@@ -9,13 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultShmSize is the size of /dev/shm in bytes where nothing else is asked for.
+// DefaultShmSize is the size of /dev/shm in bytes if none is asked for.
 const DefaultShmSize = 64 << 20
 
 // Shm mounts the /dev/shm of sandbox id at <area>/<id>/shm and returns that path: a tmpfs of size
-// bytes (0: DefaultShmSize), mode 1777, noexec, nosuid, nodev. owner is
-// the sandbox's root by the host's ids, 0 and 0 without a user namespace. context is the SELinux label of all that is in it,
-// "" for none.
+// bytes (0: DefaultShmSize), mode 1777, noexec, nosuid, nodev. owner is the sandbox's root by the host's IDs, 0 and 0
+// without a user namespace. context is the SELinux label of all files in it, "" for none.
 //
 // Errors: ErrInvalidArgument, ErrAlreadyExists.
 func (a *Area) Shm(id string, size int64, owner Owner, context string) (string, error) {

@@ -9,30 +9,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unmount detaches everything of id (root file system, shm, volumes, layers that a killed MountRoot
-// left attached) and removes its directories. It may be repeated, and is right for an id that never
-// was. It does not wait for processes that still use a mount: they keep what they hold, out of
-// everyone's sight, until they end.
+// Unmount detaches all mounts of id and removes its directories: root file system, shm, volumes, and layers that a killed
+// MountRoot has left attached. It may be repeated. An ID that never had a mount is no error. It does not wait for
+// processes that still use a mount: they keep it, detached, until they end.
 //
-// After nil nothing of id is mounted: the kernel does not remove a directory on which something is
-// mounted in the caller's mount namespace (rmdir(2), EBUSY; Linux commit 8ed936b5671b), and
-// every mount of id lies below <area>/<id>, which is gone then.
+// When it returns nil, nothing of id is mounted. All its mounts lie below <area>/<id>, which is removed then, and the
+// kernel does not remove a directory on which something is mounted in the caller's mount namespace (rmdir(2), EBUSY;
+// Linux commit 8ed936b5671b).
 func (a *Area) Unmount(id string) error {
 	e, err := a.entry(id)
 	if err != nil {
 		return err
 	}
-	// <id>/vol/<n> is the deepest that is ever made.
+	// <id>/vol/<n> is the deepest mount point.
 	if err := clearTree(e.dir, 2); err != nil {
 		return fmt.Errorf("unmount %s: %w", id, err)
 	}
 	return nil
 }
 
-// clearTree detaches what is mounted at path and in the given number of levels below it, and
-// removes the directories and files that were mount points. It never enters a mount: a directory
-// is read only once nothing can be unmounted from it. Plain removal keeps it from deleting
-// anything that is not an empty directory or a file of the area itself.
+// clearTree detaches what is mounted at path and in the given number of levels below it, and removes the directories and
+// files that were mount points. It never enters a mount: it reads a directory only when nothing is mounted on it any more.
+// It removes only empty directories, and files of the area itself.
 func clearTree(path string, levels int) error {
 	if err := detachAll(path); err != nil {
 		if errors.Is(err, unix.ENOENT) {
@@ -57,7 +55,7 @@ func clearTree(path string, levels int) error {
 	return nil
 }
 
-// detachAll takes away all mounts stacked at path, each with what is mounted on it.
+// detachAll detaches all mounts stacked at path, each with what is mounted below it.
 func detachAll(path string) error {
 	for {
 		switch err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); {

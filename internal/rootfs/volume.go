@@ -13,25 +13,25 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// Volume is a directory or file of the host to be shown with its owners mapped to a pod's user
-// namespace.
+// Volume is a directory or file of the host that a pod sees with its owners mapped to the pod's user namespace.
 type Volume struct {
 	// Source is an absolute path. Symbolic links are followed once, when the volume is made;
 	// links like /proc/self/fd/N are refused.
 	Source string
-	// UserNS is the pod's user namespace, by whose mappings owners are shown.
+	// UserNS is the pod's user namespace. Its mappings are used.
 	UserNS UserNS
-	// Mappings are used where UserNS is nil, for a volume with mappings of its own. They cost
-	// the making of a user namespace, which lives as long as the volume.
+	// Mappings are used if UserNS is nil, for a volume with mappings of its own. A user namespace is made for them; it
+	// exists as long as the volume.
 	Mappings pin.Mappings
-	// Recursive includes what is mounted below Source now. What of it cannot be id-mapped is hidden by an empty
-	// read-only directory or file: unmapped it would show, and to "others" open, files of the host's users.
+	// Recursive includes what is mounted below Source now. A mount that cannot be id-mapped is hidden by an empty
+	// read-only directory or file. Unmapped, it would show files of the host's users, and open those that "others"
+	// may read.
 	Recursive bool
-	// Slave lets mounts that come and go below Source later, in the peer group of its mount, appear and vanish in
-	// the volume. The kernel copies them as they are on the host: they are not id-mapped, and their owners show as
-	// 65534 as far as the user namespace does not map them. Without it the volume stays as it is.
+	// Slave: mounts that come and go below Source later, in the peer group of its mount, come and go in the volume too.
+	// The kernel copies them as they are on the host: they are not id-mapped, and an owner that the user namespace does
+	// not map is shown as 65534. Without Slave the volume stays as it is.
 	Slave bool
-	// Hidden, if not nil, is told of each mount that is hidden, and why.
+	// Hidden, if not nil, is called for each mount that is hidden, with the reason.
 	Hidden func(point string, why error)
 }
 
@@ -42,13 +42,13 @@ func (v *Volume) propagation() uint64 {
 	return unix.MS_PRIVATE
 }
 
-// IDMapVolume mounts an id-mapped copy of the mount tree at v.Source at <area>/<id>/vol/<n>, as
-// a directory or a file as the source is one, and returns that path, which an OCI runtime bind
-// mounts like any other. The copy keeps the source's mount flags (ro, nosuid…).
+// IDMapVolume mounts an id-mapped copy of the mount tree at v.Source at <area>/<id>/vol/<n>. That is a directory or a
+// file, like the source. IDMapVolume returns the path, and an OCI runtime binds it. The copy keeps the source's mount
+// flags (ro, nosuid…).
 //
-// Errors, all before anything is made: ErrInvalidArgument, ErrNotFound naming the missing source,
-// ErrFailedPrecondition naming source, mount and file system type where the source's own file system
-// has no id-mapped mounts or is id-mapped already. ErrAlreadyExists: id has a volume n.
+// Errors, all before anything is made: ErrInvalidArgument; ErrNotFound, which names the missing source;
+// ErrFailedPrecondition if the source's own file system has no id-mapped mounts or is id-mapped already, which names
+// source, mount and type of file system; ErrAlreadyExists if id has a volume n.
 func (a *Area) IDMapVolume(id string, n int, v Volume) (string, error) {
 	e, err := a.entry(id)
 	if err != nil {
@@ -61,7 +61,7 @@ func (a *Area) IDMapVolume(id string, n int, v Volume) (string, error) {
 	return path, nil
 }
 
-// check sets UserNS if it was not. The caller calls done when it is no longer needed.
+// check sets UserNS if it is nil. The caller calls done when it needs it no longer.
 func (v *Volume) check(n int) (done func(), err error) {
 	switch {
 	case n < 0:
@@ -122,7 +122,7 @@ func (e entry) idmapVolume(n int, v Volume) (string, error) {
 	return path, nil
 }
 
-// classify gives the errors of opening a caller's path their class.
+// classify gives the error of an open of a caller's path its class.
 func classify(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENOTDIR):

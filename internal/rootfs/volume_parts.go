@@ -10,9 +10,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
-// volumePart is a piece of an id-mapped volume: the whole tree, or one mount of it where not all can be mapped.
+// volumePart is a part of an id-mapped volume: the whole tree, or one mount of it if not all can be mapped.
 type volumePart struct {
-	// rel is the part's place below the volume's root, "." for the first.
+	// rel is the part's path below the volume's root, "." for the first.
 	rel string
 	// tree is detached; nil for a mount that has to be hidden.
 	tree *os.File
@@ -24,9 +24,9 @@ func (p volumePart) close() {
 	}
 }
 
-// parts clones and maps the volume: as one tree if the kernel maps all of it, else mount by mount, for a detached
-// mount below another cannot be changed alone (mount_setattr(2) before Linux 6.15). The caller closes the parts,
-// also on an error.
+// parts clones and maps the volume: as one tree if the kernel maps all of it, otherwise mount by mount. A detached mount
+// below another cannot be changed alone (mount_setattr(2) before Linux 6.15). The caller closes the parts, also after
+// an error.
 func (v *Volume) parts(source *os.File) ([]volumePart, error) {
 	tree, err := cloneIDMappedAs(source, v.UserNS, v.Recursive, v.propagation())
 	if err == nil {
@@ -64,7 +64,7 @@ func (v *Volume) parts(source *os.File) ([]volumePart, error) {
 	return parts, nil
 }
 
-// part is false for a mount that is gone or covered by another.
+// part returns false for a mount that is gone or covered by another.
 func (v *Volume) part(m mountinfo.Mount, rel string) (volumePart, bool, error) {
 	dir, err := openPath(m.Point, 0)
 	if err != nil {
@@ -85,7 +85,7 @@ func (v *Volume) part(m mountinfo.Mount, rel string) (volumePart, bool, error) {
 	return volumePart{rel, tree}, err == nil, err
 }
 
-// attachParts puts the parts below the volume's root, and something empty in the place of those that are hidden.
+// attachParts attaches the parts below the volume's root. It attaches something empty in place of those that are hidden.
 func (e entry) attachParts(root string, parts []volumePart) error {
 	var hidden []string
 	for _, p := range parts {
@@ -94,7 +94,7 @@ func (e entry) attachParts(root string, parts []volumePart) error {
 		}
 		place, err := openPart(root, p.rel)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue // Below something that went or was exchanged meanwhile: what was mounted there cannot be reached.
+			continue // below something that was removed or exchanged meanwhile: what was mounted there cannot be reached
 		}
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func isBelowAny(rel string, dirs []string) bool {
 	return false
 }
 
-// openPart opens a place in a volume, whose content pods may be changing.
+// openPart opens a path in a volume. Pods may change the content meanwhile.
 func openPart(root, rel string) (*os.File, error) {
 	dir, err := openPath(root, 0)
 	if err != nil {
@@ -145,7 +145,7 @@ func openPart(root, rel string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(root, rel)), nil
 }
 
-// nothing returns a detached, empty, read-only directory or file, as the place is one.
+// nothing returns a detached, empty, read-only directory or file, like the place that it is for.
 func (e entry) nothing(place *os.File) (*os.File, error) {
 	st, err := stat(place)
 	if err != nil {

@@ -24,17 +24,8 @@ func (s *Store) assembly(src source, l *lease, p *progress) *assembly {
 	return &assembly{store: s, source: src, lease: l, platform: platforms.Only(platforms.DefaultSpec()), progress: p}
 }
 
-// assemble returns the image of desc (a manifest or an index), without names, with all layers
-// unpacked. It is not listed yet.
-func (a *assembly) assemble(ctx context.Context, desc ocispec.Descriptor) (*Image, error) {
-	found, err := (&search{assembly: a}).find(ctx, desc, 0, true)
-	if err != nil {
-		return nil, err
-	}
-	return a.complete(ctx, found)
-}
-
-// complete makes an image of the manifest that was found.
+// complete makes an image of the manifest that was found, without names, with all layers unpacked. It is not listed
+// yet.
 func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 	img := &Image{
 		ID: f.manifest.Config.Digest.String(), Config: f.config, Pulled: time.Now().UTC(),

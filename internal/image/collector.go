@@ -139,23 +139,19 @@ func (l *lease) end(ctx context.Context, err error) {
 	}
 	l.roots.unlease(keys)
 	if err == nil || errdefs.IsResourceExhausted(err) {
-		l.remove(ctx)
+		for _, dgst := range l.blobs {
+			l.removeBlob(dgst)
+			if err := l.collector.blobs.Abort(ctx, blob.IngestName(dgst)); err != nil && !errdefs.IsNotFound(err) {
+				l.log.Warn("a download could not be removed", "digest", dgst, "error", err)
+			}
+		}
+		for _, chain := range l.layers {
+			if err := l.removeLayer(chain); err != nil {
+				l.log.Warn("a layer could not be removed", "chain", chain, "error", err)
+			}
+		}
 	}
 	if err := l.removeOlder(ctx, blob.LeftoverAge); err != nil {
 		l.log.Warn("leftovers of a pull could not be removed", "error", err)
-	}
-}
-
-func (l *lease) remove(ctx context.Context) {
-	for _, dgst := range l.blobs {
-		l.removeBlob(dgst)
-		if err := l.collector.blobs.Abort(ctx, blob.IngestName(dgst)); err != nil && !errdefs.IsNotFound(err) {
-			l.log.Warn("a download could not be removed", "digest", dgst, "error", err)
-		}
-	}
-	for _, chain := range l.layers {
-		if err := l.removeLayer(chain); err != nil {
-			l.log.Warn("a layer could not be removed", "chain", chain, "error", err)
-		}
 	}
 }

@@ -154,7 +154,7 @@ func (l *loading) image(ctx context.Context, desc ocispec.Descriptor, anyPlatfor
 			img.Tags = []string{ref.String()}
 		}
 		if l.isLayout {
-			img.Digests = digestNames(ref, desc.Digest)
+			img.Digests = []string{ref.At(desc.Digest)}
 		}
 	}
 	if img, err = l.store.publish(img); err != nil {

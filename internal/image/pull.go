@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/image/secret"
@@ -57,14 +55,18 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *registr
 	if err != nil {
 		return nil, err
 	}
-	img, err = s.assembly(repo, lease, progress).assemble(ctx, top)
+	a := s.assembly(repo, lease, progress)
+	found, err := (&search{assembly: a}).find(ctx, top, 0, true)
 	if err != nil {
+		return nil, err
+	}
+	if img, err = a.complete(ctx, found); err != nil {
 		return nil, err
 	}
 	if ref.Digest == "" {
 		img.Tags = []string{ref.String()}
 	}
-	img.Digests = digestNames(ref, top.Digest)
+	img.Digests = []string{ref.At(top.Digest)}
 	if img, err = s.publish(img); err != nil {
 		return nil, err
 	}
@@ -72,7 +74,3 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *registr
 		"layers", len(img.Chain), "size", img.Size, "took", time.Since(progress.began).Round(time.Millisecond))
 	return img, nil
 }
-
-// digestNames are the names with a digest that an image gets from its reference and the resolved
-// digest.
-func digestNames(ref reference.Reference, top digest.Digest) []string { return []string{ref.At(top)} }

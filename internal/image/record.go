@@ -69,19 +69,6 @@ func openRecords(root string) (records, error) {
 	return r, nil
 }
 
-// names are the names of all record files, in order.
-func (r records) names() ([]string, error) {
-	entries, err := os.ReadDir(r.dir)
-	if err != nil {
-		return nil, fmt.Errorf("read image records: %w", err)
-	}
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names, nil
-}
-
 // putAside moves a record to the quarantine and returns where it is there.
 func (r records) putAside(name string) (string, error) {
 	file := filepath.Join(r.quarantine, fmt.Sprintf("%s.%d", name, time.Now().UnixNano()))

@@ -44,11 +44,12 @@ func (s *Store) restore(ctx context.Context) error {
 }
 
 func (r *restoration) readRecords(ctx context.Context) error {
-	names, err := r.records.names() // sorted: a record comes before the note that its image was removed
+	entries, err := os.ReadDir(r.records.dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("read image records: %w", err)
 	}
-	for _, name := range names {
+	for _, e := range entries { // sorted by name: a record comes before the note that its image was removed
+		name := e.Name()
 		rec, err := r.records.read(name)
 		if err == nil && !rec.Removed {
 			err = r.missingLayer(rec)

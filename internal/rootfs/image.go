@@ -3,7 +3,6 @@ package rootfs
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -71,7 +70,7 @@ func (a *Area) mountImage(e entry, n int, o *Overlay, sub string) (string, error
 	if sub == "" {
 		return path, nil
 	}
-	part, err := e.mountPart(volume, imagePart{root: path, sub: sub})
+	part, err := e.mountPart(volume, path, sub)
 	// The clone of the part stays when the whole image is unmounted.
 	if err := errors.Join(err, e.undo(path)); err != nil {
 		return "", err
@@ -79,15 +78,12 @@ func (a *Area) mountImage(e entry, n int, o *Overlay, sub string) (string, error
 	return part, nil
 }
 
-// imagePart is a directory or file in a mounted image.
-type imagePart struct{ root, sub string }
-
-// mountPart mounts a clone of the part alone at <area>/<id>/<name>. The sub path was looked up once, so nothing can be
-// exchanged afterwards.
-func (e entry) mountPart(name string, p imagePart) (string, error) {
-	found, err := p.open()
+// mountPart mounts at <area>/<id>/<name> a clone of what sub leads to in the image at root, alone. One look-up decides
+// what that is: nothing can be exchanged afterwards.
+func (e entry) mountPart(name, root, sub string) (string, error) {
+	found, err := openInRoot(root, sub)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("sub path %q in the image: %w", sub, err)
 	}
 	defer func() { _ = found.Close() }()
 	st, err := stat(found)
@@ -107,12 +103,4 @@ func (e entry) mountPart(name string, p imagePart) (string, error) {
 		return "", errors.Join(err, e.undo(path))
 	}
 	return path, nil
-}
-
-func (p imagePart) open() (*os.File, error) {
-	found, err := openInRoot(p.root, p.sub)
-	if err != nil {
-		return nil, fmt.Errorf("sub path %q in the image: %w", p.sub, err)
-	}
-	return found, nil
 }

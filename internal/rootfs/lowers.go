@@ -148,7 +148,7 @@ func cloneLayers(path string, mount uint64, ns UserNS) (*os.File, error) {
 	if id.mount != mount {
 		return nil, fmt.Errorf("layers below %s: another file system was mounted over them: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	tree, err := cloneIDMapped(dir, ns)
+	tree, err := cloneIDMapped(dir, ns, false, unix.MS_PRIVATE)
 	if err != nil {
 		return nil, fmt.Errorf("layers in %s: %w", path, refusal{dir: dir, ns: ns}.explain(err))
 	}

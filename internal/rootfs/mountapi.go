@@ -46,12 +46,8 @@ func idmapTree(tree *os.File, ns UserNS, propagation uint64) error {
 	})
 }
 
-// cloneIDMapped is cloneTree and idmapTree of one mount, which becomes private.
-func cloneIDMapped(dir *os.File, ns UserNS) (*os.File, error) {
-	return cloneIDMappedAs(dir, ns, false, unix.MS_PRIVATE)
-}
-
-func cloneIDMappedAs(dir *os.File, ns UserNS, recursive bool, propagation uint64) (*os.File, error) {
+// cloneIDMapped is cloneTree and idmapTree in one.
+func cloneIDMapped(dir *os.File, ns UserNS, recursive bool, propagation uint64) (*os.File, error) {
 	tree, err := cloneTree(dir, recursive)
 	if err != nil {
 		return nil, err

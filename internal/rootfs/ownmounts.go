@@ -73,7 +73,8 @@ func (o *ownMounts) mount() error {
 	}
 	switch {
 	case len(stack) == 2 && strings.Contains(stack[0].Optional, "unbindable"):
-		return o.share()
+		// The last step of build: the process may have been killed before it.
+		return os.NewSyscallError("mount", unix.Mount("", o.dir, "", unix.MS_SHARED, ""))
 	case len(stack) == 1:
 		// An OpenArea was killed before the second mount: nothing is mounted in the area yet.
 		if err := o.drop(); err != nil {
@@ -124,12 +125,6 @@ func (o *ownMounts) build() error {
 		return errors.Join(err, o.drop())
 	}
 	return setPropagation(top, unix.MS_SHARED)
-}
-
-// share repeats the last step of build: the process may have been killed before it.
-func (o *ownMounts) share() error {
-	err := unix.Mount("", o.dir, "", unix.MS_SHARED, "")
-	return os.NewSyscallError("mount", err)
 }
 
 // drop unmounts the topmost mount of the area, unless something is mounted on it (EBUSY).

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,7 @@ func (p volumePart) close() {
 // below another cannot be changed alone (mount_setattr(2) before Linux 6.15). The caller closes the parts, also after
 // an error.
 func (v *Volume) parts(source *os.File) ([]volumePart, error) {
-	tree, err := cloneIDMappedAs(source, v.UserNS, v.Recursive, v.propagation())
+	tree, err := cloneIDMapped(source, v.UserNS, v.Recursive, v.propagation())
 	if err == nil {
 		return []volumePart{{".", tree}}, nil
 	}
@@ -36,7 +37,7 @@ func (v *Volume) parts(source *os.File) ([]volumePart, error) {
 	if !v.Recursive || !refusedMapping(err) {
 		return nil, top.explain(err)
 	}
-	if tree, err = cloneIDMappedAs(source, v.UserNS, false, v.propagation()); err != nil {
+	if tree, err = cloneIDMapped(source, v.UserNS, false, v.propagation()); err != nil {
 		return nil, top.explain(err)
 	}
 	parts := []volumePart{{".", tree}}
@@ -75,7 +76,7 @@ func (v *Volume) part(m mountinfo.Mount, rel string) (volumePart, bool, error) {
 	if err != nil || id.mount != m.ID {
 		return volumePart{}, false, err
 	}
-	tree, err := cloneIDMappedAs(dir, v.UserNS, false, v.propagation())
+	tree, err := cloneIDMapped(dir, v.UserNS, false, v.propagation())
 	if refusedMapping(err) {
 		if v.Hidden != nil {
 			v.Hidden(m.Point, errors.New(describe(m, err)))
@@ -89,7 +90,7 @@ func (v *Volume) part(m mountinfo.Mount, rel string) (volumePart, bool, error) {
 func (e entry) attachParts(root string, parts []volumePart) error {
 	var hidden []string
 	for _, p := range parts {
-		if isBelowAny(p.rel, hidden) {
+		if slices.ContainsFunc(hidden, func(dir string) bool { return within(p.rel, dir) }) {
 			continue
 		}
 		place, err := openPart(root, p.rel)
@@ -119,16 +120,7 @@ func (e entry) attachParts(root string, parts []volumePart) error {
 	return nil
 }
 
-func isBelowAny(rel string, dirs []string) bool {
-	for _, dir := range dirs {
-		if within(rel, dir) {
-			return true
-		}
-	}
-	return false
-}
-
-// openPart opens a path in a volume. Pods may change the content meanwhile.
+// openPart opens a place in a volume, whose content pods may be changing.
 func openPart(root, rel string) (*os.File, error) {
 	dir, err := openPath(root, 0)
 	if err != nil {

@@ -55,24 +55,16 @@ func Open(root string) (*Store, error) {
 	if err := errors.Join(os.MkdirAll(s.empty, 0o755), os.Chmod(s.empty, 0o755)); err != nil {
 		return nil, err
 	}
-	if err := s.removeTemporary(); err != nil {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), durable.TempPrefix) {
+			err = errors.Join(err, tree.Remove(context.Background(), filepath.Join(s.dir, e.Name())))
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("remove leftovers: %w", err)
 	}
 	return s, nil
-}
-
-func (s *Store) removeTemporary() error {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), durable.TempPrefix) {
-			errs = append(errs, tree.Remove(context.Background(), filepath.Join(s.dir, e.Name())))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Lock waits for the lock of a layer, or for the end of ctx. The holder alone unpacks it.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,7 +94,8 @@ func (h *host) login() {
 	h.authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(&tokens), docker.WithAuthHeader(h.header),
 		docker.WithAuthCreds(func(asks string) (string, string, error) {
 			// A host that the registry redirects to gets no credential.
-			if !h.repo.names(asks) || !a.serves(asks) {
+			configured := slices.ContainsFunc(h.repo.hosts, func(h *host) bool { return h.host == asks })
+			if !configured || !a.serves(asks) {
 				return "", "", nil
 			}
 			return a.login()

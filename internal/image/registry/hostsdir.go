@@ -102,17 +102,14 @@ func (c *Client) readHostDir(dir string) ([]hostConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(unknown) > 0 && c.firstTime(file, data) {
+	if len(unknown) == 0 {
+		return configs, nil
+	}
+	sum := sha256.Sum256(data)
+	if old, known := c.hosts.warnedOf.Swap(file, sum); !known || old != sum { // once for each content
 		c.Log.Warn("hosts.toml has unknown keys, which are ignored", "keys", strings.Join(unknown, ", "))
 	}
 	return configs, nil
-}
-
-// firstTime reports whether file has this content for the first time.
-func (c *Client) firstTime(file string, data []byte) bool {
-	sum := sha256.Sum256(data)
-	old, known := c.hosts.warnedOf.Swap(file, sum)
-	return !known || old != sum
 }
 
 // certificateFiles reads Docker's layout: *.crt are authorities, *.cert with *.key are for the

@@ -104,11 +104,6 @@ func (r *Repository) Close() {
 	}
 }
 
-// names reports whether the configuration names the host, which may then have the credential.
-func (r *Repository) names(name string) bool {
-	return slices.ContainsFunc(r.hosts, func(h *host) bool { return h.host == name })
-}
-
 // hostNames lists the servers, for messages.
 func (r *Repository) hostNames() string {
 	var names []string

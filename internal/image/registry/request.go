@@ -162,8 +162,9 @@ func accept(resp *http.Response) (*http.Response, error) {
 // refused makes an error of an answer, and closes it.
 func refused(resp *http.Response) *statusError {
 	defer func() { _ = resp.Body.Close() }() // only read from
+	u := resp.Request.URL
 	e := &statusError{
-		method: resp.Request.Method, url: plainURL(resp.Request.URL), code: resp.StatusCode,
+		method: resp.Request.Method, url: (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), code: resp.StatusCode,
 		retryAfter: retryAfter(resp.Header.Get("Retry-After")),
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) //nolint:errcheck // a part of the text is enough
@@ -180,10 +181,6 @@ func refused(resp *http.Response) *statusError {
 		e.says = strings.Join(says, ", ")
 	}
 	return e
-}
-
-func plainURL(u *url.URL) string {
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // retryAfter reads the header: seconds or a date (RFC 9110, 10.2.3); -1 if it is neither.

@@ -15,17 +15,14 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/pinfold-run/pinfold/internal/image/blob"
 	"github.com/pinfold-run/pinfold/internal/image/layer"
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 )
 
 // restoration makes images of the records when the store is opened.
 type restoration struct {
-	log     *slog.Logger
-	records records
-	blobs   *blob.Store
-	layers  *layer.Store
+	log *slog.Logger
+	disk
 
 	listed      []*Image
 	removed     map[string]*Image // by ID
@@ -34,7 +31,7 @@ type restoration struct {
 
 // restore fills the catalog from the records. It fails only if the directory cannot be read.
 func (s *Store) restore(ctx context.Context) error {
-	r := restoration{log: s.log, records: s.records, blobs: s.blobs, layers: s.layers, removed: map[string]*Image{}}
+	r := restoration{log: s.log, disk: s.disk, removed: map[string]*Image{}}
 	if err := r.readRecords(ctx); err != nil {
 		return err
 	}

@@ -45,16 +45,11 @@ type Config struct {
 // Store is an open image store. Any goroutine may call any method at any time. Only one process may
 // have a directory open.
 type Store struct {
-	cfg Config
 	log *slog.Logger
-
-	blobs     *blob.Store
-	layers    *layer.Store
-	records   records
+	disk
 	roots     *roots
 	collector *collector
-
-	writing sync.Mutex // one change of records and catalog at a time
+	writing   sync.Mutex // one change of records and catalog at a time
 
 	registries *registry.Client
 	pulls      *flights
@@ -63,6 +58,13 @@ type Store struct {
 	documents  *semaphore.Weighted // bytes of the documents that are being read
 
 	quarantined []Quarantined // by Open
+}
+
+// disk is the parts of the store that are on the disk.
+type disk struct {
+	blobs   *blob.Store
+	layers  *layer.Store
+	records records
 }
 
 // Quarantined is an image record that could not be used and was moved to the quarantine.
@@ -87,30 +89,33 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{
-		cfg: cfg, log: cfg.Log, roots: newRoots(), pulls: newFlights(), documents: semaphore.NewWeighted(maxDocuments),
-	}
-	if err := s.openParts(); err != nil {
+	d, err := openDisk(cfg.Root)
+	if err != nil {
 		return nil, fmt.Errorf("open image store %s: %w", cfg.Root, err)
 	}
-	s.spools = spools{dir: filepath.Join(cfg.Root, "layers"), idle: cfg.ArchiveIdle}
-	s.registries = registry.NewClient(registry.Config{
-		ConfigDir: cfg.RegistryConfigDir, Log: s.log, Blobs: s.blobs, MaxDownloads: cfg.MaxDownloads, StallTimeout: cfg.StallTimeout,
-	})
+	s := &Store{
+		log: cfg.Log, disk: d, roots: newRoots(), pulls: newFlights(),
+		registries: registry.NewClient(registry.Config{
+			ConfigDir: cfg.RegistryConfigDir, Log: cfg.Log, Blobs: d.blobs,
+			MaxDownloads: cfg.MaxDownloads, StallTimeout: cfg.StallTimeout,
+		}),
+		spools:    spools{dir: filepath.Join(cfg.Root, "layers"), idle: cfg.ArchiveIdle},
+		documents: semaphore.NewWeighted(maxDocuments),
+	}
 	s.collector = &collector{log: s.log, roots: s.roots, blobs: s.blobs, layers: s.layers}
 	return s, s.restore(ctx)
 }
 
-func (s *Store) openParts() (err error) {
-	if s.layers, err = layer.Open(s.cfg.Root); err != nil {
-		return err
+func openDisk(root string) (d disk, err error) {
+	if d.layers, err = layer.Open(root); err != nil {
+		return d, err
 	}
-	if s.records, err = openRecords(s.cfg.Root); err != nil {
-		return err
+	if d.records, err = openRecords(root); err != nil {
+		return d, err
 	}
 	quietLibraries()
-	s.blobs, err = blob.Open(filepath.Join(s.cfg.Root, "content"))
-	return err
+	d.blobs, err = blob.Open(filepath.Join(root, "content"))
+	return d, err
 }
 
 // Close ends all pulls and waits for them. The store must not be used afterwards.

@@ -97,14 +97,10 @@ func (p *parts) makeOperations() {
 	p.sessions = session.New(session.Config{
 		Places: p.Places, Book: p.Book, Pinder: &p.node.pinder, Current: p.sandboxes.Current, Log: p.Log,
 	})
-	p.recovery = &recovery.Recovery{
-		Base: p.Base,
-		Parts: recovery.Parts{
-			Pinder: &p.node.pinder, Mounts: p.node.mounts, Network: p.node.network, Images: p.node.images,
-			Handlers: p.node.handlers, Pins: lifecycle.KernelPins{},
-		},
-		Sandboxes: p.sandboxes, Containers: p.containers, Debts: p.debts,
-	}
+	p.recovery = recovery.New(p.Base, recovery.Parts{
+		Pinder: &p.node.pinder, Mounts: p.node.mounts, Network: p.node.network, Images: p.node.images,
+		Handlers: p.node.handlers, Pins: lifecycle.KernelPins{},
+	}, p.sandboxes, p.containers, p.debts)
 }
 
 // logSteps logs each step that was done or undone, at level debug.

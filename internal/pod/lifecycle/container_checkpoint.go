@@ -40,13 +40,21 @@ func (s *Containers) Checkpoint(ctx context.Context, id, location string, timeou
 	if timeout <= 0 {
 		timeout = pod.RuntimeTimeout
 	}
-	_, err = s.ends.Do(ctx, "checkpoint/"+c.ID+"/"+location, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.checkpoint(ctx, c, location, timeout)
-	})
-	return stillRunning(ctx, s.base.Engine, err, c.ID)
+	checkpoint := checkpoint{s.base, s.pinder, location, timeout}
+	return s.once(ctx, "checkpoint/"+location+"/", c, checkpoint.run)
 }
 
-func (s *Containers) checkpoint(ctx context.Context, c *pod.Container, location string, timeout time.Duration) error {
+// checkpoint is the operation CheckpointContainer.
+type checkpoint struct {
+	base   Base
+	pinder interface {
+		Checkpoint(ctx context.Context, r wire.Checkpoint) error
+	}
+	location string
+	timeout  time.Duration
+}
+
+func (s checkpoint) run(ctx context.Context, c *pod.Container) error {
 	c.Order.Lock()
 	defer c.Order.Unlock()
 	if state := c.Record().State; state != pod.Running {
@@ -65,10 +73,10 @@ func (s *Containers) checkpoint(ctx context.Context, c *pod.Container, location 
 		Steps: []steps.Step{
 			{Name: "directory", Do: dir.Do, Undo: dir.Undo},
 			{Name: "runtime checkpoint", Do: func(ctx context.Context) error {
-				return s.pinder.Checkpoint(ctx, wire.Checkpoint{ID: c.ID, ImageDir: dir.images(), WorkDir: string(dir), TimeoutMillis: timeout.Milliseconds()})
+				return s.pinder.Checkpoint(ctx, wire.Checkpoint{ID: c.ID, ImageDir: dir.images(), WorkDir: string(dir), TimeoutMillis: s.timeout.Milliseconds()})
 			}},
 			{Name: "description", Do: in(description.Do, box, c)},
-			{Name: "archive", Do: func(context.Context) error { return archiveDir(string(dir), location) }},
+			{Name: "archive", Do: func(context.Context) error { return archiveDir(string(dir), s.location) }},
 			{Name: "clean-up", Do: dir.Undo},
 		},
 	})

@@ -19,7 +19,7 @@ func (s *Containers) Ended(exit wire.Exit) {
 	if err != nil || c.ID != exit.ID {
 		return
 	}
-	s.RecordExit(c, exit)
+	s.Exits.Record(c, exit)
 	go func() {
 		<-s.connected
 		c.Order.Lock()
@@ -33,14 +33,6 @@ func (s *Containers) Ended(exit wire.Exit) {
 		}
 	}()
 }
-
-// RecordExit records how a container ended.
-func (s *Containers) RecordExit(c *pod.Container, exit wire.Exit) {
-	s.exits.record(c, exit.Time(), exitStatus(exit))
-}
-
-// RecordLost records an end that was not seen: as pinder's exit file says, if there is one.
-func (s *Containers) RecordLost(c *pod.Container, otherwise string) { s.exits.recordLost(c, otherwise) }
 
 // reduce removes what an ended container needs no more: its group, its mounts, its bundle. The record, the log and the
 // exit status stay for RemoveContainer. The caller holds the order.

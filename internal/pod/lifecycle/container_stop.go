@@ -21,7 +21,7 @@ type containerStop struct {
 		StopSignal(ctx context.Context, id string, sig unix.Signal) error
 		KillAll(ctx context.Context, id string) error
 	}
-	exits exits
+	exits Exits
 	log   *slog.Logger
 }
 
@@ -86,7 +86,7 @@ func (s containerStop) kill(ctx context.Context, c *pod.Container) error {
 	err := s.pinder.KillAll(ctx, c.ID)
 	// The process of a stale one ends when it is deleted.
 	if errors.Is(err, errdefs.ErrNotFound) && (c.Stale.Load() || !c.Record().Process.Alive()) {
-		s.exits.recordLost(c, "pinder does not know the container, and its process is gone")
+		s.exits.RecordLost(c, "pinder does not know the container, and its process is gone")
 		err = nil
 	}
 	if err != nil {

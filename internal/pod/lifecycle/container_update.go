@@ -25,12 +25,12 @@ import (
 // stays as it is. Plugins see the update first. The oom_score_adj is not changed: it belongs to processes, which have it
 // from their parents.
 func (s *Containers) UpdateResources(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
-	return s.updateOnce(ctx, "update/", id, &resourceUpdate{to: to, ask: true})
+	return s.updates.once(ctx, "update/", id, &resourceUpdate{to: to, ask: true})
 }
 
 // ApplyResources is UpdateResources for what plugins themselves want: they are not asked.
 func (s *Containers) ApplyResources(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
-	return s.updateOnce(ctx, "apply/", id, &resourceUpdate{to: to})
+	return s.updates.once(ctx, "apply/", id, &resourceUpdate{to: to})
 }
 
 // resourceUpdate is one request. Its steps share it.
@@ -43,27 +43,30 @@ type resourceUpdate struct {
 	ask bool
 }
 
-// updateOnce shares one execution among equal requests. When ctx ends first, the work goes on.
-func (s *Containers) updateOnce(ctx context.Context, kind, id string, u *resourceUpdate) error {
+// updates is the operation UpdateContainerResources. None of its steps is undone: what was asked for is asked for again.
+type updates struct {
+	base    Base
+	told    told
+	plugins updatePlugins
+	runtime runtimeUpdate
+	record  updateRecord
+	running steps.Joint[struct{}]
+}
+
+// once shares one execution among equal requests. When ctx ends first, the work goes on.
+func (s *updates) once(ctx context.Context, kind, id string, u *resourceUpdate) error {
 	c, err := s.base.Book.Container(id)
 	if err != nil {
 		return err
 	}
 	u.c = c
-	_, err = s.ends.Do(ctx, kind+c.ID+"/"+u.to.String(), func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.updateResources(ctx, u)
+	_, err = s.running.Do(ctx, kind+c.ID+"/"+u.to.String(), func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.run(ctx, u)
 	})
 	return stillRunning(ctx, s.base.Engine, err, c.ID)
 }
 
-// updateSteps are the steps of UpdateContainerResources. None is undone: what was asked for is asked for again.
-type updateSteps struct {
-	plugins updatePlugins
-	runtime runtimeUpdate
-	record  updateRecord
-}
-
-func (s *Containers) updateResources(ctx context.Context, u *resourceUpdate) (err error) {
+func (s *updates) run(ctx context.Context, u *resourceUpdate) (err error) {
 	u.c.Order.Lock()
 	defer u.c.Order.Unlock()
 	if err := checkUpdate(u.c.Record(), u.to); err != nil {
@@ -79,9 +82,9 @@ func (s *Containers) updateResources(ctx context.Context, u *resourceUpdate) (er
 		Name:   "UpdateContainerResources",
 		Object: u.c.Record().Object(),
 		Steps: []steps.Step{
-			{Name: "plugins", Do: do(s.update.plugins.Do)},
-			{Name: "runtime update", Do: do(s.update.runtime.Do)},
-			{Name: "record", Do: do(s.update.record.Do)},
+			{Name: "plugins", Do: do(s.plugins.Do)},
+			{Name: "runtime update", Do: do(s.runtime.Do)},
+			{Name: "record", Do: do(s.record.Do)},
 		},
 	})
 	if err == nil {

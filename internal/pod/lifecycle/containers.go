@@ -25,9 +25,9 @@ type Containers struct {
 	told     told
 	create   createSteps
 	start    startSteps
-	update   updateSteps
+	updates  updates
 	stop     containerStop
-	exits    exits
+	Exits    Exits
 	creates  steps.Joint[string]
 	ends     steps.Joint[struct{}]
 	// connected is closed when pinder can be used; see Connected.
@@ -55,7 +55,7 @@ func newContainers(base Base, parts Parts) *Containers {
 	runtimes := runtimes{parts.Handlers, places, base.Host}
 	users := userNamespaces{places, parts.Pins}
 	target := pidTarget{book}
-	exits := exits{places, records}
+	exits := Exits{places, records}
 	process := containerProcess{places, records, runtimes, target, parts.Pinder}
 	return &Containers{
 		base: base, runtimes: runtimes, pinder: parts.Pinder, told: told,
@@ -77,12 +77,13 @@ func newContainers(base Base, parts Parts) *Containers {
 			process: runtimeStart{parts.Pinder},
 			running: containerRunning{records, base.Engine},
 		},
-		update: updateSteps{
+		updates: updates{
+			base: base, told: told,
 			plugins: updatePlugins{parts.Plugins},
 			runtime: runtimeUpdate{base.Host, parts.Cgroups, parts.Pinder},
 			record:  updateRecord{places, records, base.Host, log},
 		},
-		stop: containerStop{records, parts.Pinder, exits, log}, exits: exits,
+		stop: containerStop{records, parts.Pinder, exits, log}, Exits: exits,
 		connected: make(chan struct{}),
 	}
 }

@@ -8,13 +8,16 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// exits records how containers ended. What is recorded first stands.
-type exits struct {
+// Exits records how containers ended. What is recorded first stands.
+type Exits struct {
 	places  *pod.Places
 	records *pod.Records
 }
 
-func (e exits) record(c *pod.Container, at time.Time, status pod.ExitStatus) {
+// Record records the exit that pinder reports.
+func (e Exits) Record(c *pod.Container, exit wire.Exit) { e.record(c, exit.Time(), exitStatus(exit)) }
+
+func (e Exits) record(c *pod.Container, at time.Time, status pod.ExitStatus) {
 	if began := c.Starting.Load(); began != 0 && status.Reason != startError && c.Record().State == pod.Created {
 		// It ended before its start was recorded; no client shall see it stop that was not seen to start.
 		e.records.NoteContainer(c, func(r *pod.ContainerRecord) {
@@ -44,11 +47,11 @@ func (e exits) record(c *pod.Container, at time.Time, status pod.ExitStatus) {
 	close(c.Ended)
 }
 
-// recordLost records an end that was not seen: as pinder's exit file says, if there is one.
-func (e exits) recordLost(c *pod.Container, otherwise string) {
+// RecordLost records an end that was not seen: as pinder's exit file says, if there is one.
+func (e Exits) RecordLost(c *pod.Container, otherwise string) {
 	exit, found, err := client.ReadExit(e.places.Exit(c.Sandbox, c.ID))
 	if found && err == nil {
-		e.record(c, exit.Time(), exitStatus(exit))
+		e.Record(c, exit)
 		return
 	}
 	e.record(c, time.Now(), pod.ExitStatus{Code: unknownExit, Reason: "Unknown", Message: otherwise})

@@ -112,22 +112,14 @@ func (r *Recovery) look(ctx context.Context) (sight, error) {
 // Repair pays and removes what is certain: debts are tried at once, remains that no record owns are
 // removed. What is alive is not, see Discard. What is left is found by another Check.
 func (r *Recovery) Repair(ctx context.Context) error {
-	r.Debts.Hurry()
+	r.debts.Hurry()
 	known, err := r.Pinder.Containers(ctx)
 	if err != nil {
 		return err
 	}
 	r.setKnown(known)
-	r.eraseRemains()
+	r.removeRemains()
 	return nil
-}
-
-func (r *Recovery) busy(id string) bool { return len(r.Engine.Flights(id)) > 0 }
-
-func (r *Recovery) recorded(id string) bool {
-	_, boxErr := r.Book.Sandbox(id)
-	_, ctrErr := r.Book.Container(id)
-	return boxErr == nil || ctrErr == nil
 }
 
 // checker collects the differences of one Check.
@@ -156,7 +148,7 @@ func (c *checker) pinder(ctx context.Context) {
 		return
 	}
 	c.setKnown(list)
-	c.known = *c.Recovery.known.Load()
+	c.known = *c.unrecorded.known.Load()
 }
 
 func (c *checker) sandbox(rec *pod.SandboxRecord) {
@@ -191,7 +183,7 @@ func (c *checker) sandbox(rec *pod.SandboxRecord) {
 }
 
 func (c *checker) readySandbox(name string, rec *pod.SandboxRecord) {
-	if reason := c.Sandboxes.Broken(rec); reason != "" {
+	if reason := c.sandboxes.Broken(rec); reason != "" {
 		c.differ(reported, name, "it is recorded as ready, but %s", reason)
 		return
 	}
@@ -254,7 +246,7 @@ func (c *checker) container(ctr *pod.Container) {
 	case pod.Creating, pod.Removing:
 		c.differ(retried, name, "it is %s, and no operation is in progress", rec.State)
 	case pod.Exited:
-		if c.Debts.isNew(ctr) {
+		if c.debts.isNew(ctr) {
 			return // what it needs no more is being given back
 		}
 		if _, err := os.Lstat(c.Places.Bundle(rec.ID)); err == nil {
@@ -265,7 +257,7 @@ func (c *checker) container(ctr *pod.Container) {
 
 // unowned reports names of this instance that no record owns.
 func (c *checker) unowned() {
-	for id := range c.unrecorded() {
+	for id := range c.ids() {
 		if what := c.alive(id); what != "" {
 			c.differ("left alone; `pinfold check --remove "+id+"` ends and removes it", id, "there is %s, but no record", what)
 			continue

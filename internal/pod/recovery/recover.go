@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -23,17 +22,16 @@ import (
 // what is wrong with one becomes its reason and stops nothing else. What is left to undo or to pay is put on the list of
 // debts and done while the daemon serves.
 type Recovery struct {
-	lifecycle.Base
-	Parts
-	Sandboxes  *lifecycle.Sandboxes
-	Containers *lifecycle.Containers
-	// Debts is the same list that Base has.
-	Debts *Debts
-
+	*unrecorded
+	containers *lifecycle.Containers
+	debts      *Debts
 	// rebooted are the containers that ran when the node went down; set by Load.
 	rebooted []*pod.Container
-	// known are the containers that pinder has; set by Reconcile, Repair and Check.
-	known atomic.Pointer[map[string]wire.Container]
+}
+
+// New returns the recovery of what the operations make. The list of debts is that of base.
+func New(base lifecycle.Base, parts Parts, sandboxes *lifecycle.Sandboxes, containers *lifecycle.Containers, debts *Debts) *Recovery {
+	return &Recovery{unrecorded: &unrecorded{Base: base, Parts: parts, sandboxes: sandboxes}, containers: containers, debts: debts}
 }
 
 // Load reads all records into the book. It needs nothing but the records, so that exits which the
@@ -48,7 +46,7 @@ func (r *Recovery) Load() error {
 	}
 	r.Records.Recall()
 	for _, c := range r.rebooted {
-		r.Containers.RecordLost(c, "the node was rebooted while the container ran")
+		r.containers.Exits.RecordLost(c, "the node was rebooted while the container ran")
 	}
 	return nil
 }
@@ -160,7 +158,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	for _, box := range r.Book.Sandboxes() {
 		r.reconcileSandbox(box)
 	}
-	unknown := r.eraseRemains()
+	unknown := r.removeRemains()
 	for id, what := range unknown {
 		r.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
 	}
@@ -175,7 +173,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 
 func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, alive map[string]wire.Container) {
 	rec := c.Record()
-	if err := r.Containers.HoldImages(rec); err != nil {
+	if err := r.containers.HoldImages(rec); err != nil {
 		r.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
 	}
 	if rec.State == pod.Created || rec.State == pod.Running {
@@ -192,7 +190,7 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, ali
 	}
 	switch c.Record().State {
 	case pod.Creating, pod.Removing, pod.Exited:
-		r.Debts.Add(c)
+		r.debts.Add(c)
 	}
 }
 
@@ -200,9 +198,9 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, ali
 func (r *Recovery) judge(c *pod.Container, state wire.Container, known bool) {
 	switch {
 	case !known:
-		r.Containers.RecordLost(c, "the container ended while neither pinfoldd nor pinder ran")
+		r.containers.Exits.RecordLost(c, "the container ended while neither pinfoldd nor pinder ran")
 	case state.Exit != nil:
-		r.Containers.RecordExit(c, *state.Exit)
+		r.containers.Exits.Record(c, *state.Exit)
 	case state.Running() && c.Record().State == pod.Created:
 		// Start had been done when the daemon ended, but not recorded.
 		err := r.Records.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
@@ -223,7 +221,7 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 	if err != nil {
 		return false
 	}
-	_, err = r.Pinder.Adopt(ctx, r.Containers.AdoptRequest(box, c))
+	_, err = r.Pinder.Adopt(ctx, r.containers.AdoptRequest(box, c))
 	if err != nil {
 		r.Log.Error("running container not adopted", "container", c.ID, "error", err)
 	}
@@ -233,7 +231,7 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	rec := box.Record()
 	if rec.State == pod.Ready {
-		if reason := r.Sandboxes.Broken(rec); reason != "" {
+		if reason := r.sandboxes.Broken(rec); reason != "" {
 			r.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
 			err := r.Records.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
 			if err != nil {
@@ -246,7 +244,7 @@ func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	case r.runsOn(box):
 		r.Log.Warn("the record of a pod is lost, and the pod is not; it is left alone until it is stopped", "sandbox", box.ID)
 	default:
-		r.Debts.Add(box)
+		r.debts.Add(box)
 	}
 }
 
@@ -265,9 +263,9 @@ func (r *Recovery) runsOn(box *pod.Sandbox) bool {
 func (r *Recovery) Pay(ctx context.Context, object any) error {
 	switch o := object.(type) {
 	case *pod.Sandbox:
-		return r.Sandboxes.Pay(ctx, o)
+		return r.sandboxes.Pay(ctx, o)
 	case *pod.Container:
-		return r.Containers.Pay(ctx, o)
+		return r.containers.Pay(ctx, o)
 	default:
 		panic(fmt.Sprintf("pod: a debt of %T", object))
 	}

@@ -81,13 +81,9 @@ func (w *world) start() *daemon {
 		Handlers: handlers, Pins: fakePins{p}, Mounts: fakeMounts{p}, Cgroups: &cgroup.Hierarchies{}, Network: fakeNetwork{p},
 		Images: fakeImages{p}, Pinder: d.pinder, Plugins: fakePlugins{p},
 	})
-	d.recovery = &recovery.Recovery{
-		Base: base,
-		Parts: recovery.Parts{
-			Pinder: d.pinder, Mounts: fakeMounts{p}, Network: fakeNetwork{p}, Images: fakeImages{p}, Handlers: handlers, Pins: fakePins{p},
-		},
-		Sandboxes: d.sandboxes, Containers: d.containers, Debts: d.debts,
-	}
+	d.recovery = recovery.New(base, recovery.Parts{
+		Pinder: d.pinder, Mounts: fakeMounts{p}, Network: fakeNetwork{p}, Images: fakeImages{p}, Handlers: handlers, Pins: fakePins{p},
+	}, d.sandboxes, d.containers, d.debts)
 	return d
 }
 

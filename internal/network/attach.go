@@ -23,7 +23,7 @@ import (
 // group is the name of the attachment's cgroup.
 func (a *Attachment) group() string { return "net-" + a.SandboxID }
 
-// parts are an attachment's three inputs to libcni, checked.
+// parts are the three inputs of libcni for an attachment, checked.
 func (a *Attachment) parts() (*libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
 	list, err := a.list()
 	if err != nil {
@@ -47,14 +47,14 @@ func (a *Attachment) check() error {
 	return nil
 }
 
-// Attach runs ADD for an attachment that the caller has stored, and fills in
-// its Result. After an error the caller owes Detach, whatever the error was.
-// The text names verb, network, sandbox and plugin. Errors: DeadlineExceeded
-// or Canceled from ctx or AttachTimeout; ErrFailedPrecondition for what only a
-// change of the host's set-up can cure, and for an attachment that is not owed
-// a DEL, so not Plan's; ErrAlreadyExists when a has a result;
-// ErrUnavailable for the rest. Nothing runs any more when it returns, except
-// what a plugin that succeeded left running on purpose.
+// Attach runs ADD for an attachment that the caller has stored, and sets its Result. After any error the caller must call
+// Detach. The error names verb, network, sandbox and plugin. When Attach returns, no plugin process runs any more, except
+// those that a plugin which succeeded has left on purpose.
+//
+//	DeadlineExceeded, Canceled  from ctx or AttachTimeout
+//	ErrFailedPrecondition       the host's configuration has to be changed, or the attachment is not one of Plan's
+//	ErrAlreadyExists            the attachment has a result
+//	ErrUnavailable              all else
 func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 	if err := a.check(); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 	result, err := n.add(ctx, a, list, rt)
 	if err != nil {
 		n.status.recheck()
-		// ctx may be what ended it.
+		// ctx may have ended it.
 		if serr := n.sweep(context.WithoutCancel(ctx), a.group()); serr != nil {
 			err = errors.Join(err, serr)
 		}
@@ -111,20 +111,18 @@ func (n *Network) add(ctx context.Context, a *Attachment, list *libcni.NetworkCo
 	if err != nil {
 		return nil, c.wrap(err)
 	}
-	// The kubelet makes a sandbox without an address again and again: say why.
+	// The kubelet makes a sandbox without an address again and again, so the log says why.
 	if len(parsed.addresses(a.IfName)) == 0 {
 		return nil, classed(errdefs.ErrUnavailable, "%s: the plugins (%s) gave interface %s no address", c, pluginNames(list), a.IfName)
 	}
 	return data, nil
 }
 
-// Detach pays the attachment's debt: it ends what an interrupted plugin left
-// running, then runs DEL with the configuration as it was at ADD. netns is the
-// pinned path, or "" when the namespace is gone; a path that leads to no
-// namespace any more counts as "". nil means that nothing is owed and that the
-// cgroup is gone. Calling it again is harmless, also when the debt was paid by
-// a process that died before it could write so. After an error Attempts,
-// LastError and LastTry tell the story and the caller calls again later.
+// Detach kills what an interrupted plugin has left, and then runs DEL with the configuration as it was at ADD. netns is the
+// path of the pin. If there is no namespace any more at that path, or it is "", the plugins get none. When Detach returns
+// nil, no DEL is owed and the cgroup is removed. It may be repeated, also if an earlier process has finished it and ended
+// before it could record that. After an error, Attempts, LastError and LastTry describe it, and the caller tries again
+// later.
 func (n *Network) Detach(ctx context.Context, a *Attachment, netns string) error {
 	if err := a.check(); err != nil {
 		return err
@@ -147,14 +145,12 @@ func (n *Network) Detach(ctx context.Context, a *Attachment, netns string) error
 func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DetachTimeout)
 	defer cancel()
-	// Leftovers first: an ADD that is still running, in a child of a plugin
-	// perhaps, could take an address after DEL has given it back. A plugin
-	// whose caller was killed is about to end by itself, and better whole than
-	// half: a bridge plugin's DEL that is cut between its link and its
-	// masquerading rules does not find the rules a second time.
+	// First the processes that were left: an ADD that still runs, perhaps in a child of a plugin, could take an address
+	// after DEL has released it. A plugin whose caller was killed gets time to end by itself: if the bridge plugin's DEL
+	// is killed between its link and its masquerading rules, the next one does not find the rules.
 	n.groups.wait(ctx, a.group(), finishTimeout)
 	if err := n.sweep(ctx, a.group()); err != nil {
-		return fmt.Errorf("detach sandbox %s: end what is left of an earlier CNI plugin: %w", a.SandboxID, err)
+		return fmt.Errorf("detach sandbox %s: kill what is left of an earlier CNI plugin: %w", a.SandboxID, err)
 	}
 	if !a.Owed {
 		return nil
@@ -198,9 +194,8 @@ func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkCo
 	return nil
 }
 
-// liveNamespace gives path if a namespace is mounted there, and "" if not: a
-// plugin given a plain file, as an unmounted pin is after a reboot, would fail
-// for ever.
+// liveNamespace returns path if a namespace is mounted there, otherwise "". After a reboot the pin is a plain file: with it
+// a plugin would always fail.
 func liveNamespace(path string) string {
 	if path == "" {
 		return ""
@@ -212,12 +207,12 @@ func liveNamespace(path string) string {
 	return path
 }
 
-// cacheFile is where libcni keeps the result of this attachment's ADD.
+// cacheFile is the file in which libcni keeps the result of this attachment's ADD.
 func (n *Network) cacheFile(a *Attachment, network string) string {
 	return filepath.Join(n.cfg.CacheDir, "results", network+"-"+a.SandboxID+"-"+a.IfName)
 }
 
-// cached is the form of libcni's files, the fields that it reads back for DEL.
+// cached has those fields of libcni's files that libcni reads for DEL.
 type cached struct {
 	Kind        string          `json:"kind"`
 	ContainerID string          `json:"containerId"`
@@ -230,9 +225,8 @@ type cached struct {
 	Result      json.RawMessage `json:"result,omitempty"`
 }
 
-// restoreCache makes libcni find the result of ADD, which it hands to the
-// plugins as prevResult, although its own file is lost or damaged. The
-// attachment's Result is the truth. Without one, whatever libcni has is used.
+// restoreCache writes the result of ADD to libcni's file, which may be lost or damaged. libcni gives the result to the
+// plugins as prevResult. The attachment's Result counts. If it is empty, the file stays as it is.
 func (a *Attachment) restoreCache(file string, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 	var have cached
 	data, err := os.ReadFile(file)
@@ -261,14 +255,14 @@ func (a *Attachment) restoreCache(file string, list *libcni.NetworkConfigList, r
 	return os.WriteFile(file, data, 0o600)
 }
 
-// usable says whether libcni can convert a result between versions.
+// usable reports whether libcni can convert a result between versions.
 func usable(result json.RawMessage) bool {
 	_, err := parseResult(result)
 	return err == nil
 }
 
-// unsupported says that a plugin does not know the verb, by its error code:
-// that for a bad environment, as CNI_COMMAND is part of it, or one of also.
+// unsupported reports whether a plugin does not know the verb. Its error code is then that for a bad environment, of which
+// CNI_COMMAND is a part, or one of also.
 func unsupported(err error, also ...uint) bool {
 	var pe *pluginError
 	if !errors.As(err, &pe) {

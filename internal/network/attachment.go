@@ -11,11 +11,9 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Attachment is the book entry of one sandbox on the pod network: what ADD was
-// given and what it answered. It is plain data; the caller stores it, as JSON,
-// before Attach and again after Attach and Detach. It needs no directory or
-// file of today to be paid back, except the plugin binaries, which are looked for where
-// they are configured today, and then where they were at ADD.
+// Attachment describes one sandbox on the pod network: the input of ADD and its result. It is plain data. The caller
+// stores it as JSON before Attach, after Attach and after Detach. For DEL it needs nothing else, except the plugin
+// binaries. They are looked for where they are configured now, and then where they were at ADD.
 type Attachment struct {
 	// SandboxID is the CNI container ID.
 	SandboxID string `json:"sandboxID"`
@@ -25,22 +23,21 @@ type Attachment struct {
 	IfName string `json:"ifName"`
 	// Network is the name in the network configuration.
 	Network string `json:"network"`
-	// ConfFile is where the configuration was read. For people only.
+	// ConfFile is the file from which the configuration was read. It is only shown.
 	ConfFile string `json:"confFile"`
-	// ConfList is the network configuration as it was at ADD, with the
-	// plugins of a plugin directory written in line.
+	// ConfList is the network configuration as it was at ADD. It contains the plugins of a plugin directory.
 	ConfList json.RawMessage `json:"confList"`
 	// Args become CNI_ARGS.
 	Args [][2]string `json:"args,omitempty"`
 	// CapabilityArgs is an object: capability name to its value.
 	CapabilityArgs json.RawMessage `json:"capabilityArgs,omitempty"`
-	// BinDirs are where the plugins were at ADD.
+	// BinDirs are the plugins' directories as they were at ADD.
 	BinDirs []string `json:"binDirs,omitempty"`
 	// Result is the CNI result, empty until ADD returned one.
 	Result json.RawMessage `json:"result,omitempty"`
-	// Owed says that a DEL is owed. Plan sets it, Detach clears it.
+	// Owed: a DEL is owed. Plan sets it, Detach clears it.
 	Owed bool `json:"owed"`
-	// Attempts counts the DELs tried and failed.
+	// Attempts counts the DELs that failed.
 	Attempts int `json:"attempts,omitempty"`
 	// LastError is why the last DEL failed.
 	LastError string `json:"lastError,omitempty"`
@@ -48,9 +45,8 @@ type Attachment struct {
 	LastTry time.Time `json:"lastTry,omitzero"`
 }
 
-// IPs lists the addresses of the pod's interface in the order the plugins gave
-// them, so the first is the primary one. It is empty before ADD has returned,
-// and when the result cannot be read.
+// IPs lists the addresses of the pod's interface in the plugins' order: the first is the primary one. It is empty before
+// ADD has returned, and if the result cannot be read.
 func (a *Attachment) IPs() []netip.Addr {
 	r, err := parseResult(a.Result)
 	if err != nil {
@@ -116,8 +112,8 @@ type resultIP struct {
 	Interface *int   `json:"interface"`
 }
 
-// parseResult reads and checks a result. What it accepts, libcni's conversions
-// between versions can take: they follow null entries without looking.
+// parseResult reads and checks a result. libcni's conversions between versions do not check for null entries, so
+// parseResult refuses them.
 func parseResult(data []byte) (*result, error) {
 	if len(data) == 0 {
 		return nil, errors.New("empty result")
@@ -153,9 +149,8 @@ func parseResult(data []byte) (*result, error) {
 	return r, nil
 }
 
-// addresses are those that lie on the interface ifName, and those that no
-// interface is named for. Where plugins say of an interface of that name that
-// it lies in a sandbox, that one is meant; some plugins never say it.
+// addresses are those on the interface ifName, and those without an interface. If plugins say that an interface of that
+// name is in a sandbox, that one counts; some plugins never say it.
 func (r *result) addresses(ifName string) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range r.prefixes(ifName) {
@@ -164,7 +159,7 @@ func (r *result) addresses(ifName string) []netip.Addr {
 	return out
 }
 
-// prefixes are the same with their networks' lengths.
+// prefixes are the addresses with the lengths of their networks.
 func (r *result) prefixes(ifName string) []netip.Prefix {
 	var out []netip.Prefix
 	add := func(prefix string) {
@@ -195,7 +190,7 @@ func (r *result) prefixes(ifName string) []netip.Prefix {
 	return out
 }
 
-// unmapped writes an IPv4 prefix in IPv6 form as what it is.
+// unmapped turns an IPv4 prefix in IPv6 form into an IPv4 prefix.
 func unmapped(p netip.Prefix) netip.Prefix {
 	const mapped = 128 - 32
 	if !p.Addr().Is4In6() {

@@ -9,7 +9,7 @@ import (
 	"strconv"
 )
 
-// Annotations of a pod that shape its traffic, in bits per second.
+// Annotations of a pod that limit its traffic, in bits per second.
 const (
 	IngressBandwidthAnnotation = "kubernetes.io/ingress-bandwidth"
 	EgressBandwidthAnnotation  = "kubernetes.io/egress-bandwidth"
@@ -21,8 +21,7 @@ const (
 	maxBandwidth = 1e15 // 1P
 )
 
-// bandwidthBurst in bits. Kubernetes has no word for it; every runtime passes
-// this one, so that shaping is by rate alone.
+// bandwidthBurst is in bits. Kubernetes has no setting for it. All runtimes pass this value, so only the rate limits.
 const bandwidthBurst = math.MaxInt32
 
 // Bandwidth in bits per second and, for bursts, in bits. A rate of 0 means no
@@ -34,9 +33,8 @@ type Bandwidth struct {
 	EgressBurst  uint64 `json:"egressBurst,omitempty"`
 }
 
-// ParseBandwidth reads the bandwidth annotations. It gives nil when there are
-// none, and ErrInvalidArgument naming the annotation for a value that is no
-// Kubernetes quantity or not in 1k..1P.
+// ParseBandwidth reads the bandwidth annotations. It returns nil if there are none. The error for a value that is no
+// Kubernetes quantity or not in 1k..1P is ErrInvalidArgument and names the annotation.
 func ParseBandwidth(annotations map[string]string) (*Bandwidth, error) {
 	var b Bandwidth
 	var found bool
@@ -76,8 +74,7 @@ var (
 	binaries = map[string]uint{"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 )
 
-// parseQuantity reads a Kubernetes quantity, rounded up to a whole number. A
-// number past 2^64 comes back as the largest one.
+// parseQuantity reads a Kubernetes quantity, rounded up to a whole number. A number above the greatest is the greatest.
 func parseQuantity(s string) (uint64, error) {
 	if len(s) > 64 {
 		return 0, errors.New("a quantity has at most 64 characters")

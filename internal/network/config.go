@@ -18,18 +18,17 @@ import (
 	"github.com/pinfold-run/pinfold/internal/regular"
 )
 
-// maxConfSize bounds a configuration file. A larger one is no configuration.
+// maxConfSize is the largest size of a configuration file, in bytes.
 const maxConfSize = 1 << 20
 
-// configuration is today's network.
+// configuration is the network as it is configured now.
 type configuration struct {
 	file string
 	list *libcni.NetworkConfigList // Bytes is self-contained, see inline
 }
 
-// load reads the first configuration in dir by name. A first file that cannot
-// be used is an error, not skipped: another network than the operator meant is
-// worse than none. Errors name the directory or file.
+// load reads the first configuration in dir by name. If that file cannot be used, load fails and does not take the next
+// one: another network than the operator meant is worse than none. Errors name the directory or file.
 func load(dir string) (*configuration, error) {
 	file, err := firstConf(dir)
 	if err != nil {
@@ -62,8 +61,8 @@ func firstConf(dir string) (string, error) {
 	return "", classed(errdefs.ErrUnavailable, "no network configuration (*.conflist, *.conf or *.json) in directory %s", dir)
 }
 
-// readConf reads a list, or a single plugin's configuration and makes a list
-// of it. The content tells which it is, not the name.
+// readConf reads a list, or a single plugin's configuration, which it makes a list of. The content decides which it is,
+// not the name.
 func readConf(file string) (*libcni.NetworkConfigList, error) {
 	data, err := regular.Read(file, maxConfSize)
 	if err != nil {
@@ -113,8 +112,7 @@ func singleConf(data []byte, raw map[string]json.RawMessage) (*libcni.NetworkCon
 	return parseList(out)
 }
 
-// inline writes the plugins of the network's plugin directory into the list,
-// so that its bytes alone say everything.
+// inline writes the plugins of the network's plugin directory into the list. Then its bytes are complete.
 func inline(raw map[string]json.RawMessage, list *libcni.NetworkConfigList, more []*libcni.PluginConfig) (*libcni.NetworkConfigList, error) {
 	var plugins []json.RawMessage
 	for _, p := range append(slices.Clone(list.Plugins), more...) {
@@ -133,8 +131,7 @@ func inline(raw map[string]json.RawMessage, list *libcni.NetworkConfigList, more
 	return parseList(data)
 }
 
-// parseList reads a self-contained list and checks what libcni leaves to the
-// first plugin call.
+// parseList reads a complete list, and checks what libcni would only check at the first plugin call.
 func parseList(data []byte) (*libcni.NetworkConfigList, error) {
 	list, err := libcni.NetworkConfFromBytes(data)
 	if err != nil {
@@ -154,7 +151,7 @@ func parseList(data []byte) (*libcni.NetworkConfigList, error) {
 	return list, nil
 }
 
-// since11 says whether the list's version of the specification has the verbs
+// since11 reports whether the list's version of the specification has the verbs
 // STATUS and GC.
 func since11(list *libcni.NetworkConfigList) bool {
 	ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "1.1.0")
@@ -180,8 +177,8 @@ func only(list *libcni.NetworkConfigList, p *libcni.PluginConfig) *libcni.Networ
 	}
 }
 
-// findPlugin gives the path of a plugin binary. The error is of class
-// ErrFailedPrecondition and names the file and the directories searched.
+// findPlugin returns the path of a plugin binary. The error is ErrFailedPrecondition, and names the file and the
+// directories that were searched.
 func findPlugin(name string, dirs []string) (string, error) {
 	if name == "" || strings.ContainsRune(name, '/') || name == "." || name == ".." {
 		return "", classed(errdefs.ErrFailedPrecondition, "%q is no name of a CNI plugin", name)
@@ -204,8 +201,8 @@ func findPlugin(name string, dirs []string) (string, error) {
 	return "", classed(errdefs.ErrFailedPrecondition, "CNI plugin %q is missing: searched in %s", name, strings.Join(dirs, ", "))
 }
 
-// requirePlugins checks that every plugin of the list is there. Plugins that
-// plugins call (IPAM) are not looked for: some run theirs elsewhere.
+// requirePlugins checks that every plugin of the list exists. It does not look for the plugins that these call (IPAM):
+// some are elsewhere.
 func requirePlugins(list *libcni.NetworkConfigList, dirs []string) error {
 	for _, p := range list.Plugins {
 		if _, err := findPlugin(p.Network.Type, dirs); err != nil {

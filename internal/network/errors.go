@@ -12,8 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
-// classedError carries an errdefs class without repeating the class's name in
-// the text.
+// classedError has a class of errdefs, and does not repeat the name of the class in its text.
 type classedError struct {
 	text  string
 	class error
@@ -29,21 +28,20 @@ func classed(class error, format string, args ...any) error {
 	return &classedError{text: format, class: class}
 }
 
-// pluginError is what went wrong with one plugin process. Its text does not
-// name verb, network and sandbox: [call.wrap] does.
+// pluginError is the failure of one plugin process. Its text does not name verb, network and sandbox; [call.wrap] adds
+// them.
 type pluginError struct {
 	plugin string // the binary's name
 	text   string
-	code   uint // the plugin's own error code, 0 when it gave none
+	code   uint // the plugin's own error code, 0 if there is none
 	class  error
 }
 
 func (e *pluginError) Error() string { return "plugin " + e.plugin + " " + e.text }
 func (e *pluginError) Unwrap() error { return e.class }
 
-// classOf sorts the error codes of the CNI specification: those that only a
-// change of the configuration can cure, and all others, which may be cured by
-// time.
+// classOf is the class of an error code of the CNI specification: ErrFailedPrecondition if the configuration has to be
+// changed, otherwise ErrUnavailable, because a later try may succeed.
 func classOf(code uint) error {
 	switch code {
 	case types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField,
@@ -69,8 +67,8 @@ func (c call) String() string {
 	return s
 }
 
-// wrap gives err, which libcni returned, the step and the object. libcni's own
-// words around a plugin's error say the same again, so they are dropped.
+// wrap adds step and object to an error of libcni. libcni's own text around a plugin's error says the same, so it is left
+// out.
 func (c call) wrap(err error) error {
 	var pe *pluginError
 	if errors.As(err, &pe) {
@@ -79,7 +77,7 @@ func (c call) wrap(err error) error {
 	return fmt.Errorf("%s: %w", c, err)
 }
 
-// interrupted is the error of a plugin that was ended because ctx was done.
+// interrupted is the error of a plugin that was killed because ctx ended.
 func interrupted(ctx context.Context, plugin string, started time.Time, ended []string) error {
 	seconds := time.Since(started).Seconds()
 	text := fmt.Sprintf("had not answered after %.1f seconds", seconds)

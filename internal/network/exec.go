@@ -20,21 +20,18 @@ import (
 )
 
 const (
-	// maxOutput bounds what is kept of a plugin's standard output.
+	// maxOutput limits what is kept of a plugin's standard output, in bytes.
 	maxOutput = 4 << 20
-	// shownOutput bounds what of it goes into an error text.
+	// shownOutput limits how much of it an error text has.
 	shownOutput = 1 << 10
-	// pipeGrace is how long a plugin that has ended may be outlived by a child
-	// that holds its output open, before the reading stops.
+	// pipeGrace is how long output is read after a plugin has ended: a child may still have it open.
 	pipeGrace = time.Second
-	// busyRetries of busyPause each: a plugin binary that is being replaced
-	// cannot be executed (ETXTBSY).
+	// busyRetries and busyPause: while a plugin binary is being replaced, it cannot be executed (ETXTBSY).
 	busyRetries = 10
 	busyPause   = 200 * time.Millisecond
 )
 
-// runner runs the plugin processes of one call in one group. It is libcni's
-// Exec and is not shared between goroutines.
+// runner runs the plugin processes of one call in one group. It implements libcni's Exec. One goroutine uses it.
 type runner struct {
 	net   *Network
 	group string
@@ -45,7 +42,7 @@ type runner struct {
 
 var _ invoke.Exec = (*runner)(nil)
 
-// outcome is what the last plugin process left.
+// outcome is the output of the last plugin process.
 type outcome struct {
 	plugin         string
 	stdout, stderr capped
@@ -82,9 +79,8 @@ func (r *runner) Decode(data []byte) (version.PluginInfo, error) {
 	return d.Decode(data)
 }
 
-// ExecPlugin is part of libcni's Exec: it runs one plugin to its end and gives
-// its standard output. When ctx is done the plugin's whole group is killed.
-// Every error is a *pluginError.
+// ExecPlugin is part of libcni's Exec: it runs one plugin and returns its standard output. When ctx ends, the plugin's
+// whole group is killed. Every error is a *pluginError.
 func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	for try := 0; ; try++ {
 		out, err := r.once(ctx, path, stdin, environ)
@@ -118,7 +114,7 @@ func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []
 	r.last.stdout.limit, r.last.stderr.limit = maxOutput, maxOutput
 	cmd.Stdout, cmd.Stderr = &r.last.stdout, &r.last.stderr
 	cmd.WaitDelay = pipeGrace
-	// A group of its own also keeps a terminal's ^C for the daemon away.
+	// With a process group of its own it does not get a terminal's ^C for the daemon.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dir, err := r.net.groups.open(r.group)
 	if err != nil {
@@ -130,7 +126,7 @@ func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []
 	}
 	var killed bool
 	var ended []string
-	cmd.Cancel = func() error { // runs before Wait reaps, so the pid is ours
+	cmd.Cancel = func() error { // Wait has not reaped it yet, so the pid is still its own
 		killed = true
 		ended, _ = r.net.groups.signal(r.group)
 		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
@@ -160,21 +156,21 @@ func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []
 	return r.last.stdout.data, nil
 }
 
-// checkResult refuses, in libcni's place, an answer to ADD that libcni could
-// not read: here its text is still at hand, and see parseResult.
+// checkResult refuses a result of ADD that libcni could not read. It does so before libcni, because the error text quotes
+// the output, which is known only here. See also parseResult.
 func checkResult(data []byte) error {
 	res, err := parseResult(data)
 	if err != nil {
 		return err
 	}
 	if res.CNIVersion == "" {
-		return nil // libcni puts the configuration's version in
+		return nil // libcni sets the configuration's version
 	}
 	_, err = create.Create(res.CNIVersion, data)
 	return err
 }
 
-// failure is the error of a plugin that ended otherwise than with status 0.
+// failure is the error of a plugin that did not end with status 0.
 func (o *outcome) failure(status string) error {
 	var said *types.Error
 	if json.Unmarshal(o.stdout.data, &said) == nil && said != nil && (said.Msg != "" || said.Code != 0) {
@@ -193,7 +189,7 @@ func (o *outcome) failure(status string) error {
 	return &pluginError{plugin: o.plugin, text: text, class: errdefs.ErrUnavailable}
 }
 
-// startError is the error of a plugin that never ran.
+// startError is the error of a plugin that could not be started.
 func startError(plugin string, err error) error {
 	class := error(errdefs.ErrUnavailable)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC) {
@@ -202,8 +198,8 @@ func startError(plugin string, err error) error {
 	return &pluginError{plugin: plugin, text: "cannot be started: " + err.Error(), class: errors.Join(class, err)}
 }
 
-// capped keeps the first limit bytes written to it and takes the rest away, so
-// that a plugin which prints for ever neither blocks nor fills the memory.
+// capped keeps the first limit bytes that are written to it, and discards the rest. So a plugin that prints without end
+// neither blocks nor fills the memory.
 type capped struct {
 	data  []byte
 	limit int

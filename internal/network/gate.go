@@ -8,15 +8,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// gate puts the calls in order: one at a time for a sandbox, and no attachment
-// begins while GC runs. The second matters because a plugin frees whatever the
-// list it was given does not name, and the list was made before.
+// gate orders the calls: one at a time for a sandbox, and no attachment begins while GC runs. A plugin releases whatever
+// is not in the list of GC, and a new attachment could not be in a list that was made before.
 type gate struct {
 	mu   sync.Mutex
 	busy map[string]chan struct{} // by sandbox; closed at the end of the call
 	gc   chan struct{}            // not nil while GC runs; closed at its end
-	// live are the attachments begun by this process and not detached yet. A
-	// caller's list of valid ones can be older than the newest of them.
+	// live are the attachments that this process has begun and not detached. The caller's list of valid ones can be
+	// older than the newest of them.
 	live map[string]liveAttachment
 }
 
@@ -30,7 +29,7 @@ func (g *gate) init() {
 	g.live = make(map[string]liveAttachment)
 }
 
-// enter waits for the turn of a sandbox. The caller calls leave at the end.
+// enter waits until no other call for the sandbox runs. The caller calls leave at the end.
 func (g *gate) enter(ctx context.Context, a *Attachment, attach bool) (leave func(), err error) {
 	for {
 		g.mu.Lock()
@@ -66,15 +65,14 @@ func (g *gate) leave(id string, done chan struct{}) {
 	close(done)
 }
 
-// forget says that a sandbox owes nothing any more.
+// forget removes a sandbox that owes nothing any more.
 func (g *gate) forget(id string) {
 	g.mu.Lock()
 	delete(g.live, id)
 	g.mu.Unlock()
 }
 
-// enterGC waits for another GC to end and keeps attachments from beginning.
-// It gives those that have begun.
+// enterGC waits until no other GC runs, and makes new attachments wait. It returns those that have begun.
 func (g *gate) enterGC(ctx context.Context) (live []liveAttachment, leave func(), err error) {
 	for {
 		g.mu.Lock()

@@ -10,17 +10,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// GC tells the plugins which attachments are valid, so that they free what
-// belongs to none. It runs once for each distinct configuration among today's
-// and those of the attachments; a plugin is told of all valid attachments to
-// the network of that name. Attachments begun by this process and not detached
-// count as valid too. Plugins and configurations older than version 1.1 of the
-// specification are passed over, as are those with disableGC.
+// GC tells the plugins which attachments are valid. They release what belongs to none of them. It runs once for each
+// distinct configuration: the one that is configured now, and those of the attachments. A plugin is told all valid
+// attachments to the network of that name. Attachments that this process has begun and not detached are valid, too.
+// Plugins and configurations older than version 1.1 of the specification are skipped, and those with disableGC.
 //
-// valid must hold every attachment that the caller knows, debts included: what
-// is not named may be freed. For the same reason two runtimes must not share a
-// network's name and store. Errors of several plugins are joined; none keeps
-// the others from running.
+// valid must have every attachment that the caller knows, also those with debts: a plugin may release what is not named.
+// For the same reason two runtimes must not share a network's name and store. If a plugin fails, the others run all the
+// same, and the errors are joined.
 func (n *Network) GC(ctx context.Context, valid []Attachment) error {
 	live, leave, err := n.gate.enterGC(ctx)
 	if err != nil {
@@ -29,7 +26,7 @@ func (n *Network) GC(ctx context.Context, valid []Attachment) error {
 	defer leave()
 	group := "net-gc-" + n.instance()
 	if err := n.sweep(ctx, group); err != nil {
-		return fmt.Errorf("network GC: end what is left of an earlier one: %w", err)
+		return fmt.Errorf("network GC: kill what is left of an earlier one: %w", err)
 	}
 	lists, errs := n.distinct(valid)
 	for _, list := range lists {
@@ -52,7 +49,7 @@ func (n *Network) distinct(valid []Attachment) ([]*libcni.NetworkConfigList, []e
 			lists = append(lists, list)
 		}
 	}
-	// No configuration today is nothing wrong: it only means one list less.
+	// Without a configuration there is one list less. That is no error.
 	if conf, err := load(n.cfg.ConfDir); err == nil {
 		add(conf.list)
 	}
@@ -89,9 +86,8 @@ func validFor(network string, valid []Attachment, live []liveAttachment) []types
 func (n *Network) gcList(ctx context.Context, group string, list *libcni.NetworkConfigList, valid []types.GCAttachment) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DetachTimeout)
 	defer cancel()
-	// libcni would also send a DEL for each of its cached results that is not
-	// valid. Those debts are in the caller's books, so it is shown a cache
-	// directory that never exists.
+	// libcni would also send a DEL for each of its cached results that is not valid. The caller has recorded those
+	// debts and does that itself. So libcni gets a cache directory that does not exist.
 	noCache := filepath.Join(n.cfg.CacheDir, "none")
 	var errs []error
 	for _, p := range list.Plugins {

@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LoopbackUp brings up "lo" in the network namespace of the calling thread: the
-// caller runs it on a locked thread inside the sandbox's namespace. The kernel
-// then gives it 127.0.0.1 and ::1 itself. Calling it again does nothing.
+// LoopbackUp brings up "lo" in the network namespace of the calling thread. The caller runs it on a locked thread in the
+// sandbox's namespace. The kernel then adds 127.0.0.1 and ::1. A repeat does nothing.
 func LoopbackUp() error {
 	// An interface flag is set through any socket of the namespace
 	// (netdevice(7)); the socket belongs to the namespace of this thread.

@@ -1,28 +1,28 @@
 // Package network attaches sandboxes to the pod network through CNI plugins,
-// detaches them again, and says whether the network is usable.
+// detaches them again, and reports whether the network is ready.
 //
-// # The book entry
+// # An attachment is recorded first
 //
-// A plugin's ADD has effects outside this process: an address in a store, an
-// interface, firewall rules. They are given back only by DEL, and DEL needs
-// what ADD was given. So [Network.Plan] makes an [Attachment], plain data that
-// holds everything DEL will need; the caller stores it durably, and only then
-// calls [Network.Attach]. From the moment it is stored a DEL is owed, however
-// the ADD ends, until [Network.Detach] returns nil.
+// A plugin's ADD has effects outside of this process: an address in a store, an
+// interface, firewall rules. Only DEL removes them, and DEL needs the input of
+// ADD. So [Network.Plan] makes an [Attachment], plain data with everything that
+// DEL needs. The caller stores it durably, and only then calls [Network.Attach].
+// From then on a DEL is owed, however the ADD ends, until [Network.Detach]
+// returns nil.
 //
 // # Plugin processes
 //
-// Each plugin process is started directly inside a cgroup2 group named after
-// its sandbox, so that a later call can end everything an interrupted
-// plugin left running, children included, without trusting a pid. Where the
-// host has no cgroup2, process groups have to do, and what outlives this
-// process cannot be found again.
+// Each plugin process is started in a group of cgroup2 that is named after its
+// sandbox. So a later call can kill everything that an interrupted plugin has
+// left, children included, and needs no pid for it. On a host without cgroup2 a
+// plugin runs in a process group, and a process that this daemon leaves behind
+// cannot be found again.
 //
 // # Locks
 //
-// Network.gate serialises the calls for one sandbox and holds new attachments
-// back while GC runs; Network.status guards the cached status. Neither is held
-// while the other is taken, and no lock is held while a plugin runs.
+// Network.gate orders the calls for one sandbox, and makes new attachments wait
+// while GC runs. Network.status guards the cached status. Neither is held while
+// the other is taken, and no lock is held while a plugin runs.
 package network
 
 import (
@@ -53,23 +53,22 @@ type Config struct {
 	ConfDir string
 	// BinDirs are searched for plugins, in this order.
 	BinDirs []string
-	// CacheDir is where libcni keeps a copy of each ADD's result. It belongs
-	// to this daemon alone: its name also tells two daemons apart.
+	// CacheDir is the directory in which libcni keeps a copy of each ADD's result. No other daemon uses it; its name
+	// also tells the groups of two daemons apart.
 	CacheDir string
 	// CgroupParent is the group, below the root of cgroup2, that the groups
 	// of the attachments are made in. It may be shared with other daemons.
 	// Its last component is removed whenever it is empty.
 	CgroupParent string
-	// Log gets what no caller is told. Nil discards it.
+	// Log gets what no caller gets as an error. Nil discards it.
 	Log *slog.Logger
-	// AttachTimeout bounds one Attach, all plugins together.
+	// AttachTimeout limits one Attach, all plugins together.
 	AttachTimeout time.Duration
-	// DetachTimeout bounds one Detach and one GC of one configuration.
+	// DetachTimeout limits one Detach, and one GC of one configuration.
 	DetachTimeout time.Duration
 }
 
-// Network runs CNI plugins. Make one with [New] and end it with
-// [Network.Close]. All methods may be called from any goroutine.
+// Network runs CNI plugins. Make one with [New], and close it with [Network.Close]. All goroutines may call all methods.
 type Network struct {
 	cfg    Config
 	log    *slog.Logger
@@ -78,9 +77,8 @@ type Network struct {
 	status status
 }
 
-// New starts watching the configuration. A missing directory, configuration
-// or plugin is no error here: [Network.Status] reports it, and its coming
-// later is noticed. The caller owes Close.
+// New starts to watch the configuration. A missing directory, configuration or plugin is no error here: [Network.Status]
+// reports it, until it is there. The caller must call Close.
 func New(cfg Config) (*Network, error) {
 	if cfg.ConfDir == "" || cfg.CacheDir == "" || len(cfg.BinDirs) == 0 {
 		return nil, invalid("network: the configuration, plugin and cache directories must be given")
@@ -97,7 +95,7 @@ func New(cfg Config) (*Network, error) {
 		return nil, err
 	}
 	if groups.root == "" {
-		log.Warn("no cgroup2 here: CNI plugins run in process groups, and what a plugin leaves behind cannot be found after a restart")
+		log.Warn("this node has no cgroup2: CNI plugins run in process groups, and processes that a plugin leaves cannot be found after a restart")
 	}
 	return start(cfg, log, groups, usualPace), nil
 }
@@ -115,27 +113,26 @@ func start(cfg Config, log *slog.Logger, groups *cgroups, p pace) *Network {
 	return n
 }
 
-// Close stops watching and ends a status check in progress. It does not touch
-// attachments; an Attach or Detach in progress ends with its context. Calling
-// it again does nothing.
+// Close stops the watch and a status check in progress. An Attach or Detach in progress ends with its own context. A
+// repeat does nothing.
 func (n *Network) Close() error {
 	n.status.stop()
 	return nil
 }
 
-// instance tells this daemon's groups from those of another that shares the
-// parent. It is the same after a restart, so leftovers are found again.
+// instance tells this daemon's groups from those of another with the same parent. It is the same after a restart, so
+// groups that are left are found again.
 func (n *Network) instance() string {
 	sum := sha256.Sum256([]byte(n.cfg.CacheDir))
 	return hex.EncodeToString(sum[:4])
 }
 
-// cni gives libcni for one series of plugin calls, run by r, of plugins in dirs.
+// cni returns libcni for one series of plugin calls, run by r, of plugins in dirs.
 func (n *Network) cni(r *runner, dirs []string) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(dirs, n.cfg.CacheDir, r)
 }
 
-// sweep ends everything in the named group and removes it.
+// sweep kills everything in the group of that name, and removes it.
 func (n *Network) sweep(ctx context.Context, group string) error {
 	return n.groups.kill(ctx, group)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 )
 
-// Request is what a sandbox wants of the network.
+// Request is what a sandbox asks of the network.
 type Request struct {
 	// SandboxID becomes the CNI container ID.
 	SandboxID string
@@ -22,17 +22,16 @@ type Request struct {
 	NetNS        string
 	PortMappings []PortMapping
 	DNS          *DNS
-	// Bandwidth may be nil: then the pod's annotations are asked.
+	// Bandwidth may be nil: then the pod's annotations count.
 	Bandwidth   *Bandwidth
 	Annotations map[string]string
-	// CgroupParent is the pod's cgroup, passed on to plugins that ask for it.
+	// CgroupParent is the pod's cgroup, for plugins that ask for it.
 	CgroupParent string
 	// PodCIDRs are the node's ranges, for plugins that ask for ipRanges.
 	PodCIDRs []netip.Prefix
 }
 
-// PortMapping forwards a port of the host into the sandbox. HostPort 0 is no
-// mapping, by the rule of cri-api 0.33.
+// PortMapping forwards a port of the host to the sandbox. HostPort 0 means no mapping (cri-api 0.33).
 type PortMapping struct {
 	HostPort      int32  `json:"hostPort"`
 	ContainerPort int32  `json:"containerPort"`
@@ -58,9 +57,8 @@ const (
 	capAnnotations  = "io.kubernetes.cri.pod-annotations"
 )
 
-// Plan checks r and makes the book entry for it from today's configuration.
-// It changes nothing anywhere. Errors: ErrInvalidArgument names the field;
-// ErrUnavailable, there is no configuration; ErrFailedPrecondition, the
+// Plan checks r, and makes an attachment for it from the configuration of now. It has no effects. Errors:
+// ErrInvalidArgument, which names the field; ErrUnavailable if there is no configuration; ErrFailedPrecondition if the
 // configuration cannot be used or a plugin binary is missing.
 func (n *Network) Plan(r Request) (Attachment, error) {
 	ports, err := r.validate()
@@ -108,8 +106,7 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 	}, nil
 }
 
-// Current gives the name and the text of today's network configuration, and false if there is none
-// that can be read.
+// Current returns name and text of the network configuration of now, and false if none can be read.
 func (n *Network) Current() (name string, list json.RawMessage, ok bool) {
 	conf, err := load(n.cfg.ConfDir)
 	if err != nil {
@@ -118,7 +115,7 @@ func (n *Network) Current() (name string, list json.RawMessage, ok bool) {
 	return conf.list.Name, json.RawMessage(conf.list.Bytes), true
 }
 
-// validate gives the port mappings that are mappings at all.
+// validate returns the port mappings without those that map nothing.
 func (r *Request) validate() ([]PortMapping, error) {
 	if err := utils.ValidateContainerID(r.SandboxID); err != nil {
 		return nil, invalid(fmt.Sprintf("sandbox ID %q: %v", r.SandboxID, err))
@@ -175,7 +172,7 @@ func validPorts(in []PortMapping) ([]PortMapping, error) {
 	return out, nil
 }
 
-// asked is the set of capabilities that any plugin of the list asks for.
+// asked is the set of capabilities that plugins of the list ask for.
 func asked(list *libcni.NetworkConfigList) map[string]bool {
 	set := make(map[string]bool)
 	for _, p := range list.Plugins {
@@ -188,8 +185,7 @@ func asked(list *libcni.NetworkConfigList) map[string]bool {
 	return set
 }
 
-// capabilities keeps only what is asked for: the record need not carry, say,
-// every annotation of the pod for nobody.
+// capabilities keeps only what a plugin asks for: otherwise the record would have all annotations of the pod for no one.
 func (r *Request) capabilities(list *libcni.NetworkConfigList, ports []PortMapping, bw *Bandwidth) (json.RawMessage, error) {
 	all := make(map[string]any)
 	if len(ports) > 0 {
@@ -202,7 +198,7 @@ func (r *Request) capabilities(list *libcni.NetworkConfigList, ports []PortMappi
 		all[capDNS] = r.DNS
 	}
 	if len(r.PodCIDRs) > 0 {
-		// A list of pools, one address is taken from each.
+		// A list of pools: one address is taken from each.
 		var pools [][]map[string]string
 		for _, p := range r.PodCIDRs {
 			pools = append(pools, []map[string]string{{"subnet": p.String()}})

@@ -12,15 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// standIn puts an interface with the attachment's addresses where the pod's own was, if that is gone
-// although a DEL is owed. The plugins of the CNI project (bridge and ptp among them) read from the
-// interface which addresses they had masqueraded, after deleting it; a DEL that is interrupted in
-// between finds none the next time, reports success, and leaves its firewall rules for ever. netns is
-// a live namespace. Nothing of an earlier plugin runs any more.
+// standIn makes an interface with the attachment's addresses in place of the pod's own, if that is gone although a DEL is
+// owed. Plugins of the CNI project, bridge and ptp among them, first delete the interface, and then remove the firewall
+// rules for the addresses that it had. If such a DEL is interrupted in between, the next one finds no addresses, reports
+// success, and leaves the rules for ever. netns is a live namespace. No earlier plugin runs any more.
 func (a *Attachment) standIn(netns string) error {
 	r, err := parseResult(a.Result)
 	if err != nil {
-		return nil // ADD has not returned: what it made is where it left it
+		return nil // ADD has not returned: its interface is still as it was left
 	}
 	prefixes := r.prefixes(a.IfName)
 	return inNetNS(netns, func() error {
@@ -31,7 +30,7 @@ func (a *Attachment) standIn(netns string) error {
 	})
 }
 
-// inNetNS runs fn on a thread inside the namespace; the thread ends with it.
+// inNetNS runs fn on a thread in the namespace. The thread ends afterwards.
 func inNetNS(path string, fn func() error) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -42,8 +41,8 @@ func inNetNS(path string, fn func() error) error {
 	go func() {
 		runtime.LockOSThread() // never unlocked: Go ends the thread with the goroutine
 		if unix.Gettid() == unix.Getpid() {
-			// The first thread does not end, and is what /proc/self shows. While it is kept here, another goroutine gets
-			// another.
+			// Not on the first thread: it does not end, and /proc/self shows its namespaces. While this goroutine has it,
+			// the next one gets another.
 			done <- inNetNS(path, fn)
 			runtime.UnlockOSThread()
 			return
@@ -57,8 +56,7 @@ func inNetNS(path string, fn func() error) error {
 	return <-done
 }
 
-// makeInterface makes an interface, of whichever kind the kernel has, with addresses. It is for being
-// deleted: nothing ever passes it.
+// makeInterface makes an interface with addresses, of any kind that the kernel has. It only exists to be deleted.
 func makeInterface(name string, prefixes []netip.Prefix) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -132,7 +130,7 @@ func netlinkCall(fd int, kind uint16, body []byte) error {
 		return err
 	}
 	if n < unix.SizeofNlMsghdr+4 || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
-		return errors.New("netlink: an answer that is none")
+		return errors.New("netlink: the answer is not an acknowledgement")
 	}
 	if code := int32(binary.NativeEndian.Uint32(answer[unix.SizeofNlMsghdr:])); code != 0 {
 		return unix.Errno(-code)

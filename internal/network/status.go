@@ -12,25 +12,24 @@ import (
 )
 
 const (
-	// settle lets a burst of file events end before they are looked at.
+	// settle is the wait after a file event: more may follow.
 	settle = 100 * time.Millisecond
-	// firstWait bounds how long Status waits for the very first check.
+	// firstWait limits how long Status waits for the first check.
 	firstWait = time.Second
 )
 
 // pace is how often and how long the network is asked for its status.
 type pace struct {
-	// poll bounds the age of a status. Watching is only a hint: it fails
-	// silently on a directory that is not there yet, on network file systems,
-	// and when the user's inotify instances are used up.
+	// poll limits the age of a status. The watch is only a hint: it misses changes, without an error, in a directory that
+	// does not exist yet, on network file systems, and when the user has no inotify instances left.
 	poll time.Duration
-	// timeout bounds the STATUS calls of one check.
+	// timeout limits the STATUS calls of one check.
 	timeout time.Duration
 }
 
 var usualPace = pace{poll: 10 * time.Second, timeout: 10 * time.Second}
 
-// status is the cached answer of Status and the goroutine that refreshes it.
+// status is the cached result of Status, and the goroutine that refreshes it.
 type status struct {
 	pace   pace
 	cancel context.CancelFunc
@@ -69,12 +68,10 @@ func (s *status) recheck() {
 	}
 }
 
-// Status says whether the network is ready: nil, or an error whose text names
-// the directory, the file or the plugin and what is wrong. It answers from a
-// cache that is refreshed 10 seconds after the last check's end at the latest,
-// and on changes of the directories and after a failed Attach; it runs no plugin and never waits
-// for one, except that the first call after New may wait up to a second. Any
-// error means "not ready"; its class is the one Plan would give.
+// Status returns nil if the network is ready, otherwise an error that names the directory, the file or the plugin, and
+// what is wrong. Its class is that of Plan's error. Status reads a cache: it runs no plugin and does not wait for one,
+// except for up to a second in the first call after New. The cache is refreshed at most 10 seconds after the end of the
+// last check, after changes of the directories, and after an Attach that failed.
 func (n *Network) Status(ctx context.Context) error {
 	s := &n.status
 	select {
@@ -115,9 +112,8 @@ func (n *Network) watch(ctx context.Context) {
 			timer.Reset(0)
 		case <-timer.C:
 			if w != nil {
-				// Before the check, so that no change falls between. A directory
-				// that is watched already stays so; one that was removed and
-				// made again has lost its watch.
+				// Before the check, so that no change between is missed. A directory that is watched stays watched. One that
+				// was removed and made again has to be watched again.
 				for _, dir := range append([]string{n.cfg.ConfDir}, n.cfg.BinDirs...) {
 					_ = w.Add(dir)
 				}
@@ -136,7 +132,7 @@ func (n *Network) refresh(ctx context.Context) {
 	s.mu.Unlock()
 	err := n.check(ctx)
 	if ctx.Err() != nil {
-		return // Close: the error is of our own making
+		return // Close has cancelled it
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +153,7 @@ func errText(err error) string {
 	return err.Error()
 }
 
-// check finds out whether a sandbox could be attached now.
+// check returns an error if no sandbox could be attached now.
 func (n *Network) check(ctx context.Context) error {
 	conf, err := load(n.cfg.ConfDir)
 	if err != nil {
@@ -172,7 +168,7 @@ func (n *Network) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.status.pace.timeout)
 	defer cancel()
 	group := "net-status-" + n.instance()
-	// A daemon killed in the middle of a check leaves the group behind.
+	// A daemon that was killed during a check has left the group.
 	if err := n.sweep(ctx, group); err != nil {
 		return err
 	}
@@ -180,8 +176,7 @@ func (n *Network) check(ctx context.Context) error {
 	return errors.Join(err, n.sweep(context.WithoutCancel(ctx), group))
 }
 
-// askPlugins calls STATUS of each plugin until one is not ready. A plugin that
-// does not know the verb is ready.
+// askPlugins calls STATUS of each plugin until one is not ready. A plugin that does not know the verb is ready.
 func (n *Network) askPlugins(ctx context.Context, group string, conf *configuration) error {
 	for _, p := range conf.list.Plugins {
 		r := &runner{net: n, group: group}

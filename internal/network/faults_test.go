@@ -41,9 +41,9 @@ type misbehaviour struct {
 	says  []string
 }
 
-// patience with a plugin that never ends. A loaded machine must be able to
-// start it within that time.
-const patience = 2 * time.Second
+// pluginLimit is the timeout for a plugin that never ends. A loaded machine must be able to
+// start the plugin within that time.
+const pluginLimit = 2 * time.Second
 
 // endless says whether only a timeout ends it.
 func (m misbehaviour) endless() bool { return m.class(context.DeadlineExceeded) }
@@ -86,7 +86,7 @@ func TestPluginThatFailsAtADDLeavesNothing(t *testing.T) {
 			h := newHost(t)
 			h.fake()
 			if m.endless() {
-				h.cfg.AttachTimeout = patience
+				h.cfg.AttachTimeout = pluginLimit
 			}
 			h.order("ADD", m.order)
 			n := h.network()
@@ -117,9 +117,9 @@ func TestPluginThatFailsAtDELIsADebtUntilItWorks(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
 			h.fake()
-			patient := h.network()
+			unlimited := h.network()
 			if m.endless() {
-				h.cfg.DetachTimeout = patience
+				h.cfg.DetachTimeout = pluginLimit
 			}
 			n := h.network()
 			r := h.request()
@@ -138,7 +138,7 @@ func TestPluginThatFailsAtDELIsADebtUntilItWorks(t *testing.T) {
 			}
 			h.order("DEL", "")
 			a = reread(t, a)
-			if err := patient.Detach(t.Context(), a, ""); err != nil {
+			if err := unlimited.Detach(t.Context(), a, ""); err != nil {
 				t.Fatal(err)
 			}
 			if a.Owed || a.LastError != "" {
@@ -304,7 +304,7 @@ func TestWithoutCgroup2AHangingPluginIsStillEnded(t *testing.T) {
 	h := newHost(t)
 	h.fake()
 	h.order("ADD", "hang")
-	h.cfg.AttachTimeout = patience
+	h.cfg.AttachTimeout = pluginLimit
 	n := start(h.cfg, h.cfg.Log, &cgroups{}, usualPace)
 	t.Cleanup(func() { _ = n.Close() })
 	r := h.request()

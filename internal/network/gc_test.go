@@ -121,7 +121,7 @@ func TestGCPassesOverWhatDoesNotKnowIt(t *testing.T) {
 			h.write("1.conflist", c.list(h.fakeList("test")))
 			h.order("GC", c.order)
 			if c.order == "fork-hang" {
-				h.cfg.DetachTimeout = patience
+				h.cfg.DetachTimeout = pluginLimit
 			}
 			n := h.network()
 			err := n.GC(t.Context(), nil)
@@ -151,8 +151,8 @@ func TestAttachWaitsForGC(t *testing.T) {
 	h := newHost(t)
 	h.fake()
 	h.order("GC", "fork-hang")
-	patient := h.network()
-	h.cfg.DetachTimeout = patience
+	unlimited := h.network()
+	h.cfg.DetachTimeout = pluginLimit
 	n := h.network()
 	a := plan(t, n, h.request())
 	done := make(chan error)
@@ -167,7 +167,7 @@ func TestAttachWaitsForGC(t *testing.T) {
 	case <-time.After(endTimeout):
 		t.Fatal("Attach did not wait for GC to end")
 	}
-	if err := patient.Detach(t.Context(), a, a.NetNS); err != nil {
+	if err := unlimited.Detach(t.Context(), a, a.NetNS); err != nil {
 		t.Fatal(err)
 	}
 }

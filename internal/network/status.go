@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// settle is the wait after a file event: more may follow.
-	settle = 100 * time.Millisecond
+	// burst is the wait after a file event, because more may follow.
+	burst = 100 * time.Millisecond
 	// firstWait limits how long Status waits for the first check.
 	firstWait = time.Second
 )
@@ -105,9 +105,9 @@ func (n *Network) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-events:
-			timer.Reset(settle)
+			timer.Reset(burst)
 		case <-errs: // an overflow: something changed
-			timer.Reset(settle)
+			timer.Reset(burst)
 		case <-n.status.kick:
 			timer.Reset(0)
 		case <-timer.C:

@@ -27,8 +27,8 @@ const (
 	layerShare = 20
 	// walkers is how many layers are looked at at once. One whose file system is stuck keeps one walker.
 	walkers = 2
-	// patience bounds the wait for the first look at new layers.
-	patience = 100 * time.Millisecond
+	// firstLook limits the wait for the first look at new layers.
+	firstLook = 100 * time.Millisecond
 )
 
 // layers knows the usage of writable layers, measured in the background.
@@ -64,7 +64,7 @@ func (r *Reader) Layer(c Container) *Layer {
 // Expect makes the background look at layers that it has not seen yet, and gives it a tenth of a
 // second for all of them together, which is plenty for a new container's. It never waits for known ones.
 func (r *Reader) Expect(ctx context.Context, containers []Container) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, firstLook)
 	defer cancel()
 	for _, first := range r.layers.expect(containers) {
 		select {

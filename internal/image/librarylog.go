@@ -5,18 +5,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
 
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
 
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 )
-
-// quietLibraries sets containerd's global logger to level error. Some of its code uses that logger
-// without a context: opening a content store warns each time about a file system without fs-verity,
-// which is not needed here.
-var quietLibraries = sync.OnceFunc(func() { logrus.SetLevel(logrus.ErrorLevel) })
 
 // libraryLog returns a context in which containerd's libraries log warnings and errors to the
 // store's log. Lower levels are dropped, because they print headers of requests. secrets may be

@@ -113,7 +113,6 @@ func openDisk(root string) (d disk, err error) {
 	if d.records, err = openRecords(root); err != nil {
 		return d, err
 	}
-	quietLibraries()
 	d.blobs, err = blob.Open(filepath.Join(root, "content"))
 	return d, err
 }

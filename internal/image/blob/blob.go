@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
 
 	"github.com/pinfold-run/pinfold/internal/image/keylock"
 )
@@ -30,6 +31,7 @@ type Store struct {
 
 // Open opens the store in dir, and removes the ingests that nothing will continue.
 func Open(dir string) (*Store, error) {
+	quietLibraries()
 	s := &Store{dir: dir}
 	if err := s.RemoveIngests(Ingest.isLeftover); err != nil {
 		return nil, fmt.Errorf("remove leftovers: %w", err)
@@ -38,6 +40,11 @@ func Open(dir string) (*Store, error) {
 	s.Store, err = local.NewStore(dir)
 	return s, err
 }
+
+// quietLibraries sets containerd's global logger to level error. Some of its code uses that logger
+// without a context: opening a content store warns each time about a file system without fs-verity,
+// which is not needed here.
+var quietLibraries = sync.OnceFunc(func() { logrus.SetLevel(logrus.ErrorLevel) })
 
 // Lock waits for the lock of key, a digest or what begins with one, or for the end of ctx. The holder of a digest's
 // lock alone writes that blob, or removes it.

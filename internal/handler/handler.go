@@ -1,6 +1,5 @@
-// Package handler knows the OCI runtimes of this node: under which handler name each is offered (a
-// RuntimeClass names one), where its binary is, and what it can do. It asks the binary itself
-// ("RUNTIME features", OCI runtime-spec features.md); it never compares versions.
+// Package handler knows the OCI runtimes of this node: the handler name of each (a RuntimeClass names one), its binary,
+// and what it can do. It asks the binary ("RUNTIME features", OCI runtime-spec features.md), and compares no versions.
 package handler
 
 import (
@@ -22,35 +21,35 @@ import (
 )
 
 const (
-	// probeTimeout bounds one run of a runtime's features command.
+	// probeTimeout limits one run of a runtime's features command.
 	probeTimeout = 10 * time.Second
-	// retryAfter is how long it is remembered that a runtime gave no answer; one whose binary changes is asked
+	// retryAfter is the time until a runtime that could not be asked is asked again. If its binary changes, it is asked
 	// at once.
 	retryAfter = time.Minute
 )
 
-// Handler is one OCI runtime under the name that RunPodSandbox gives.
+// Handler is one OCI runtime and its settings. RunPodSandbox gives its name.
 type Handler struct {
 	Name string
 	// Path is the binary, as configured.
 	Path string
-	// UserNamespaces and RecursiveReadOnly say what the runtime does; the kernel's part is not asked here.
+	// UserNamespaces and RecursiveReadOnly say what the runtime can do. The kernel is not asked here.
 	UserNamespaces    bool
 	RecursiveReadOnly bool
-	// Seccomp: it does filters, or could not be asked. A runtime is then left to do them or to say that it
-	// cannot; without them a pod would be refused that it may well be able to run.
+	// Seccomp: the runtime can install filters, or could not be asked. In the second case it gets the filter and may
+	// fail. Otherwise pods would be refused that it may be able to run.
 	Seccomp bool
-	// JoinedMappings: it wants to be told the ID mappings of a user namespace that it joins by path.
-	// crun does; runc reads them from the namespace and will refuse them one day.
+	// JoinedMappings: the runtime needs the ID mappings of a user namespace that it joins by path. crun does. runc reads
+	// them from the namespace, and will refuse them in the configuration one day.
 	JoinedMappings bool
-	// Version is the runtime's own word, for people.
+	// Version is what the runtime says. It is only shown.
 	Version string
-	// Problem is why the runtime could not be asked; nil when it answered. Not every runtime has the command,
-	// so that this says nothing of what it can do, unless it is an ErrFailedPrecondition: then it cannot be run.
+	// Problem is the reason why the runtime could not be asked, nil if it answered. If it is ErrFailedPrecondition, the
+	// runtime cannot be run. Otherwise it may still run pods: not every runtime has the command.
 	Problem error
 }
 
-// MarshalJSON shows the problem in words.
+// MarshalJSON writes the problem as a text.
 func (h Handler) MarshalJSON() ([]byte, error) {
 	type plain Handler // without this method
 	shown := struct {
@@ -70,7 +69,7 @@ type Set struct {
 
 	mu     sync.Mutex
 	probed map[string]probe
-	// asking makes one question of several at once; it is waited for without mu.
+	// asking joins equal questions that come at once. mu is not held during the wait.
 	asking singleflight.Group
 }
 
@@ -80,13 +79,13 @@ type probe struct {
 	at      time.Time
 }
 
-// binary tells a file from what it is replaced by.
+// binary tells a file from the one that replaces it.
 type binary struct {
 	modTime time.Time
 	size    int64
 }
 
-// valid reports whether the answer still stands for that binary.
+// valid reports whether the answer is still that of the binary.
 func (p probe) valid(b binary) bool {
 	if p.binary.size != b.size || !p.binary.modTime.Equal(b.modTime) {
 		return false
@@ -94,8 +93,8 @@ func (p probe) valid(b binary) bool {
 	return p.handler.Problem == nil || !errdefs.IsFailedPrecondition(p.handler.Problem) && time.Since(p.at) < retryAfter
 }
 
-// NewSet returns a set of handlers, given as name → path, of which fallback is used where no name is
-// asked for. It fails when fallback is not among them.
+// NewSet returns a set of handlers; paths are by name. fallback is used if no name is asked for. It fails if fallback is
+// not among them.
 func NewSet(paths map[string]string, fallback string) (*Set, error) {
 	if _, ok := paths[fallback]; !ok {
 		return nil, fmt.Errorf("handler: the default runtime %q is not one of the configured ones", fallback)
@@ -103,8 +102,8 @@ func NewSet(paths map[string]string, fallback string) (*Set, error) {
 	return &Set{paths: paths, fallback: fallback, probed: map[string]probe{}}, nil
 }
 
-// Find returns the handler of that name, "" meaning the default one. An unknown name is
-// ErrNotFound, a binary that is not there ErrFailedPrecondition.
+// Find returns the handler of that name; "" is the default one. The error for an unknown name is ErrNotFound, for a
+// missing binary ErrFailedPrecondition.
 func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 	if name == "" {
 		name = s.fallback
@@ -125,7 +124,7 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 		return known.handler, nil
 	}
 	answer := s.asking.DoChan(name, func() (any, error) {
-		// Not ended with one caller's request: others wait for the same answer.
+		// It does not end with one caller's request: others wait for the same answer.
 		h := ask(context.WithoutCancel(ctx), name, path)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -140,20 +139,20 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 	}
 }
 
-// Path is the binary that is configured for a handler of that name; false if none is.
+// Path is the binary that is configured for a handler of that name, false if none is.
 func (s *Set) Path(name string) (string, bool) {
 	path, ok := s.paths[name]
 	return path, ok
 }
 
-// Has reports whether a handler of that name is configured, "" meaning the default one.
+// Has reports whether a handler of that name is configured; "" is the default one.
 func (s *Set) Has(name string) bool {
 	_, ok := s.paths[name]
 	return ok || name == ""
 }
 
-// All returns every handler, the default one first under the name "" as CRI wants it and then each
-// by its name. Those that could not be asked carry a Problem.
+// All returns all handlers: first the default one with the name "", as CRI has it, then each with its name. Those that
+// could not be asked have a Problem.
 func (s *Set) All(ctx context.Context) []Handler {
 	names := make([]string, 0, len(s.paths))
 	for name := range s.paths {
@@ -172,13 +171,13 @@ func (s *Set) All(ctx context.Context) []Handler {
 	return all
 }
 
-// Default is the name of the handler used where none is asked for.
+// Default is the name of the handler that is used if none is asked for.
 func (s *Set) Default() string { return s.fallback }
 
-// maxFeatures bounds what a runtime may print about itself, in bytes.
+// maxFeatures limits what a runtime may print about itself, in bytes.
 const maxFeatures = 1 << 20
 
-// output is command.Output with a bound.
+// output is command.Output with a limit.
 func output(command *exec.Cmd) ([]byte, error) {
 	var printed, said bounded
 	command.Stdout, command.Stderr = &printed, &said
@@ -211,8 +210,8 @@ func ask(ctx context.Context, name, path string) Handler {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	command := exec.CommandContext(ctx, path, "features")
-	command.Stdin = strings.NewReader("") // a pipe: a runtime gets none of the node's files, which it might change
-	command.WaitDelay = time.Second       // for children that keep its output
+	command.Stdin = strings.NewReader("") // a pipe: a runtime gets no file of the node's, which it might change
+	command.WaitDelay = time.Second       // children may keep its output open
 	out, err := output(command)
 	if err != nil {
 		h.Problem = fmt.Errorf("%s features: %w%s", path, err, stderr(err))
@@ -249,8 +248,7 @@ func stderr(err error) string {
 	return ""
 }
 
-// Resolve finds a runtime binary by name in PATH when path is empty, and says where it looked when
-// there is none.
+// Resolve returns path, or, if that is empty, the binary of that name in PATH.
 func Resolve(name, path string) (string, error) {
 	if path != "" {
 		return path, nil

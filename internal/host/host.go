@@ -1,5 +1,5 @@
-// Package host finds out what this node and this daemon can do: by trying or by reading what the
-// kernel says of itself, never by comparing versions. It changes nothing.
+// Package host finds out what this node and this daemon can do. It tries, or reads what the kernel says; it compares no
+// versions. It changes nothing.
 package host
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/selinux"
 )
 
-// Probe describes this node. systemd says that the cgroup driver is systemd's.
+// Probe describes this node. systemd: the cgroup driver is systemd's.
 func Probe(h *cgroup.Hierarchies, systemd bool) (ocispec.Host, error) {
 	name, err := os.Hostname()
 	if err != nil {
@@ -44,7 +44,7 @@ func Probe(h *cgroup.Hierarchies, systemd bool) (ocispec.Host, error) {
 	}
 	if !caps.has(unix.CAP_SYS_RESOURCE) {
 		found.RlimitCeilings = ceilings()
-		// Without the capability no score below the one we got ourselves can be given (proc_pid_oom_score_adj(5)).
+		// Without the capability no process can get a score below our own (proc_pid_oom_score_adj(5)).
 		found.OOMScoreAdjMin, _ = strconv.Atoi(readTrim("/proc/self/oom_score_adj"))
 	}
 	return found, nil
@@ -53,7 +53,7 @@ func Probe(h *cgroup.Hierarchies, systemd bool) (ocispec.Host, error) {
 // SystemdRuns reports whether systemd is the init of this node (sd_booted(3)).
 func SystemdRuns() bool { return exists("/run/systemd/system") }
 
-// capabilitySet is a capability mask, bit n being capability n (capabilities(7)).
+// capabilitySet is a mask: bit n is capability n (capabilities(7)).
 type capabilitySet uint64
 
 func (c capabilitySet) has(n int) bool { return c&(1<<n) != 0 }
@@ -68,7 +68,7 @@ func (c capabilitySet) names() []string {
 	return names
 }
 
-// capabilities is what this daemon holds and may pass on: its permitted set within its bounding set.
+// capabilities are those that this daemon has and may give to others: its permitted set within its bounding set.
 func capabilities() (capabilitySet, error) {
 	set := ^capabilitySet(0)
 	for _, key := range []string{"CapPrm", "CapBnd"} {
@@ -92,7 +92,7 @@ func ceilings() map[string]uint64 {
 	return found
 }
 
-// hugepageSizes are those that a cgroup can limit, in the form of the hugetlb controller's file names.
+// hugepageSizes are those that a cgroup can limit, written as in the names of the hugetlb controller's files.
 func hugepageSizes(h *cgroup.Hierarchies) []string {
 	var found []string
 	dirs, _ := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
@@ -117,8 +117,8 @@ func hugepageName(kb uint64) string {
 	}
 }
 
-// swapLimited reports whether the memory controller counts swap: its files exist in every group but
-// version 2's root, so there a child is looked at.
+// swapLimited reports whether the memory controller counts swap. Its files exist in every group, except in the root of
+// version 2, so a group below that is looked at.
 func swapLimited(h *cgroup.Hierarchies) bool {
 	if !h.Pure() {
 		for _, v := range h.V1 {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// pressure reads stall information, which only the unified hierarchy has, also beside version 1.
+// pressure reads stall information. Only the unified hierarchy has it, also beside version 1.
 func (g Group) pressure(resource string) *Pressure {
 	if g.unified == "" {
 		return nil
@@ -20,7 +20,7 @@ func (g Group) pressure(resource string) *Pressure {
 	return parsePressure(data)
 }
 
-// keys reads a flat keyed file of a group; empty if there is none.
+// keysIn reads a flat keyed file of a group, empty if there is none.
 func keysIn(dir, name string) keys {
 	if dir == "" {
 		return nil
@@ -38,7 +38,7 @@ const (
 	tick = 10_000_000
 )
 
-// cpu is nil if the group is gone or nothing accounts for it.
+// cpu is nil if the group is gone or has no CPU controller.
 func (g Group) cpu() *CPU {
 	c := &CPU{}
 	if dir := g.v1["cpuacct"]; dir != "" {
@@ -107,7 +107,7 @@ func (g Group) memory() *Memory {
 	return m
 }
 
-// statV1 takes the sums over the groups below where there are any.
+// statV1 takes the sums that include the groups below, if there are any.
 func statV1(k keys) *MemoryStat {
 	if len(k) == 0 {
 		return nil
@@ -139,7 +139,7 @@ func statV2(k keys) *MemoryStat {
 	}
 }
 
-// swap is nil where swap is not accounted for.
+// swap is nil if swap is not counted.
 func (g Group) swap() *Swap {
 	dir := g.v1["memory"]
 	if dir == "" {
@@ -163,7 +163,7 @@ func (g Group) swap() *Swap {
 	return s
 }
 
-// io is nil if neither traffic nor pressure is accounted for.
+// io is nil if neither traffic nor pressure is counted.
 func (g Group) io(blockDevices string) *IO {
 	out := &IO{Pressure: g.pressure("io")}
 	found := false
@@ -190,7 +190,7 @@ func (g Group) io(blockDevices string) *IO {
 	return out
 }
 
-// deviceName finds the name of a block device; the kernel's link to it ends in that.
+// deviceName finds the name of a block device. The target of the kernel's link to it ends with the name.
 func deviceName(blockDevices string, d Device) string {
 	number := strconv.FormatUint(d.Major, 10) + ":" + strconv.FormatUint(d.Minor, 10)
 	target, err := os.Readlink(filepath.Join(blockDevices, number))
@@ -200,7 +200,7 @@ func deviceName(blockDevices string, d Device) string {
 	return "/dev/" + filepath.Base(target)
 }
 
-// hugePages lists the page sizes that the group has files for, in order of their names.
+// hugePages lists the page sizes that the group has files for, sorted by name.
 func (g Group) hugePages() []HugePages {
 	dir, current := g.v1["hugetlb"], ".usage_in_bytes"
 	if dir == "" {

@@ -12,11 +12,11 @@ import (
 // Files are the open files of a container's processes.
 type Files struct {
 	Descriptors, Sockets uint64
-	// Limit is the soft limit of the container's first process; nil if that is gone.
+	// Limit is the soft limit of the container's first process, nil if that has ended.
 	Limit *uint64
 }
 
-// Files counts open files. It looks at every descriptor, so it costs more than all the rest.
+// Files counts open files. It looks at every descriptor, so it takes longer than all the rest.
 func (r *Reader) Files(u *Usage, p proc.Process) *Files {
 	f := &Files{}
 	if u.Tasks != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
-// Group is one cgroup: a directory in each hierarchy that has it. On a host with both versions, a
-// controller is in one of them; what is not in a version 1 hierarchy is looked for in the unified one.
+// Group is one cgroup: a directory in each hierarchy that has it. On a host with both versions a controller is in one of
+// them. If it is in no version 1 hierarchy, it is looked for in the unified one.
 type Group struct {
 	// Path is the group's path below the mount points.
 	Path    string
@@ -19,7 +19,7 @@ type Group struct {
 	v1      map[string]string
 }
 
-// At is the group of that path in every hierarchy; whether it exists, reading will tell.
+// At is the group of that path in every hierarchy. It need not exist.
 func (r *Reader) At(p string) Group {
 	g := Group{Path: path.Join("/", p), v1: map[string]string{}}
 	if r.unified != "" {
@@ -31,10 +31,9 @@ func (r *Reader) At(p string) Group {
 	return g
 }
 
-// GroupOf finds the group of a container by its first process. That process may have moved below its
-// container's group, as those of a systemd in a container do, so the path counts up to its last part that is
-// named after the container (cgroup.UpTo); a hierarchy in which no part is, is not the container's. ErrGone if the process is
-// not that one any more.
+// GroupOf finds the group of a container by its first process. That process may be in a group below the container's, as
+// with a systemd in a container, so the path is cut behind the part that is named after the container (cgroup.UpTo).
+// A hierarchy without such a part is left out. ErrGone: the process has ended.
 func (r *Reader) GroupOf(p proc.Process, id string) (Group, error) {
 	if err := r.check(p); err != nil {
 		return Group{}, err
@@ -43,7 +42,7 @@ func (r *Reader) GroupOf(p proc.Process, id string) (Group, error) {
 	if !ok {
 		return Group{}, fmt.Errorf("process %d: %w", p.PID, ErrGone)
 	}
-	// The answer is about this process only if it is there before and after.
+	// What was read is of this process only if the process exists before and after.
 	if err := r.check(p); err != nil {
 		return Group{}, err
 	}
@@ -79,7 +78,7 @@ func (r *Reader) check(p proc.Process) error {
 		return fmt.Errorf("process %d: %w", p.PID, ErrGone)
 	}
 	if now, err := proc.ParseStat(data); err != nil || now.Start != p.Start {
-		return fmt.Errorf("process %d is another one now: %w", p.PID, ErrGone)
+		return fmt.Errorf("process %d is another one by now: %w", p.PID, ErrGone)
 	}
 	return nil
 }
@@ -106,7 +105,7 @@ func (g Group) home() string {
 	return g.unified
 }
 
-// tasks counts processes in the group and those below it. nil if the group is gone.
+// tasks counts processes in the group and those below it, nil if the group is gone.
 func (g Group) tasks() *Tasks {
 	dir := g.home()
 	if dir == "" {

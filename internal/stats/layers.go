@@ -11,7 +11,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// Layer is what a writable layer takes, and the file system it is on, as seen at one moment.
+// Layer is the usage of a writable layer and its file system at one time.
 type Layer struct {
 	At time.Time
 	// Bytes are those allocated on disk; a file with several names counts once.
@@ -21,13 +21,13 @@ type Layer struct {
 }
 
 const (
-	// layerAge is how old a layer's usage may become before it is looked at again…
+	// layerAge is the time after which a layer is measured again…
 	layerAge = 8 * time.Second
-	// …but looking takes at most a twentieth of the time.
+	// …but measuring takes at most a twentieth of the time.
 	layerShare = 20
-	// walkers is how many layers are looked at at once. One whose file system is stuck keeps one walker.
+	// walkers is how many layers are measured at once. One whose file system hangs blocks one walker.
 	walkers = 2
-	// firstLook limits the wait for the first look at new layers.
+	// firstLook limits the wait for the first measurement of new layers.
 	firstLook = 100 * time.Millisecond
 )
 
@@ -35,23 +35,23 @@ const (
 type layers struct {
 	mu sync.Mutex
 	of map[string]*layer
-	// wake has room for one: there is something new to look at.
+	// wake has room for one message: there is a new layer to measure.
 	wake chan struct{}
 }
 
 type layer struct {
 	dir string
-	// asked is when it was asked for last.
+	// asked is when a client asked for it last.
 	asked time.Time
 	seen  *Layer
-	// due is when to look again; busy while a goroutine does.
+	// due is when to measure again; busy while a goroutine does.
 	due  time.Time
 	busy bool
-	// first is closed when seen is set, or when the look failed.
+	// first is closed when seen is set, or when the measurement failed.
 	first chan struct{}
 }
 
-// Layer returns what was last seen of a container's writable layer; nil if nothing was yet.
+// Layer returns the last measurement of a container's writable layer, nil if there is none yet.
 func (r *Reader) Layer(c Container) *Layer {
 	r.layers.mu.Lock()
 	defer r.layers.mu.Unlock()
@@ -61,8 +61,8 @@ func (r *Reader) Layer(c Container) *Layer {
 	return nil
 }
 
-// Expect makes the background look at layers that it has not seen yet, and gives it a tenth of a
-// second for all of them together, which is plenty for a new container's. It never waits for known ones.
+// Expect has new layers measured in the background, and waits up to a tenth of a second for all of them together. A new
+// container's takes less. It does not wait for layers that were measured before.
 func (r *Reader) Expect(ctx context.Context, containers []Container) {
 	ctx, cancel := context.WithTimeout(ctx, firstLook)
 	defer cancel()
@@ -75,7 +75,7 @@ func (r *Reader) Expect(ctx context.Context, containers []Container) {
 	}
 }
 
-// expect returns what to wait for.
+// expect returns the channels to wait for.
 func (l *layers) expect(containers []Container) []chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,7 +101,7 @@ func (l *layers) expect(containers []Container) []chan struct{} {
 	return wait
 }
 
-// init and awake are called with mu held.
+// The caller of init and awake holds mu.
 func (l *layers) init() {
 	if l.of == nil {
 		l.of, l.wake = map[string]*layer{}, make(chan struct{}, 1)
@@ -115,7 +115,7 @@ func (l *layers) awake() {
 	}
 }
 
-// keep takes containers in, and forgets layers that were not asked for since then.
+// keep adds containers, and forgets layers that were not asked for since then.
 func (l *layers) keep(containers []Container, since time.Time) {
 	l.expect(containers)
 	l.mu.Lock()
@@ -128,7 +128,7 @@ func (l *layers) keep(containers []Container, since time.Time) {
 	l.awake()
 }
 
-// run looks at layers that are due until ctx ends.
+// run measures layers that are due, until ctx ends.
 func (l *layers) run(ctx context.Context) {
 	l.mu.Lock()
 	l.init()
@@ -159,7 +159,7 @@ func (l *layers) run(ctx context.Context) {
 	}
 }
 
-// take gives the layer that is overdue for the longest time, new ones first; nil if none is due.
+// take returns the layer that is overdue for the longest time, new ones first; nil if none is due.
 func (l *layers) take() *layer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,8 +192,8 @@ func (l *layers) look(ctx context.Context, one *layer) {
 	}
 }
 
-// measure walks through a directory without ever leaving it, whatever its links say and whatever the
-// container does to it meanwhile. nil if it is not there or ctx ended.
+// measure walks through a directory. It does not leave it, whatever links are there and whatever the container changes
+// meanwhile. It returns nil if the directory is missing or ctx has ended.
 func measure(ctx context.Context, dir string) *Layer {
 	var file unix.Statfs_t
 	if err := unix.Statfs(dir, &file); err != nil {
@@ -203,8 +203,8 @@ func measure(ctx context.Context, dir string) *Layer {
 		At: time.Now(), Size: file.Blocks * uint64(file.Bsize), //nolint:unconvert // the type differs between architectures
 		FreeInodes: file.Ffree, TotalInodes: file.Files,
 	}
-	// Each name of a file counts for its part: to remember the files that were seen takes memory, as much as containers
-	// want.
+	// A file with n names counts an nth for each. To remember the files instead would take as much memory as containers
+	// like.
 	var bytes, inodes float64
 	count := func(st *unix.Stat_t) {
 		names := 1.0

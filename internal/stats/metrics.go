@@ -5,28 +5,27 @@ import (
 	"time"
 )
 
-// Metric is one of the metrics that a kubelet serves of containers and pods. Names, meanings and
-// label names are cAdvisor's, whose place CRI takes (KEP-2371), so that no dashboard has to change.
-// Values are whole numbers: CRI has no others.
+// Metric is one of the metrics of containers and pods that a kubelet serves. Names, meanings and labels are those of
+// cAdvisor, which CRI replaces (KEP-2371), so dashboards need no change. Values are whole numbers, as in CRI.
 type Metric struct {
 	Name, Help string
-	// Counter means that the value only grows; others are gauges.
+	// Counter: the value only grows. Otherwise it is a gauge.
 	Counter bool
-	// Labels are the names of those that only this metric has.
+	// Labels are the names of the labels that only this metric has.
 	Labels []string
-	// values may find nothing.
+	// values may return none.
 	values func(Subject) []Value
 }
 
-// Value is one value of a metric. Labels are the values of Metric.Labels, in their order. At is zero
-// unless it was measured earlier.
+// Value is one value of a metric. Labels are the values of Metric.Labels, in their order. At is zero, or the time of an
+// earlier measurement.
 type Value struct {
 	N      uint64
 	Labels []string
 	At     time.Time
 }
 
-// Subject is what metrics are taken of. What does not apply is nil or zero.
+// Subject is what metrics are about. What does not apply is nil or zero.
 type Subject struct {
 	Usage   *Usage
 	Files   *Files
@@ -34,11 +33,11 @@ type Subject struct {
 	Started time.Time
 }
 
-// Values are the metric's values of a subject; none where the kernel does not tell. Everything
-// missing in Usage is allowed for, Usage itself must not be nil.
+// Values are the metric's values for a subject, none if the kernel has none. Any field of Usage may be nil, but not Usage
+// itself.
 func (m Metric) Values(s Subject) []Value { return m.values(s) }
 
-// Metrics lists all there are. It never changes.
+// Metrics lists all metrics. It never changes.
 func Metrics() []Metric { return metrics }
 
 var metrics = joined(cpuMetrics, memoryMetrics, diskMetrics, networkMetrics, processMetrics, specMetrics, pressureMetrics)
@@ -103,7 +102,7 @@ func memoryStat(get func(*MemoryStat) uint64) func(Subject) []Value {
 	})
 }
 
-// memoryLimit shows no limit as 0, as cAdvisor does.
+// memoryLimit is 0 without a limit, as in cAdvisor.
 func memoryLimit(get func(*Memory) *uint64) func(Subject) []Value {
 	return memoryOf(func(m *Memory) *uint64 { return orZero(get(m)) })
 }
@@ -306,7 +305,7 @@ func pressureOf(resource string, get func(*Usage) *Pressure) []Metric {
 	}
 }
 
-// numbers are the two halves of a device's number, as labels.
+// numbers are major and minor number of a device, as labels.
 func (d Device) numbers() (major, minor string) {
 	return strconv.FormatUint(d.Major, 10), strconv.FormatUint(d.Minor, 10)
 }

@@ -198,9 +198,8 @@ var specMetrics = []Metric{
 	},
 }
 
-// memoryAndSwapLimit is the sum, as the peers and cAdvisor show it: a container that may not swap shows its memory
-// limit, and 0 is left to say that there is no limit. Of a container that may not swap, with as much memory as it
-// likes, nothing true can be said.
+// memoryAndSwapLimit is the sum of both, as in cAdvisor and other runtimes. 0 means no limit, so a container that may not
+// swap shows its memory limit. If it has no memory limit either, there is no true value, and none is shown.
 func memoryAndSwapLimit(s Subject) *uint64 {
 	memory, swap := s.Usage.Memory, s.Usage.Swap
 	switch {

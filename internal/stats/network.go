@@ -8,7 +8,7 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// Interface counts the traffic of one network interface, from the pod's point of view.
+// Interface is the traffic of one network interface of a pod, in the pod's directions.
 type Interface struct {
 	Name           string
 	Received, Sent Traffic
@@ -17,11 +17,11 @@ type Interface struct {
 // Traffic is one direction.
 type Traffic struct{ Bytes, Packets, Errors, Dropped uint64 }
 
-// defaultInterface is the name that Kubernetes and its network plugins agreed upon.
+// defaultInterface is the pod's main interface for Kubernetes and its network plugins.
 const defaultInterface = "eth0"
 
-// Network counts the traffic of the interfaces, without loopback, of the network namespace pinned at
-// that path; the pod's main interface comes first. The error wraps fs.ErrNotExist if nothing is pinned.
+// Network counts the traffic of the interfaces of the network namespace with that pin, without loopback. The pod's main
+// interface comes first. The error wraps fs.ErrNotExist if there is no pin.
 func Network(pinned string) ([]Interface, error) {
 	ns, err := pin.Open(pinned)
 	if err != nil {
@@ -30,8 +30,8 @@ func Network(pinned string) ([]Interface, error) {
 	defer ns.Close()
 	var data []byte
 	err = ns.Do(func() error {
-		// /proc/net is that of the process's first thread, this is ours. Unlike a request by netlink,
-		// it takes no lock that a stuck driver may hold.
+		// Not /proc/net, which shows the namespace of the process's first thread. Unlike a request by netlink, a read
+		// takes no lock that a driver which hangs may hold.
 		data, _ = read("/proc/thread-self/net/dev")
 		return nil
 	})
@@ -42,7 +42,7 @@ func Network(pinned string) ([]Interface, error) {
 func parseInterfaces(data []byte) []Interface {
 	var list []Interface
 	for line := range strings.Lines(string(data)) {
-		// An interface's name may contain a colon; a counter does not.
+		// The name of an interface may contain a colon. A counter does not.
 		colon := strings.LastIndexByte(line, ':')
 		if colon < 0 {
 			continue

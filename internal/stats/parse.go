@@ -11,14 +11,13 @@ import (
 	"time"
 )
 
-// The parsers here take whatever a file holds and leave out what they do not understand: a newer
-// kernel adds lines and words. None of them fails as a whole.
+// The parsers here leave out what they do not know: a newer kernel adds lines and words. None of them returns an error.
 
-// maxFile bounds what is read of one file, in bytes; the longest (cgroup.procs) are far below.
+// maxFile limits what is read of one file, in bytes. All files are much shorter.
 const maxFile = 4 << 20
 
-// read returns a file's content, false if there is none. A group that is removed meanwhile answers
-// ENODEV, a resource that is switched off EOPNOTSUPP: both are "not there".
+// read returns a file's content, false if there is none. The error is ENODEV if the group was removed meanwhile, and
+// EOPNOTSUPP if a resource is switched off. In both cases there is no content.
 func read(parts ...string) ([]byte, bool) {
 	f, err := os.Open(filepath.Join(parts...))
 	if err != nil {
@@ -29,7 +28,7 @@ func read(parts ...string) ([]byte, bool) {
 	return data, err == nil
 }
 
-// number reads a file of one number; nil if it is missing, "max" or negative, which mean "no limit".
+// number reads a file with one number. It is nil if the file is missing, and for "max" or a negative number: no limit.
 func number(dir, name string) *uint64 {
 	if dir == "" {
 		return nil
@@ -49,8 +48,8 @@ func parseNumber(text string) *uint64 {
 	return &n
 }
 
-// limit is a number that is below what cgroup v1 shows for "no limit": the greatest multiple of the
-// page size, which depends on the architecture.
+// limit is number, and nil also for what cgroup v1 shows for "no limit": the greatest multiple of the page size, which
+// depends on the architecture.
 func limit(dir, name string) *uint64 {
 	const unlimited = 1 << 62
 	n := number(dir, name)

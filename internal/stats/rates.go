@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// shortest is the least time over which a rate is taken: over less, the kernel's own granularity shows.
+// shortest is the shortest time for a rate: in less, the kernel's counters move in steps.
 const shortest = time.Second
 
 // rates turns counters of CPU time into rates.
@@ -22,8 +22,8 @@ type reading struct {
 	value uint64
 }
 
-// observe takes a reading in and returns the rate per second since the newest one that is old enough;
-// nil if there is none, or if the counter went back, so that another group bears the name now.
+// observe adds a reading, and returns the rate per second since the newest one that is old enough. It returns nil if there
+// is none, or if the counter went back: then another group has the name now.
 func (r *rates) observe(id string, at time.Time, value uint64) *uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -39,7 +39,7 @@ func (r *rates) observe(id string, at time.Time, value uint64) *uint64 {
 	if at.Sub(h.last.at) >= shortest {
 		h.before, h.last = h.last, now
 	}
-	// Readings of two callers may arrive in the other order.
+	// The readings of two callers may come in the wrong order.
 	if h.before.at.IsZero() || !at.After(h.before.at) || value < h.before.value {
 		return nil
 	}
@@ -47,7 +47,7 @@ func (r *rates) observe(id string, at time.Time, value uint64) *uint64 {
 	return &perSecond
 }
 
-// keep forgets what has no reading since then.
+// keep forgets counters without a reading since then.
 func (r *rates) keep(since time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,14 +6,14 @@ import (
 )
 
 const (
-	// sampling is how often the background takes CPU readings, so that a rate is known at the first question.
+	// sampling is the time between two CPU readings in the background. With them a rate is known at the first request.
 	sampling = 10 * time.Second
-	// remembered is how long what was asked about is remembered: a client may ask once a minute.
+	// remembered is how long a reading is kept after the last request: a client may ask once a minute.
 	remembered = 5 * time.Minute
 )
 
-// Run takes CPU readings and looks at writable layers until ctx ends. running lists the containers
-// that run now. What neither runs nor is asked about for some minutes is forgotten. Call it once.
+// Run takes CPU readings and measures writable layers until ctx ends. running lists the containers that run now. A
+// container that does not run, and that no client has asked for in some minutes, is forgotten. Call Run once.
 func (r *Reader) Run(ctx context.Context, running func() []Container) {
 	go r.layers.run(ctx)
 	tick := time.NewTicker(sampling)
@@ -28,7 +28,7 @@ func (r *Reader) Run(ctx context.Context, running func() []Container) {
 	}
 }
 
-// sample forgets what was not wanted since then.
+// sample takes readings, and forgets what was not asked for since then.
 func (r *Reader) sample(containers []Container, since time.Time) {
 	for _, c := range containers {
 		group, err := r.GroupOf(c.Process, c.ID)

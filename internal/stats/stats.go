@@ -1,10 +1,11 @@
 // Package stats reads what containers and pods use: from cgroup files of version 2, version 1 and
 // the hybrid of both, from the pod's network namespace, from /proc, and, in the background, from the
-// writable layers. It asks no other process, so a container that is stuck delays no other's numbers.
+// writable layers. It asks no other process, so a container that hangs does not delay the numbers of
+// others.
 //
-// It knows nothing of pods: a Reader gets processes, paths and pins, and returns values. What the
-// kernel does not have is nil, never an error of the whole; a group that is gone is ErrGone. Fields
-// are in bytes, nanoseconds and plain counts unless they say otherwise.
+// It does not know pods: a Reader gets processes, paths and pins, and returns values. A value that the
+// kernel does not have is nil, and no error. If the group is gone, the error is ErrGone. Fields are in
+// bytes, nanoseconds and plain counts unless they say otherwise.
 //
 // Reader.rates.mu and Reader.layers.mu are never held together, nor across a system call.
 package stats
@@ -18,11 +19,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
-// ErrGone means that the process or the cgroup asked about exists no more.
+// ErrGone means that the process or the cgroup no longer exists.
 var ErrGone = errors.New("gone")
 
-// Reader reads usage. It may be used from any number of goroutines. Without Run it works too, but
-// knows no writable layers, and CPU rates only between calls.
+// Reader reads usage. Any number of goroutines may use it. Without Run it knows no writable layers, and CPU rates only
+// between calls.
 type Reader struct {
 	// unified is the mount point of cgroup2, "" if there is none.
 	unified string
@@ -45,19 +46,19 @@ func NewReader(h *cgroup.Hierarchies) *Reader {
 	return r
 }
 
-// Container is what the Reader has to be told of a container.
+// Container is what the Reader needs to know of a container.
 type Container struct {
-	// ID is also the last part, or in the last part, of the cgroup's name.
+	// ID is in the name of the container's cgroup, see cgroup.UpTo.
 	ID      string
 	Process proc.Process
 	// Layer is the directory of the writable layer, "" if it has none.
 	Layer string
-	// Shares are the CPU shares asked for, 0 if none were: cgroup v2 does not keep them.
+	// Shares are the CPU shares asked for, 0 for none: cgroup v2 does not have them.
 	Shares uint64
 }
 
-// Container reads the usage of a running container. ErrGone if it has ended. The writable layer is
-// as it was last seen in the background.
+// Container reads the usage of a running container. The error is ErrGone if it has ended. The writable layer is as it was
+// last measured in the background.
 func (r *Reader) Container(c Container) (*Usage, error) {
 	group, err := r.GroupOf(c.Process, c.ID)
 	if err != nil {
@@ -74,7 +75,7 @@ func (r *Reader) Container(c Container) (*Usage, error) {
 	return u, nil
 }
 
-// shares are those asked for, or what a group gets that asks for none.
+// shares are those asked for, or the default of a group.
 func shares(asked uint64) *uint64 {
 	const standard = 1024
 	if asked == 0 {
@@ -83,8 +84,7 @@ func shares(asked uint64) *uint64 {
 	return &asked
 }
 
-// Group reads the usage of a group. id is the name under which CPU rates are kept. ErrGone if there
-// is no such group in any hierarchy.
+// Group reads the usage of a group. CPU rates are kept by id. The error is ErrGone if no hierarchy has the group.
 func (r *Reader) Group(id string, g Group) (*Usage, error) {
 	u := &Usage{At: time.Now(), Group: g}
 	u.CPU = g.cpu()

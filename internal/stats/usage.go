@@ -2,11 +2,11 @@ package stats
 
 import "time"
 
-// Usage is what one container or pod uses at one moment.
+// Usage is what one container or pod uses at one time.
 type Usage struct {
 	// At is when it was read.
 	At time.Time
-	// Group is where it was read; zero for a Sum.
+	// Group is the group that was read, zero for a Sum.
 	Group     Group
 	CPU       *CPU
 	Memory    *Memory
@@ -17,37 +17,36 @@ type Usage struct {
 	Layer     *Layer
 }
 
-// CPU is processor time, all cores together.
+// CPU is processor time, of all cores together.
 type CPU struct {
-	// Usage, User and System count nanoseconds from the beginning.
+	// Usage, User and System count nanoseconds since the group was made.
 	Usage, User, System *uint64
-	// Rate is the usage of late in nanoseconds per second.
+	// Rate is the usage of the last seconds, in nanoseconds per second.
 	Rate *uint64
 	// Periods counts enforcement periods, Throttled those in which the group had to wait, and
-	// ThrottledTime the nanoseconds for which it did.
+	// ThrottledTime the nanoseconds of waiting.
 	Periods, Throttled, ThrottledTime *uint64
 	// Period and Quota are the limit in microseconds; Quota is nil without one.
 	Period, Quota *uint64
-	// Shares are the weight in the words of cgroup v1.
+	// Shares are the weight, as in cgroup v1.
 	Shares   *uint64
 	Pressure *Pressure
 }
 
 // Memory is memory of all kinds, in bytes.
 type Memory struct {
-	// Usage is all that is charged to the group, Peak the most that ever was.
+	// Usage is what is charged to the group, Peak the most that ever was.
 	Usage, Peak *uint64
 	// Limit and Reservation are nil where there is none.
 	Limit, Reservation *uint64
-	// Failures counts how often the limit was hit, OOMKills the processes killed for it.
+	// Failures counts how often the limit was reached, OOMKills the processes that were killed for it.
 	Failures, OOMKills *uint64
 	// Stat is nil if the kernel gives no details.
 	Stat     *MemoryStat
 	Pressure *Pressure
 }
 
-// MemoryStat is the part of memory.stat that is common to both versions of cgroups, of the group and
-// those below it.
+// MemoryStat is the part of memory.stat that both versions of cgroups have, for the group and those below it.
 type MemoryStat struct {
 	// Anonymous includes swap cache and transparent huge pages; Cache is all of the page cache.
 	Anonymous, Cache, Mapped, Kernel, Swap uint64
@@ -59,10 +58,10 @@ type MemoryStat struct {
 	Huge HugeStat
 }
 
-// HugeStat is memory in transparent huge pages, by what it holds; cgroup v1 knows the first only.
+// HugeStat is memory in transparent huge pages, by its content. cgroup v1 has only the first.
 type HugeStat struct{ Anonymous, Shared, File uint64 }
 
-// WorkingSet is what cannot be taken away without work: all but file pages that were not used lately.
+// WorkingSet is the usage without file pages that were not used lately: the kernel can reclaim those at once.
 func (m *Memory) WorkingSet() *uint64 {
 	if m.Usage == nil {
 		return nil
@@ -74,13 +73,13 @@ func (m *Memory) WorkingSet() *uint64 {
 	return &set
 }
 
-// Available is what is left below the limit beside the working set; nil without a limit.
+// Available is the limit without the working set, nil without a limit.
 func (m *Memory) Available() *uint64 { return left(m.Limit, m.WorkingSet()) }
 
-// Swap is swap space, without memory. Limit is nil where there is none.
+// Swap is swap space, without memory. Limit is nil if there is none.
 type Swap struct{ Usage, Limit *uint64 }
 
-// Available is what is left below the limit; nil without one.
+// Available is the limit without the usage, nil without a limit.
 func (s *Swap) Available() *uint64 { return left(s.Limit, s.Usage) }
 
 func left(limit, used *uint64) *uint64 {
@@ -104,7 +103,7 @@ type Device struct {
 	ReadBytes, WrittenBytes, ReadCount, WriteCount uint64
 }
 
-// Pressure is the stall information of one resource: time in which some or all tasks waited for it.
+// Pressure is the stall information of one resource: the time in which some or all tasks waited for it.
 type Pressure struct{ Some, Full Stall }
 
 // Stall is in percent over the last 10, 60 and 300 seconds, and in total.
@@ -121,14 +120,14 @@ type Tasks struct {
 	pids       []int
 }
 
-// HugePages is the use of one page size, written as the kernel does ("2MB"). Peak is nil on cgroup v2.
+// HugePages is the usage of one page size, which is written as the kernel does ("2MB"). Peak is nil on cgroup v2.
 type HugePages struct {
 	Size        string
 	Usage, Peak *uint64
 }
 
-// Sum adds up CPU, memory, swap and tasks of a pod that has no cgroup of its own.
-// Limits, peaks, devices and pressure have no sum. It is never nil.
+// Sum adds up CPU, memory, swap and tasks of a pod that has no cgroup of its own. Limits, peaks, devices and pressure have
+// no sum. The result is not nil.
 func (r *Reader) Sum(id string, at time.Time, parts []*Usage) *Usage {
 	sum := &Usage{At: at, CPU: &CPU{}, Memory: &Memory{Stat: &MemoryStat{}}, Swap: &Swap{}, Tasks: &Tasks{}}
 	for _, field := range []**uint64{&sum.CPU.Usage, &sum.Memory.Usage, &sum.Tasks.Processes} {

@@ -39,8 +39,8 @@ func Find(keep func(Mount) bool) ([]Mount, error) {
 	return mounts, errors.Join(err, f.Close())
 }
 
-// Parse returns the mounts in lines of mountinfo for which keep is true. A line that the kernel would not write is an error: a mount that is passed over would
-// never be unmounted.
+// Parse returns the mounts in lines of mountinfo for which keep is true. A line that the kernel would not write is an
+// error: a mount that is left out would never be unmounted.
 func Parse(r io.Reader, keep func(Mount) bool) ([]Mount, error) {
 	var found []Mount
 	// Lines have no bound: one holds all the options of an overlay, which may be a page and more.

@@ -20,7 +20,7 @@ cd "$(dirname "$0")/../.."
 source hack/vm/place.env
 repo=$PWD
 bin=$VM/test
-packages=(pin internal/network internal/pinder/reaper internal/pinder/oci internal/pinder/logpump internal/pinder/keeper internal/rootfs internal/pinder/client internal/pinder/pair)
+packages=(pin internal/kernel/proc internal/kernel/cgroup internal/network internal/pinder/reaper internal/pinder/oci internal/pinder/logpump internal/pinder/keeper internal/rootfs internal/pinder/client internal/pinder/pair)
 # The guest is three to ten times slower than this machine.
 export PINFOLD_TEST_SLOW=${PINFOLD_TEST_SLOW:-8}
 limit=${PINFOLD_VM_TIMEOUT:-3600}

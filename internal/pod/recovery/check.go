@@ -16,8 +16,8 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// Difference is one disagreement between what the records say and what kernel, plugins' stores and
-// disk hold.
+// Difference is one thing that the records say and that is not so in the kernel, in the plugins' stores or on disk, or the
+// reverse.
 type Difference struct {
 	// Object is what it is about: "sandbox 4f1c…", "address 10.88.0.7".
 	Object string `json:"object"`
@@ -27,7 +27,7 @@ type Difference struct {
 	Action string `json:"action"`
 }
 
-// sight is what one look found, and the objects that it passed over because they are between two states.
+// sight is what one look found, and the objects that it left out because they are between two states.
 type sight struct {
 	found  []Difference
 	passed map[string]bool
@@ -42,12 +42,12 @@ const (
 	forPeople = "left for you to look at"
 )
 
-// Check compares everything it can. What is between two states is no difference: objects with an operation in flight
-// are passed over, and what was found has to be there still a moment later, since an end is first seen by the kernel,
-// then by pinder and at last by the records. The error joins what could not be looked at.
+// Check compares all that can be compared. What is between two states is no difference. So objects with an operation in
+// flight are left out, and a difference counts only if it is still there a moment later: when a process ends, the kernel
+// knows it first, then pinder, and the records last. The error joins what could not be looked at.
 func (r *Recovery) Check(ctx context.Context) ([]Difference, error) {
 	seen, err := r.look(ctx)
-	for until := time.Now().Add(settling); len(seen.found) > 0 && time.Now().Before(until); {
+	for until := time.Now().Add(betweenStates); len(seen.found) > 0 && time.Now().Before(until); {
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(err, ctx.Err())
@@ -61,13 +61,13 @@ func (r *Recovery) Check(ctx context.Context) ([]Difference, error) {
 }
 
 const (
-	// settling is how long something may be between two states without an operation in flight.
-	settling  = 2 * time.Second
-	lookAgain = 200 * time.Millisecond
+	// betweenStates is how long something may be between two states without an operation in flight.
+	betweenStates = 2 * time.Second
+	lookAgain     = 200 * time.Millisecond
 )
 
-// lasting are the differences of now of objects that differed before, and those of before whose objects are passed
-// over now, so that nothing can be told of them.
+// lasting are the differences of objects that differ now and did before. An object that is left out now keeps the
+// differences of before.
 func lasting(before, now sight) sight {
 	of := map[string]bool{}
 	kept := sight{passed: now.passed}
@@ -85,7 +85,7 @@ func lasting(before, now sight) sight {
 	return kept
 }
 
-// look is one look of Check's.
+// look compares once.
 func (r *Recovery) look(ctx context.Context) (sight, error) {
 	c := &checker{Recovery: r, sight: sight{passed: map[string]bool{}}}
 	c.pinder(ctx)
@@ -109,8 +109,8 @@ func (r *Recovery) look(ctx context.Context) (sight, error) {
 	return c.sight, errors.Join(c.failed...)
 }
 
-// Repair pays and removes what is certain: debts are tried at once, remains that no record owns are
-// removed. What is alive is not, see Discard. What is left is found by another Check.
+// Repair tries all debts at once, and removes remains that have no record. It does not remove what is alive, see Discard.
+// Another Check finds what is left.
 func (r *Recovery) Repair(ctx context.Context) error {
 	r.debts.Hurry()
 	known, err := r.Pinder.Containers(ctx)
@@ -140,7 +140,7 @@ func (c *checker) couldNotTell(what string, err error) {
 	}
 }
 
-// pinder learns what the supervisor holds.
+// pinder asks which containers pinder has.
 func (c *checker) pinder(ctx context.Context) {
 	list, err := c.Pinder.Containers(ctx)
 	c.couldNotTell("pinder's containers", err)
@@ -162,7 +162,7 @@ func (c *checker) sandbox(rec *pod.SandboxRecord) {
 		}
 	case pod.Stopped:
 		if rec.Lost {
-			break // see Recovery.runsOn
+			break // see Recovery.lostAlive
 		}
 		for kind, path := range c.Places.NamespacePins(rec) {
 			if kind == pin.Net.String() && rec.OwesNetwork() {
@@ -247,7 +247,7 @@ func (c *checker) container(ctr *pod.Container) {
 		c.differ(retried, name, "it is %s, and no operation is in progress", rec.State)
 	case pod.Exited:
 		if c.debts.isNew(ctr) {
-			return // what it needs no more is being given back
+			return // what it needs no more is being removed
 		}
 		if _, err := os.Lstat(c.Places.Bundle(rec.ID)); err == nil {
 			c.differ(retried, name, "it has ended, but its bundle is still there")
@@ -255,7 +255,7 @@ func (c *checker) container(ctr *pod.Container) {
 	}
 }
 
-// unowned reports names of this instance that no record owns.
+// unowned reports names of this instance without a record.
 func (c *checker) unowned() {
 	for id := range c.ids() {
 		if what := c.alive(id); what != "" {
@@ -273,8 +273,8 @@ func (c *checker) unowned() {
 	}
 }
 
-// stores looks into the address stores of the host-local plugin, the one whose form is common ground:
-// one file for each address, the holder's ID in its first line.
+// stores looks into the address stores of the plugin host-local, which is the only one with a known form: one file for each
+// address, with the holder's ID in its first line.
 func (c *checker) stores() {
 	for dir := range c.storeDirs() {
 		files, err := os.ReadDir(dir)
@@ -294,7 +294,7 @@ func (c *checker) storedAddress(dir, file string) {
 	}
 	data, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil {
-		return // given back meanwhile
+		return // the plugin has removed it meanwhile
 	}
 	id, _, _ := strings.Cut(strings.TrimSpace(string(data)), "\n")
 	if id = strings.TrimSpace(id); !c.recorded(id) && !c.busy(id) {
@@ -302,7 +302,7 @@ func (c *checker) storedAddress(dir, file string) {
 	}
 }
 
-// quarantined reports what was moved aside because it could not be read.
+// quarantined reports records that were moved because they could not be read.
 func (c *checker) quarantined() {
 	files, err := os.ReadDir(filepath.Join(c.Places.Root, "quarantine"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -10,9 +10,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// Debts retries, with back-off, what could not be undone or given back: unfinished creations and
-// removals, and network attachments that their plugins did not take back. What is owed is in the
-// records; this is only the list of whom to try again and when, made anew at every start.
+// Debts tries again, with back-off, what could not be undone: unfinished creations and removals, and network attachments
+// that the plugins did not remove. What is owed is in the records. This is only the list of the objects to try and of the
+// times, made anew at every start.
 type Debts struct {
 	log  *slog.Logger
 	wake chan struct{}
@@ -26,9 +26,9 @@ type debt struct {
 	object any
 	tries  int
 	next   time.Time
-	// again is set when the object is added while a try is under way, which may not have seen why.
+	// again is set when the object is added during a try. That try may not do what was added.
 	again bool
-	// trying is set while a try is under way.
+	// trying is set during a try.
 	trying bool
 }
 
@@ -43,7 +43,7 @@ func NewDebts(log *slog.Logger) *Debts {
 	return &Debts{log: log, wake: make(chan struct{}, 1), owed: map[string]*debt{}}
 }
 
-// Add puts an object on the list; one that is there already keeps its back-off.
+// Add puts an object on the list. One that is on it keeps its back-off.
 func (d *Debts) Add(object any) {
 	key := debtKey(object)
 	d.mu.Lock()
@@ -56,7 +56,7 @@ func (d *Debts) Add(object any) {
 	d.poke()
 }
 
-// isNew reports whether nothing has failed yet to be given back of an object.
+// isNew reports whether no try for an object has failed.
 func (d *Debts) isNew(object any) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -75,7 +75,7 @@ func debtKey(object any) string {
 	}
 }
 
-// Hurry makes everything due now: the network may have come back.
+// Hurry makes all debts due now: the network may work again.
 func (d *Debts) Hurry() {
 	d.mu.Lock()
 	for _, debt := range d.owed {
@@ -93,14 +93,14 @@ func (d *Debts) poke() {
 	}
 }
 
-// Count is the number of objects that owe.
+// Count is the number of objects on the list.
 func (d *Debts) Count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.owed)
 }
 
-// Run pays debts until ctx ends. pay returns nil when nothing is owed any more.
+// Run tries debts when they are due, until ctx ends. pay returns nil when the object owes nothing any more.
 func (d *Debts) Run(ctx context.Context, pay func(ctx context.Context, object any) error) {
 	for {
 		wait := d.payDue(ctx, pay)
@@ -116,8 +116,8 @@ func (d *Debts) Run(ctx context.Context, pay func(ctx context.Context, object an
 	}
 }
 
-// payDue tries each due debt in a goroutine of its own, so that a hung one holds up no other, waits
-// for none of them, and returns how long until the next is due.
+// payDue tries each due debt in a goroutine of its own, so that one that hangs does not delay the others. It does not wait
+// for them, and returns the time until the next debt is due.
 func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -125,19 +125,20 @@ func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error
 	wait := maxRetry
 	for key, debt := range d.owed {
 		if debt.trying {
-			continue // settle wakes us
+			continue // its end wakes Run
 		}
 		if debt.next.After(now) {
 			wait = min(wait, debt.next.Sub(now))
 			continue
 		}
 		debt.trying, debt.again = true, false
-		go func() { d.settle(key, debt, pay(ctx, debt.object)) }()
+		go func() { d.tried(key, debt, pay(ctx, debt.object)) }()
 	}
 	return wait
 }
 
-func (d *Debts) settle(key string, debt *debt, err error) {
+// tried takes the result of a try.
+func (d *Debts) tried(key string, debt *debt, err error) {
 	d.mu.Lock()
 	debt.trying = false
 	switch {

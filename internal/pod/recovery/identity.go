@@ -14,8 +14,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// identityFile is in the root directory and, while a boot lasts, in the state directory. The same ID in both says
-// that what is alive in the one is recorded in the other.
+// identityFile is in the root directory and, until a reboot, in the state directory. If the ID in both is the same, what
+// is alive in the one is recorded in the other.
 const identityFile = "identity"
 
 // rootIdentity is the content of an identity file.
@@ -24,13 +24,13 @@ type rootIdentity struct {
 	// Root and State are the paths of both directories, as the last daemon had them.
 	Root  string `json:"root"`
 	State string `json:"state"`
-	// Boot is the boot in which the file was written: what a state directory of an older one holds is not alive.
+	// Boot is the boot in which the file was written. Nothing is alive in the state directory of an older boot.
 	Boot string `json:"boot"`
-	// givenUp: the file is there and empty. An operator has said that the state directory may go to another root.
+	// givenUp: the file is empty. So an operator says that another root may have the state directory.
 	givenUp bool
 }
 
-// readIdentity returns a zero identity where the file is missing or damaged: a power cut may have torn it.
+// readIdentity returns a zero identity if the file is missing, or damaged by a power cut.
 func readIdentity(dir string) (rootIdentity, error) {
 	data, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, os.ErrNotExist) {
@@ -56,13 +56,13 @@ func (i rootIdentity) String() string {
 	return "identity " + i.ID
 }
 
-// Claim makes sure that root and state directory belong together, and says so in both from then on. Where they do
-// not, nothing in the state directory is this root's to touch: what is alive there has its records elsewhere.
-// Directories of the version before, without identity, belong together when the root has a record of something
-// that the state directory holds. boot identifies the running boot.
+// Claim makes sure that root and state directory belong together, and writes that into both. If they do not, nothing in
+// the state directory may be changed: what is alive there has its records in another root. Directories of the version
+// before have no identity. They belong together if the root has a record of something that the state directory has. boot
+// identifies the running boot.
 //
 // Errors: ErrFailedPrecondition, which names both and what can be done, before anything is changed. The caller has
-// locked both directories. A root without space for its identity is still good; then warn is called.
+// locked both directories. A root without space for its identity can be used; then warn is called.
 func Claim(p pod.Paths, boot string, warn func(error)) error {
 	root, err := readIdentity(p.Root)
 	if err != nil {
@@ -82,7 +82,7 @@ func Claim(p pod.Paths, boot string, warn func(error)) error {
 	if claimed.ID == "" {
 		claimed.ID = pod.NewID()
 	}
-	// The root first: a state directory must not name a root that does not know itself.
+	// The root first: a state directory must not name a root that has no identity.
 	err = writeIdentity(p.Root, root, claimed)
 	if err == nil {
 		err = writeIdentity(p.State, state, claimed)
@@ -93,14 +93,14 @@ func Claim(p pod.Paths, boot string, warn func(error)) error {
 	return nil
 }
 
-// agree compares the root with what the state directory says of itself.
+// agree compares the root with the identity in the state directory.
 func agree(p pod.Paths, root, state rootIdentity, boot string) error {
 	if state.ID != "" && (state.ID == root.ID || state.Boot != boot) || state.givenUp {
 		return nil
 	}
 	held := held(p)
 	if len(held) == 0 {
-		return nil // nothing that could be mistaken
+		return nil // there is nothing that could belong to another root
 	}
 	giveUp := "; to give up their records and leave them running: >" + filepath.Join(p.State, identityFile)
 	if state.ID != "" {

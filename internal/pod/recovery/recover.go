@@ -18,9 +18,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
-// Recovery brings the book in line with records, pinder and kernel when the daemon starts. It works object by object:
-// what is wrong with one becomes its reason and stops nothing else. What is left to undo or to pay is put on the list of
-// debts and done while the daemon serves.
+// Recovery makes the book agree with records, pinder and kernel when the daemon starts. It takes one object after the
+// other. What is wrong with one becomes its reason, and does not stop the others. What is left to undo is put on the list
+// of debts, and done while the daemon serves.
 type Recovery struct {
 	*unrecorded
 	containers *lifecycle.Containers
@@ -34,8 +34,8 @@ func New(base lifecycle.Base, parts Parts, sandboxes *lifecycle.Sandboxes, conta
 	return &Recovery{unrecorded: &unrecorded{Base: base, Parts: parts, sandboxes: sandboxes}, containers: containers, debts: debts}
 }
 
-// Load reads all records into the book. It needs nothing but the records, so that exits which the
-// supervisor reports at once find their containers.
+// Load reads all records into the book. It needs only the records, and comes before pinder is connected: pinder reports
+// exits at once, and their containers have to be in the book.
 func (r *Recovery) Load() error {
 	ids, err := r.Records.Sandboxes()
 	if err != nil {
@@ -54,8 +54,8 @@ func (r *Recovery) Load() error {
 func (r *Recovery) loadSandbox(id string) {
 	read := r.Records.ReadSandbox(id)
 	if errors.Is(read.Err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
-		// Its record was removed, the directory not yet; or made, and the record not yet. Names of it elsewhere, if
-		// any, are found by Reconcile.
+		// A removal has removed the record and not yet the directory, or a creation has made the directory and not yet
+		// the record. Reconcile finds what else has the ID.
 		if err := tree.Remove(context.Background(), r.Places.Sandbox(id)); err != nil {
 			r.Log.Error("remains of a pod not removed", "sandbox", id, "error", err)
 		}
@@ -67,12 +67,12 @@ func (r *Recovery) loadSandbox(id string) {
 		rec = r.quarantine(id, read.Err)
 		read.SameBoot = true
 	case read.FromIntent && read.SameBoot && r.alive(id) != "":
-		// It had been made: what is alive comes after the intent and the first record.
+		// The pod was made: something is alive, and that is made after the intent and the first record.
 		rec.State, rec.Lost = pod.Stopped, true
 		rec.Reason = "its record could not be read; what was recorded before it was made stands in"
 	}
 	if !read.SameBoot {
-		rec.Pins = nil // they went with that boot
+		rec.Pins = nil // the namespaces ended with that boot
 	}
 	if !read.SameBoot && rec.State == pod.Ready {
 		rec.State, rec.Reason = pod.Stopped, "the node was rebooted"
@@ -88,15 +88,15 @@ func (r *Recovery) loadSandbox(id string) {
 	}
 }
 
-// onlyRemains reports whether a pod directory without a record is what an interrupted creation or
-// removal leaves: one in which no container was recorded.
+// onlyRemains reports whether a pod's directory without a record is what an interrupted creation or removal leaves. In
+// that there is no record of a container.
 func (r *Recovery) onlyRemains(id string) bool {
 	names, err := r.Records.Containers(id)
 	return err == nil && len(names) == 0
 }
 
-// quarantine puts a record that cannot be read aside and makes one that says so in its place: a
-// sandbox that is not ready, with the reason, whose removal cleans up what its ID implies.
+// quarantine moves a record that cannot be read to the quarantine directory, and writes another in its place. That one is
+// of a sandbox that is not ready, with the reason. To remove it removes all that has its ID.
 func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
 	where, err := r.Records.QuarantineSandbox(id)
 	if err != nil {
@@ -110,7 +110,7 @@ func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "unreadable-" + id, Namespace: "pinfold", Uid: id},
 		}),
 	}
-	// What the plugins are owed is not known any more; asking today's for a DEL is the best there is.
+	// Nobody knows any more which plugins attached the pod. So those of today are asked for a DEL.
 	if plan, err := r.Network.Plan(network.Request{SandboxID: id, NetNS: r.Places.NetNSPin(id)}); err == nil {
 		plan.Owed = true
 		rec.Network = &plan
@@ -139,8 +139,8 @@ func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
 	}
 }
 
-// Reconcile compares the book with the supervisor and the kernel, claims the images in use, and
-// starts what has to be finished. The supervisor is connected.
+// Reconcile compares the book with pinder and the kernel, holds the images in use, and starts what has to be finished.
+// Pinder is connected.
 func (r *Recovery) Reconcile(ctx context.Context) {
 	known, err := r.Pinder.Containers(ctx)
 	if err != nil {
@@ -163,11 +163,11 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 		r.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
 	}
 	if len(unknown) > 0 {
-		r.Log.Warn("unused image data is not swept: what is alive without a record may use it")
+		r.Log.Warn("unused image data is not removed: what is alive without a record may use it")
 		return
 	}
 	if err := r.Images.RemoveUnused(ctx); err != nil {
-		r.Log.Error("unused image data not swept", "error", err)
+		r.Log.Error("unused image data not removed", "error", err)
 	}
 }
 
@@ -180,7 +180,7 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, ali
 		state, ok := alive[c.ID]
 		switch {
 		case !ok && rec.State == pod.Created:
-			// Both of our processes had been ended. Its program has not run, so nothing of it is lost.
+			// Pinder had ended. The container's program has not run, so nothing of it is lost.
 			c.Stale.Store(true)
 		case !ok:
 			r.judge(c, state, r.adopt(ctx, c))
@@ -202,7 +202,7 @@ func (r *Recovery) judge(c *pod.Container, state wire.Container, known bool) {
 	case state.Exit != nil:
 		r.containers.Exits.Record(c, *state.Exit)
 	case state.Running() && c.Record().State == pod.Created:
-		// Start had been done when the daemon ended, but not recorded.
+		// The daemon ended after the start, and before it was recorded.
 		err := r.Records.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
 		if err != nil {
 			r.Log.Error("running container not recorded", "container", c.ID, "error", err)
@@ -210,8 +210,7 @@ func (r *Recovery) judge(c *pod.Container, state wire.Container, known bool) {
 	}
 }
 
-// adopt hands a process that still runs to a pinder that does not know it: both of our processes had
-// been ended.
+// adopt tells pinder of a process that still runs. Pinder had ended, so it does not know it.
 func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 	rec := c.Record()
 	if !rec.Process.Alive() {
@@ -241,15 +240,16 @@ func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	}
 	switch {
 	case box.Record().State == pod.Ready:
-	case r.runsOn(box):
-		r.Log.Warn("the record of a pod is lost, and the pod is not; it is left alone until it is stopped", "sandbox", box.ID)
+	case r.lostAlive(box):
+		r.Log.Warn("the record of a pod is lost, and something of the pod is alive; it is left alone until it is stopped", "sandbox", box.ID)
 	default:
 		r.debts.Add(box)
 	}
 }
 
-// runsOn reports whether something of a pod is alive of which the record is lost: that is no permission to end it.
-func (r *Recovery) runsOn(box *pod.Sandbox) bool {
+// lostAlive reports whether the record of a pod is lost and something of the pod is alive. The lost record is no reason to
+// kill it.
+func (r *Recovery) lostAlive(box *pod.Sandbox) bool {
 	if rec := box.Record(); !rec.Lost || rec.State != pod.Stopped {
 		return false
 	}
@@ -259,7 +259,7 @@ func (r *Recovery) runsOn(box *pod.Sandbox) bool {
 	})
 }
 
-// Pay settles what one object owes; it is what Debts calls.
+// Pay does what one object owes. Debts calls it.
 func (r *Recovery) Pay(ctx context.Context, object any) error {
 	switch o := object.(type) {
 	case *pod.Sandbox:

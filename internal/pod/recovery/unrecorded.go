@@ -15,7 +15,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/tree"
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // unrecorded finds what the state directory or pinder has and no record tells of. An operation writes its record first and
@@ -30,7 +29,7 @@ type unrecorded struct {
 	known atomic.Pointer[map[string]wire.Container]
 }
 
-// names are the IDs that this instance's pins, bundles and mounts carry.
+// names are the IDs of this instance's pins, bundles and mounts.
 func (u *unrecorded) names() map[string]bool {
 	ids := map[string]bool{}
 	for _, dir := range []string{u.Places.Pins(), u.Places.Bundles()} {
@@ -76,7 +75,7 @@ func (u *unrecorded) setKnown(list []wire.Container) {
 	u.known.Store(&known)
 }
 
-// alive says what of an ID is more than a file, "" if there are only remains.
+// alive says what is alive under an ID, "" if there are only remains.
 func (u *unrecorded) alive(id string) string {
 	if known := u.known.Load(); known != nil {
 		if c, ok := (*known)[id]; ok && c.Exit == nil {
@@ -98,8 +97,8 @@ func (u *unrecorded) alive(id string) string {
 	return ""
 }
 
-// removeRemains removes what no record owns and in which nothing is alive. It returns what is alive, by ID, and does
-// nothing while it is not known what pinder has.
+// removeRemains removes what has no record, if nothing in it is alive. It returns what is alive, by ID. It does nothing as
+// long as pinder's containers are not known.
 func (u *unrecorded) removeRemains() map[string]string {
 	alive := map[string]string{}
 	if u.known.Load() == nil {
@@ -127,7 +126,7 @@ func (u *unrecorded) Unknown() bool {
 	return false
 }
 
-// Discard ends and removes what is alive under an ID without a record: the operator has named it. Errors:
+// Discard kills and removes what is alive under an ID without a record, because the operator has named it. Errors:
 // ErrFailedPrecondition if it has a record, ErrNotFound if there is nothing.
 func (u *unrecorded) Discard(ctx context.Context, id string) error {
 	known, err := u.Pinder.Containers(ctx)
@@ -141,20 +140,18 @@ func (u *unrecorded) Discard(ctx context.Context, id string) error {
 	if !u.ids()[id] {
 		return fmt.Errorf("there is nothing of %q without a record (a whole ID is needed): %w", id, errdefs.ErrNotFound)
 	}
-	u.Log.Warn("ending and removing what has no record, as the operator wants it", "id", id, "found", u.alive(id))
+	u.Log.Warn("killing and removing what has no record, as the operator wants it", "id", id, "found", u.alive(id))
 	return u.remove(ctx, id)
 }
 
-// remove removes all that an ID implies, be it a sandbox's or a container's.
+// remove removes all that has the ID, of a sandbox or of a container.
 func (u *unrecorded) remove(ctx context.Context, id string) error {
 	for _, step := range []func(context.Context, string) error{
 		u.deleteContainer,
 		func(_ context.Context, id string) error { return u.Mounts.Unmount(id) },
 		func(ctx context.Context, id string) error { return tree.Remove(ctx, u.Places.Bundle(id)) },
 		u.detach,
-		func(ctx context.Context, id string) error {
-			return u.sandboxes.RemoveUnrecorded(ctx, id)
-		},
+		u.sandboxes.RemoveUnrecorded,
 		func(ctx context.Context, id string) error { return tree.Remove(ctx, u.Places.Sandbox(id)) },
 	} {
 		if err := step(ctx, id); err != nil {
@@ -164,8 +161,8 @@ func (u *unrecorded) remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// deleteContainer makes pinder and runtime forget a container. Which runtime made it pinder knows, or the
-// directory in which that runtime has its state says it.
+// deleteContainer makes pinder and the OCI runtime forget a container. Pinder knows which runtime made it. Otherwise the
+// directory with the runtime's state tells it.
 func (u *unrecorded) deleteContainer(ctx context.Context, id string) error {
 	_, err := os.Stat(u.Places.Bundle(id))
 	if _, ok := (*u.known.Load())[id]; errors.Is(err, os.ErrNotExist) && !ok {
@@ -178,14 +175,12 @@ func (u *unrecorded) deleteContainer(ctx context.Context, id string) error {
 	return u.Pinder.Delete(ctx, u.Places.Deletion(&pod.SandboxRecord{ID: id, Handler: handler}, id))
 }
 
-// detach asks today's plugins for what they may be owed; there is no record of it.
+// detach calls DEL of today's plugins, because there is no record of those that attached it.
 func (u *unrecorded) detach(ctx context.Context, id string) error {
 	netns := u.Places.NetNSPin(id)
-	ns, err := pin.Open(netns)
-	if err != nil {
+	if _, err := u.Pins.Identify(netns); err != nil {
 		return nil // not a pod, or one without a network of its own
 	}
-	ns.Close()
 	plan, err := u.Network.Plan(network.Request{SandboxID: id, NetNS: netns})
 	if err == nil {
 		plan.Owed = true

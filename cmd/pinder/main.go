@@ -109,7 +109,7 @@ func run(o options) error {
 		fmt.Printf("pinder protocol %d\n", wire.Version)
 		return nil
 	}
-	if err := settle(o); err != nil {
+	if err := setAttributes(o); err != nil {
 		fmt.Fprintln(os.Stderr, "pinder: attributes of the process that started it reach containers:", err)
 	}
 	if err := inherited.Name("pinder"); err != nil {
@@ -127,8 +127,8 @@ func run(o options) error {
 	}
 }
 
-// settle sets what containers would inherit from pinder's starter.
-func settle(o options) error {
+// setAttributes sets what containers would inherit from pinder's starter.
+func setAttributes(o options) error {
 	err := inherited.ResetForContainers()
 	if o.command == "supervise" || o.inherit >= 0 {
 		return err // descriptors were handed over

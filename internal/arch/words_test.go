@@ -60,7 +60,7 @@ var riddles = []struct {
 }
 
 // notYet are places whose texts are still to be rewritten. It only gets shorter.
-var notYet = []string{"internal/pinder/", "internal/pod/", "cmd/pinder/"}
+var notYet = []string{"internal/pod/"}
 
 func riddlesIn(name, content string) []string {
 	var wrong []string

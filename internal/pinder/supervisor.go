@@ -29,8 +29,8 @@ type supervisor struct {
 	// restored is closed when the keeper has what the last supervisor left.
 	restored chan struct{}
 
-	mu       sync.Mutex
-	sessions map[*session]struct{}
+	mu          sync.Mutex
+	connections map[*connection]struct{}
 }
 
 // RunSupervisor is the inner process, started by a reaper with its descriptors
@@ -46,7 +46,7 @@ func RunSupervisor(dir string) error {
 	}
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
 	s := &supervisor{
-		dir: dir, children: oci.NewChildren(), restored: make(chan struct{}), sessions: map[*session]struct{}{},
+		dir: dir, children: oci.NewChildren(), restored: make(chan struct{}), connections: map[*connection]struct{}{},
 	}
 	var err error
 	if s.reaper, err = link.NewReaper(link.FDLink); err != nil {
@@ -146,10 +146,10 @@ func (s *supervisor) takeOver() {
 // becomeReaper returns only when it fails. It hands on the descriptors themselves, since there may be no room for
 // duplicates.
 func (s *supervisor) becomeReaper() error {
-	frozen, thaw := s.keeper.Freeze()
-	defer thaw()
+	all, unlock := s.keeper.LockAll()
+	defer unlock()
 	var objects []reaper.Object
-	for _, o := range frozen {
+	for _, o := range all {
 		objects = append(objects, reaper.Object{Key: o.Key, Kinds: strings.Join(o.Kinds, ","), FDs: o.FDs})
 	}
 	return reaper.TakePlace(s.dir, objects)
@@ -161,19 +161,19 @@ func (s *supervisor) accept() error {
 	if err != nil {
 		return err
 	}
-	door := newEntrance()
+	acceptor := newAcceptor()
 	for {
 		var fd int
 		var aerr error
 		err := h.Raw.Read(func(l uintptr) bool {
-			fd, aerr = door.accept(int(l))
+			fd, aerr = acceptor.accept(int(l))
 			return !errors.Is(aerr, unix.EAGAIN)
 		})
 		if err != nil {
 			return fmt.Errorf("accept: %w", err)
 		}
 		if aerr != nil {
-			door.failed(aerr)
+			acceptor.failed(aerr)
 			continue
 		}
 		conn, err := wire.NewConn(fd)
@@ -181,6 +181,6 @@ func (s *supervisor) accept() error {
 			ownlog.Printf("%v", err)
 			continue
 		}
-		go newSession(s, conn).run()
+		go newConnection(s, conn).run()
 	}
 }

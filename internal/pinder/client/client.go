@@ -47,13 +47,13 @@ type Client struct {
 	// closing: do not reconnect
 	closing atomic.Bool
 
-	mu      sync.Mutex
-	session *session      // nil while there is none
-	changed chan struct{} // closed and replaced whenever session changes
-	vault   map[string]duplicates
-	round   int
-	execs   map[string]*Execution
-	lastErr error
+	mu         sync.Mutex
+	connection *connection   // nil while there is none
+	changed    chan struct{} // closed and replaced whenever connection changes
+	duplicates map[string]duplicates
+	round      int
+	execs      map[string]*Execution
+	lastErr    error
 }
 
 // Connect connects to the pinder of o.State, or starts one, which then lives in
@@ -63,7 +63,7 @@ type Client struct {
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		o: o, ended: make(chan struct{}), changed: make(chan struct{}),
-		vault: map[string]duplicates{}, execs: map[string]*Execution{},
+		duplicates: map[string]duplicates{}, execs: map[string]*Execution{},
 	}
 	if c.o.Silence == 0 {
 		c.o.Silence = silenceLimit
@@ -87,9 +87,9 @@ func (c *Client) Close() error {
 	<-c.ended
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for key, d := range c.vault {
+	for key, d := range c.duplicates {
 		d.close()
-		delete(c.vault, key)
+		delete(c.duplicates, key)
 	}
 	return nil
 }
@@ -103,11 +103,11 @@ func (c *Client) Processes(ctx context.Context) (reaper, inner int, err error) {
 	return s.hello.Reaper, s.hello.Supervisor, nil
 }
 
-// current returns the session, waiting for one if there is none.
-func (c *Client) current(ctx context.Context) (*session, error) {
+// current returns the connection, waiting for one if there is none.
+func (c *Client) current(ctx context.Context) (*connection, error) {
 	for {
 		c.mu.Lock()
-		s, changed, last := c.session, c.changed, c.lastErr
+		s, changed, last := c.connection, c.changed, c.lastErr
 		c.mu.Unlock()
 		if s != nil {
 			return s, nil
@@ -131,10 +131,10 @@ func orNone(err error) error {
 	return err
 }
 
-func (c *Client) setSession(s *session, err error) {
+func (c *Client) setConnection(s *connection, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.session, c.lastErr = s, err
+	c.connection, c.lastErr = s, err
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -163,10 +163,10 @@ func (c *Client) request(ctx context.Context, typ string, body, answer any) erro
 	}
 }
 
-// awaitChange waits until s is no longer the current session.
-func (c *Client) awaitChange(ctx context.Context, s *session) {
+// awaitChange waits until s is no longer the current connection.
+func (c *Client) awaitChange(ctx context.Context, s *connection) {
 	c.mu.Lock()
-	same, changed := c.session == s, c.changed
+	same, changed := c.connection == s, c.changed
 	c.mu.Unlock()
 	if same {
 		select {

@@ -17,9 +17,9 @@ const (
 	silenceLimit = 45 * time.Second
 )
 
-// watchdog pings until the session ends, and kills a supervisor that is hung;
+// watchdog pings until the connection ends, and kills a supervisor that is hung;
 // the reaper starts another, which gets all descriptors back.
-func (c *Client) watchdog(s *session) {
+func (c *Client) watchdog(s *connection) {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	answered := make(chan struct{}, 1)
@@ -54,7 +54,7 @@ func (c *Client) watchdog(s *session) {
 // replaceSilent ends a reaper whose socket accepts connections that nobody
 // answers: it and its supervisor are both hung. The kernel names the process
 // behind the socket (SO_PEERPIDFD); where it does not, nothing is killed.
-func (c *Client) replaceSilent(s *session, since *time.Time) {
+func (c *Client) replaceSilent(s *connection, since *time.Time) {
 	if s == nil || s.reaper < 0 || s.answers {
 		*since = time.Now()
 		return

@@ -64,7 +64,7 @@ func (k *Keeper) adopt(r wire.Adopt) (*wire.Created, error) {
 	k.calls.Children.Claim(r.PID)
 	if err := p.identify(r.PID); err != nil {
 		k.calls.Children.Unclaim(r.PID)
-		p.discard()
+		p.remove()
 		return fail(wire.CodeNotFound, err)
 	}
 	if err := p.setPhase(wire.PhaseRunning); err != nil {

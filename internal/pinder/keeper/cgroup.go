@@ -47,7 +47,7 @@ var hierarchies = sync.OnceValue(func() *cgroup.Hierarchies {
 	return h
 })
 
-// findCgroup looks at where the container's init lives. What cannot be found is
+// findCgroup scans at where the container's init lives. What cannot be found is
 // left empty: a container without OOM counters is still a container. own are the
 // container's groups that are known by name. moved says that the process may have
 // been moved since it was started: then no other group than those is taken.

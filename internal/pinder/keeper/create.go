@@ -79,7 +79,7 @@ func (k *Keeper) create(r wire.Create) (*wire.Created, error) {
 	}
 	c := &creation{p, &r, deadline}
 	if err := c.clearRemains(); err != nil {
-		p.discard() // and not the runtime's container, which may be a running one
+		p.remove() // and not the runtime's container, which may be a running one
 		p.unlockOp()
 		return nil, err
 	}
@@ -135,10 +135,10 @@ func (k *Keeper) existing(r *wire.Create, deadline time.Time) (*wire.Created, er
 
 // undoCreate removes what a failed creation left. The caller holds p's op lock.
 func (k *Keeper) undoCreate(p *process) {
-	if err := p.erase(p.snapshot().Runtime, time.Now().Add(30*time.Second)); err != nil {
+	if err := p.deleteInRuntime(p.snapshot().Runtime, time.Now().Add(30*time.Second)); err != nil {
 		ownlog.Printf("undo create: container %s: %v", p.snapshot().ID, err)
 	}
-	p.discard()
+	p.remove()
 }
 
 // creation is one request for a container.
@@ -193,7 +193,7 @@ func (c *creation) run() error {
 // run in it; if something has, it is not ours to remove.
 func (c *creation) clearRemains() error {
 	p, r := c.p, c.r
-	p.keeper.strays.Await(r.ID, c.deadline)
+	p.keeper.unfinished.Await(r.ID, c.deadline)
 	if _, err := os.Lstat(filepath.Join(r.Runtime.Root, r.ID)); err != nil {
 		return nil // there is none, or the runtime will say so
 	}

@@ -19,7 +19,7 @@ type domain struct {
 	PIDNamespace bool `json:"pidNamespace,omitempty"`
 }
 
-// domainOf looks at the init of container id.
+// domainOf scans at the init of container id.
 func domainOf(pid int, id string) domain {
 	return domain{Groups: ownGroups(pid, id), MountNS: proc.MountNamespace(pid), PIDNamespace: proc.IsFirst(pid)}
 }
@@ -65,36 +65,36 @@ func takeView() (view, error) {
 	return v, nil
 }
 
-// looks are views of all processes of the node, one at a time. All that ask before one begins share it: a hundred
+// scans are views of all processes of the node, one at a time. All that ask before one begins share it: a hundred
 // kills at once, as of probes that time out together, would else each read all of /proc again and again.
-type looks struct {
+type scans struct {
 	turn sync.Mutex // held while one is taken
 	mu   sync.Mutex
-	next *look
+	next *scan
 }
 
 // look is one view.
-type look struct {
-	of    *looks
+type scan struct {
+	of    *scans
 	taken sync.Once
 	view  view
 	err   error
 }
 
-var processes looks
+var processes scans
 
 // upcoming is the view that has not begun yet.
-func (s *looks) upcoming() *look {
+func (s *scans) upcoming() *scan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next == nil {
-		s.next = &look{of: s}
+		s.next = &scan{of: s}
 	}
 	return s.next
 }
 
 // get waits for the view. It is shared, and not to be changed.
-func (l *look) get() (view, error) {
+func (l *scan) get() (view, error) {
 	l.taken.Do(func() {
 		l.of.turn.Lock()
 		defer l.of.turn.Unlock()

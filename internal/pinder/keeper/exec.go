@@ -83,7 +83,7 @@ func (x *execs) start(r wire.Exec) (*execStarted, error) {
 			ownlog.Printf("%s: not started, and what was started remains: %v", p.describe(), err)
 		}
 		x.removeGroup(p)
-		p.discard()
+		p.remove()
 		return nil, err
 	}
 	go x.watch(p)
@@ -196,7 +196,7 @@ func (x *execs) forgetOldest() {
 // abandon ends and forgets an exec whose answer has not reached the daemon that asked for it.
 func (x *execs) abandon(id, execID string) {
 	if p, err := x.keeper.lookup(id, execID); err == nil {
-		x.end(p, time.Now().Add(killPatience))
+		x.end(p, time.Now().Add(killLimit))
 	}
 }
 
@@ -223,7 +223,7 @@ func (x *execs) forget(r wire.Call) error {
 	p.op <- struct{}{}
 	defer p.unlockOp()
 	if p.snapshot().Phase != wire.PhaseDeleted {
-		p.discard()
+		p.remove()
 	}
 	return nil
 }

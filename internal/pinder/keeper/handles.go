@@ -89,8 +89,8 @@ func (t *handles) duplicates() (kinds []string, fds []int, err error) {
 	return kinds, fds, nil
 }
 
-// freeze returns all descriptors, and keeps them as they are until thaw is called.
-func (t *handles) freeze() (kinds []string, fds []int, thaw func()) {
+// lock returns all descriptors, and keeps them as they are until unlock is called.
+func (t *handles) lock() (kinds []string, fds []int, unlock func()) {
 	t.mu.Lock()
 	for kind, h := range t.of {
 		kinds, fds = append(kinds, kind), append(fds, h.FD)

@@ -63,11 +63,11 @@ import (
 type Keeper struct {
 	table
 	admission
-	oom    oom
-	execs  execs
-	calls  *oci.Caller
-	strays *oci.Strays
-	reaper *link.Reaper
+	oom        oom
+	execs      execs
+	calls      *oci.Caller
+	unfinished *oci.Unfinished
+	reaper     *link.Reaper
 	// tell sends an event to all daemons. It closes the descriptors.
 	tell func(typ string, body any, fds []int)
 }
@@ -80,7 +80,7 @@ func New(dir string, r *link.Reaper, children *oci.Children, tell func(typ strin
 	if k.calls, err = oci.NewCaller(filepath.Join(dir, "calls"), children); err != nil {
 		return nil, err
 	}
-	k.strays = oci.FindStrays(k.calls.Dir, dir)
+	k.unfinished = oci.FindUnfinished(k.calls.Dir, dir)
 	return k, nil
 }
 
@@ -91,23 +91,23 @@ type Held struct {
 	FDs   []int
 }
 
-// Freeze returns all descriptors. None is closed or replaced until thaw is called: the locks of all objects, which
+// LockAll returns all descriptors. None is closed or replaced until unlock is called: the locks of all objects, which
 // nothing else takes together, are held.
-func (k *Keeper) Freeze() (objects []Held, thaw func()) {
-	var thaws []func()
+func (k *Keeper) LockAll() (objects []Held, unlock func()) {
+	var unlocks []func()
 	for _, p := range k.all() {
 		p.mu.Lock()
-		thaws = append(thaws, p.mu.Unlock)
+		unlocks = append(unlocks, p.mu.Unlock)
 		if p.meta.Phase == wire.PhaseDeleted {
 			continue
 		}
-		kinds, fds, thaw := p.handles.freeze()
-		thaws = append(thaws, thaw)
+		kinds, fds, unlock := p.handles.lock()
+		unlocks = append(unlocks, unlock)
 		objects = append(objects, Held{p.key, kinds, fds})
 	}
 	return objects, func() {
-		for _, thaw := range thaws {
-			thaw()
+		for _, unlock := range unlocks {
+			unlock()
 		}
 	}
 }

@@ -22,8 +22,8 @@ import (
 // out of frozen groups, and look again.
 
 const (
-	// killPatience is how long processes may take to end after SIGKILL before that is said.
-	killPatience = 10 * time.Second
+	// killLimit is how long processes may take to end after SIGKILL before that is said.
+	killLimit = 10 * time.Second
 	// promptEnd is how long PID 1 and with it its PID namespace may take to end before the node's processes are
 	// searched for what holds them up.
 	promptEnd  = 100 * time.Millisecond
@@ -102,7 +102,7 @@ func (k *killing) close() {
 func (k *killing) run(deadline time.Time) error {
 	if k.own.PIDNamespace && !k.family {
 		// The kernel ends all processes of a PID namespace with its PID 1 (pid_namespaces(7)).
-		if k.rootEnded() || k.strikeRoot() == nil && k.awaitRoot(promptEnd) {
+		if k.rootEnded() || k.signalRoot() == nil && k.awaitRoot(promptEnd) {
 			return nil
 		}
 	}
@@ -120,11 +120,11 @@ func (k *killing) run(deadline time.Time) error {
 		}
 		// On a busy node the first look alone may take all the time that there is.
 		if struck && time.Now().After(deadline) {
-			return k.obstacle(left, refused)
+			return k.notEnded(left, refused)
 		}
-		refused = k.strikeRoot()
+		refused = k.signalRoot()
 		for _, t := range left {
-			refused = errors.Join(refused, strike(t))
+			refused = errors.Join(refused, signalTask(t))
 		}
 		if k.rootEnded() {
 			time.Sleep(pause) // the others' ends have no event
@@ -150,9 +150,9 @@ func (k *killing) awaitRoot(limit time.Duration) bool {
 	}
 }
 
-// strikeRoot kills the root by its pidfd, and what is in the group by the group. That a group was told to kill
+// signalRoot kills the root by its pidfd, and what is in the group by the group. That a group was told to kill
 // says nothing of processes that are not in it.
-func (k *killing) strikeRoot() error {
+func (k *killing) signalRoot() error {
 	if k.kill != "" {
 		_ = os.WriteFile(k.kill, []byte("1"), 0) // its effect is looked for
 	}
@@ -203,8 +203,8 @@ func (k *killing) owns(now view, t proc.Stat) bool {
 	return k.own.MountNS != 0 && !cgroup.Within(groups, k.foreign) && proc.Descends(now.processes, t, k.roots) && proc.MountNamespace(t.PID) == k.own.MountNS
 }
 
-// strike kills a process that was found in /proc, if it is still that one.
-func strike(t proc.Stat) error {
+// signalTask kills a process that was found in /proc, if it is still that one.
+func signalTask(t proc.Stat) error {
 	fd, err := unix.PidfdOpen(t.PID, 0)
 	if err != nil {
 		return nil // ended
@@ -222,18 +222,18 @@ func strike(t proc.Stat) error {
 	return nil
 }
 
-// obstacle says why processes do not end.
-func (k *killing) obstacle(left []proc.Stat, refused error) error {
+// notEnded says why processes do not end.
+func (k *killing) notEnded(left []proc.Stat, refused error) error {
 	var why []string
 	for i, t := range left {
 		if i == namedTasks {
 			why = append(why, fmt.Sprintf("and %d more", len(left)-i))
 			break
 		}
-		why = append(why, fmt.Sprintf("process %d %s", t.PID, k.hindrance(t)))
+		why = append(why, fmt.Sprintf("process %d %s", t.PID, k.whyAlive(t)))
 	}
 	if len(left) == 0 {
-		why = append(why, fmt.Sprintf("process %d %s", k.root, k.hindrance(proc.Stat{Process: proc.Process{PID: k.root}})))
+		why = append(why, fmt.Sprintf("process %d %s", k.root, k.whyAlive(proc.Stat{Process: proc.Process{PID: k.root}})))
 	}
 	text := "not ended after SIGKILL: " + strings.Join(why, "; ")
 	if refused != nil {
@@ -242,8 +242,8 @@ func (k *killing) obstacle(left []proc.Stat, refused error) error {
 	return errors.New(text)
 }
 
-// hindrance looks at one process that ought to have ended.
-func (k *killing) hindrance(t proc.Stat) string {
+// whyAlive scans at one process that ought to have ended.
+func (k *killing) whyAlive(t proc.Stat) string {
 	if now, err := proc.ReadStat(t.PID); err == nil {
 		t = now
 	}

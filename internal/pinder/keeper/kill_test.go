@@ -117,7 +117,7 @@ func TestWhatHoldsUpTheEndOfAPIDNamespaceIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("its end", func() bool { t, err := proc.ReadStat(second); return err == nil && t.Dead() })
-	got := (&killing{root: first}).hindrance(proc.Stat{Process: proc.Process{PID: first}})
+	got := (&killing{root: first}).whyAlive(proc.Stat{Process: proc.Process{PID: first}})
 	want := fmt.Sprintf("process %d (Z (zombie)) of parent %d, held by its debugger, process %d", second, first, unix.Gettid())
 	if !strings.Contains(got, want) {
 		t.Errorf("PID 1 %s; it waits for %s", got, want)
@@ -154,7 +154,7 @@ func TestAKillThatHasNoTimeLeftHasKilledAllTheSame(t *testing.T) {
 }
 
 func TestKillsThatWaitForALookAtTheProcessesShareIt(t *testing.T) {
-	var s looks
+	var s scans
 	first := s.upcoming()
 	for range 100 {
 		if s.upcoming() != first {

@@ -65,7 +65,7 @@ func (l *launch) takeTerminal() error {
 
 // runRuntime runs a call that changes the process's phase.
 func (p *process) runRuntime(rt wire.Runtime, c oci.Call) error {
-	// The deadline is for a next supervisor, see awaitStrays.
+	// The deadline is for a next supervisor, see awaitUnfinished.
 	if err := p.update(func(m *meta) { m.Deadline = c.Deadline.UnixNano() }); err != nil {
 		return err
 	}

@@ -122,15 +122,15 @@ func (k *Keeper) delete(r wire.Delete) error {
 	if m.Phase == wire.PhaseDeleted {
 		return nil
 	}
-	k.strays.Await(r.ID, deadline)
-	err = p.erase(m.Runtime, deadline)
+	k.unfinished.Await(r.ID, deadline)
+	err = p.deleteInRuntime(m.Runtime, deadline)
 	if oci.NotStarted(err) && r.Runtime.Binary != m.Runtime.Binary {
 		// The daemon knows where the runtime is now.
-		err = p.erase(wire.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
+		err = p.deleteInRuntime(wire.Runtime{Binary: r.Runtime.Binary, Root: m.Runtime.Root, SystemdCgroup: m.Runtime.SystemdCgroup}, deadline)
 	}
 	if oci.NotStarted(err) {
 		ownlog.Printf("%s: %v: deleting it without the runtime", p.describe(), err)
-		err = deleteByHand(m.Runtime, m.ID, m.Cgroup.Path, deadline)
+		err = deleteWithoutRuntime(m.Runtime, m.ID, m.Cgroup.Path, deadline)
 	}
 	if err != nil {
 		return wrapCall("delete", p, err)
@@ -142,16 +142,16 @@ func (k *Keeper) delete(r wire.Delete) error {
 	for _, e := range k.execsOf(r.ID) {
 		p.keeper.execs.end(e, deadline)
 	}
-	p.discard()
+	p.remove()
 	return nil
 }
 
-// erase has the runtime delete the container. Its processes are ended here first: a runtime kills less than we
-// do, and "runc delete --force" sleeps 100 ms before it looks whether what it has killed is gone, also when nothing
+// deleteInRuntime has the runtime delete the container. Its processes are ended here first: a runtime kills less than we
+// do, and "runc delete --force" sleeps 100 ms before it scans whether what it has killed is gone, also when nothing
 // was left to kill.
-func (p *process) erase(runtime wire.Runtime, deadline time.Time) error {
+func (p *process) deleteInRuntime(runtime wire.Runtime, deadline time.Time) error {
 	m := p.snapshot()
-	stuck := p.end(sooner(deadline, time.Now().Add(killPatience)))
+	stuck := p.end(sooner(deadline, time.Now().Add(killLimit)))
 	if stuck == nil && m.PID != 0 && p.exit.await(deadline) && p.keeper.calls.Delete(runtime, m.ID, false, deadline) == nil {
 		return nil
 	}
@@ -176,13 +176,13 @@ func (k *Keeper) deleteUnknown(r wire.Delete, deadline time.Time) error {
 	if r.Runtime.Root == "" {
 		return nil
 	}
-	k.strays.Await(r.ID, deadline)
+	k.unfinished.Await(r.ID, deadline)
 	removePidFile(k.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
 	stuck := k.endUnknown(r, deadline)
 	err := k.calls.Delete(r.Runtime, r.ID, true, deadline)
 	if oci.NotStarted(err) {
 		ownlog.Printf("container %s: %v: deleting it without the runtime", r.ID, err)
-		err = deleteByHand(r.Runtime, r.ID, "", deadline)
+		err = deleteWithoutRuntime(r.Runtime, r.ID, "", deadline)
 	}
 	if err != nil {
 		return wire.Errorf(wire.CodeInternal, "runtime delete: container %s: %v", r.ID, errors.Join(err, stuck))
@@ -208,5 +208,5 @@ func (k *Keeper) endUnknown(r wire.Delete, deadline time.Time) error {
 	if len(end.own.Groups) == 0 {
 		return nil
 	}
-	return end.run(sooner(deadline, time.Now().Add(killPatience)))
+	return end.run(sooner(deadline, time.Now().Add(killLimit)))
 }

@@ -99,9 +99,9 @@ func (p *process) keep() error {
 	return nil
 }
 
-// discard forgets the process: state marked, duplicates dropped, descriptors
+// remove forgets the process: state marked, duplicates dropped, descriptors
 // closed. The caller holds op or is the only one to know p.
-func (p *process) discard() {
+func (p *process) remove() {
 	p.mu.Lock()
 	p.meta.Phase = wire.PhaseDeleted
 	if p.expiry != nil {

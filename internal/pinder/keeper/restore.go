@@ -167,7 +167,7 @@ func (r *resumption) exited(m *meta) {
 // the user's has run in a container that was not started.
 func (r *resumption) undoCreation(m *meta) {
 	p := r.p
-	r.awaitStrays(m)
+	r.awaitUnfinished(m)
 	if m.ExecID == "" {
 		p.keeper.undoCreate(p)
 		return
@@ -185,24 +185,24 @@ func (r *resumption) undoCreation(m *meta) {
 		ownlog.Printf("%s: %v", p.describe(), err)
 	}
 	p.keeper.execs.removeGroup(p)
-	p.discard()
+	p.remove()
 }
 
-// awaitStrays waits for what the last supervisor had begun, as long as that one
+// awaitUnfinished waits for what the last supervisor had begun, as long as that one
 // would have.
-func (r *resumption) awaitStrays(m *meta) {
+func (r *resumption) awaitUnfinished(m *meta) {
 	p := r.p
 	deadline := time.Now().Add(oci.KillGrace)
 	if m.Deadline != 0 {
 		deadline = time.Unix(0, m.Deadline)
 	}
-	p.keeper.strays.Await(m.ID, deadline)
+	p.keeper.unfinished.Await(m.ID, deadline)
 }
 
 // resolveStart finds out whether an interrupted start had happened.
 func (r *resumption) resolveStart(m *meta) {
 	p := r.p
-	r.awaitStrays(m)
+	r.awaitUnfinished(m)
 	state, err := p.keeper.calls.State(m.Runtime, m.ID, time.Now().Add(30*time.Second))
 	phase := wire.PhaseRunning
 	if err == nil && state.Status == "created" {

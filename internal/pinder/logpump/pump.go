@@ -88,7 +88,7 @@ func (p *Pump) all() []*stream {
 func (p *Pump) Recover() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.settle()
+	return p.finish()
 }
 
 // Drain logs what the sources hold now, and does not wait for their end: other processes may have them open. The
@@ -128,7 +128,7 @@ func (p *Pump) bound(st *stream) int {
 func (p *Pump) Reopen(swap func() Sink) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.settle(); err != nil {
+	if err := p.finish(); err != nil {
 		return err
 	}
 	p.sink = swap()
@@ -187,7 +187,7 @@ func (p *Pump) cycle(st *stream, all bool) (int, error) {
 	if st.ended || p.private == nil {
 		return 0, io.EOF
 	}
-	if err := p.settle(); err != nil {
+	if err := p.finish(); err != nil {
 		return 0, err
 	}
 	most := chunkSize
@@ -206,7 +206,7 @@ func (p *Pump) cycle(st *stream, all bool) (int, error) {
 		}
 		return 0, err
 	}
-	return n, p.settle()
+	return n, p.finish()
 }
 
 func (p *Pump) logSize() int64 {
@@ -216,10 +216,10 @@ func (p *Pump) logSize() int64 {
 	return p.sink.Size()
 }
 
-// settle brings an intent or a commit to idle, also one that a dead supervisor began. Writing is a
+// finish brings an intent or a commit to idle, also one that a dead supervisor began. Writing is a
 // function of the private pipe and the cursor alone, so doing it a second time
 // puts the same bytes in the same place. The caller holds p.mu.
-func (p *Pump) settle() error {
+func (p *Pump) finish() error {
 	c := p.cursor
 	if atomic.LoadUint64(&c.phase) == phaseIntent {
 		if err := p.write(); err != nil {
@@ -264,9 +264,9 @@ func (p *Pump) write() error {
 // markLoss tries to write the marker of a gap that no later output will bring.
 // The caller holds p.mu.
 func (p *Pump) markLoss() {
-	if p.settle() != nil || p.cursor.current.load().lostRecords == 0 {
+	if p.finish() != nil || p.cursor.current.load().lostRecords == 0 {
 		return
 	}
 	p.cursor.intend(markerStream, p.logSize())
-	_ = p.settle()
+	_ = p.finish()
 }

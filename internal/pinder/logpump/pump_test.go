@@ -113,7 +113,7 @@ func TestLogWriteMayBeCutAnywhere(t *testing.T) {
 	for torn := 1; torn < 120; torn += 7 {
 		cuts[fmt.Sprintf("after %d bytes of the log", torn)] = func(t *testing.T, l *logged) {
 			move(t, l)
-			// What settle writes, as far as it came.
+			// What finish writes, as far as it came.
 			buf := make([]byte, chunkSize)
 			data, err := l.pipe.look(buf)
 			if err != nil {
@@ -150,7 +150,7 @@ func TestLogWriteMayBeCutAnywhere(t *testing.T) {
 	}
 }
 
-// commit does what settle does up to the commit, and consumes some bytes.
+// commit does what finish does up to the commit, and consumes some bytes.
 func commit(t *testing.T, l *logged, consumed int) {
 	t.Helper()
 	data, err := l.pipe.look(make([]byte, chunkSize))

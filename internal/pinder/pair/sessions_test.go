@@ -33,8 +33,8 @@ func (n *node) descriptors() [3]int {
 	return count
 }
 
-// settles waits until the descriptors are what they were, and the container runs nothing but its init.
-func (n *node) settles(id string, want [3]int) {
+// returnsTo waits until the descriptors are what they were, and the container runs nothing but its init.
+func (n *node) returnsTo(id string, want [3]int) {
 	n.t.Helper()
 	var got [3]int
 	var left []int
@@ -116,7 +116,7 @@ func TestEndsOfExecsLeaveNothing(t *testing.T) {
 				all.Go(func() { session(n, i) })
 			}
 			all.Wait()
-			n.settles("a", before)
+			n.returnsTo("a", before)
 		})
 	}
 }
@@ -142,7 +142,7 @@ func TestExecsOfADaemonThatIsGoneEnd(t *testing.T) {
 		all.Wait()
 		n.connect()
 	}
-	n.settles("a", before)
+	n.returnsTo("a", before)
 }
 
 func TestAttachersThatAreGoneLeaveNoDescriptors(t *testing.T) {
@@ -156,7 +156,7 @@ func TestAttachersThatAreGoneLeaveNoDescriptors(t *testing.T) {
 		}
 		a.CloseOutputs()
 	}
-	n.settles("a", before)
+	n.returnsTo("a", before)
 }
 
 func TestEndedExecsAreForgottenAlsoByANewSupervisor(t *testing.T) {
@@ -176,7 +176,7 @@ func TestEndedExecsAreForgottenAlsoByANewSupervisor(t *testing.T) {
 	n.newInner(inner)
 	_ = n.client.Close()
 	n.connect() // another daemon, which knows none of them
-	n.settles("a", before)
+	n.returnsTo("a", before)
 }
 
 // limited runs pinder with at most so many descriptors, and the daemon's end without a limit.

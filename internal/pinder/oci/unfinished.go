@@ -17,14 +17,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// Strays are runtime calls that an earlier supervisor began and did not live to
+// Unfinished are runtime calls that an earlier supervisor began and did not live to
 // see the end of. They go on, whatever process is their parent now, and nothing may be
 // done to their container before they have ended.
 //
 // They are recognised by their --log option, which names a file in this state
 // directory's calls directory, and belong to the container that is their last
 // argument. They are looked for once, before a supervisor makes calls of its own.
-type Strays struct {
+type Unfinished struct {
 	mu   sync.Mutex
 	byID map[string][]*descriptor.Handle
 	// files are those that are not needed when the call has ended.
@@ -35,11 +35,11 @@ type Strays struct {
 // yet become the runtime: between fork and exec they look like the supervisor.
 const scanLimit = time.Second
 
-// FindStrays looks for calls whose files are in callsDir, of supervisors of stateDir.
-func FindStrays(callsDir, stateDir string) *Strays {
-	s := &Strays{byID: map[string][]*descriptor.Handle{}, files: map[*descriptor.Handle][]string{}}
+// FindUnfinished looks for calls whose files are in callsDir, of supervisors of stateDir.
+func FindUnfinished(callsDir, stateDir string) *Unfinished {
+	s := &Unfinished{byID: map[string][]*descriptor.Handle{}, files: map[*descriptor.Handle][]string{}}
 	for giveUp := time.Now().Add(scanLimit); ; time.Sleep(time.Millisecond) {
-		if unborn := s.scan(callsDir, stateDir); !unborn || time.Now().After(giveUp) {
+		if forking := s.scan(callsDir, stateDir); !forking || time.Now().After(giveUp) {
 			return s
 		}
 	}
@@ -47,7 +47,7 @@ func FindStrays(callsDir, stateDir string) *Strays {
 
 // scan adds what it finds, and says whether some process looks like another
 // supervisor of this state directory.
-func (s *Strays) scan(callsDir, stateDir string) (unborn bool) {
+func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 	for _, hs := range s.byID {
 		for _, h := range hs {
 			h.Close()
@@ -70,7 +70,7 @@ func (s *Strays) scan(callsDir, stateDir string) (unborn bool) {
 		}
 		args := commandLine(pid)
 		if bytes.Equal(args, twin) {
-			unborn = true
+			forking = true
 		}
 		if !bytes.Contains(args, mark) {
 			continue
@@ -93,14 +93,14 @@ func (s *Strays) scan(callsDir, stateDir string) (unborn bool) {
 			id = fields[len(fields)-2]
 		}
 		s.byID[id] = append(s.byID[id], h)
-		s.files[h] = strayFiles(fields)
+		s.files[h] = unfinishedFiles(fields)
 	}
-	return unborn
+	return forking
 }
 
-// strayFiles are the files that a call names: its log, and the pid file of an exec, which
+// unfinishedFiles are the files that a call names: its log, and the pid file of an exec, which
 // nothing reads any more. That of a create is read when the container is restored.
-func strayFiles(args []string) []string {
+func unfinishedFiles(args []string) []string {
 	options := []string{"--log"}
 	if slices.Contains(args, "exec") {
 		options = append(options, "--pid-file", "--process")
@@ -133,7 +133,7 @@ func commandLine(pid int) []byte {
 
 // Await waits for the calls for a container, until the deadline, and kills those
 // that are left then. It says whether there were any.
-func (s *Strays) Await(id string, deadline time.Time) bool {
+func (s *Unfinished) Await(id string, deadline time.Time) bool {
 	s.mu.Lock()
 	hs := s.byID[id]
 	delete(s.byID, id)

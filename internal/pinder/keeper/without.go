@@ -13,8 +13,8 @@ import (
 // a file that cannot be run. What its "delete --force" does is then done here: all processes of the container's
 // groups are killed, and the groups and the runtime's directory for the container are removed.
 
-// deleteByHand ends and removes a container whose runtime cannot be run. path is its group as far as it is known.
-func deleteByHand(rt wire.Runtime, id, path string, deadline time.Time) error {
+// deleteWithoutRuntime ends and removes a container whose runtime cannot be run. path is its group as far as it is known.
+func deleteWithoutRuntime(rt wire.Runtime, id, path string, deadline time.Time) error {
 	state := filepath.Join(rt.Root, id)
 	// Only a group with the container's name is sure to hold nothing else.
 	groups := namedAfter(id, append(oci.StatedGroups(hierarchies(), state), path))

@@ -24,8 +24,8 @@ const (
 // errLost says that the connection ended before the answer.
 var errLost = errors.New("connection to pinder lost")
 
-// session is one connection to one supervisor process.
-type session struct {
+// connection is one connection to one supervisor process.
+type connection struct {
 	conn  *wire.Conn
 	hello wire.Hello
 
@@ -41,7 +41,7 @@ type session struct {
 }
 
 // dial connects to the socket and exchanges hellos.
-func dial(socket string) (*session, error) {
+func dial(socket string) (*connection, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
@@ -54,7 +54,7 @@ func dial(socket string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{conn: conn, inner: -1, reaper: -1, pending: map[uint64]chan wire.Message{}, lost: make(chan struct{})}
+	s := &connection{conn: conn, inner: -1, reaper: -1, pending: map[uint64]chan wire.Message{}, lost: make(chan struct{})}
 	if s.reaper, err = conn.PeerPidfd(); err != nil {
 		s.reaper = -1
 	}
@@ -64,7 +64,7 @@ func dial(socket string) (*session, error) {
 	return s, nil
 }
 
-func (s *session) greet() error {
+func (s *connection) greet() error {
 	_ = s.conn.SetDeadline(time.Now().Add(helloTimeout))
 	hello, err := wire.New(0, wire.TypeHello, wire.Hello{
 		Version: wire.Version, Capabilities: wire.Capabilities,
@@ -95,7 +95,7 @@ func (s *session) greet() error {
 	return s.conn.SetDeadline(time.Time{})
 }
 
-func (s *session) close() {
+func (s *connection) close() {
 	_ = s.conn.Close()
 	for _, fd := range []int{s.inner, s.reaper} {
 		if fd >= 0 {
@@ -105,7 +105,7 @@ func (s *session) close() {
 }
 
 // read hands answers to their requests and events to event, until the end.
-func (s *session) read(event func(wire.Message)) {
+func (s *connection) read(event func(wire.Message)) {
 	defer close(s.lost)
 	defer s.conn.Drain()
 	for {
@@ -131,7 +131,7 @@ func (s *session) read(event func(wire.Message)) {
 
 // ask sends a request and waits for the answer, whose descriptors are the
 // caller's. fds stay the caller's. What ctx has ended already is not sent.
-func (s *session) ask(ctx context.Context, typ string, body any, fds []int) (wire.Message, error) {
+func (s *connection) ask(ctx context.Context, typ string, body any, fds []int) (wire.Message, error) {
 	if err := ctx.Err(); err != nil {
 		return wire.Message{}, fmt.Errorf("pinder: %s: not asked: %w", typ, err)
 	}
@@ -181,7 +181,7 @@ func (s *session) ask(ctx context.Context, typ string, body any, fds []int) (wir
 	}
 }
 
-// run keeps a session up until the client is closed.
+// run keeps a connection up until the client is closed.
 func (c *Client) run() {
 	defer close(c.ended)
 	backoff := minBackoff
@@ -189,7 +189,7 @@ func (c *Client) run() {
 	for c.ctx.Err() == nil && !c.closing.Load() {
 		s, err := c.establish()
 		if err != nil {
-			c.setSession(nil, err)
+			c.setConnection(nil, err)
 			c.o.Log.Warn("pinder is not reachable", "error", err, "next", backoff)
 			c.replaceSilent(s, &silent)
 			if s != nil {
@@ -203,7 +203,7 @@ func (c *Client) run() {
 			continue
 		}
 		backoff = minBackoff
-		c.setSession(s, nil)
+		c.setConnection(s, nil)
 		watching := make(chan struct{})
 		go func() {
 			c.watchdog(s)
@@ -216,15 +216,15 @@ func (c *Client) run() {
 			<-s.lost
 		}
 		<-watching
-		c.setSession(nil, errLost)
+		c.setConnection(nil, errLost)
 		s.close()
 		silent = time.Now()
 	}
 }
 
 // establish connects, starting pinder if no process listens, and exchanges
-// descriptors. On error the session, if any, is the caller's to close.
-func (c *Client) establish() (*session, error) {
+// descriptors. On error the connection, if any, is the caller's to close.
+func (c *Client) establish() (*connection, error) {
 	s, err := dial(filepath.Join(c.o.State, "pinder.sock"))
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
 		if err := c.start(); err != nil {
@@ -247,7 +247,7 @@ func (c *Client) establish() (*session, error) {
 
 // dialStarted waits for a pinder just started to bind its socket; the kernel
 // has no event for that.
-func (c *Client) dialStarted() (*session, error) {
+func (c *Client) dialStarted() (*connection, error) {
 	giveUp := time.Now().Add(helloTimeout)
 	for {
 		s, err := dial(filepath.Join(c.o.State, "pinder.sock"))

@@ -24,8 +24,8 @@ const (
 	syncing = 8
 )
 
-// session is one connection of a daemon (or of an operator's command).
-type session struct {
+// connection is one connection of a daemon (or of an operator's command).
+type connection struct {
 	sup   *supervisor
 	conn  *wire.Conn
 	queue chan *outgoing // messages own duplicates of their descriptors
@@ -41,12 +41,12 @@ type session struct {
 // outgoing is a message on its way.
 type outgoing struct {
 	wire.Message
-	room bool   // gives its place in session.room back
+	room bool   // gives its place in connection.room back
 	lost func() // called, in a goroutine of its own, when it does not reach the daemon; may be nil
 }
 
 // drop closes what the message owns.
-func (n *session) drop(o *outgoing) {
+func (n *connection) drop(o *outgoing) {
 	descriptor.CloseAll(o.FDs)
 	n.giveRoom(o)
 	if o.lost != nil {
@@ -54,28 +54,28 @@ func (n *session) drop(o *outgoing) {
 	}
 }
 
-func (n *session) giveRoom(o *outgoing) {
+func (n *connection) giveRoom(o *outgoing) {
 	if o.room {
 		<-n.room
 	}
 }
 
-func newSession(s *supervisor, c *wire.Conn) *session {
-	return &session{
+func newConnection(s *supervisor, c *wire.Conn) *connection {
+	return &connection{
 		sup: s, conn: c, queue: make(chan *outgoing, queueSize),
 		done: make(chan struct{}), room: make(chan struct{}, syncing),
 	}
 }
 
 // run serves the connection until it ends.
-func (n *session) run() {
+func (n *connection) run() {
 	defer n.end()
 	if cred, err := n.conn.Peer(); err != nil || (cred.Uid != 0 && int(cred.Uid) != os.Geteuid()) {
 		ownlog.Printf("connection refused: peer %+v, %v", cred, err)
 		return
 	}
 	n.sup.mu.Lock()
-	n.sup.sessions[n] = struct{}{}
+	n.sup.connections[n] = struct{}{}
 	n.sup.mu.Unlock()
 	go n.write()
 	n.send(0, wire.TypeHello, wire.Hello{
@@ -102,9 +102,9 @@ func (n *session) run() {
 	}
 }
 
-func (n *session) end() {
+func (n *connection) end() {
 	n.sup.mu.Lock()
-	delete(n.sup.sessions, n)
+	delete(n.sup.connections, n)
 	n.sup.mu.Unlock()
 	n.conn.Drain()
 	_ = n.conn.Close()
@@ -115,7 +115,7 @@ func (n *session) end() {
 }
 
 // write is the only writer of the connection.
-func (n *session) write() {
+func (n *connection) write() {
 	for {
 		select {
 		case o := <-n.queue:
@@ -141,7 +141,7 @@ func (n *session) write() {
 
 // send queues a message and takes ownership of fds. It never blocks: a full
 // queue ends the connection.
-func (n *session) send(id uint64, typ string, body any, fds []int) {
+func (n *connection) send(id uint64, typ string, body any, fds []int) {
 	m, err := wire.New(id, typ, body)
 	if err != nil {
 		ownlog.Printf("%v", err)
@@ -152,7 +152,7 @@ func (n *session) send(id uint64, typ string, body any, fds []int) {
 	n.enqueue(&outgoing{Message: m})
 }
 
-func (n *session) enqueue(o *outgoing) {
+func (n *connection) enqueue(o *outgoing) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ended {
@@ -173,7 +173,7 @@ func (s *supervisor) broadcast(typ string, body any, fds []int) {
 	defer descriptor.CloseAll(fds)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := range s.sessions {
+	for n := range s.connections {
 		if !n.synced {
 			continue
 		}
@@ -188,7 +188,7 @@ func (s *supervisor) broadcast(typ string, body any, fds []int) {
 }
 
 // reply answers a request.
-func (n *session) reply(id uint64, body any, fds []int, err error) {
+func (n *connection) reply(id uint64, body any, fds []int, err error) {
 	if err == nil {
 		n.send(id, wire.TypeReply, body, fds)
 		return
@@ -207,7 +207,7 @@ func (n *session) reply(id uint64, body any, fds []int, err error) {
 }
 
 // handle answers one request, in a goroutine of its own.
-func (n *session) handle(m wire.Message) {
+func (n *connection) handle(m wire.Message) {
 	if m.ID == 0 {
 		descriptor.CloseAll(m.FDs) // an event: this release knows none from the daemon
 		return
@@ -231,7 +231,7 @@ func (n *session) handle(m wire.Message) {
 
 // exec answers a request for an exec. One whose answer does not reach the daemon is ended: its streams have no
 // other end.
-func (n *session) exec(m wire.Message) {
+func (n *connection) exec(m wire.Message) {
 	started, fds, abandon, err := n.sup.keeper.Exec(m)
 	if err != nil {
 		n.reply(m.ID, nil, nil, err)
@@ -247,9 +247,9 @@ func (n *session) exec(m wire.Message) {
 	n.enqueue(&outgoing{Message: reply, lost: abandon})
 }
 
-// sync sends everything there is and makes the session one that gets events. A
+// sync sends everything there is and makes the connection one that gets events. A
 // change that happens meanwhile may be sent twice; events are idempotent.
-func (n *session) sync(id uint64) {
+func (n *connection) sync(id uint64) {
 	n.sup.mu.Lock()
 	n.synced = true
 	n.sup.mu.Unlock()

@@ -9,19 +9,19 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// entrance accepts connections, also when no descriptor is left but the one that it keeps for that.
-type entrance struct {
+// acceptor accepts connections, also when no descriptor is left but the one that it keeps for that.
+type acceptor struct {
 	spare int // -1: in use
 	told  time.Time
 }
 
-func newEntrance() *entrance {
-	e := &entrance{spare: -1}
+func newAcceptor() *acceptor {
+	e := &acceptor{spare: -1}
 	e.refill()
 	return e
 }
 
-func (e *entrance) refill() {
+func (e *acceptor) refill() {
 	if e.spare < 0 {
 		fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err == nil {
@@ -31,7 +31,7 @@ func (e *entrance) refill() {
 }
 
 // accept returns EAGAIN when no connection waits.
-func (e *entrance) accept(listener int) (int, error) {
+func (e *acceptor) accept(listener int) (int, error) {
 	e.refill()
 	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 	if !errors.Is(err, unix.EMFILE) || e.spare < 0 {
@@ -44,7 +44,7 @@ func (e *entrance) accept(listener int) (int, error) {
 }
 
 // failed says why no connection can be accepted, once a minute, and waits.
-func (e *entrance) failed(err error) {
+func (e *acceptor) failed(err error) {
 	if time.Since(e.told) > time.Minute {
 		e.told = time.Now()
 		ownlog.Printf("accept: %v", err)

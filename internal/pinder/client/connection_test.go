@@ -21,7 +21,7 @@ func TestARequestWhoseCallerIsGoneIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close() //nolint:errcheck // of the test
-	s := &session{conn: conn, pending: map[uint64]chan wire.Message{}, lost: make(chan struct{})}
+	s := &connection{conn: conn, pending: map[uint64]chan wire.Message{}, lost: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if m, err := s.ask(ctx, wire.TypeAttach, wire.Attach{ID: "c"}, nil); !errors.Is(err, context.Canceled) || len(m.FDs) > 0 {

@@ -62,8 +62,8 @@ func (c *Client) event(m wire.Message) {
 func (c *Client) hold(key string, d duplicates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.vault[key].close()
-	delete(c.vault, key)
+	c.duplicates[key].close()
+	delete(c.duplicates, key)
 	if len(d.fds) == 0 {
 		return
 	}
@@ -73,20 +73,20 @@ func (c *Client) hold(key string, d duplicates) {
 		return
 	}
 	d.round = c.round
-	c.vault[key] = d
+	c.duplicates[key] = d
 }
 
 // Held is how many containers and execs the client holds duplicates of, for reports.
 func (c *Client) Held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.vault)
+	return len(c.duplicates)
 }
 
 // held is how many descriptors are held. The caller holds c.mu.
 func (c *Client) held() int {
 	n := 0
-	for _, d := range c.vault {
+	for _, d := range c.duplicates {
 		n += len(d.fds)
 	}
 	return n
@@ -106,17 +106,17 @@ func mostHeld() int {
 func (c *Client) forgetStale() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for key, d := range c.vault {
+	for key, d := range c.duplicates {
 		if d.round != c.round {
 			d.close()
-			delete(c.vault, key)
+			delete(c.duplicates, key)
 		}
 	}
 }
 
 // exchange gives a pinder back what it lost, takes duplicates of what it has,
 // and learns of all exits.
-func (c *Client) exchange(s *session) error {
+func (c *Client) exchange(s *connection) error {
 	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
 	defer cancel()
 	if err := c.giveBack(ctx, s); err != nil {
@@ -152,13 +152,13 @@ func (c *Client) exchange(s *session) error {
 
 // giveBack restores objects that we hold and pinder does not know. An old
 // pinder that cannot is left alone.
-func (c *Client) giveBack(ctx context.Context, s *session) error {
+func (c *Client) giveBack(ctx context.Context, s *connection) error {
 	if !slices.Contains(s.hello.Capabilities, "restore") {
 		return nil
 	}
 	c.mu.Lock()
 	offer := wire.Keys{Keys: []string{}}
-	for key := range c.vault {
+	for key := range c.duplicates {
 		offer.Keys = append(offer.Keys, key)
 	}
 	c.mu.Unlock()
@@ -173,8 +173,8 @@ func (c *Client) giveBack(ctx context.Context, s *session) error {
 	}
 	for _, key := range want.Keys {
 		c.mu.Lock()
-		d := c.vault[key]
-		delete(c.vault, key)
+		d := c.duplicates[key]
+		delete(c.duplicates, key)
 		c.mu.Unlock()
 		if len(d.fds) == 0 {
 			continue

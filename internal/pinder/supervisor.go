@@ -16,6 +16,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/pages"
 	"github.com/pinfold-run/pinfold/internal/pinder/reaper"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -65,6 +66,9 @@ func RunSupervisor(dir string) error {
 	go s.watchReaper(parent, gone)
 	if err := s.restore(recalled, gone); err != nil {
 		return err
+	}
+	if err := pages.ReleaseProgram(); err != nil {
+		ownlog.Printf("memory of the start is kept: %v", err)
 	}
 	go s.children.Loop(s.reaper.Reap)
 	return s.accept()

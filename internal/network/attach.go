@@ -78,7 +78,7 @@ func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 	if err != nil {
 		n.status.recheck()
 		// ctx may have ended it.
-		if serr := n.sweep(context.WithoutCancel(ctx), a.group()); serr != nil {
+		if serr := n.killGroup(context.WithoutCancel(ctx), a.group()); serr != nil {
 			err = errors.Join(err, serr)
 		}
 		return err
@@ -149,7 +149,7 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 	// after DEL has released it. A plugin whose caller was killed gets time to end by itself: if the bridge plugin's DEL
 	// is killed between its link and its masquerading rules, the next one does not find the rules.
 	n.groups.wait(ctx, a.group(), finishTimeout)
-	if err := n.sweep(ctx, a.group()); err != nil {
+	if err := n.killGroup(ctx, a.group()); err != nil {
 		return fmt.Errorf("detach sandbox %s: kill what is left of an earlier CNI plugin: %w", a.SandboxID, err)
 	}
 	if !a.Owed {
@@ -169,7 +169,7 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 	if err := n.del(ctx, a, list, rt); err != nil {
 		return err
 	}
-	return n.sweep(context.WithoutCancel(ctx), a.group())
+	return n.killGroup(context.WithoutCancel(ctx), a.group())
 }
 
 func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
@@ -186,7 +186,7 @@ func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkCo
 	r := &runner{net: n, group: a.group()}
 	if err := n.cni(r, dirs).DelNetworkList(ctx, list, rt); err != nil {
 		err = c.wrap(err)
-		return errors.Join(err, n.sweep(context.WithoutCancel(ctx), a.group()))
+		return errors.Join(err, n.killGroup(context.WithoutCancel(ctx), a.group()))
 	}
 	if err := os.Remove(cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: remove libcni's copy of the result: %w", c, err)

@@ -15,13 +15,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
-// endTimeout bounds the wait for killed processes. Only one in uninterruptible sleep takes longer than milliseconds.
-const endTimeout = 10 * time.Second
+// killTimeout limits the wait for killed processes. Only one in uninterruptible sleep takes longer than milliseconds.
+const killTimeout = 10 * time.Second
 
 // finishTimeout is how long a plugin that an earlier daemon started may take to end by itself, before it is killed.
 const finishTimeout = 5 * time.Second
 
-// leaveTimeout bounds the wait for a process that has been reaped to leave its group.
+// leaveTimeout limits the wait for a process that has been reaped to leave its group.
 const leaveTimeout = time.Second
 
 // cgroups makes, kills and removes the groups that plugins run in. A group is known by its name alone: nothing of it is
@@ -90,14 +90,14 @@ func (g *cgroups) signal(name string) ([]string, error) {
 }
 
 // kill kills what is in the group, waits until it has ended, and removes the group and, if it is empty, the parent. A
-// group that is not there is no error. The wait ends with ctx or after endTimeout; then the error names what has not
+// group that is not there is no error. The wait ends with ctx or after killTimeout; then the error names what has not
 // ended.
 func (g *cgroups) kill(ctx context.Context, name string) error {
 	if g.root == "" {
 		return nil
 	}
 	defer g.removeRoot()
-	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
 	return g.group(name).Kill(ctx)
 }

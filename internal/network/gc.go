@@ -25,7 +25,7 @@ func (n *Network) GC(ctx context.Context, valid []Attachment) error {
 	}
 	defer leave()
 	group := "net-gc-" + n.instance()
-	if err := n.sweep(ctx, group); err != nil {
+	if err := n.killGroup(ctx, group); err != nil {
 		return fmt.Errorf("network GC: kill what is left of an earlier one: %w", err)
 	}
 	lists, errs := n.distinct(valid)
@@ -34,7 +34,7 @@ func (n *Network) GC(ctx context.Context, valid []Attachment) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, n.sweep(context.WithoutCancel(ctx), group))
+	errs = append(errs, n.killGroup(context.WithoutCancel(ctx), group))
 	return errors.Join(errs...)
 }
 

@@ -164,7 +164,7 @@ func TestAttachWaitsForGC(t *testing.T) {
 	select {
 	case err := <-done:
 		contains(t, err, errdefs.IsDeadlineExceeded, "CNI GC")
-	case <-time.After(endTimeout):
+	case <-time.After(killTimeout):
 		t.Fatal("Attach did not wait for GC to end")
 	}
 	if err := unlimited.Detach(t.Context(), a, a.NetNS); err != nil {

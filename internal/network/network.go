@@ -132,8 +132,8 @@ func (n *Network) cni(r *runner, dirs []string) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(dirs, n.cfg.CacheDir, r)
 }
 
-// sweep kills everything in the group of that name, and removes it.
-func (n *Network) sweep(ctx context.Context, group string) error {
+// killGroup kills everything in the group of that name, and removes it.
+func (n *Network) killGroup(ctx context.Context, group string) error {
 	return n.groups.kill(ctx, group)
 }
 

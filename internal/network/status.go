@@ -169,11 +169,11 @@ func (n *Network) check(ctx context.Context) error {
 	defer cancel()
 	group := "net-status-" + n.instance()
 	// A daemon that was killed during a check has left the group.
-	if err := n.sweep(ctx, group); err != nil {
+	if err := n.killGroup(ctx, group); err != nil {
 		return err
 	}
 	err = n.askPlugins(ctx, group, conf)
-	return errors.Join(err, n.sweep(context.WithoutCancel(ctx), group))
+	return errors.Join(err, n.killGroup(context.WithoutCancel(ctx), group))
 }
 
 // askPlugins calls STATUS of each plugin until one is not ready. A plugin that does not know the verb is ready.

@@ -1,7 +1,6 @@
 package pod
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/pinfold-run/pinfold/pin"
@@ -68,7 +67,7 @@ func Namespaces(rec *ContainerRecord, pins map[string]string) map[string]string 
 	}
 	paths := map[string]string{}
 	for _, kind := range []string{"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"} {
-		path := fmt.Sprintf("/proc/%d/ns/%s", rec.Process.PID, kind)
+		path := rec.Process.NamespacePath(kind)
 		own, err := os.Stat(path)
 		if err != nil {
 			continue // ended meanwhile, or a kind that the kernel does not have

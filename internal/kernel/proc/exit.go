@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exit is how a process ended, in the words of waitid(2).
+// Exit is how a process ended, as waitid(2) reports it.
 type Exit struct {
 	Code   int32 // CodeExited, CodeKilled or CodeDumped
 	Status int32 // the exit code, or the signal

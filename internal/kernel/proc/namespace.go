@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// NamespacePath is the path of the process's namespace of a kind: "mnt", "net", "pid".
+func (p Process) NamespacePath(kind string) string { return file(p.PID, "ns/"+kind) }
+
 // PIDNamespace tells PID namespaces apart: it is the target of a process's link ns/pid, "" if it has ended.
 func PIDNamespace(pid int) string {
 	ns, _ := os.Readlink(file(pid, "ns/pid"))

@@ -136,7 +136,7 @@ func Status(pid int, name string) string {
 	return ""
 }
 
-// State is the kernel's word for what the process does, "S (sleeping)"; "gone" if it has ended and was reaped.
+// State is what the process does, as the kernel shows it: "S (sleeping)"; "gone" if it has ended and was reaped.
 func (p Process) State() string {
 	state := Status(p.PID, "State")
 	if state == "" || !p.Alive() {

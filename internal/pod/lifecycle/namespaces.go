@@ -70,7 +70,7 @@ func (KernelPins) MakeNet(path string) error {
 
 // PinPID implements Pins. It makes sure that the PID meant that process all along.
 func (KernelPins) PinPID(p proc.Process, path string) (inode uint64, err error) {
-	ns, err := pin.Open(fmt.Sprintf("/proc/%d/ns/pid", p.PID))
+	ns, err := pin.Open(p.NamespacePath("pid"))
 	if err != nil {
 		return 0, err
 	}

@@ -38,5 +38,5 @@ func pidNamespace(p *proc.Process) string {
 	if p == nil {
 		return ""
 	}
-	return fmt.Sprintf("/proc/%d/ns/pid", p.PID)
+	return p.NamespacePath("pid")
 }

@@ -15,22 +15,21 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// CheckAttach says what speaks against attaching to the container now.
+// CheckAttach says why a client cannot attach to the container now, nil if it can.
 func (s *Sessions) CheckAttach(id string) error {
 	_, err := s.in("Attach", id, pod.Running, pod.Created)
 	return err
 }
 
-// Attach connects a client to a container's own standard streams until the container ends (no error), or
-// ctx does, with the client's connection. The client gets all that comes out from now on, as it goes to the log, and
-// disturbs neither the container nor other clients: one that lags more than maxLag behind is cut off with an error,
-// as is the furthest when all together are more than maxLagTogether behind.
+// Attach connects a client to a container's own standard streams. It returns when the container ends (no error), or when
+// ctx ends with the client's connection. The client gets all output from now on, as the log does. It delays neither the
+// container nor other clients: a client that is more than maxLag behind is cut off with an error. If all clients together
+// are more than maxLagTogether behind, the one that is furthest behind is cut off.
 //
-// Several clients may write to standard input at once. With stdin_once the first that asks for it has it alone,
-// and it ends when that client's does; later ones get output only. A terminal stays open for all clients.
+// Several clients may write to standard input at once. With stdin_once only the first that asks for it may, and standard
+// input ends when that client's does; later clients get output only. A terminal stays open for all clients.
 //
-// Pinder's end does not end the session: it goes on with the next one, of which only what came out in
-// between is missing.
+// If pinder ends, the session goes on with the next pinder. Only the output in between is missing.
 func (s *Sessions) Attach(ctx context.Context, id string, user Streams) error {
 	c, err := s.in("Attach", id, pod.Running, pod.Created)
 	if err != nil {
@@ -83,7 +82,7 @@ func feed(ctx context.Context, to *os.File, from io.Reader) <-chan struct{} {
 		default:
 			_, _ = io.Copy(to, from)
 			_ = to.Close()
-			_, _ = io.Copy(io.Discard, from) // the container may have closed its end
+			_, _ = io.Copy(io.Discard, from) // the container may have closed its standard input
 		}
 	}()
 	return fed
@@ -95,7 +94,7 @@ type attached struct {
 	container *pod.Container
 	request   wire.Attach
 	out, errs *backlog
-	reading   context.Context // ends before the session's when the client is cut off
+	reading   context.Context // ends before the session's if the client is cut off
 }
 
 func (n *attached) inputOnly(ctx context.Context, fed <-chan struct{}) error {
@@ -126,14 +125,14 @@ func (n *attached) serve(ctx context.Context, files *client.Attachment, user Str
 	return nil
 }
 
-// receive reads output, of one pinder after the other.
+// receive reads output, from one pinder after the other.
 func (n *attached) receive(ctx context.Context, files *client.Attachment) error {
-	n.request.Stdin = false // the client has it, whatever becomes of pinder
+	n.request.Stdin = false // the client keeps it, also with the next pinder
 	for {
 		if err := n.read(n.reading, files); err != nil {
 			return err
 		}
-		// The end of the output, of pinder, or of its patience? It knows.
+		// The output has ended, pinder has, or pinder has cut the client off. The next request tells which.
 		var err error
 		files, err = n.pinder.Attach(ctx, n.request)
 		switch {

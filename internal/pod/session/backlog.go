@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// maxLag is how many bytes of each output a client may be behind before it is cut off.
+	// maxLag is how many bytes of each output a client may be behind. A client that is further behind is cut off.
 	maxLag = 16 << 20
-	// maxLagTogether is how much memory the backlogs of all clients may use. Past it, the one with the largest is
-	// cut off.
+	// maxLagTogether is how much memory the backlogs of all clients may use. Beyond it, the client with the largest is cut
+	// off.
 	maxLagTogether = 64 << 20
-	// minBlock and maxBlock are the sizes of the blocks that a backlog keeps its bytes in. One block is also the
-	// most that one message to a client carries.
+	// minBlock and maxBlock are the sizes of the blocks in which a backlog keeps its bytes. One message to a client has one
+	// block at most.
 	minBlock = 4 << 10
 	maxBlock = 32 << 10
 )
@@ -57,7 +57,7 @@ func (s *backlogs) charge(b *backlog, n int) *backlog {
 	return largest
 }
 
-// backlog is output that waits for its client. It decouples the two: its writer never waits.
+// backlog is output that waits for its client. Its writer never waits.
 type backlog struct {
 	all *backlogs
 	// onCut is called when the client is cut off in favour of others.

@@ -18,30 +18,29 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// ExecResult is what a command run by ExecSync left.
+// ExecResult is what a command of ExecSync returned.
 type ExecResult struct {
 	Stdout, Stderr []byte
 	Code           int
-	// Release has to be called when the outputs have been sent: other commands may use their memory then.
+	// Release has to be called when the outputs have been sent. Then other commands may use their memory.
 	Release func()
 }
 
 const (
 	// execOutputLimit is how much of each stream ExecSync returns, in bytes (CRI's ExecSyncResponse).
 	execOutputLimit = 16 << 20
-	// execOutputsTogether is how much memory the outputs of all commands may use that run, or whose answer is
-	// on its way. Past it, output is left out of the answers.
+	// execOutputsTogether is how much memory the outputs of all commands may use, until the answers are sent. Output beyond
+	// it is left out of the answers.
 	execOutputsTogether = 64 << 20
 	// execOutputFree is how much of each stream is always returned.
 	execOutputFree = 16 << 10
 )
 
-// drainTimeout is how long output is awaited after the command itself has ended: a child of it may
-// hold the pipe for ever.
+// drainTimeout is the wait for more output after the command's end: a child of it may hold the pipe open for ever.
 const drainTimeout = 2 * time.Second
 
-// ExecSync runs a command in a running container and waits for its end; timeout 0 means for ever.
-// On a timeout the command is killed, with all that it started, and the error is ErrDeadlineExceeded.
+// ExecSync runs a command in a running container and waits for its end. timeout 0 means for ever. After the timeout the
+// command is killed, with all that it started, and the error is ErrDeadlineExceeded.
 func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (ExecResult, error) {
 	c, err := s.in("ExecSync", id, pod.Running)
 	if err != nil {
@@ -67,7 +66,7 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 	return result, err
 }
 
-// command is what pinder has to know of a command to run it in a container.
+// command is what pinder needs to run a command in a container.
 type command struct {
 	json  []byte      // the OCI process
 	owner *wire.Owner // of its streams
@@ -94,7 +93,7 @@ func (s *Sessions) execProcess(c *pod.Container, options ocispec.ExecOptions) (c
 	return command{json: data, owner: box.Record().HostUser(process.User)}, err
 }
 
-// wait collects output until the command ends. cut says that some is missing for want of memory.
+// wait collects output until the command ends. cut says that some is missing because there was no memory for it.
 func (s *Sessions) wait(ctx context.Context, run *client.Execution, timeout time.Duration) (result ExecResult, cut bool, err error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -123,8 +122,8 @@ func (s *Sessions) wait(ctx context.Context, run *client.Execution, timeout time
 	return result, out.cut || errs.cut, nil
 }
 
-// errUnknownEnd is the error of a command whose exit code is lost: both halves of pinder were killed while
-// it ran. A probe must not take that for success.
+// errUnknownEnd is the error of a command whose exit code is lost: reaper and supervisor were both killed while it ran. For
+// a probe that must not be success.
 var errUnknownEnd = fmt.Errorf("the command ended while pinder did not run, and its exit code is lost: %w", errdefs.ErrUnavailable)
 
 func deadline(ctx context.Context, err error, timeout time.Duration) error {
@@ -134,8 +133,8 @@ func deadline(ctx context.Context, err error, timeout time.Duration) error {
 	return err
 }
 
-// output is a stream being read, up to execOutputLimit and as far as there is memory; the rest is read and
-// dropped, so that the command never blocks on a full pipe.
+// output is a stream that is read, up to execOutputLimit and as long as there is memory. The rest is read and dropped, so
+// that the command never waits on a full pipe.
 type output struct {
 	done   chan struct{}
 	budget *budget
@@ -168,7 +167,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// grow makes room for so many bytes, by doubling, if there is memory.
+// grow makes room for that many bytes, by doubling, if there is memory.
 func (o *output) grow(wanted int) {
 	if wanted <= cap(o.data) {
 		return

@@ -20,14 +20,14 @@ import (
 // Forwarded is a client's end of a connection to a port of a pod.
 type Forwarded struct {
 	io.ReadWriter
-	// CloseWrite tells the client that nothing more comes, while it may still send. Nil where the client
-	// cannot be told: then the whole connection ends with the pod's half.
+	// CloseWrite tells the client that no more data comes. The client may still send. It is nil if the client cannot be
+	// told. Then the whole connection ends with the pod's half.
 	CloseWrite func() error
 	// Reset ends the connection as a reset does. Nil as for CloseWrite.
 	Reset func() error
 }
 
-// CheckPortForward says what speaks against connections to the pod now.
+// CheckPortForward says why clients cannot connect to the pod now, nil if they can.
 func (s *Sessions) CheckPortForward(id string) error {
 	_, err := s.forwardable(id)
 	return err
@@ -47,12 +47,12 @@ func (s *Sessions) forwardable(id string) (*pod.Sandbox, error) {
 const (
 	// dialTimeout bounds a connection attempt on the pod's loopback interface.
 	dialTimeout = 10 * time.Second
-	// lingerTimeout is how long a client that sends nothing is waited for after the pod has ended its half.
+	// lingerTimeout is how long a client may send nothing after the pod has ended its half.
 	lingerTimeout = 2 * time.Second
 )
 
-// PortForward connects the client with what listens on the port of the pod's loopback interface, until both
-// have ended their halves, or ctx ends, with the client's connection.
+// PortForward connects the client with what listens on the port of the pod's loopback interface. It returns when both have
+// ended their halves, or when ctx ends with the client's connection.
 func (s *Sessions) PortForward(ctx context.Context, id string, port int32, client Forwarded) error {
 	box, err := s.forwardable(id)
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *Sessions) PortForward(ctx context.Context, id string, port int32, clien
 		defer close(sent)
 		_, _ = io.Copy(conn, countingReader{client, &received})
 		_ = conn.CloseWrite()
-		// Whatever the pod does not want must not stand in the way of the connection's other streams.
+		// Data that the pod does not read must not block the connection's other streams.
 		_, _ = io.Copy(io.Discard, client)
 	}()
 	to := &clientWriter{Writer: client}
@@ -80,7 +80,7 @@ func (s *Sessions) PortForward(ctx context.Context, id string, port int32, clien
 	case ctx.Err() != nil, to.failed:
 		return nil // the client has ended the session or this connection
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		// The application has reset this connection, which is no failure of the session.
+		// The application has reset this connection. The session goes on.
 		if client.Reset != nil {
 			_ = client.Reset()
 		}
@@ -95,7 +95,7 @@ func (s *Sessions) PortForward(ctx context.Context, id string, port int32, clien
 	return nil
 }
 
-// linger waits for the end of the client's half, as long as something comes.
+// linger waits for the end of the client's half, as long as the client sends.
 func linger(sent <-chan struct{}, received *atomic.Int64) {
 	for before := int64(-1); ; {
 		select {
@@ -111,7 +111,7 @@ func linger(sent <-chan struct{}, received *atomic.Int64) {
 	}
 }
 
-// clientWriter remembers whether the client failed.
+// clientWriter records whether a write to the client failed.
 type clientWriter struct {
 	io.Writer
 	failed bool
@@ -136,9 +136,8 @@ func (r countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// dial connects to a port of the pod. A socket belongs for ever to the network namespace that it was made
-// in, so only the dialling is done inside. The address is a literal: the resolver and its goroutines, which
-// would be outside, have no part in it.
+// dial connects to a port of the pod. A socket belongs for ever to the network namespace in which it was made, so only
+// dial runs in the pod's. The address is a literal: the resolver and its goroutines, which would be outside, are not used.
 func (s *Sessions) dial(ctx context.Context, rec *pod.SandboxRecord, port int32) (*net.TCPConn, error) {
 	inside := func(fn func() error) error { return fn() }
 	if !rec.HostNetwork() {

@@ -20,21 +20,21 @@ import (
 
 // Streams are a client's ends of a session. Those that it does not want are nil.
 type Streams struct {
-	// In is read until its end, which the other side sees as the end of its standard input, unless that is a
-	// terminal, which has no such thing.
+	// In is read until its end. Then the standard input of the command or container ends, unless it is a terminal, which
+	// has no end.
 	In io.Reader
 	// Out and Err get the output; Out gets all that a terminal shows.
 	Out, Err io.Writer
 	// TTY asks for a terminal (Exec), or says that the container has one (Attach).
 	TTY bool
-	// Resize gives the terminal's sizes one after the other, and false when there will be no more.
+	// Resize returns the next size of the terminal, and false if there is no next.
 	Resize func() (TerminalSize, bool)
 }
 
 // TerminalSize is in character cells.
 type TerminalSize struct{ Width, Height uint16 }
 
-// CheckExec says what speaks against running a command in the container now.
+// CheckExec says why a command cannot run in the container now, nil if it can.
 func (s *Sessions) CheckExec(id string, cmd []string) error {
 	c, err := s.in("Exec", id, pod.Running)
 	if err != nil {
@@ -59,12 +59,12 @@ func (s *Sessions) in(rpc, id string, states ...pod.State) (*pod.Container, erro
 	return nil, fmt.Errorf("%s: container %s is %s, not %s: %w", rpc, c.ID, state, states[0], errdefs.ErrFailedPrecondition)
 }
 
-// Exec runs a command in a running container, with the client as its terminal or standard streams, and
-// returns its exit code when the command has ended and its output was delivered.
+// Exec runs a command in a running container, with the client as its terminal or standard streams. It returns the exit code
+// when the command has ended and its output was delivered.
 //
-// When ctx ends, the client is gone. The command is then treated as by a login session that is cut off: its
-// terminal hangs up; without one, its standard input ends and its next output is a SIGPIPE. One that does
-// neither read nor write goes on: its client may have meant just that.
+// ctx ends when the client has gone. What happens to the command then is what happens in a login session that is cut off:
+// its terminal hangs up; without a terminal, its standard input ends and its next output is a SIGPIPE. A command that
+// neither reads nor writes goes on: the client may want that.
 func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Streams) (int, error) {
 	c, err := s.in("Exec", id, pod.Running)
 	if err != nil {
@@ -101,7 +101,7 @@ func converse(ctx context.Context, run *client.Execution, user Streams, resize f
 			if !user.TTY {
 				_ = input.Close()
 			}
-			// What the command does not want must not stand in the way of the session's other streams.
+			// Input that the command does not read must not block the session's other streams.
 			_, _ = io.Copy(io.Discard, user.In)
 		}()
 	}
@@ -121,8 +121,8 @@ func converse(ctx context.Context, run *client.Execution, user Streams, resize f
 	return exit.Code, nil
 }
 
-// follow passes on sizes. Also without a terminal they are taken, because the client's other streams come
-// through the same connection.
+// follow passes sizes on. It also reads them if there is no terminal, because the client's other streams come through the
+// same connection.
 func follow(next func() (TerminalSize, bool), set func(TerminalSize) error) {
 	if next == nil {
 		return
@@ -136,7 +136,7 @@ func follow(next func() (TerminalSize, bool), set func(TerminalSize) error) {
 	}
 }
 
-// relay are outputs and their receivers. An output that is not wanted is read all the same.
+// relay are outputs and their receivers. An output that nobody wants is read, too.
 type relay []struct {
 	from *os.File
 	to   io.Writer
@@ -148,7 +148,7 @@ func (r relay) close() {
 	}
 }
 
-// copying is a relay at work.
+// copying is a relay in progress.
 type copying struct {
 	relay relay
 	wait  sync.WaitGroup
@@ -167,12 +167,12 @@ func (r relay) start() *copying {
 	return c
 }
 
-// finish delivers what the command left in its outputs. A child of it may hold them open for ever: one that
-// says nothing for drainTimeout is not waited for.
+// finish delivers what is left in the outputs after the command's end. A child of the command may hold them open for ever.
+// So finish stops when there is no output for drainTimeout.
 func (c *copying) finish() {
 	c.ended.Store(true)
 	for _, o := range c.relay {
-		_ = o.from.SetReadDeadline(time.Now()) // wakes who waits; see copy
+		_ = o.from.SetReadDeadline(time.Now()) // ends a read in progress; see copy
 	}
 	c.wait.Wait()
 }
@@ -180,8 +180,8 @@ func (c *copying) finish() {
 func (c *copying) copy(to io.Writer, from *os.File) {
 	buf := make([]byte, 32<<10)
 	for timeouts := 0; timeouts < 2; {
-		// A deadline that has passed hides data that is there, so each read gets a new one: a slow client
-		// costs no output.
+		// After a deadline a read returns no data, also if there is some. So each read gets a new one, and a slow client
+		// loses no output.
 		if c.ended.Load() {
 			_ = from.SetReadDeadline(time.Now().Add(drainTimeout))
 		}

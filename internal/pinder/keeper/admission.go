@@ -11,19 +11,19 @@ import (
 )
 
 const (
-	// createDescriptors and execDescriptors are how many descriptors the creation of a container or exec takes at
-	// its height: its own, their duplicates on the way to the reaper and the daemon, and the runtime's.
+	// createDescriptors and execDescriptors are the most descriptors that the creation of a container or exec uses at
+	// one time: its own, their duplicates on the way to the reaper and the daemon, and the runtime's.
 	createDescriptors = 32
 	execDescriptors   = 24
-	// spareDescriptors are left for what has to go on: connections, the ends of containers, a next supervisor.
+	// spareDescriptors are kept free for what exists: connections, ends of containers, the next supervisor.
 	spareDescriptors = 48
 )
 
 // admission counts descriptors for creations under way.
 type admission struct{ promised atomic.Int64 }
 
-// admit refuses what would leave too few descriptors for what exists. The caller calls free when all of its own are
-// open, or closed again.
+// admit returns an error if too few descriptors would be left for what exists. The caller calls free when its
+// descriptors are open, or closed again.
 func (a *admission) admit(what string, need int) (free func(), err error) {
 	promised := int(a.promised.Add(int64(need)))
 	free = func() { a.promised.Add(-int64(need)) }
@@ -37,7 +37,7 @@ func (a *admission) admit(what string, need int) (free func(), err error) {
 	return free, nil
 }
 
-// openFiles is how many this process may have open, 0 if that is not known, and how many it has.
+// openFiles returns how many files this process may have open, 0 if that is not known, and how many it has.
 func openFiles() (limit, used int) {
 	var r unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {

@@ -31,8 +31,8 @@ func (k *Keeper) GiveBack(m wire.Message) error {
 	return nil
 }
 
-// adopt watches a container of which all descriptors are lost. Its output can
-// no longer be logged; its exit code is known where the pidfd tells it.
+// adopt watches a container whose descriptors are all lost. Its output cannot be logged any more. Its exit code is
+// known if the pidfd tells it.
 func (k *Keeper) adopt(r wire.Adopt) (*wire.Created, error) {
 	if err := checkCreate(&wire.Create{
 		ID: r.ID, Bundle: r.Bundle, Runtime: r.Runtime, LogPath: r.LogPath, ExitFile: r.ExitFile,

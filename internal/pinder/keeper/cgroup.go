@@ -17,20 +17,19 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 )
 
-// group is where a container's memory events are counted and how it is killed.
+// group is where the kernel counts a container's memory events, and how to kill the container.
 type group struct {
-	// Path is the container's path as /proc/PID/cgroup shows it, in the v1 memory
-	// hierarchy where there is one, else in cgroup2.
+	// Path is the container's path in /proc/PID/cgroup: that of version 1's memory controller if there is one, else
+	// that of cgroup2.
 	Path string `json:"path,omitempty"`
-	// Kill is the cgroup.kill file, empty where cgroup2 does not tell the
-	// container from others.
+	// Kill is the cgroup.kill file. It is empty if the group in cgroup2 may hold others, too.
 	Kill string `json:"kill,omitempty"`
 	// Events is memory.events (v2) or memory.oom_control (v1).
 	Events string `json:"events,omitempty"`
 	// Base is the count of OOM kills before the container started.
 	Base uint64 `json:"base,omitempty"`
-	// Parent is the memory.events of the group above, see oomParent; Others how many OOM kills it counts that
-	// neither this container nor another that lives has counted.
+	// Parent is the memory.events of the group above, see oomParent. Others is the number of OOM kills in it that
+	// neither this container nor another living one has counted.
 	Parent string `json:"parent,omitempty"`
 	Others uint64 `json:"others,omitempty"`
 }
@@ -47,10 +46,9 @@ var hierarchies = sync.OnceValue(func() *cgroup.Hierarchies {
 	return h
 })
 
-// findCgroup scans at where the container's init lives. What cannot be found is
-// left empty: a container without OOM counters is still a container. own are the
-// container's groups that are known by name. moved says that the process may have
-// been moved since it was started: then no other group than those is taken.
+// findCgroup finds the groups of a container's init. What it does not find stays empty: a container without OOM
+// counters is still a container. own are the container's groups that have its name. If moved is true, the process may
+// have left its groups since it was started; then findCgroup takes no other groups than those.
 func findCgroup(pid int, own []string, moved bool) group {
 	var c group
 	list, err := cgroup.Of(pid)
@@ -77,8 +75,8 @@ func findCgroup(pid int, own []string, moved bool) group {
 	return c
 }
 
-// ownCgroupOf guards against killing more than a container: its cgroup2 path
-// must be neither the root nor pinder's own cgroup nor an ancestor of it.
+// ownCgroupOf reports whether a cgroup2 path can be a container's: it is neither the root, nor pinder's own group, nor
+// one above that. To kill such a group would kill others.
 func ownCgroupOf(path string) bool {
 	if path == "" || path == "/" {
 		return false
@@ -88,9 +86,8 @@ func ownCgroupOf(path string) bool {
 	return err == nil && own != path && !strings.HasPrefix(own, strings.TrimSuffix(path, "/")+"/")
 }
 
-// oomKills reads the counter from an open events file. Reading fails with
-// ENODEV once the cgroup is removed, which is why it is read before the zombie
-// is reaped; see oom.killed for groups that are removed earlier.
+// oomKills reads the counter from an open events file. That fails with ENODEV once the group is removed, so it is read
+// before the zombie is reaped. See oom.killed for groups that are removed earlier.
 func oomKills(fd int) (uint64, error) {
 	buf := make([]byte, 1024)
 	n, err := unix.Pread(fd, buf, 0)
@@ -102,7 +99,7 @@ func oomKills(fd int) (uint64, error) {
 
 var errNoCounter = errors.New("no oom_kill counter")
 
-// parseOOMKills sums "oom_kill" and, where it is counted apart, "oom_group_kill".
+// parseOOMKills adds "oom_kill" and "oom_group_kill", where the kernel counts that apart.
 func parseOOMKills(r io.Reader) (uint64, error) {
 	var sum uint64
 	found := false

@@ -13,7 +13,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// undoGrace is how long a failed create waits for its own undoing.
+// undoGrace is how long the answer to a failed create waits for its undo.
 const undoGrace = 5 * time.Second
 
 func checkID(what, id string) error {
@@ -50,8 +50,8 @@ func checkCreate(r *wire.Create) error {
 	return nil
 }
 
-// create makes a container up to the runtime's "create". A repeat of the same
-// request gets the first one's result.
+// create makes a container, up to and including the runtime's "create". A repetition of a request gets the first one's
+// result.
 func (k *Keeper) create(r wire.Create) (*wire.Created, error) {
 	if err := checkCreate(&r); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (k *Keeper) create(r wire.Create) (*wire.Created, error) {
 	}
 	c := &creation{p, &r, deadline}
 	if err := c.clearRemains(); err != nil {
-		p.remove() // and not the runtime's container, which may be a running one
+		p.remove() // the runtime's container stays: it may be a running one
 		p.unlockOp()
 		return nil, err
 	}
@@ -89,8 +89,8 @@ func (k *Keeper) create(r wire.Create) (*wire.Created, error) {
 		return p.created(), nil
 	}
 	if k.reaper.Gone() {
-		// What was done stands: the supervisor that follows this one undoes it if it was not complete, and the
-		// repeated request gets it if it was. The lock is kept so that no other request meets it in between.
+		// Nothing is undone here: the next supervisor undoes an incomplete creation, and gives the result of a
+		// complete one to the repeated request. The lock is kept, so no other request finds the container in between.
 		return nil, err
 	}
 	undone := make(chan struct{})
@@ -99,8 +99,8 @@ func (k *Keeper) create(r wire.Create) (*wire.Created, error) {
 		defer p.unlockOp()
 		k.undoCreate(p)
 	}()
-	// A runtime that hangs may hang again, so the answer does not wait for ever. A
-	// later request for this ID waits for the lock.
+	// The runtime may hang again, so the answer does not wait for the undo without a limit. A later request for this
+	// ID waits for the lock.
 	select {
 	case <-undone:
 	case <-time.After(undoGrace):
@@ -113,7 +113,7 @@ func (p *process) created() *wire.Created {
 	return &wire.Created{Process: m.Process, Cgroup: m.Cgroup.Path}
 }
 
-// existing waits for the operation that has the ID. Nil and nil mean that it is gone.
+// existing waits for the operation that has the ID. It returns nil and nil if the container is gone then.
 func (k *Keeper) existing(r *wire.Create, deadline time.Time) (*wire.Created, error) {
 	p, err := k.lookup(r.ID, "")
 	if err != nil {
@@ -188,9 +188,8 @@ func (c *creation) run() error {
 	return nil
 }
 
-// clearRemains removes a container of this ID that no supervisor knows any more:
-// a create that went on after everything that knew of it was killed. Nothing has
-// run in it; if something has, it is not ours to remove.
+// clearRemains removes a container of this ID that no supervisor knows: its create went on after both of pinder's
+// processes and the daemon were killed. If something has run in it, clearRemains returns an error and removes nothing.
 func (c *creation) clearRemains() error {
 	p, r := c.p, c.r
 	p.keeper.unfinished.Await(r.ID, c.deadline)
@@ -207,7 +206,7 @@ func (c *creation) clearRemains() error {
 	return nil
 }
 
-// prepareStreams makes everything that is to exist before the runtime is called.
+// prepareStreams makes what has to exist before the runtime is called: log, pipes and console.
 func (c *creation) prepareStreams() (oci.ChildEnds, error) {
 	p, r := c.p, c.r
 	if r.LogPath != "" {

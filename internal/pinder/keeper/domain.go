@@ -8,18 +8,20 @@ import (
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 )
 
-// domain is how a container's processes are told from all others. It is noted while the container's init waits to
-// run its program: later a process may have been moved anywhere.
+// domain tells a container's processes from all others. It is read while the container's init waits to run its
+// program. Later, a process may have been moved to any group.
 type domain struct {
 	// Groups are the container's own groups, as /proc/PID/cgroup names them in any hierarchy.
 	Groups []string `json:"groups,omitempty"`
-	// MountNS is the kernel's number of its mount namespace, which is never given again; 0 before Linux 6.11.
+	// MountNS is the kernel's number of the container's mount namespace. The kernel does not use a number twice. It is
+	// 0 before Linux 6.11.
 	MountNS uint64 `json:"mountNS,omitempty"`
-	// PIDNamespace: the init is PID 1 of its PID namespace, so that its end is that of all processes in it.
+	// PIDNamespace says that the init is PID 1 of its PID namespace: when it ends, the kernel ends all processes in
+	// it.
 	PIDNamespace bool `json:"pidNamespace,omitempty"`
 }
 
-// domainOf scans at the init of container id.
+// domainOf reads the domain of container id from its init.
 func domainOf(pid int, id string) domain {
 	return domain{Groups: ownGroups(pid, id), MountNS: proc.MountNamespace(pid), PIDNamespace: proc.IsFirst(pid)}
 }
@@ -27,7 +29,7 @@ func domainOf(pid int, id string) domain {
 // ownGroups are the groups of the process that have the container's name.
 func ownGroups(pid int, id string) []string { return namedAfter(id, groupsOf(pid)) }
 
-// namedAfter are those of groups that have the container's name, each once, without what is below them.
+// namedAfter returns the groups that have the container's name, each once. A group below one is cut to it.
 func namedAfter(id string, groups []string) []string {
 	var own []string
 	for _, group := range groups {
@@ -47,7 +49,7 @@ func groupsOf(pid int) []string {
 	return cgroup.Paths(list)
 }
 
-// view is all processes of the node at one time.
+// view is all processes of the node at one moment.
 type view struct {
 	processes map[int]proc.Stat
 	groups    map[int][]string // of each, in all hierarchies
@@ -65,15 +67,15 @@ func takeView() (view, error) {
 	return v, nil
 }
 
-// scans are views of all processes of the node, one at a time. All that ask before one begins share it: a hundred
-// kills at once, as of probes that time out together, would else each read all of /proc again and again.
+// scans makes views of all processes of the node, one at a time. All callers that ask before a view is begun share it.
+// Else each of a hundred kills at once, as of probes that time out together, would read all of /proc again and again.
 type scans struct {
 	turn sync.Mutex // held while one is taken
 	mu   sync.Mutex
 	next *scan
 }
 
-// look is one view.
+// scan is one view, made or to be made.
 type scan struct {
 	of    *scans
 	taken sync.Once
@@ -83,7 +85,7 @@ type scan struct {
 
 var processes scans
 
-// upcoming is the view that has not begun yet.
+// upcoming returns the scan that has not begun yet.
 func (s *scans) upcoming() *scan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +95,7 @@ func (s *scans) upcoming() *scan {
 	return s.next
 }
 
-// get waits for the view. It is shared, and not to be changed.
+// get waits for the view. Others have it, too: it must not be changed.
 func (l *scan) get() (view, error) {
 	l.taken.Do(func() {
 		l.of.turn.Lock()

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// execExpiry is how long a finished exec is remembered for a daemon that never
-	// asked for its end. Past maxEndedExecs of them the oldest are forgotten.
+	// execExpiry is how long a finished exec is kept if no daemon asks for its end. If there are more than
+	// maxEndedExecs, the oldest are removed.
 	execExpiry    = 10 * time.Minute
 	maxEndedExecs = 1024
-	// maxLivingExecs is how many commands may run in all containers together.
+	// maxLivingExecs is how many execs may run in all containers together.
 	maxLivingExecs = 4096
 )
 
-// execs starts and ends commands in containers.
+// execs starts and ends execs.
 type execs struct{ keeper *Keeper }
 
 // execStarted is the answer to a request for an exec; the descriptors are those that it names.
@@ -35,8 +35,8 @@ type execStarted struct {
 	fds []int
 }
 
-// start starts a further process in a container. Its streams go to the daemon,
-// which reads them itself; pinder keeps none of them.
+// start runs a command in a container. Its streams go to the daemon, which reads them itself; pinder keeps none of
+// them.
 func (x *execs) start(r wire.Exec) (*execStarted, error) {
 	if err := checkID("exec", r.ExecID); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (x *execs) start(r wire.Exec) (*execStarted, error) {
 	}
 	started, err := x.startIn(p, &r, group)
 	if err != nil && group != nil && strings.Contains(err.Error(), "cgroup") {
-		// A runtime, or a container that divides its own group, which cannot have it.
+		// The runtime does not support it, or the container divides its own group and no process may join it.
 		x.removeGroup(p)
 		started, err = x.startIn(p, &r, nil)
 	}
@@ -122,7 +122,7 @@ func (x *execs) startIn(p *process, r *wire.Exec, group []string) (*execStarted,
 				out.Streams, out.fds = append(out.Streams, kind), append(out.fds, fd)
 			}
 		}
-		// A runtime that fails writes its reason there; reading must not wait for it.
+		// A runtime that fails writes the reason there. The read must not block.
 		_ = unix.SetNonblock(c.Errors, true)
 	}
 	c.Args = append(c.Args, r.ID)
@@ -136,8 +136,7 @@ func (x *execs) startIn(p *process, r *wire.Exec, group []string) (*execStarted,
 			return nil, wrapCall("exec", p, err)
 		}
 		out.Streams, out.fds = []string{kindTTY}, []int{fd}
-		// The daemon alone holds the terminal: when it closes it, the process gets
-		// its SIGHUP.
+		// The daemon alone holds the terminal. When the daemon closes it, the process gets SIGHUP.
 		p.handles.set(kindTTY, nil)
 		if err := p.keep(); err != nil {
 			ownlog.Printf("%v", err)
@@ -151,7 +150,7 @@ func (x *execs) processFile(p *process) string {
 	return filepath.Join(x.keeper.calls.Dir, strings.ReplaceAll(p.key, "/", "+")+".process")
 }
 
-// watch waits for the end of an exec, which is forgotten some time after its end.
+// watch waits for the end of an exec and then closes what it had.
 func (x *execs) watch(p *process) {
 	p.exit.watch()
 	x.removeGroup(p)
@@ -160,8 +159,8 @@ func (x *execs) watch(p *process) {
 	}
 }
 
-// after closes the descriptors of an exec that has ended, but for the note of how, and sees to it that this is
-// forgotten.
+// after closes the descriptors of an exec that has ended. Its state, which says how it ended, is kept until the daemon
+// asks for it or execExpiry is over.
 func (x *execs) after(p *process) {
 	p.handles.closeButState()
 	p.mu.Lock()
@@ -176,7 +175,7 @@ func (x *execs) after(p *process) {
 	x.forgetOldest()
 }
 
-// forgetOldest bounds the number of ended execs.
+// forgetOldest removes the oldest of too many ended execs.
 func (x *execs) forgetOldest() {
 	var ended []wire.Exit
 	for _, p := range x.keeper.all() {
@@ -193,21 +192,21 @@ func (x *execs) forgetOldest() {
 	}
 }
 
-// abandon ends and forgets an exec whose answer has not reached the daemon that asked for it.
+// abandon kills and removes an exec whose answer did not reach the daemon.
 func (x *execs) abandon(id, execID string) {
 	if p, err := x.keeper.lookup(id, execID); err == nil {
 		x.end(p, time.Now().Add(killLimit))
 	}
 }
 
-// gone says that the process has ended, whether that is noted already or not.
+// gone reports whether the process has ended, even if that is not recorded yet.
 func (p *process) gone() bool {
 	ended := false
 	p.handles.use(kindPidfd, func(fd int) { ended = proc.Ended(fd) })
 	return ended || p.hasExited()
 }
 
-// forget drops a finished exec. An unknown one is no error; a living one is.
+// forget removes an ended exec. An unknown exec is no error; a running one is.
 func (x *execs) forget(r wire.Call) error {
 	p, err := x.keeper.lookup(r.ID, r.ExecID)
 	if err != nil || r.ExecID == "" {
@@ -216,7 +215,7 @@ func (x *execs) forget(r wire.Call) error {
 	if !p.gone() {
 		return wire.Errorf(wire.CodeFailedPrecondition, "forget: %s has not ended", p.describe())
 	}
-	// The last thing that watch does, after which it needs p no more.
+	// Nothing uses p after its exit is recorded.
 	if !p.exit.await(time.Now().Add(drainTimeout)) {
 		return wire.Errorf(wire.CodeDeadlineExceeded, "forget: %s is being recorded", p.describe())
 	}
@@ -228,7 +227,7 @@ func (x *execs) forget(r wire.Call) error {
 	return nil
 }
 
-// end kills and forgets an exec.
+// end kills and removes an exec.
 func (x *execs) end(p *process, deadline time.Time) {
 	err := p.end(deadline)
 	x.removeGroup(p)

@@ -13,18 +13,18 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// An exec may have a cgroup of its own below the container's, so that all it started can be ended, however
-// it was started: in the cgroup2 hierarchy, or, where the controllers are in version 1 hierarchies, in the
-// freezer's. There a group needs no settings before a process can join it, unlike in cpuset's.
+// An exec may have a cgroup of its own below the container's. With it, everything that the exec has started can be
+// killed, however it was started. The group is in cgroup2, or in the freezer's hierarchy where the controllers are in
+// version 1: a process can join a freezer group without further settings, unlike one of cpuset.
 
 const (
 	groupPrefix = "exec-"
-	// groupGrace bounds the wait for killed processes.
+	// groupGrace is how long to wait for killed processes.
 	groupGrace = 5 * time.Second
 )
 
-// makeGroup makes the group of an exec in the container c and returns the runtime's argument for it. None is
-// no error: then only the process itself can be ended.
+// makeGroup makes the group of an exec in the container c and returns the runtime's argument for it. It returns none
+// if that is not possible; then only the exec's first process can be killed.
 func (x *execs) makeGroup(p *process, c *meta, execID string) []string {
 	parent, controller := groupParent(c)
 	if parent == "" {
@@ -32,7 +32,7 @@ func (x *execs) makeGroup(p *process, c *meta, execID string) []string {
 	}
 	x.sweepGroups(c.ID, parent)
 	dir := filepath.Join(parent, groupPrefix+execID)
-	// Noted before it is made, so that a next supervisor finds it.
+	// In shared memory first, so that the next supervisor finds it.
 	err := p.update(func(m *meta) { m.Group = dir })
 	if err == nil {
 		err = os.Mkdir(dir, 0o755)
@@ -45,7 +45,7 @@ func (x *execs) makeGroup(p *process, c *meta, execID string) []string {
 	return []string{"--cgroup", controller + filepath.Base(dir)}
 }
 
-// groupParent is the container's group, and the prefix by which the runtime knows its hierarchy.
+// groupParent returns the container's group, and the prefix by which the runtime names its hierarchy.
 func groupParent(c *meta) (dir, controller string) {
 	if freezer := hierarchies().Mount("freezer"); freezer != "" {
 		list, err := cgroup.Of(c.PID)
@@ -61,14 +61,14 @@ func groupParent(c *meta) (dir, controller string) {
 	return "", ""
 }
 
-// removeGroup removes the group, unless children that the exec left still run in it.
+// removeGroup removes the group, unless processes of the exec still run in it.
 func (x *execs) removeGroup(p *process) {
 	if dir := p.snapshot().Group; dir != "" && unix.Rmdir(dir) == nil {
 		_ = p.update(func(m *meta) { m.Group = "" })
 	}
 }
 
-// sweepGroups removes empty groups of execs that are forgotten: what they left behind has ended since.
+// sweepGroups removes empty groups of execs that are removed: the processes that they left have ended since.
 func (x *execs) sweepGroups(id, parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
@@ -85,7 +85,7 @@ func (x *execs) sweepGroups(id, parent string) {
 	}
 }
 
-// kill ends an exec with all that is in its group, and waits until they are dead.
+// kill kills an exec with all that is in its group, and waits until they have ended.
 func (x *execs) kill(r wire.Call) error {
 	p, err := x.keeper.lookup(r.ID, r.ExecID)
 	if err != nil {

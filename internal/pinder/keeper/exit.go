@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// drainTimeout bounds how long a hung log disk delays an exit record.
+	// drainTimeout is how long a disk that hangs may delay an exit record.
 	drainTimeout = 10 * time.Second
-	// strangerTimeout bounds the wait for the status of a process whose parent
-	// is none of ours and has not reaped it.
+	// strangerTimeout is how long to look for the exit code of a process whose parent is neither of pinder's
+	// processes.
 	strangerTimeout = 5 * time.Second
 	recordRetry     = 5 * time.Second
 )
 
-// exitWatch waits for the end of a container or exec, and makes it known. The order is in finish.
+// exitWatch waits for the end of a container or exec, and tells it to the daemon. Function finish has the order.
 type exitWatch struct {
 	p *process
-	// told: the exit, if any, may be spoken of; guarded by process.mu.
+	// told says that the daemon may see the exit; guarded by process.mu.
 	told bool
-	// recorded is closed when the exit is noted in shared memory and its record was tried.
+	// recorded is closed when the exit is in shared memory and the exit record was tried.
 	recorded chan struct{}
 }
 
-// watch waits for the process's end and sees it through. One goroutine each.
+// watch waits for the process's end and does all that follows. It has a goroutine of its own.
 func (w *exitWatch) watch() {
 	p := w.p
 	h := p.handles.get(kindPidfd)
@@ -59,7 +59,7 @@ func (w *exitWatch) watch() {
 	w.finish(exit)
 }
 
-// status finds how the process ended without reaping it.
+// status finds how the process ended, and does not reap it. The package comment has a table.
 func (w *exitWatch) status(pidfd int) (proc.Exit, bool) {
 	p := w.p
 	m := p.snapshot()
@@ -67,8 +67,7 @@ func (w *exitWatch) status(pidfd int) (proc.Exit, bool) {
 		if pid, ws, err := proc.Peek(unix.P_PIDFD, pidfd); err == nil && pid != 0 {
 			return ws, true
 		}
-		// Not ours. The reaper's? The start time tells its zombie from that of a
-		// process which got the pid after ours was reaped by a stranger.
+		// It is not our child. If the start time is right, it is not a later process of the same PID.
 		if m.Check() == nil {
 			if pid, ws, err := p.keeper.reaper.Peek(m.PID); err == nil && pid != 0 {
 				return ws, true
@@ -99,12 +98,12 @@ func (w *exitWatch) drainBounded() {
 	}
 }
 
-// finish makes an exit known, in the order that no death of ours can lose it:
-// shared memory, exit record, daemon, and only then the zombie goes.
+// finish makes an exit known, in an order in which no death of pinder loses it: shared memory, exit record, daemon;
+// and only then the zombie is reaped.
 func (w *exitWatch) finish(exit *wire.Exit) {
 	p := w.p
 	if err := p.update(func(m *meta) {
-		// A repetition of an interrupted start is told that it had happened.
+		// If its start was interrupted, a repeated request learns that it had happened.
 		m.Started = m.Started || m.Phase == wire.PhaseStarting
 		m.Exit, m.Phase = exit, wire.PhaseExited
 	}); err != nil {
@@ -113,8 +112,8 @@ func (w *exitWatch) finish(exit *wire.Exit) {
 	w.announce(exit)
 }
 
-// announce is the part of finish that may be repeated by a later supervisor.
-// Until the record was tried, the exit is told to no daemon, not in lists either.
+// announce is the part of finish that a later supervisor may repeat. No daemon sees the exit before the record was
+// tried, not in lists either.
 func (w *exitWatch) announce(exit *wire.Exit) {
 	p := w.p
 	if !p.snapshot().Recorded {
@@ -128,14 +127,14 @@ func (w *exitWatch) announce(exit *wire.Exit) {
 	close(w.recorded)
 }
 
-// release lets the pid go.
+// release lets the process be reaped.
 func (w *exitWatch) release() {
 	p := w.p
 	m := p.snapshot()
 	if h := p.handles.get(kindPidfd); h != nil {
 		if _, _, err := proc.Reap(unix.P_PIDFD, h.FD); errors.Is(err, unix.ECHILD) {
-			// ECHILD again when it was not claimed: fine. The start time guards against
-			// a pid that was reaped elsewhere and used again by a child of the reaper's.
+			// ECHILD again if nothing has claimed it. The start time says that the reaper's child of that PID is this
+			// process.
 			if m.Check() == nil {
 				_ = p.keeper.reaper.Reap(m.PID)
 			}
@@ -144,8 +143,7 @@ func (w *exitWatch) release() {
 	p.keeper.calls.Children.Unclaim(m.PID)
 }
 
-// record writes the exit record. A failure is retried while this supervisor
-// lives; the next one writes it as well, if it is not marked as written.
+// record writes the exit record. If that fails, this supervisor tries again, and so does the next one.
 func (w *exitWatch) record(exit *wire.Exit) {
 	p := w.p
 	path := p.snapshot().ExitFile
@@ -165,7 +163,7 @@ func (w *exitWatch) record(exit *wire.Exit) {
 	})
 }
 
-// writeExit puts the record at path by rename, so that it is whole or absent.
+// writeExit writes the record, which is whole or absent.
 func writeExit(path string, exit *wire.Exit) error {
 	b, err := json.Marshal(exit)
 	if err != nil {
@@ -174,7 +172,7 @@ func writeExit(path string, exit *wire.Exit) error {
 	return durable.Write(path, append(b, '\n'))
 }
 
-// await waits until the exit is recorded, and returns false at the deadline.
+// await waits until the exit is recorded. It returns false at the deadline.
 func (w *exitWatch) await(deadline time.Time) bool {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()

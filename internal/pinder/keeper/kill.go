@@ -16,40 +16,40 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// A process is killed by a signal, and it may still not end: a frozen one of a version 1 freezer does not take it
-// before it is thawed, and one in uninterruptible sleep not before it wakes. Nor does a group hold all processes of
-// a container: one may have been moved to another. So killing is a loop: look for what is alive, kill it, take it
+// A process may not end although it was sent SIGKILL: in a frozen group of version 1's freezer it takes the signal
+// only when it is thawed, and in uninterruptible sleep only when it wakes. And a container's group may not hold all
+// its processes: some may have been moved. So to kill is a loop: look for living processes, send SIGKILL, take them
 // out of frozen groups, and look again.
 
 const (
-	// killLimit is how long processes may take to end after SIGKILL before that is said.
+	// killLimit is how long processes may take to end after SIGKILL before that is an error.
 	killLimit = 10 * time.Second
-	// promptEnd is how long PID 1 and with it its PID namespace may take to end before the node's processes are
-	// searched for what holds them up.
+	// promptEnd is how long PID 1, and with it its PID namespace, may take to end before all processes of the node are
+	// searched for the reason.
 	promptEnd  = 100 * time.Millisecond
 	killPause  = 5 * time.Millisecond
 	maxPause   = 200 * time.Millisecond
 	namedTasks = 4 // how many processes an error names
 )
 
-// killing is the end of all processes of a container, or of an exec.
+// killing kills all processes of a container, or of an exec.
 type killing struct {
 	pidfd int          // of the container's init or the exec'd process, -1: none; ours to close
 	root  int          // its pid, 0: none
 	roots map[int]bool // whose descendants may be ours
 	own   domain
-	// foreign are the groups of other containers: what is in them is theirs.
+	// foreign are the groups of other containers. Their processes are left alone.
 	foreign []string
-	// family: all descendants of the root are to end with it, as of an exec.
+	// family says that all descendants of the root are killed with it, as those of an exec are.
 	family bool
 	kill   string // the cgroup.kill file, "" if there is none
 }
 
-// killingOf is called for a container or an exec that may have ended already.
+// killingOf prepares the kill of a container or an exec, which may have ended already.
 func (p *process) killingOf() (*killing, error) {
 	m := p.snapshot()
-	// A descriptor of our own stays what it is when the process is discarded meanwhile. -1: there never was a process, or
-	// it is known to have ended.
+	// A descriptor of our own stays valid when the process is removed meanwhile. It is -1 if there never was a
+	// process, or if it is known to have ended.
 	pidfd, err := p.handles.duplicate(kindPidfd)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (p *process) killingOf() (*killing, error) {
 	}
 	if m.PID != 0 {
 		k.roots[m.PID] = true
-		if len(k.own.Groups) == 0 { // of an older pinder's
+		if len(k.own.Groups) == 0 { // an older pinder made it
 			k.own.Groups = ownGroups(m.PID, m.ID)
 		}
 	}
@@ -83,7 +83,8 @@ func (p *process) killingOf() (*killing, error) {
 	return k, nil
 }
 
-// end kills until nothing of the container or exec is left, or the deadline. The error says what stands in the way.
+// end kills until nothing of the container or exec is left, or until the deadline. The error says why processes have
+// not ended.
 func (p *process) end(deadline time.Time) error {
 	k, err := p.killingOf()
 	if err != nil {
@@ -118,7 +119,7 @@ func (k *killing) run(deadline time.Time) error {
 		if len(left) == 0 && k.rootEnded() {
 			return nil
 		}
-		// On a busy node the first look alone may take all the time that there is.
+		// On a busy node the first view may take all the time.
 		if struck && time.Now().After(deadline) {
 			return k.notEnded(left, refused)
 		}
@@ -127,7 +128,7 @@ func (k *killing) run(deadline time.Time) error {
 			refused = errors.Join(refused, signalTask(t))
 		}
 		if k.rootEnded() {
-			time.Sleep(pause) // the others' ends have no event
+			time.Sleep(pause) // there is no event for the ends of the others
 		} else {
 			k.awaitRoot(pause)
 		}
@@ -150,11 +151,11 @@ func (k *killing) awaitRoot(limit time.Duration) bool {
 	}
 }
 
-// signalRoot kills the root by its pidfd, and what is in the group by the group. That a group was told to kill
-// says nothing of processes that are not in it.
+// signalRoot sends SIGKILL to the root, and to all of its group. There may be more processes that are not in the
+// group.
 func (k *killing) signalRoot() error {
 	if k.kill != "" {
-		_ = os.WriteFile(k.kill, []byte("1"), 0) // its effect is looked for
+		_ = os.WriteFile(k.kill, []byte("1"), 0) // whether that helped is seen below
 	}
 	if k.pidfd < 0 {
 		return nil
@@ -168,13 +169,13 @@ func (k *killing) signalRoot() error {
 	return nil
 }
 
-// members are the living processes that are to end.
+// members returns the living processes that are to be killed.
 func (k *killing) members() ([]proc.Stat, error) {
 	now, err := processes.upcoming().get()
 	if err != nil {
 		return nil, err
 	}
-	// The root's pid is its own as long as it has not ended; afterwards another process may have it.
+	// The root's PID is its own until it has ended. Afterwards it may be another process's.
 	family := k.family && !k.rootEnded()
 	var found []proc.Stat
 	for pid, t := range now.processes {
@@ -189,9 +190,9 @@ func (k *killing) members() ([]proc.Stat, error) {
 	return found, nil
 }
 
-// owns says whether a process is one of those that are to end. One that left the container's groups still is, if
-// it is in the container's mount namespace and came from pinder: others, as an operator's nsenter, only visit.
-// A process that left both no longer belongs to the container.
+// owns reports whether a process is to be killed: it is in one of the container's groups, or it has left them but is
+// in the container's mount namespace and descends from pinder. Others in the namespace, such as an operator's nsenter,
+// are left alone. A process that has left groups and namespace does not belong to the container any more.
 func (k *killing) owns(now view, t proc.Stat) bool {
 	if t.PID == k.root && k.pidfd >= 0 {
 		return !proc.Ended(k.pidfd)
@@ -203,7 +204,7 @@ func (k *killing) owns(now view, t proc.Stat) bool {
 	return k.own.MountNS != 0 && !cgroup.Within(groups, k.foreign) && proc.Descends(now.processes, t, k.roots) && proc.MountNamespace(t.PID) == k.own.MountNS
 }
 
-// signalTask kills a process that was found in /proc, if it is still that one.
+// signalTask sends SIGKILL to a process that was found in /proc, if it is still that one.
 func signalTask(t proc.Stat) error {
 	fd, err := unix.PidfdOpen(t.PID, 0)
 	if err != nil {
@@ -222,7 +223,7 @@ func signalTask(t proc.Stat) error {
 	return nil
 }
 
-// notEnded says why processes do not end.
+// notEnded says why processes have not ended.
 func (k *killing) notEnded(left []proc.Stat, refused error) error {
 	var why []string
 	for i, t := range left {
@@ -242,7 +243,7 @@ func (k *killing) notEnded(left []proc.Stat, refused error) error {
 	return errors.New(text)
 }
 
-// whyAlive scans at one process that ought to have ended.
+// whyAlive says why one process has not ended.
 func (k *killing) whyAlive(t proc.Stat) string {
 	if now, err := proc.ReadStat(t.PID); err == nil {
 		t = now
@@ -272,8 +273,8 @@ func (k *killing) whyAlive(t proc.Stat) string {
 	return "is " + proc.Status(t.PID, "State")
 }
 
-// sharers are the other processes of a PID namespace. Its PID 1 ends after all of them were reaped, each by its
-// parent, which may be outside, as after an nsenter.
+// sharers returns the other processes of a PID namespace. Its PID 1 ends only when all of them are reaped, each by its
+// parent. A parent may be outside of the namespace, as that of an nsenter is.
 func sharers(pid int) string {
 	want := proc.PIDNamespace(pid)
 	all, err := proc.All()
@@ -299,7 +300,7 @@ func sharers(pid int) string {
 	return strings.Join(found, ", ")
 }
 
-// killAll ends every process of the container. It is answered when they have ended, or with what stands in the way.
+// killAll kills every process of the container. The answer comes when they have ended, or says why they have not.
 func (k *Keeper) killAll(r wire.Call) error {
 	p, err := k.lookup(r.ID, "")
 	if err != nil {

@@ -24,8 +24,7 @@ type launch struct {
 	console *oci.ConsoleSocket // nil: without a terminal
 }
 
-// run calls the runtime and claims the process that it leaves. Until the claim stands, no exited child is reaped
-// by the way.
+// run calls the runtime and claims the process that it leaves. No ended child is reaped before that.
 func (l *launch) run() error {
 	p := l.p
 	n := p.keeper.calls.Children.BeginCall()
@@ -65,7 +64,7 @@ func (l *launch) takeTerminal() error {
 
 // runRuntime runs a call that changes the process's phase.
 func (p *process) runRuntime(rt wire.Runtime, c oci.Call) error {
-	// The deadline is for a next supervisor, see awaitUnfinished.
+	// A next supervisor waits until the deadline, see awaitUnfinished.
 	if err := p.update(func(m *meta) { m.Deadline = c.Deadline.UnixNano() }); err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func (p *process) runRuntime(rt wire.Runtime, c oci.Call) error {
 	return err
 }
 
-// wrapCall puts step and object before the cause.
+// wrapCall adds step and object to an error.
 func wrapCall(step string, p *process, err error) error {
 	code := wire.CodeInternal
 	if oci.TimedOut(err) {
@@ -82,8 +81,8 @@ func wrapCall(step string, p *process, err error) error {
 	return wire.Errorf(code, "runtime %s: %s: %v", step, p.describe(), err)
 }
 
-// endUnclaimed kills what a failed call may have left running: only a child of
-// ours, so the pid is its own. Its zombie will be swept.
+// endUnclaimed kills what a failed call may have left. It kills only a child of ours, so the PID is right. The zombie
+// is reaped later.
 func (l *launch) endUnclaimed() {
 	p := l.p
 	pid, err := p.readPidFile()
@@ -107,21 +106,22 @@ func (p *process) readPidFile() (int, error) {
 	return pid, nil
 }
 
-// pidFile derives from the process's key, so that a new supervisor finds it.
+// pidFile depends only on the process's key, so a next supervisor finds it.
 func (p *process) pidFile() string { return p.keeper.pidFile(p.key) }
 
 func (k *Keeper) pidFile(key string) string {
 	return filepath.Join(k.calls.Dir, strings.ReplaceAll(key, "/", "+")+".pid")
 }
 
-// removePidFile removes a pid file, and what runc writes before it renames it: it may have been killed in between.
+// removePidFile removes a pid file, and the file that runc writes before it renames it: runc may have been killed in
+// between.
 func removePidFile(path string) {
 	_ = os.Remove(path)
 	_ = os.Remove(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)))
 }
 
-// claim takes the pid from the runtime's pid file. It is an unreaped child of
-// ours, unless the runtime is an unusual one; then the pidfd has to do.
+// claim takes the PID from the runtime's pid file. The process is normally an unreaped child of ours; if the runtime
+// is an unusual one, it may not be. Then only the pidfd is used.
 func (l *launch) claim() error {
 	p := l.p
 	pid, err := p.readPidFile()
@@ -145,7 +145,7 @@ func (l *launch) claim() error {
 	return p.identify(pid)
 }
 
-// identify notes what is known of the process behind the pidfd.
+// identify records what is known of the process behind the pidfd.
 func (p *process) identify(pid int) error {
 	found, err := proc.Find(pid)
 	if err != nil {

@@ -9,14 +9,20 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// A container's own counter tells whether it was killed for want of memory, as long as its group is there.
-// systemd, though, removes a scope as soon as nothing in it lives, which may be before we look. The parent's
-// memory.events still counts what happened in it: the file is of the whole subtree, and what a removed group
-// counted stays in the sum (cgroup-v2.rst, "memory.events"). So the kills of a container whose group is gone are
-// those by which the sum exceeds what we know of others.
+// A container's own counter says whether the kernel killed anything in it for lack of memory, but only while its group
+// exists. systemd removes a scope as soon as no process is left in it, which may be before we read the counter. The
+// parent group still has the number: its memory.events counts all that happened below it, and keeps what a removed
+// group has counted (cgroup-v2.rst, "memory.events").
+//
+//	parent's counter
+//	   = counters of living containers      each can be read
+//	   + kills in removed groups            "others": the rest
+//
+// The rest is noted with each living container. When a container ends and its own group is gone, it was OOM-killed if
+// the rest has grown since.
 
-// oomParent is the memory.events of the group that holds a container's, empty where the container's own
-// counter does not go before we have read it, and where no sum is kept (version 1).
+// oomParent returns the memory.events of the group above a container's. It is empty if the container's own counter can
+// still be read after its end (without systemd), or if the parent keeps no sum (version 1).
 func oomParent(events string, systemd bool) string {
 	if !systemd || filepath.Base(events) != eventsFile {
 		return ""
@@ -24,15 +30,15 @@ func oomParent(events string, systemd bool) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(events)), eventsFile)
 }
 
-// oom attributes OOM kills to containers.
+// oom tells which container an OOM kill happened in.
 type oom struct {
 	mu    sync.Mutex
 	table *table
 }
 
-// killed reports whether the kernel killed anything in a container for want of memory. It is asked once,
-// when the container has ended. Of containers below one parent whose groups vanished at the same moment, the
-// kills of one may be taken for the other's.
+// killed reports whether the kernel killed anything in a container for lack of memory. It is called once, when the
+// container has ended. If the groups of two containers below one parent are removed at the same moment, the kills of
+// one may be counted for the other.
 func (o *oom) killed(p *process) bool {
 	own, err := p.ownOOMKills()
 	c := p.snapshot().Cgroup
@@ -57,8 +63,8 @@ func (p *process) ownOOMKills() (n uint64, err error) {
 	return n, err
 }
 
-// reckon compares a parent's sum with the counters of the containers below it that live, and notes the
-// difference, which is that of removed groups, with each of them. It gives the difference.
+// reckon subtracts the counters of the living containers below a parent from the parent's counter. It notes the rest
+// with each of them and returns it.
 func (o *oom) reckon(parent string) (others uint64, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,7 +78,7 @@ func (o *oom) reckon(parent string) (others uint64, known bool) {
 		living, sum := o.livingBelow(parent)
 		before := total
 		if total, err = oomKills(int(f.Fd())); err != nil || total != before {
-			continue // a kill while the counters were read: once more
+			continue // something was killed while the counters were read
 		}
 		if total < sum {
 			return 0, false
@@ -85,7 +91,7 @@ func (o *oom) reckon(parent string) (others uint64, known bool) {
 	return 0, false
 }
 
-// livingBelow are the containers whose counters go into a parent's sum and can be read, with their own sum.
+// livingBelow returns the containers below a parent whose counters can be read, and the sum of these.
 func (o *oom) livingBelow(parent string) (living []*process, sum uint64) {
 	for _, p := range o.table.all() {
 		m := p.snapshot()
@@ -99,7 +105,7 @@ func (o *oom) livingBelow(parent string) (living []*process, sum uint64) {
 	return living, sum
 }
 
-// note notes with a container how many kills its parent counts that no container that lives has counted.
+// note notes the rest with a container.
 func (o *oom) note(p *process, others uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

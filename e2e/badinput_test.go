@@ -204,7 +204,7 @@ func badImages() []refusal {
 		}
 	}
 	return []refusal{
-		{name: "reference that is none", code: codes.InvalidArgument, says: []string{"docker.io//x:1"}, do: pull("docker.io//x:1")},
+		{name: "invalid reference", code: codes.InvalidArgument, says: []string{"docker.io//x:1"}, do: pull("docker.io//x:1")},
 		{
 			name: "image for a runtime handler that is not there", code: codes.InvalidArgument, says: []string{"runtime_handler", `"nosuch"`},
 			do: func(_ *testing.T, n *node) error {

@@ -231,7 +231,7 @@ func refusedContainers() []refusedContainer {
 		{"device that is not there", false, func(c *runtimeapi.ContainerConfig, _ *sc) {
 			c.Devices = []*runtimeapi.Device{{HostPath: "/dev/no-such-device", ContainerPath: "/dev/x"}}
 		}, codes.NotFound, []string{"/dev/no-such-device"}},
-		{"device that is none", false, func(c *runtimeapi.ContainerConfig, _ *sc) {
+		{"path that is not a device", false, func(c *runtimeapi.ContainerConfig, _ *sc) {
 			c.Devices = []*runtimeapi.Device{{HostPath: "/etc/hostname", ContainerPath: "/dev/x"}}
 		}, bad, []string{"/etc/hostname"}},
 	}

@@ -102,7 +102,7 @@ func (d *daemon) recover() error {
 		}
 	}
 	d.containers.Connected()
-	d.settled() // meanwhile, in a daemon; here first, so that the transcript has one order
+	d.awaitExits() // meanwhile, in a daemon; here first, so that the transcript has one order
 	d.recovery.Reconcile(context.Background())
 	return nil
 }
@@ -176,8 +176,8 @@ func (d *daemon) say(id, header, line string) {
 	d.w.lines = append(d.w.lines, line)
 }
 
-// settled waits until what follows from reported exits has been done.
-func (d *daemon) settled() {
+// awaitExits waits until what follows from reported exits has been done.
+func (d *daemon) awaitExits() {
 	done := func(id string, order *sync.Mutex, final func() bool) bool {
 		if !order.TryLock() {
 			return false

@@ -125,7 +125,7 @@ func (w *world) run(line string) string {
 	go func() {
 		err := do(d, fields[1:])
 		if d != nil {
-			d.settled()
+			d.awaitExits()
 		}
 		result <- err
 	}()
@@ -322,7 +322,7 @@ func (w *world) restart(old *daemon, args []string) error {
 	if err := d.recover(); err != nil {
 		return err
 	}
-	d.settled()
+	d.awaitExits()
 	w.describe(d)
 	return nil
 }

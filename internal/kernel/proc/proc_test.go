@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -162,10 +163,16 @@ func TestAllProcessesKnowTheirParents(t *testing.T) {
 func TestWhatStatusSays(t *testing.T) {
 	_, p := start(t, "/bin/sleep", "1000")
 	await(t, "its sleep", func() bool { return Status(p.PID, "State") == "S (sleeping)" })
+	if got := p.State(); got != "S (sleeping)" || p.NamespacePath("net") != "/proc/"+strconv.Itoa(p.PID)+"/ns/net" {
+		t.Errorf("%q, %s", got, p.NamespacePath("net"))
+	}
 	if got := Status(p.PID, "No such"); got != "" {
 		t.Errorf("no such line: %q", got)
 	}
-	if Status(1<<22, "State") != "" || WaitChannel(1<<22) != "" || PIDNamespace(1<<22) != "" || MountNamespace(1<<22) != 0 {
+	if got := string(CommandLine(p.PID)); got != "/bin/sleep\x001000\x00" {
+		t.Errorf("command line %q", got)
+	}
+	if Status(1<<22, "State") != "" || CommandLine(1<<22) != nil || (Process{PID: 1 << 22, Start: 1}).State() != "gone" || WaitChannel(1<<22) != "" || PIDNamespace(1<<22) != "" || MountNamespace(1<<22) != 0 {
 		t.Error("a process that does not exist has something")
 	}
 	if IsFirst(p.PID) || MountNamespace(p.PID) != 0 || PIDNamespace(p.PID) != PIDNamespace(os.Getpid()) {

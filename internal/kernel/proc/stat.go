@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -78,8 +79,8 @@ func ParseStat(data []byte) (Stat, error) {
 // Dead reports whether nothing of the process runs any more. The main thread may end before others.
 func (s *Stat) Dead() bool { return (s.State == 'Z' || s.State == 'X') && s.Threads <= 1 }
 
-// All returns all processes of the node, by PID.
-func All() (map[int]Stat, error) {
+// PIDs are those of all processes of the node, in no order.
+func PIDs() ([]int, error) {
 	d, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -89,12 +90,23 @@ func All() (map[int]Stat, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := map[int]Stat{}
+	var pids []int
 	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
 		}
+	}
+	return pids, nil
+}
+
+// All returns all processes of the node, by PID.
+func All() (map[int]Stat, error) {
+	pids, err := PIDs()
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[int]Stat, len(pids))
+	for _, pid := range pids {
 		stat, err := ReadStat(pid)
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 			return nil, err // it has not ended for that
@@ -152,6 +164,24 @@ func WaitChannel(pid int) string {
 		return at
 	}
 	return ""
+}
+
+// maxCommandLine limits what is read of a command line, in bytes. That of a container's process may have megabytes.
+const maxCommandLine = 64 << 10
+
+// CommandLine are a process's arguments, each with a zero byte behind it; nil if it has ended, and for a zombie. A
+// process may change them.
+func CommandLine(pid int) []byte {
+	f, err := os.Open(file(pid, "cmdline"))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxCommandLine))
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	return data
 }
 
 func file(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

@@ -2,10 +2,8 @@ package oci
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -58,17 +56,16 @@ func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 	mark := []byte("\x00" + callsDir + "/")
 	twin := []byte("pinder\x00supervise\x00--state\x00" + stateDir + "\x00")
 	ours := proc.PIDNamespace(os.Getpid())
-	dirs, err := os.ReadDir("/proc")
+	pids, err := proc.PIDs()
 	if err != nil {
 		ownlog.Printf("look for runtime calls: %v", err)
 		return false
 	}
-	for _, d := range dirs {
-		pid, err := strconv.Atoi(d.Name())
-		if err != nil || pid == os.Getpid() {
+	for _, pid := range pids {
+		if pid == os.Getpid() {
 			continue
 		}
-		args := commandLine(pid)
+		args := proc.CommandLine(pid)
 		if bytes.Equal(args, twin) {
 			forking = true
 		}
@@ -83,7 +80,7 @@ func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 		// may call itself anything, but in a namespace of its own.
 		ns := proc.PIDNamespace(pid)
 		h, err := descriptor.Pollable(fd, "runtime")
-		if args = commandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
+		if args = proc.CommandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
 			_ = unix.Close(fd)
 			continue
 		}
@@ -112,23 +109,6 @@ func unfinishedFiles(args []string) []string {
 		}
 	}
 	return files
-}
-
-// maxCommandLine is how much of a command line is read: those of runtimes are shorter, and those of containers'
-// processes may have megabytes.
-const maxCommandLine = 64 << 10
-
-func commandLine(pid int) []byte {
-	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxCommandLine))
-	if err != nil {
-		return nil
-	}
-	return b
 }
 
 // Await waits for the calls for a container, until the deadline, and kills those

@@ -1,7 +1,7 @@
-// Command pinder is Pinfold's container supervisor, one for a node. See package
+// Command pinder runs the containers of a node, one pair of processes for all pods. See package
 // internal/pinder for how it works.
 //
-//	pinder --state DIR [--detach]   the supervisor pair for a state directory
+//	pinder --state DIR [--detach]   reaper and supervisor for a state directory
 //	pinder init                     process 1 of a pod with a shared PID namespace
 //	pinder version
 //

@@ -70,7 +70,7 @@ func (b *Book) pick(want func(*Container) bool) []*Container {
 	return all
 }
 
-// Ready finds the ready sandbox of that identity (see identity), nil if there is none.
+// Ready finds the ready sandbox with that Identity, nil if there is none.
 func (b *Book) Ready(key string) *Sandbox {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -82,7 +82,7 @@ func (b *Book) Ready(key string) *Sandbox {
 	return nil
 }
 
-// Live finds the container of that identity which exists and has not ended, nil if there is none.
+// Live finds the created or running container with that Identity, nil if there is none.
 func (b *Book) Live(sandbox, key string) *Container {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -102,15 +102,15 @@ func (b *Book) AddSandbox(s *Sandbox) {
 	b.sandboxes[s.ID] = s
 }
 
-// DropSandbox takes a sandbox out of the index.
-func (b *Book) DropSandbox(id string) {
+// RemoveSandbox removes a sandbox from the index.
+func (b *Book) RemoveSandbox(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.sandboxes, id)
 }
 
-// Admit adds a container if its sandbox is ready at this moment. A sandbox leaves Ready before its
-// containers are stopped, so a container is either refused here or seen by that stop.
+// Admit adds a container if its sandbox is ready at this moment. A sandbox leaves the state Ready before its containers are
+// stopped. So a container is either refused here, or that stop finds it.
 func (b *Book) Admit(c *Container) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -132,20 +132,19 @@ func (b *Book) AddContainer(c *Container) {
 	b.containers[c.ID] = c
 }
 
-// DropContainer takes a container out of the index.
-func (b *Book) DropContainer(id string) {
+// RemoveContainer removes a container from the index.
+func (b *Book) RemoveContainer(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.containers, id)
 }
 
-// MissingError says that the pod or container of that ID, or of an ID that begins so, is not on this node. It is of
-// the class ErrNotFound, and the only error of that class that a client is told as NotFound when it stops or removes
-// something: to the client that is success.
+// MissingError says that there is no pod or container with that ID, or with an ID that begins so. Its class is ErrNotFound. A
+// client that stops or removes something gets NotFound for this error alone, because for the client that is success.
 type MissingError struct {
 	// Kind is "sandbox" or "container".
 	Kind, ID string
-	// Why says more, for people; it may be empty.
+	// Why says more; it may be empty.
 	Why string
 }
 

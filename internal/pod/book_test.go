@@ -84,8 +84,8 @@ func TestListsBeginWithTheNewest(t *testing.T) {
 	if !slices.Equal(boxes, []string{"new", "middle", "old"}) || !slices.Equal(all, []string{"c3", "c2", "c1"}) || !slices.Equal(of, []string{"c3", "c1"}) {
 		t.Errorf("sandboxes %v, containers %v, of one %v", boxes, all, of)
 	}
-	b.DropSandbox("middle")
-	b.DropContainer("c3")
+	b.RemoveSandbox("middle")
+	b.RemoveContainer("c3")
 	if len(b.Sandboxes()) != 2 || len(b.Containers()) != 2 {
 		t.Errorf("after a removal: %d sandboxes, %d containers", len(b.Sandboxes()), len(b.Containers()))
 	}

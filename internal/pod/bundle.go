@@ -39,11 +39,11 @@ func (p Paths) WriteBundleSpec(id string, config *specs.Spec) error {
 	return os.WriteFile(p.BundleConfig(id), data, 0o600)
 }
 
-// boundSources is the file that says what lies behind the locked mounts which a bundle's configuration names as
-// sources, by their paths.
+// boundSources is the file with the sources of the locked mounts that a bundle's configuration names, by the paths of those
+// mounts.
 func (p Paths) boundSources(id string) string { return filepath.Join(p.Bundle(id), "sources.json") }
 
-// WriteBoundSources writes what lies behind the locked mounts, by their paths.
+// WriteBoundSources writes the sources of locked mounts, by the paths of those mounts.
 func (p Paths) WriteBoundSources(id string, sources map[string]string) error {
 	data, err := json.Marshal(sources)
 	if err != nil {
@@ -52,8 +52,8 @@ func (p Paths) WriteBoundSources(id string, sources map[string]string) error {
 	return os.WriteFile(p.boundSources(id), data, 0o600)
 }
 
-// ShownBundle is a container's OCI spec, nil when it has none any more. Its mounts have the sources that were asked for,
-// not those that stand in for them. It may hold secrets of the pod's environment, as CRI's verbose status does.
+// ShownBundle is a container's OCI spec as it is shown to others, nil if it has none any more. Its mounts have the sources
+// that were asked for, not the locked mounts. It may have secrets in the environment, as CRI's verbose status does.
 func (p Paths) ShownBundle(id string) json.RawMessage {
 	data, err := os.ReadFile(p.BundleConfig(id))
 	if err != nil {

@@ -15,7 +15,7 @@ type Container struct {
 	ID, Sandbox string
 	// Order is held by the one operation on this container that is in progress.
 	Order sync.Mutex
-	// record is the last stored value; changing guards the exchange, since an exit arrives at any time.
+	// record is the last stored value. changing is held during a change, since an exit may come at any time.
 	record   atomic.Pointer[ContainerRecord]
 	changing sync.Mutex
 	// Ended is closed when the process has ended and that was recorded.
@@ -31,7 +31,7 @@ type Container struct {
 	Unrecorded
 }
 
-// Unrecorded is what is known of a container and in no record. It is found anew when the daemon starts.
+// Unrecorded is what is known of a container and is in no record. The start of the daemon finds it anew.
 type Unrecorded struct {
 	// Starting is when StartContainer began, in Unix nanoseconds; 0 before.
 	Starting atomic.Int64

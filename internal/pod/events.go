@@ -36,7 +36,7 @@ type Event struct {
 }
 
 const (
-	// eventsKept is how many events are remembered; a client that is further behind is told so.
+	// eventsKept is how many events are kept. A client that is further behind gets an error.
 	eventsKept = 2048
 	// resumeWindow is how long after the end of a stream a new one goes on where that one ended.
 	resumeWindow = 5 * time.Minute
@@ -44,10 +44,9 @@ const (
 
 // Events is the log of what happened on this node, in order. Adding to it never waits for a reader.
 //
-// CRI's request for events names neither the client nor a position, so a client that comes back cannot say
-// what it has seen. Therefore a new stream begins where the first of those ended that ended a short while ago:
-// a client that comes back misses nothing, and may see again what it has seen. The start of the daemon counts as the
-// end of all streams of the run before.
+// CRI's request for events names neither the client nor a position. So a client that connects again cannot say what it has
+// got. Therefore a new stream begins where the earliest of the streams ended that ended a short while ago: the client misses
+// nothing, and may get some events twice. The start of the daemon counts as the end of all streams before.
 type Events struct {
 	book *Book
 
@@ -90,8 +89,8 @@ func (e *Events) containerChanged(c *Container, before, after State) {
 	}
 }
 
-// containerForgotten adds the last event of a container that clients may know.
-func (e *Events) containerForgotten(c *Container) {
+// containerRemoved adds the last event of a container that clients may know.
+func (e *Events) containerRemoved(c *Container) {
 	if c.announced {
 		e.add(Event{Kind: EventDeleted, ID: c.ID}, c.Sandbox)
 	}
@@ -109,8 +108,8 @@ func (e *Events) sandboxChanged(s *Sandbox, before, after State) {
 	}
 }
 
-// sandboxForgotten adds the last event of a sandbox, which is not in the book any more.
-func (e *Events) sandboxForgotten(s *Sandbox) {
+// sandboxRemoved adds the last event of a sandbox, which is not in the book any more.
+func (e *Events) sandboxRemoved(s *Sandbox) {
 	if s.announced {
 		e.add(Event{Kind: EventDeleted, ID: s.ID, Sandbox: s.Record()}, s.ID)
 	}

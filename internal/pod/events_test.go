@@ -25,7 +25,7 @@ func (e *Events) happen(n int) {
 	c := NewContainer(&ContainerRecord{ID: fmt.Sprint("c", n), Sandbox: "pod", State: Created})
 	e.book.AddContainer(c)
 	e.containerChanged(c, Creating, Created)
-	e.book.DropContainer(c.ID)
+	e.book.RemoveContainer(c.ID)
 }
 
 func TestASlowReaderIsToldThatItLostEvents(t *testing.T) {

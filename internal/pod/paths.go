@@ -14,7 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// Paths says where this instance keeps what. Two instances with different paths share nothing.
+// Paths says where this instance keeps its files. Two instances with different paths share nothing.
 type Paths struct {
 	// Root is the durable directory (/var/lib/pinfold).
 	Root string
@@ -22,7 +22,7 @@ type Paths struct {
 	State string
 	// NetNS is the directory of network namespace pins (/run/netns), which the instances of a host may share.
 	NetNS string
-	// Pinder is the supervisor binary; a copy of it is PID 1 of pods that share their PID namespace.
+	// Pinder is the binary of pinder. A copy of it is PID 1 of pods that share their PID namespace.
 	Pinder string
 }
 
@@ -52,7 +52,7 @@ func (p Paths) Bundles() string { return filepath.Join(p.State, "bundles") }
 func (p Paths) Bundle(id string) string { return filepath.Join(p.Bundles(), id) }
 
 // InitDir is the directory of the copy of Pinder that pods run as PID 1. It is durable because the state directory
-// may be on a file system that executes nothing.
+// may be on a file system that is mounted noexec.
 func (p Paths) InitDir() string { return filepath.Join(p.Root, "init") }
 
 func (p Paths) runtimes() string { return filepath.Join(p.State, "runtime") }
@@ -75,7 +75,7 @@ func (p Paths) Sandbox(id string) string { return filepath.Join(p.Root, podsDir,
 // Containers is the directory of the records of a sandbox's containers.
 func (p Paths) Containers(id string) string { return filepath.Join(p.Sandbox(id), containersDir) }
 
-// Files is the directory of the files that a sandbox lends to its containers.
+// Files is the directory of the files that a sandbox's containers share.
 func (p Paths) Files(id string) string { return filepath.Join(p.Sandbox(id), "files") }
 
 // Layer is the directory of a container's writable layer.
@@ -105,10 +105,10 @@ func (p Paths) HasRecord(id string) bool {
 	})
 }
 
-// Make creates the directories and closes them to all users but root, whatever the umask and whatever mode an older
-// version or the operator gave them: what containers write, set-user-ID programs among it, is not for the node's
-// users. Open for passage, not for listing, is only the way to what a pod's mapped root has to reach by path, its
-// root file system; each pod's part of it lets that pod's own group through (rootfs.Area.Admit).
+// Make creates the directories and closes them to all users but root, whatever the umask is and whatever mode they had. The
+// node's users must not reach what containers write: it may be a set-user-ID program. A pod's mapped root has to reach its
+// root file system by path. So the directories on that way can be passed, but not listed, and in them only the group of
+// the pod's mapped root can enter the pod's directory (see rootfs.Area.Admit).
 func (p Paths) Make() error {
 	root := os.FileMode(0o700)
 	if rel, err := filepath.Rel(p.Root, p.State); err == nil && filepath.IsLocal(rel) {
@@ -132,14 +132,14 @@ func (p Paths) Make() error {
 			return err
 		}
 	}
-	// The system's, which lists it to everyone: as ip-netns(8) makes it.
+	// This is the system's directory. Everyone may list it, as ip-netns(8) makes it.
 	return os.MkdirAll(p.NetNS, 0o755)
 }
 
 // passage is the mode of a directory that all may pass and only root may list.
 const passage = 0o711
 
-// ownDir makes path a directory of root's with a mode.
+// ownDir makes a directory that belongs to root and has that mode.
 func ownDir(path string, mode os.FileMode) error {
 	if err := os.MkdirAll(path, mode); err != nil {
 		return err

@@ -11,8 +11,8 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// Places says, from a record, where the things of a pod are and what it takes to remove them. What a record of an older
-// version does not say is as in the configuration of today.
+// Places says from a record where the things of a pod are, and what is needed to remove them. What a record of an older
+// version does not say is taken from the configuration of today.
 type Places struct {
 	Paths
 	// SystemdDriver: the groups of new pods are made by systemd.
@@ -27,7 +27,7 @@ type Binaries interface {
 	Path(handler string) (string, bool)
 }
 
-// MeansNow is what a new pod of that runtime gets into its record.
+// MeansNow are those of a new pod with that runtime.
 func (p *Places) MeansNow(id string, runtime handler.Handler) Means {
 	return Means{
 		Runtime: runtime.Path, RuntimeRoot: p.RuntimeRoot(runtime.Name),
@@ -35,7 +35,7 @@ func (p *Places) MeansNow(id string, runtime handler.Handler) Means {
 	}
 }
 
-// Means are those of the record. Where it is of an older version, today's configuration stands in.
+// Means are those of the record, or those of today if a record of an older version has none.
 func (p *Places) Means(rec *SandboxRecord) Means {
 	if rec.Means.RuntimeRoot != "" {
 		return rec.Means
@@ -56,12 +56,12 @@ func (p *Places) PinPath(rec *SandboxRecord, kind pin.Kind) string {
 	return p.Pin(rec.ID, kind)
 }
 
-// SystemdCgroup reports whether the groups of the sandbox's containers are made by systemd: the driver of the node
-// may be another by now.
+// SystemdCgroup reports whether systemd makes the groups of the sandbox's containers. The driver of the node may be another
+// by now.
 func (p *Places) SystemdCgroup(rec *SandboxRecord) bool { return p.Means(rec).SystemdCgroup }
 
-// Deletion is the request that ends and removes a container of the sandbox, or its PID 1. It needs nothing but the
-// record; where the runtime's binary is not any more, that of the handler as it is configured now may do.
+// Deletion is the request that kills and removes a container of the sandbox, or its PID 1. It needs only the record. If the
+// runtime's binary is not there any more, that of the handler of today is used.
 func (p *Places) Deletion(rec *SandboxRecord, id string) wire.Delete {
 	m := p.Means(rec)
 	if _, err := os.Stat(m.Runtime); err != nil {
@@ -82,7 +82,7 @@ func (m *Means) Call() wire.Runtime {
 	}
 }
 
-// RuntimeTimeout bounds one call of the OCI runtime.
+// RuntimeTimeout limits one call of the OCI runtime.
 const RuntimeTimeout = 2 * time.Minute
 
 // Cgroup is the group above those of the sandbox's containers.
@@ -90,5 +90,5 @@ func (p *Places) Cgroup(rec *SandboxRecord) cgroup.PodGroup {
 	return cgroup.Layout{Systemd: p.SystemdCgroup(rec)}.Pod(rec.Config.GetLinux().GetCgroupParent(), rec.ID)
 }
 
-// KillTimeout is how long a killed process may take to end before that is said.
+// KillTimeout is how long a killed process may take to end. After that an error says so.
 const KillTimeout = 30 * time.Second

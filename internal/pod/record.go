@@ -19,7 +19,7 @@ type State string
 
 // The states of a sandbox: Creating → Ready → Stopped → Removing. The states of a container:
 // Creating → Created → Running → Exited → Removing. An object in Creating or Removing that has no
-// operation in flight is unfinished business: its steps are undone, and that is retried until they are.
+// operation in flight is not finished: its steps are undone, and that is tried again until it is done.
 const (
 	Creating State = "creating"
 	Ready    State = "ready"
@@ -46,24 +46,24 @@ type SandboxRecord struct {
 	Handler string `json:"handler"`
 	// Network is the attachment and what is owed for it; nil with host network.
 	Network *network.Attachment `json:"network,omitempty"`
-	// Reason says why a sandbox that ought to be ready is not.
+	// Reason says why a sandbox that should be ready is not.
 	Reason string `json:"reason,omitempty"`
-	// Lost says that the record was missing or could not be read, and that this one stands in for it.
+	// Lost says that the record was missing or could not be read, and that this one replaces it.
 	Lost bool `json:"lost,omitempty"`
 	// Timeline is how RunPodSandbox spent its time.
 	Timeline []steps.Timing `json:"timeline,omitempty"`
 	// Init is PID 1 of a pod that shares its PID namespace; zero otherwise.
 	Init proc.Process `json:"init,omitzero"`
-	// Means are what it takes to remove the pod; zero in records of older versions.
+	// Means are what is needed to remove the pod; zero in records of older versions.
 	Means Means `json:"means,omitzero"`
 	// Pins are the inode numbers of the pod's own namespaces, by kind; nil in records of older versions.
 	Pins map[string]uint64 `json:"pins,omitempty"`
-	// SELinuxLevel keeps the pod apart from all others of the node; "" on a node without SELinux.
+	// SELinuxLevel is that of no other pod of the node; "" on a node without SELinux.
 	SELinuxLevel string `json:"selinuxLevel,omitempty"`
 }
 
-// Means is what it takes to stop and remove a pod and its containers, as it was when the pod was made: the
-// configuration of the node may have changed since.
+// Means is what is needed to stop and remove a pod and its containers, as it was when the pod was made. The configuration
+// of the node may have changed since.
 type Means struct {
 	// Runtime and RuntimeRoot are the OCI runtime's binary and its --root.
 	Runtime     string `json:"runtime"`
@@ -95,7 +95,7 @@ type ContainerRecord struct {
 type FromImage struct {
 	// Image is the ID.
 	Image string `json:"image"`
-	// Names are empty in records of a Pinfold that did not keep them.
+	// Names are empty in records of older versions.
 	Names image.Names `json:"imageNames,omitzero"`
 	// StopSignal is the number StopContainer begins with.
 	StopSignal int `json:"stopSignal"`

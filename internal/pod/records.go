@@ -124,13 +124,13 @@ func (r *Records) RemoveContainer(c *Container) error {
 // SandboxRemoved marks a sandbox of which nothing is left. The caller holds its order, and has taken it out of the book.
 func (r *Records) SandboxRemoved(s *Sandbox) {
 	s.Removed = true
-	r.events.sandboxForgotten(s)
+	r.events.sandboxRemoved(s)
 }
 
 // ContainerRemoved is SandboxRemoved for a container.
 func (r *Records) ContainerRemoved(c *Container) {
 	c.Removed = true
-	r.events.containerForgotten(c)
+	r.events.containerRemoved(c)
 }
 
 // Recall adds to the events what the records tell of the minutes before the daemon was started.

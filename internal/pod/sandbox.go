@@ -121,7 +121,7 @@ func truncate(s string, n int) string {
 	return s
 }
 
-// Because is the reason that a record has for not being ready, as the end of a clause.
+// Because is the reason why the sandbox is not ready, in parentheses, "" if the record has none.
 func (r *SandboxRecord) Because() string {
 	if r.Reason == "" {
 		return ""

@@ -14,8 +14,8 @@ type Stopping struct {
 	sooner    chan struct{} // closed and replaced when killAt is
 }
 
-// Shorten ends the grace period at the given time, if it does not end before. It reports whether that is news, when
-// the container is to be killed now, and what tells of the next such news.
+// Shorten ends the grace period at the given time, if it does not end before. It reports whether that is earlier than before,
+// when the container is to be killed now, and a channel that is closed when that time changes again.
 func (p *Stopping) Shorten(at time.Time) (news bool, killAt time.Time, sooner <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

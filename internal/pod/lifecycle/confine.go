@@ -14,8 +14,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/selinux"
 )
 
-// confine completes a container's configuration by what only the node's files can tell: the devices that
-// vendors describe, and whether the AppArmor profile is there.
+// confine completes a container's configuration with what is in files of the node: the devices that vendors describe. It
+// also checks that the AppArmor profile is loaded and that SELinux knows the labels.
 func (s containerBundle) confine(rec *pod.ContainerRecord, config *specs.Spec) error {
 	if err := checkAppArmor(apparmor.Loaded, config.Process.ApparmorProfile); err != nil {
 		return err
@@ -42,7 +42,7 @@ func cdiDevices(config *runtimeapi.ContainerConfig) ([]string, error) {
 	return append(names, annotated...), err
 }
 
-// checkAppArmor refuses a profile that is not loaded, before a runtime fails over it in words of its own.
+// checkAppArmor refuses a profile that is not loaded. The error of the OCI runtime would be harder to understand.
 func checkAppArmor(loaded func(string) (bool, error), profile string) error {
 	if profile == "" {
 		return nil

@@ -34,7 +34,7 @@ func (s containerRecord) Undo(_ context.Context, box *pod.Sandbox, c *pod.Contai
 	if err := s.records.RemoveContainer(c); err != nil {
 		return err
 	}
-	s.book.DropContainer(c.ID)
+	s.book.RemoveContainer(c.ID)
 	s.records.ContainerRemoved(c)
 	return nil
 }

@@ -68,8 +68,8 @@ func (s containerRootfs) Undo(ctx context.Context, box *pod.Sandbox, c *pod.Cont
 }
 
 // warnOfOwners says in the log which images of a container have files whose owner the pod's user namespace does not map.
-// Such a pod runs, and may never need them. But they belong to nobody (65534) there and cannot be changed, and without
-// a word nobody would look for the reason in the pod's range of IDs.
+// Such a pod runs, and may never need them. But in it they belong to nobody (65534) and cannot be changed. Without the log
+// nobody would look for the reason in the pod's range of IDs.
 func (s containerRootfs) warnOfOwners(box *pod.SandboxRecord, c *pod.ContainerRecord) {
 	m := box.Mappings()
 	if m == nil {

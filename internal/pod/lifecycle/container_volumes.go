@@ -54,7 +54,8 @@ func (s containerVolumes) Do(_ context.Context, box *pod.Sandbox, c *pod.Contain
 	if len(mounts) == 0 {
 		return nil
 	}
-	// All are looked at before one is made. A step does it: a server that does not answer holds up the look, too.
+	// All are checked before one is made. That is part of the step, because a file server that does not answer delays the
+	// check, too.
 	if err := checkHostPaths(mounts); err != nil {
 		return err
 	}

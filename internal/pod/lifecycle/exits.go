@@ -19,7 +19,7 @@ func (e Exits) Record(c *pod.Container, exit wire.Exit) { e.record(c, exit.Time(
 
 func (e Exits) record(c *pod.Container, at time.Time, status pod.ExitStatus) {
 	if began := c.Starting.Load(); began != 0 && status.Reason != startError && c.Record().State == pod.Created {
-		// It ended before its start was recorded; no client shall see it stop that was not seen to start.
+		// It ended before its start was recorded. Clients must not see a container stop that they did not see start.
 		e.records.NoteContainer(c, func(r *pod.ContainerRecord) {
 			if r.State == pod.Created {
 				r.State, r.Times.Started = pod.Running, time.Unix(0, began)
@@ -57,7 +57,7 @@ func (e Exits) RecordLost(c *pod.Container, otherwise string) {
 	e.record(c, time.Now(), pod.ExitStatus{Code: unknownExit, Reason: "Unknown", Message: otherwise})
 }
 
-// exitStatus translates pinder's word into CRI's.
+// exitStatus translates an exit of pinder into CRI's words.
 func exitStatus(e wire.Exit) pod.ExitStatus {
 	status := pod.ExitStatus{Code: e.Code, Reason: "Completed"}
 	switch {
@@ -77,7 +77,7 @@ func exitStatus(e wire.Exit) pod.ExitStatus {
 const (
 	// unknownExit is what CRI's clients show for an exit code that is not known.
 	unknownExit = 255
-	// startErrorExit and startError are how the end of a container whose process never ran is shown.
+	// startErrorExit and startError are the end of a container whose program never ran.
 	startErrorExit = 128
 	startError     = "StartError"
 )

@@ -16,8 +16,8 @@ import (
 // hostPathMode is that of a directory which a volume's host path lacks, as other runtimes make it.
 const hostPathMode = 0o755
 
-// missingHostPath returns the directories that a volume's path lacks, the topmost first, and the directory in which
-// that has to be made, links followed; nothing if the path is there. It makes nothing.
+// missingHostPath returns the missing directories of a volume's path, the topmost first, and the directory in which the first
+// has to be made, with links followed. If the path exists, nothing is missing. It makes nothing.
 func missingHostPath(path string) (parent string, missing []string, err error) {
 	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
 		parent, err = filepath.EvalSymlinks(at)
@@ -46,8 +46,8 @@ func missingHostPath(path string) (parent string, missing []string, err error) {
 	return parent, missing, nil
 }
 
-// makeHostPath makes the directories that a volume's path lacks and returns the topmost of them, "" if there was
-// nothing to make. They belong to root, have mode 0755 whatever the umask, and stay when the container goes.
+// makeHostPath makes the missing directories of a volume's path and returns the topmost of them, "" if none was missing. They
+// belong to root, have mode 0755 whatever the umask is, and stay when the container is removed.
 func makeHostPath(path string) (made string, err error) {
 	parent, missing, err := missingHostPath(path)
 	if err != nil || len(missing) == 0 {
@@ -61,7 +61,7 @@ func makeHostPath(path string) (made string, err error) {
 	for i := range missing {
 		name := filepath.Join(missing[:i+1]...)
 		switch err := makeHostDir(dir, name); {
-		case errors.Is(err, fs.ErrExist): // another container has been faster
+		case errors.Is(err, fs.ErrExist): // another container has made it meanwhile
 		case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 			return made, fmt.Errorf("the host path does not exist and cannot be made in %s: %w: %w", parent, err, errdefs.ErrFailedPrecondition)
 		case err != nil:
@@ -88,8 +88,8 @@ func makeHostDir(in *os.Root, name string) error {
 	return nil
 }
 
-// makeHostPaths makes what the host paths of a container's volumes lack: manifests of the field name directories
-// that do not exist, and rely on the runtime. (With a type, the kubelet has looked already.)
+// makeHostPaths makes the missing directories of the container's host paths. Many manifests name directories that do not
+// exist, and expect the runtime to make them. (If the volume has a type, the kubelet has checked that already.)
 func (s containerVolumes) makeHostPaths(c *pod.Container) error {
 	for i, m := range c.Record().Config.GetMounts() {
 		if m.GetImage() != nil {

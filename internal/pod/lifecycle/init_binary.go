@@ -26,9 +26,9 @@ type initBinary struct {
 // pinderName is the copy's name in its directory.
 const pinderName = "pinder"
 
-// mount shows the copy to a pod and returns its path there. It is a read-only overlay: a container with CAP_SYS_ADMIN
-// may enter the mount namespace of its pod's PID 1 and lift what a bind mount forbids, and would then have the
-// node's own binary before it; an overlay without an upper directory cannot be made writable.
+// mount mounts the copy for a pod and returns its path there. The mount is a read-only overlay. A container with CAP_SYS_ADMIN
+// may enter the mount namespace of its pod's PID 1 and make a bind mount writable. Then it could write to the node's own
+// binary. An overlay without an upper directory cannot be made writable.
 func (b *initBinary) mount(mounts initMounts, rec *pod.SandboxRecord) (string, error) {
 	dir, err := b.dir()
 	if err != nil {
@@ -44,9 +44,9 @@ func (b *initBinary) mount(mounts initMounts, rec *pod.SandboxRecord) (string, e
 	return filepath.Join(view, pinderName), err
 }
 
-// dir returns the directory of the copy, which is made once in the life of a daemon, if it differs; pods that run an
-// older one keep it. Under SELinux it has a label of containers: the label of pinder where it is installed is up to the
-// policy.
+// dir returns the directory of the copy. It is made once in the life of a daemon, if it differs from the binary. Pods that
+// run an older copy keep it. Under SELinux the copy has a label that containers may run. The label of the installed binary
+// depends on the policy.
 func (b *initBinary) dir() (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -54,7 +54,7 @@ func (b *initBinary) dir() (string, error) {
 	if b.copied {
 		return dir, nil
 	}
-	// The way to it is closed to all but root; the pod's root sees it in the overlay.
+	// Only root can reach it by path; the pod's root sees it in the overlay.
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 		return "", err
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 )
 
-// checkHostPaths refuses mounts whose host path neither exists nor can be made, and those that ask for a
-// propagation that the host's mount cannot give: the container would start, and neither side would ever see what
-// the other mounts. A directory that is still to be made will be on the mount of that in which it is made.
+// checkHostPaths refuses mounts whose host path neither exists nor can be made. It also refuses those whose propagation the
+// host's mount does not support: the container would start, and neither side would ever see what the other mounts. A
+// directory that is still to be made will be on the mount of the directory in which it is made.
 func checkHostPaths(mounts []*runtimeapi.Mount) error {
 	for i, m := range mounts {
 		if m.GetImage() != nil {

@@ -19,8 +19,8 @@ type runtimes struct {
 	host     ocispec.Host
 }
 
-// find is the sandbox's runtime as it is configured now, for making something. That it is not any more is a state of
-// the node, not the absence of what a request names.
+// find is the sandbox's runtime as it is configured now, for making something. The error of a missing runtime is not of the
+// class ErrNotFound: the request does not name the runtime.
 func (r runtimes) find(ctx context.Context, rec *pod.SandboxRecord) (handler.Handler, error) {
 	runtime, err := r.handlers.Find(ctx, rec.Handler)
 	if errdefs.IsNotFound(err) {

@@ -56,7 +56,7 @@ func (s sandboxRecord) Undo(ctx context.Context, box *pod.Sandbox) error {
 	if err := tree.Remove(ctx, s.places.Sandbox(box.ID)); err != nil {
 		return err
 	}
-	s.book.DropSandbox(box.ID)
+	s.book.RemoveSandbox(box.ID)
 	s.records.SandboxRemoved(box)
 	return nil
 }

@@ -36,7 +36,7 @@ func (l labels) set(r *pod.SandboxRecord, paths ...string) error {
 }
 
 // setVolumes gives the host's files of those mounts that ask for it the container's label, private to the pod:
-// CRI has no word for labels that several pods share. All are looked at before any is changed.
+// CRI has no word for labels that several pods share. All are checked before one is changed.
 func (l labels) setVolumes(r *pod.SandboxRecord, c *pod.ContainerRecord) error {
 	_, label := l.of(r, c)
 	if label == "" {
@@ -64,8 +64,8 @@ func (l labels) setVolumes(r *pod.SandboxRecord, c *pod.ContainerRecord) error {
 	return nil
 }
 
-// levels gives each pod a level of SELinux that no other pod of the node has. The records are the book of those
-// in use; here are only those of pods that are not in the book yet. Its zero value is ready.
+// levels gives each pod a level of SELinux that no other pod of the node has. The levels in use are in the records. Here are
+// only those of pods that are not in the book yet. The zero value is ready.
 type levels struct {
 	mu sync.Mutex
 	// chosen is by the pod's ID.
@@ -97,7 +97,7 @@ func (l *levels) choose(selinux bool, book *pod.Book, rec *pod.SandboxRecord) (d
 		}
 	}
 	if level == "" {
-		// Half a million pairs are in use: two pods share one rather than that a pod does not start.
+		// Half a million levels are in use. It is better that two pods share one than that a pod does not start.
 		level = ocispec.SELinuxLevel(rec.ID, 0)
 	}
 	rec.SELinuxLevel = level

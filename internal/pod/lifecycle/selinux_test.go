@@ -44,7 +44,7 @@ func TestNoTwoPodsGetOneLevel(t *testing.T) {
 	if again.SELinuxLevel != failed.SELinuxLevel {
 		t.Errorf("the level of a pod that failed is not given again: %s", again.SELinuxLevel)
 	}
-	book.DropSandbox("old")
+	book.RemoveSandbox("old")
 	l.choose(true, book, again)()
 	if again.SELinuxLevel != old.SELinuxLevel {
 		t.Errorf("the level of a removed pod is not given again: %s", again.SELinuxLevel)

@@ -13,10 +13,10 @@ import (
 // pidTarget finds the process whose PID namespace a container in mode TARGET joins.
 type pidTarget struct{ book *pod.Book }
 
-// find returns a process of a running container of the same pod, nil in other modes. To OCI runtimes the namespace has
-// a name only as long as the process has its pid, so it is asked for twice, before the runtime joins and afterwards:
-// what is the same process at both times was it all along, for a pid that was given away does not come back with the
-// same start time.
+// find returns a process of a running container of the same pod, nil in other modes. The OCI runtime gets the namespace as
+// /proc/PID/ns/pid, and the PID may become that of another process. So find is called twice, before the runtime joins and
+// afterwards. If it is the same process both times, the PID was its own in between: a process that gets the PID later has
+// another start time.
 func (t pidTarget) find(rec *pod.ContainerRecord) (*proc.Process, error) {
 	options := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if options.GetPid() != runtimeapi.NamespaceMode_TARGET {

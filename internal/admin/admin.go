@@ -127,8 +127,8 @@ func pulling(pull image.PullStatus) *pinfoldv1.Operation {
 	return &pinfoldv1.Operation{Name: "PullImage", Object: text("image " + pull.Image), Step: step, Began: began, StepBegan: began}
 }
 
-// Check repairs what it is asked to, then compares records and node. A failure is a part of the answer: the differences
-// that were found are of use all the same.
+// Check repairs what it is asked to, then compares records and node. If something fails, the answer has the error and
+// the differences that were found.
 func (s *Server) Check(ctx context.Context, req *pinfoldv1.CheckRequest) (*pinfoldv1.CheckResponse, error) {
 	var failed error
 	switch {

@@ -23,7 +23,7 @@ type node struct {
 	sandboxes *lifecycle.Sandboxes
 }
 
-// Node is what Status tells of the node.
+// Node is what Status says about the node.
 type Node struct {
 	// Host is what probing found; see package host.
 	Host     ocispec.Host

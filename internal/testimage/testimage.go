@@ -38,7 +38,7 @@ const (
 	Docker Format = "docker"
 )
 
-// Options says what image to make. The zero value is a valid choice but for Name.
+// Options says what image to make. Only Name is required.
 type Options struct {
 	// Name is the image's full reference, with domain and tag,
 	// such as docker.io/library/busybox:demo.

@@ -1,4 +1,4 @@
-// Command init stands in for "pinder init" in the tests of package spec: it waits to be killed.
+// Command init replaces "pinder init" in the tests of package ocispec: it waits to be killed.
 package main
 
 import (

@@ -9,7 +9,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// acceptor accepts connections, also when no descriptor is left but the one that it keeps for that.
+// acceptor accepts connections, even if this process has no free descriptor: it keeps one for that.
 type acceptor struct {
 	spare int // -1: in use
 	told  time.Time

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// queueSize bounds what waits for a daemon that does not read. One that is
-	// stopped for longer is disconnected, and synchronises when it comes back.
+	// queueSize is how many messages may wait for a daemon that does not read. Then it is disconnected; it
+	// synchronises when it connects again.
 	queueSize = 512
-	// helloTimeout bounds how long a new connection may be silent.
+	// helloTimeout is how long a new connection may send nothing.
 	helloTimeout = 10 * time.Second
-	// syncing is how many objects' duplicates may wait for a daemon at once: each takes descriptors of ours.
+	// syncing is for how many objects duplicates may wait for a daemon at once: each takes descriptors of ours.
 	syncing = 8
 )
 
@@ -33,7 +33,7 @@ type connection struct {
 	room  chan struct{} // full while syncing objects' duplicates wait
 
 	mu    sync.Mutex
-	ended bool // nothing is queued any more
+	ended bool // nothing more is queued
 
 	synced bool // wants events; guarded by sup.mu
 }
@@ -199,8 +199,8 @@ func (n *connection) reply(id uint64, body any, fds []int, err error) {
 		pe = &wire.Error{Code: wire.CodeInternal, Text: err.Error()}
 	}
 	if pe.Code == wire.CodeInternal && n.sup.reaper.Gone() {
-		// That is why, most likely. This image is about to be replaced (takeOver): the daemon loses the
-		// connection, and asks again.
+		// The reaper's end is the likely reason. This process is about to become the reaper (takeOver): the daemon
+		// loses the connection, and asks again.
 		return
 	}
 	n.enqueue(&outgoing{Message: wire.Message{ID: id, Type: wire.TypeReply, Error: pe}})
@@ -209,7 +209,7 @@ func (n *connection) reply(id uint64, body any, fds []int, err error) {
 // handle answers one request, in a goroutine of its own.
 func (n *connection) handle(m wire.Message) {
 	if m.ID == 0 {
-		descriptor.CloseAll(m.FDs) // an event: this release knows none from the daemon
+		descriptor.CloseAll(m.FDs) // an event: there are none from the daemon in this release
 		return
 	}
 	if m.Type == wire.TypeRestore {
@@ -229,8 +229,8 @@ func (n *connection) handle(m wire.Message) {
 	n.reply(m.ID, body, fds, err)
 }
 
-// exec answers a request for an exec. One whose answer does not reach the daemon is ended: its streams have no
-// other end.
+// exec answers a request for an exec. If the answer does not reach the daemon, the exec is killed: nothing else holds
+// the other ends of its streams.
 func (n *connection) exec(m wire.Message) {
 	started, fds, abandon, err := n.sup.keeper.Exec(m)
 	if err != nil {
@@ -247,8 +247,8 @@ func (n *connection) exec(m wire.Message) {
 	n.enqueue(&outgoing{Message: reply, lost: abandon})
 }
 
-// sync sends everything there is and makes the connection one that gets events. A
-// change that happens meanwhile may be sent twice; events are idempotent.
+// sync sends everything that there is and makes the connection one that gets events. A change that happens meanwhile
+// may be sent twice; the daemon can take an event twice.
 func (n *connection) sync(id uint64) {
 	n.sup.mu.Lock()
 	n.synced = true
@@ -287,8 +287,7 @@ func (n *connection) sync(id uint64) {
 	n.reply(id, list, nil, nil)
 }
 
-// dispatch runs a request; an unknown one is an error that the daemon can tell
-// from all others.
+// dispatch runs a request. For an unknown one the error has a code of its own.
 func (s *supervisor) dispatch(m wire.Message) (body any, fds []int, err error) {
 	switch m.Type {
 	case wire.TypePing:

@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RunInit is process 1 of a pod that shares its PID namespace: it reaps and
-// waits, and returns on SIGTERM. The kernel then ends what is left in the
-// namespace.
+// RunInit is process 1 of a pod that shares its PID namespace. It reaps zombies, and returns on SIGTERM; then the
+// kernel kills what is left in the namespace.
 func RunInit() {
 	sigs := make(chan os.Signal, 8)
 	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM)

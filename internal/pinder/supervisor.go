@@ -61,7 +61,7 @@ func RunSupervisor(dir string) error {
 	gone := make(chan struct{})
 	go func() {
 		s.reaper.Serve(s.pong, s.children.Reported, recalled.add)
-		close(gone) // and nothing is recalled after
+		close(gone) // nothing is recalled after that
 	}()
 	go s.watchReaper(parent, gone)
 	if err := s.restore(recalled, gone); err != nil {
@@ -74,8 +74,7 @@ func RunSupervisor(dir string) error {
 	return s.accept()
 }
 
-// pong answers the reaper's watch. A supervisor whose table is locked for good
-// does not answer, and is replaced.
+// pong answers the reaper's ping. A supervisor whose tables stay locked does not answer, and is replaced.
 func (s *supervisor) pong() {
 	s.ping()
 	s.reaper.Pong()
@@ -101,8 +100,8 @@ func (s *supervisor) restore(r *recall, gone <-chan struct{}) error {
 	// The answer comes after the last object, on the same socket, by the same reader.
 	if err := s.reaper.Recall(); err != nil {
 		select {
-		case <-gone: // soon, if it is dead
-			// It died meanwhile. What it still said is continued, and handed over.
+		case <-gone: // this comes soon if it is dead
+			// The reaper died meanwhile. What it has sent is restored, and handed over.
 			ownlog.Printf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
 		case <-time.After(link.Timeout):
 			return fmt.Errorf("ask the reaper for descriptors: %w", err)
@@ -111,9 +110,8 @@ func (s *supervisor) restore(r *recall, gone <-chan struct{}) error {
 	return s.keeper.RestoreAll(r.objects)
 }
 
-// watchReaper takes the reaper's place when it is gone, and ends it when it is
-// silent: it pings every tick, so several of our own ticks without a ping mean
-// that it is stopped or wedged.
+// watchReaper takes the reaper's place when it has ended. It kills a reaper that does not ping: the reaper pings at
+// every tick, so several of our ticks without a ping mean that it is stopped or hangs.
 func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
 	ticker := time.NewTicker(link.Tick)
 	defer ticker.Stop()
@@ -126,7 +124,7 @@ func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
 			if missed++; s.reaper.Pinged() {
 				missed = 0
 			}
-			// Our parent cannot have been reaped and its pid reused while it is our parent.
+			// While it is our parent, its PID is not another process's.
 			if missed > 2*link.MaxMissed && os.Getppid() == parent {
 				ownlog.Printf("reaper %d is silent: killing it", parent)
 				_ = unix.Kill(parent, unix.SIGKILL)
@@ -136,8 +134,8 @@ func (s *supervisor) watchReaper(parent int, gone <-chan struct{}) {
 	}
 }
 
-// takeOver replaces this image by a reaper that has all descriptors, and that
-// has all children already, because we are their parent or sub-reaper.
+// takeOver makes this process a reaper that has all descriptors. It has all children already, because it is their
+// parent or sub-reaper.
 func (s *supervisor) takeOver() {
 	<-s.restored
 	for {
@@ -147,8 +145,8 @@ func (s *supervisor) takeOver() {
 	}
 }
 
-// becomeReaper returns only when it fails. It hands on the descriptors themselves, since there may be no room for
-// duplicates.
+// becomeReaper returns only if it fails. It hands over the descriptors themselves: there may be no free descriptors
+// for duplicates.
 func (s *supervisor) becomeReaper() error {
 	all, unlock := s.keeper.LockAll()
 	defer unlock()

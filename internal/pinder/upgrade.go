@@ -20,8 +20,8 @@ import (
 // upgradeGrace is how long an upgrade waits for operations under way.
 const upgradeGrace = 10 * time.Second
 
-// upgrade replaces the reaper and then this process by another binary, in
-// place. Runtime calls under way are undone or resumed as after a kill.
+// upgrade replaces the reaper's program and then this process's by another binary. Runtime calls that run are undone
+// or resumed, as after a kill.
 func (s *supervisor) upgrade(r wire.Upgrade) error {
 	if !filepath.IsAbs(r.Path) {
 		return wire.Errorf(wire.CodeInvalidArgument, "upgrade: path %q is not absolute", r.Path)
@@ -46,8 +46,7 @@ func (s *supervisor) upgrade(r wire.Upgrade) error {
 	return wire.Errorf(wire.CodeInternal, "upgrade: supervisor: %v", err)
 }
 
-// tryBinary runs "PATH version": a binary that cannot even do that must not
-// take our place.
+// tryBinary runs "PATH version". If even that fails, the binary is not used.
 func (s *supervisor) tryBinary(path string) error {
 	n := s.children.BeginCall()
 	defer s.children.EndCall(n)

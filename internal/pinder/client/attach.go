@@ -17,13 +17,13 @@ type Attachment struct {
 	// Stdin writes to the container's standard input or terminal; nil without Stdin, or when another client had
 	// it with StdinOnce.
 	Stdin *os.File
-	// Stdout and Stderr read what the container writes from now on; a terminal's output is Stdout. They end
-	// with the container's output, and with pinder's supervisor: then Attach again, which tells. They have
-	// to be read without delay. Nil for one that is not wanted or has ended.
+	// Stdout and Stderr read what the container writes from now on; a terminal's output is Stdout. They end with the
+	// container's output, and also with pinder's supervisor: Attach again to learn which. They have to be read without
+	// delay. Nil for a stream that is not wanted or has ended.
 	Stdout, Stderr *os.File
 }
 
-// Ended says that there is no output to come.
+// Ended reports whether no output can come.
 func (a *Attachment) Ended() bool { return a.Stdout == nil && a.Stderr == nil }
 
 // CloseOutputs closes what reads. It may be called more than once, and while others read.
@@ -82,8 +82,8 @@ func newAttachment(m *wire.Message) (*Attachment, error) {
 	return a, nil
 }
 
-// KillAll ends the process and, if it was started with Group, all that it started, however it is related to
-// it. It returns when they are dead. With a pinder or runtime that knows no groups only the process is killed.
+// KillAll kills the process and, if it was started with Group, all that it has started. It returns when they have
+// ended. If pinder or the runtime has no groups for execs, only the process is killed.
 func (e *Execution) KillAll(ctx context.Context) error {
 	err := e.client.request(ctx, wire.TypeKillExec, wire.Call{ID: e.ID, ExecID: e.ExecID}, nil)
 	switch {

@@ -33,8 +33,8 @@ type Options struct {
 	// more than once for one exit. May be nil.
 	OnExit func(wire.Exit)
 
-	// Silence is how long pinder may accept connections without a word before its reaper is killed; 0 is 45 seconds: by
-	// then its own watch has replaced a hung supervisor several times over.
+	// Silence is how long pinder may accept connections and send nothing before its reaper is killed; 0 is 45 seconds.
+	// By then, the reaper has replaced a supervisor that hangs several times.
 	Silence time.Duration
 }
 
@@ -203,8 +203,8 @@ func fromProtocol(e *wire.Error) error {
 	return &classed{text: e.Text, class: class}
 }
 
-// millis is the time that pinder may take for what may take so long, 0 standing for any time: a little less than the
-// caller's context has, so that the answer names the step that took too long.
+// millis is the time that pinder has for a request, in milliseconds. It is a little less than the caller's context has
+// left, so that the error names the step that took too long. A limit of 0 is none.
 func millis(ctx context.Context, limit int64) int64 {
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)

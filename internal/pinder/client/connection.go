@@ -29,7 +29,7 @@ type connection struct {
 	conn  *wire.Conn
 	hello wire.Hello
 
-	// answers: it is not silent, but what it answered is an error.
+	// answers says that pinder answers, although with an error.
 	answers bool
 	// pidfds of pinder's two processes, -1 if unknown; for the watchdog.
 	inner, reaper int
@@ -86,9 +86,8 @@ func (s *connection) greet() error {
 	if err := m.Decode(&s.hello); err != nil {
 		return err
 	}
-	// Opened while the hello's sender lives, unless it died this instant; then
-	// this connection is dead too, and the watchdog, which alone uses the pidfd,
-	// ends with it.
+	// The hello's sender lived when the pidfd was opened. If it has ended since, this connection ends, too, and with
+	// it the watchdog, which alone uses the pidfd.
 	if s.inner, err = unix.PidfdOpen(s.hello.Supervisor, 0); err != nil {
 		s.inner = -1
 	}
@@ -245,8 +244,7 @@ func (c *Client) establish() (*connection, error) {
 	return s, nil
 }
 
-// dialStarted waits for a pinder just started to bind its socket; the kernel
-// has no event for that.
+// dialStarted waits until a new pinder has bound its socket. The kernel has no event for that.
 func (c *Client) dialStarted() (*connection, error) {
 	giveUp := time.Now().Add(helloTimeout)
 	for {

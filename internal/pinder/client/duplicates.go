@@ -92,7 +92,7 @@ func (c *Client) held() int {
 	return n
 }
 
-// mostHeld is half of what this process may open: the other half is for its work, which goes before.
+// mostHeld is half of the files that this process may have open. The other half is for the daemon's own work.
 func mostHeld() int {
 	var r unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
@@ -101,8 +101,8 @@ func mostHeld() int {
 	return int(min(r.Cur, 1<<30)) / 2
 }
 
-// forgetStale closes duplicates that this round of synchronisation did not
-// bring again: their objects were deleted while we were not connected.
+// forgetStale closes duplicates that this round of synchronisation did not bring: their objects were removed while
+// there was no connection.
 func (c *Client) forgetStale() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,8 +150,7 @@ func (c *Client) exchange(s *connection) error {
 	return nil
 }
 
-// giveBack restores objects that we hold and pinder does not know. An old
-// pinder that cannot is left alone.
+// giveBack gives pinder the objects that it does not have. An older pinder that cannot take them gets none.
 func (c *Client) giveBack(ctx context.Context, s *connection) error {
 	if !slices.Contains(s.hello.Capabilities, "restore") {
 		return nil
@@ -185,7 +184,7 @@ func (c *Client) giveBack(ctx context.Context, s *connection) error {
 			c.hold(key, d)
 			c.o.Log.Warn("pinder has no descriptors left to take back an object", "object", key, "error", err)
 		case errors.Is(err, errLost) || errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil:
-			// This pinder is ending itself; for the next one.
+			// This pinder is about to end. The next one gets it.
 			c.hold(key, d)
 			return errLost
 		case err != nil: // deleted meanwhile, or of a layout it does not know

@@ -51,8 +51,8 @@ func (c *Client) Exec(ctx context.Context, r wire.Exec) (*Execution, error) {
 	return e, nil
 }
 
-// startOrAbandon waits for the start, which goes on when the caller gives up: only when its answer is here, it is
-// known what there is to kill.
+// startOrAbandon waits for the start. The start goes on when the caller's context ends: only its answer says what has
+// to be killed.
 func (c *Client) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution) error {
 	started := make(chan error, 1)
 	go func() {
@@ -60,7 +60,7 @@ func (c *Client) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution)
 		if limit == 0 {
 			limit = unlimitedStart
 		}
-		// Beyond the runtime's time, pinder needs some to end the runtime.
+		// Pinder needs some time more, to kill the runtime.
 		answer, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+startGrace)
 		defer cancel()
 		started <- c.startExec(ctx, answer, r, e)
@@ -73,17 +73,17 @@ func (c *Client) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution)
 		return err
 	case <-ctx.Done():
 		go func() { e.abandon(<-started) }()
-		return fmt.Errorf("exec %s of container %s: given up before its start was known: %w", r.ExecID, r.ID, ctx.Err())
+		return fmt.Errorf("exec %s of container %s: the wait ended before its start was known: %w", r.ExecID, r.ID, ctx.Err())
 	}
 }
 
 const (
-	// unlimitedStart is pinder's limit of a start for which none was given.
+	// unlimitedStart is pinder's own limit for a start without one.
 	unlimitedStart = 2 * time.Minute
 	startGrace     = 20 * time.Second
 )
 
-// abandon ends what was started, or may have been: failed is why that is not known, nil if it was.
+// abandon kills what was started. failed says why it is not known whether anything was; nil: it was.
 func (e *Execution) abandon(failed error) {
 	unknown := errors.Is(failed, errdefs.ErrUnavailable) || errors.Is(failed, context.DeadlineExceeded) || errors.Is(failed, context.Canceled)
 	if failed != nil && !unknown {
@@ -97,8 +97,7 @@ func (e *Execution) abandon(failed error) {
 	}
 }
 
-// End kills the process with all that it started, and forgets it: its end is of no interest any more. It closes the
-// streams.
+// End kills the process with all that it has started, closes the streams, and makes pinder forget it.
 func (e *Execution) End(ctx context.Context) error {
 	e.client.mu.Lock()
 	for _, f := range []*os.File{e.Stdin, e.Stdout, e.Stderr, e.TTY} {
@@ -115,8 +114,8 @@ func (e *Execution) End(ctx context.Context) error {
 	return nil
 }
 
-// endForeign ends an exec that another daemon asked for, which is gone: nothing can come of it. One of a session
-// goes on; it is forgotten when it has ended.
+// endForeign ends an exec of a daemon that is gone: nothing waits for its result. An exec of a session goes on, and is
+// forgotten when it has ended.
 func (c *Client) endForeign(ct *wire.Container) {
 	c.mu.Lock()
 	ours := c.execs[ct.ID+"/"+ct.ExecID] != nil
@@ -124,14 +123,14 @@ func (c *Client) endForeign(ct *wire.Container) {
 	switch {
 	case ours:
 	case ct.Exit != nil:
-		go c.forgetExec(ct.ID, ct.ExecID) // what it has left running was its own wish
+		go c.forgetExec(ct.ID, ct.ExecID) // what it has started may go on
 	case ct.Transient:
 		e := &Execution{ID: ct.ID, ExecID: ct.ExecID, client: c}
 		go e.abandon(nil)
 	}
 }
 
-// startExec asks for the start, if ctx has not ended, and waits for the answer as long as the other.
+// startExec asks for the start unless ctx has ended, and waits for the answer until the other context ends.
 func (c *Client) startExec(ctx, answer context.Context, r *wire.Exec, e *Execution) error {
 	s, err := c.current(ctx)
 	if err != nil {
@@ -248,11 +247,11 @@ func (c *Client) exit(x wire.Exit) {
 		e.finish(x)
 		return
 	}
-	go c.forgetExec(x.ID, x.ExecID) // another daemon's; nothing asks for it any more
+	go c.forgetExec(x.ID, x.ExecID) // of another daemon, which is gone
 }
 
-// endLostExecs ends the waits for execs that a new pinder does not know, which
-// happens only if pinder and our duplicates were lost together.
+// endLostExecs ends the waits for execs that a new pinder does not know. That happens only if pinder and our
+// duplicates were lost together.
 func (c *Client) endLostExecs(known map[string]bool) {
 	c.mu.Lock()
 	var lost []*Execution

@@ -11,14 +11,14 @@ import (
 
 const (
 	pingEvery = 3 * time.Second
-	// maxMissed pings without an answer, counted in our own ticks so that a pause
-	// of the whole machine is not held against pinder.
+	// maxMissed is the most pings without an answer. Our own ticks are counted: after a pause of the whole machine,
+	// pinder is not killed for the pause.
 	maxMissed    = 4
 	silenceLimit = 45 * time.Second
 )
 
-// watchdog pings until the connection ends, and kills a supervisor that is hung;
-// the reaper starts another, which gets all descriptors back.
+// watchdog pings until the connection ends. It kills a supervisor that does not answer; the reaper starts another one,
+// which gets all descriptors.
 func (c *Client) watchdog(s *connection) {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
@@ -51,9 +51,8 @@ func (c *Client) watchdog(s *connection) {
 	}
 }
 
-// replaceSilent ends a reaper whose socket accepts connections that nobody
-// answers: it and its supervisor are both hung. The kernel names the process
-// behind the socket (SO_PEERPIDFD); where it does not, nothing is killed.
+// replaceSilent kills a reaper whose socket accepts connections and sends nothing: reaper and supervisor both hang.
+// The kernel names the process behind the socket (SO_PEERPIDFD); if it does not, nothing is killed.
 func (c *Client) replaceSilent(s *connection, since *time.Time) {
 	if s == nil || s.reaper < 0 || s.answers {
 		*since = time.Now()

@@ -30,7 +30,7 @@ func (k *Keeper) start(r wire.Call) error {
 	case wire.PhaseCreated:
 	default:
 		if m.Started {
-			return nil // a repeat, and the container has ended since
+			return nil // a repetition; the container has ended since
 		}
 		return wire.Errorf(wire.CodeFailedPrecondition, "start: container %s is %s", r.ID, m.Phase)
 	}
@@ -91,7 +91,7 @@ func (k *Keeper) signal(r wire.Signal) error {
 	return nil
 }
 
-// awaitCreation waits for a process that is being made: it is to be signalled then, too.
+// awaitCreation waits while a process is being made, so that it gets the signal, too.
 func (p *process) awaitCreation() error {
 	if p.snapshot().Phase != wire.PhaseCreating {
 		return nil
@@ -103,8 +103,8 @@ func (p *process) awaitCreation() error {
 	return nil
 }
 
-// delete ends a container and all that is known of it. For an unknown one the
-// runtime is asked all the same.
+// delete kills a container and removes it and its execs. If pinder does not know it, the runtime is still asked to
+// delete it.
 func (k *Keeper) delete(r wire.Delete) error {
 	if err := checkID("container", r.ID); err != nil {
 		return err
@@ -146,9 +146,9 @@ func (k *Keeper) delete(r wire.Delete) error {
 	return nil
 }
 
-// deleteInRuntime has the runtime delete the container. Its processes are ended here first: a runtime kills less than we
-// do, and "runc delete --force" sleeps 100 ms before it scans whether what it has killed is gone, also when nothing
-// was left to kill.
+// deleteInRuntime has the runtime delete the container. The processes are killed here first: a runtime kills fewer of
+// them, and "runc delete --force" sleeps 100 ms before it looks whether they have ended, even if there was nothing to
+// kill.
 func (p *process) deleteInRuntime(runtime wire.Runtime, deadline time.Time) error {
 	m := p.snapshot()
 	stuck := p.end(sooner(deadline, time.Now().Add(killLimit)))
@@ -177,7 +177,7 @@ func (k *Keeper) deleteUnknown(r wire.Delete, deadline time.Time) error {
 		return nil
 	}
 	k.unfinished.Await(r.ID, deadline)
-	removePidFile(k.pidFile(containerKey(r.ID))) // of a create that outlived its supervisor
+	removePidFile(k.pidFile(containerKey(r.ID))) // of a create that ended after its supervisor
 	stuck := k.endUnknown(r, deadline)
 	err := k.calls.Delete(r.Runtime, r.ID, true, deadline)
 	if oci.NotStarted(err) {
@@ -190,13 +190,13 @@ func (k *Keeper) deleteUnknown(r wire.Delete, deadline time.Time) error {
 	return nil
 }
 
-// endUnknown kills the processes of a container that only the runtime knows, if they are in groups of its name: the
-// pid is the runtime's word.
+// endUnknown kills the processes of a container that only the runtime knows, if they are in groups of its name.
+// Without such a group nothing is killed: only the runtime says that the PID is the container's.
 func (k *Keeper) endUnknown(r wire.Delete, deadline time.Time) error {
 	state, err := k.calls.State(r.Runtime, r.ID, deadline)
 	pid := state.PID
 	if err != nil || pid <= 1 {
-		return nil // not known to it either, or ended
+		return nil // the runtime does not know it either, or it has ended
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

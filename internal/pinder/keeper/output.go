@@ -13,11 +13,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// startPump gives the pump the descriptors that p has, finishes what an earlier supervisor has begun to log, and goes on.
+// startPump gives the pump the descriptors of p, finishes the log write that an earlier supervisor began, and starts.
 func (p *process) startPump() error {
 	r, w := p.handles.get(kindPrivateR), p.handles.get(kindPrivateW)
 	if r == nil || w == nil {
-		return nil // of an exec, or of a container whose streams are lost
+		return nil // an exec, or a container whose streams are lost
 	}
 	var log logpump.Sink
 	if h := p.handles.get(kindLog); h != nil {
@@ -46,8 +46,8 @@ func logCode(err error) wire.Code {
 	return wire.CodeInternal
 }
 
-// reopenLog continues in a new file at the log's path, at a record boundary. On
-// error the old file stays in use and no new file exists.
+// reopenLog continues the log in a new file at its path, between two records. On error the old file stays in use, and
+// there is no new one.
 func (k *Keeper) reopenLog(r wire.Call) error {
 	p, err := k.lookup(r.ID, "")
 	if err != nil {
@@ -63,7 +63,7 @@ func (k *Keeper) reopenLog(r wire.Call) error {
 	}
 	err = p.pump.Reopen(func() logpump.Sink {
 		p.handles.set(kindLog, &descriptor.Handle{FD: int(log)})
-		// Nothing is written to the new file before the duplicates are of it.
+		// The reaper and the daemon get duplicates of the new file before anything is written to it.
 		if err := p.keep(); err != nil {
 			ownlog.Printf("%v", err)
 		}
@@ -89,13 +89,13 @@ func (d *descriptors) add(name string, fd int) {
 	d.names, d.fds = append(d.names, name), append(d.fds, fd)
 }
 
-// attach makes the pipes of one more attacher. What is logged after the answer goes to it, too.
+// attach makes the pipes of one more attacher. It gets what is logged after the answer.
 func (k *Keeper) attach(r wire.Attach) (*descriptors, error) {
 	p, err := k.lookup(r.ID, "")
 	if err != nil {
 		return nil, err
 	}
-	// A supervisor that continues the work of a dead one holds the lock, so nothing is seen twice.
+	// A supervisor that goes on with the work of a dead one holds the lock, so an attacher sees nothing twice.
 	if err := p.lockOp(oci.DeadlineAfter(0)); err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func attachCode(err error) wire.Code {
 	return wire.CodeInternal
 }
 
-// giveStdin adds what writes to the container's standard input, if that is still allowed.
+// giveStdin adds a descriptor that writes to the container's standard input, if no client has it alone.
 func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 	kind := kindStdin
 	if p.handles.get(kindTTY) != nil {
@@ -154,7 +154,7 @@ func (p *process) giveStdin(r *wire.Attach, d *descriptors) error {
 		// The caller holds op, so it was not taken meanwhile.
 		p.handles.set(kindStdin, nil)
 		if err := p.keep(); err != nil {
-			ownlog.Printf("%v", err) // its end is then not seen before the container's
+			ownlog.Printf("%v", err) // standard input then ends only with the container
 		}
 	}
 	return nil

@@ -79,13 +79,12 @@ func (p *process) update(f func(*meta)) error {
 	return p.state.saveMeta(&p.meta)
 }
 
-// keep hands duplicates of all descriptors to the reaper, waits until it has
-// them, and sends them to the daemon.
+// keep gives duplicates of all descriptors to the reaper, waits until it has them, and sends them to the daemon.
 func (p *process) keep() error {
 	p.keeping.Lock()
 	defer p.keeping.Unlock()
 	if p.snapshot().Phase == wire.PhaseDeleted {
-		return nil // dropped already
+		return nil // removed
 	}
 	kinds, fds, err := p.handles.duplicates()
 	if err != nil {
@@ -99,8 +98,8 @@ func (p *process) keep() error {
 	return nil
 }
 
-// remove forgets the process: state marked, duplicates dropped, descriptors
-// closed. The caller holds op or is the only one to know p.
+// remove removes the process from the table, makes the reaper and the daemon close their duplicates, and closes the
+// descriptors. The caller holds op, or nothing else knows p.
 func (p *process) remove() {
 	p.mu.Lock()
 	p.meta.Phase = wire.PhaseDeleted
@@ -109,7 +108,7 @@ func (p *process) remove() {
 	}
 	_ = p.state.saveMeta(&p.meta)
 	p.mu.Unlock()
-	// There only if a supervisor died during the call that wrote it.
+	// The file exists only if a supervisor died during the call that wrote it.
 	removePidFile(p.pidFile())
 	p.keeper.forget(p)
 	p.keeping.Lock()
@@ -125,7 +124,7 @@ func (p *process) remove() {
 	p.state.close()
 }
 
-// container returns the process as it crosses the socket.
+// container returns what the daemon is told of the process.
 func (p *process) container() wire.Container {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,22 +14,22 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// RestoreAll continues what the last supervisor did. One object that cannot be
-// continued is reported and left to the daemon; it stops no other.
+// RestoreAll goes on with what the last supervisor had. If that fails for one object, the others go on, and the daemon
+// may try again.
 func (k *Keeper) RestoreAll(objects []Held) error {
 	keep := map[string]bool{}
 	for _, o := range objects {
 		p, err := k.restore(o.Key, o.Kinds, o.FDs)
 		if err != nil {
 			ownlog.Printf("restore %s: %v", o.Key, err)
-			if len(o.FDs) == len(o.Kinds) { // else it did not come whole, and the reaper has it still
+			if len(o.FDs) == len(o.Kinds) { // else some are missing, and the reaper still has them
 				_ = k.reaper.Drop(o.Key)
 			}
 			continue
 		}
 		keep[p.pidFile()] = true
 	}
-	// Files of calls whose supervisor is dead, but for those that restoring reads.
+	// Files of calls of dead supervisors are removed, but for those that resumption reads.
 	files, err := os.ReadDir(k.calls.Dir)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -80,7 +80,7 @@ func (k *Keeper) restore(key string, kinds []string, fds []int) (*process, error
 	for kind, h := range handles {
 		p.handles.set(kind, h)
 	}
-	p.op <- struct{}{} // until resume has decided what to make of it
+	p.op <- struct{}{} // until resumption is done
 	if !k.remember(p) {
 		state.close()
 		drop()
@@ -96,7 +96,7 @@ func (k *Keeper) restore(key string, kinds []string, fds []int) (*process, error
 // resumption goes on with a container or exec of an earlier supervisor.
 type resumption struct{ p *process }
 
-// run finishes or undoes what was under way, and goes on with the rest.
+// run finishes or undoes what the last supervisor was doing, and goes on.
 func (r *resumption) run() {
 	p := r.p
 	defer p.unlockOp()
@@ -127,8 +127,8 @@ func (r *resumption) run() {
 	}
 }
 
-// reopen gets the pidfd of a process that the last supervisor had noted when it was killed, and not handed on yet.
-// A child of the reaper's that has ended is a zombie until we have seen it, so it is still to be had.
+// reopen opens the pidfd again if the last supervisor was killed after it recorded the process and before the reaper
+// had the pidfd. A child of the reaper's that has ended stays a zombie until we have its exit code.
 func (r *resumption) reopen(m *meta) error {
 	p := r.p
 	if p.handles.get(kindPidfd) != nil {
@@ -148,12 +148,12 @@ func (r *resumption) reopen(m *meta) error {
 	return nil
 }
 
-// exited repeats what may have been cut between the note in shared memory
-// and the reaping of the zombie.
+// exited repeats what comes between the note in shared memory and the reaping of the zombie: the last supervisor may
+// have been killed in between.
 func (r *resumption) exited(m *meta) {
 	p := r.p
 	exit := m.Exit
-	if exit == nil { // no supervisor leaves that
+	if exit == nil { // never written so
 		exit = &wire.Exit{ID: m.ID, ExecID: m.ExecID, Unknown: true, At: time.Now().UnixNano()}
 	}
 	p.exit.announce(exit)
@@ -163,8 +163,8 @@ func (r *resumption) exited(m *meta) {
 	}
 }
 
-// undoCreation undoes a create or exec whose requester got no answer: nothing of
-// the user's has run in a container that was not started.
+// undoCreation undoes a create or exec that was not answered. Nothing of the user's has run in a container that was
+// not started.
 func (r *resumption) undoCreation(m *meta) {
 	p := r.p
 	r.awaitUnfinished(m)
@@ -173,7 +173,7 @@ func (r *resumption) undoCreation(m *meta) {
 		return
 	}
 	if pid, err := p.readPidFile(); err == nil {
-		// The exec'd process is the reaper's child by now, or gone.
+		// The exec's process is the reaper's child, if it still runs.
 		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
 			if stat, err := proc.ReadStat(pid); err == nil && stat.Parent == os.Getppid() {
 				_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
@@ -188,8 +188,7 @@ func (r *resumption) undoCreation(m *meta) {
 	p.remove()
 }
 
-// awaitUnfinished waits for what the last supervisor had begun, as long as that one
-// would have.
+// awaitUnfinished waits for the runtime call that the last supervisor began, as long as that one would have waited.
 func (r *resumption) awaitUnfinished(m *meta) {
 	p := r.p
 	deadline := time.Now().Add(oci.KillGrace)
@@ -199,7 +198,7 @@ func (r *resumption) awaitUnfinished(m *meta) {
 	p.keeper.unfinished.Await(m.ID, deadline)
 }
 
-// resolveStart finds out whether an interrupted start had happened.
+// resolveStart finds out whether an interrupted start has happened.
 func (r *resumption) resolveStart(m *meta) {
 	p := r.p
 	r.awaitUnfinished(m)

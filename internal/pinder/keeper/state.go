@@ -19,11 +19,11 @@ const (
 	metaSlotSize = 64 << 10
 )
 
-// page is the head of a process's shared state, mapped by every supervisor that ever minds it. Its layout never
-// changes: each field is one word, written by one 8-byte store.
+// page is the first page of a process's shared state. All supervisors that have the process map it. Its layout never
+// changes. Each field is one word, written by one 8-byte store.
 type page struct {
 	magic    uint64
-	metaSlot uint64 // which of the two meta slots holds
+	metaSlot uint64 // which of the two meta slots is valid
 	metaLen  [2]uint64
 	log      logpump.Cursor
 }
@@ -80,8 +80,8 @@ func mapState(fd int) (*sharedState, error) {
 	return &sharedState{fd: fd, mem: mem, page: (*page)(unsafe.Pointer(&mem[0]))}, nil
 }
 
-// close unmaps the state. The caller holds process.mu, and the log pump is closed; later uses see an empty page and fail
-// to write.
+// close unmaps the state. The caller holds process.mu, and the log pump is closed. Later reads see an empty page, and
+// writes fail.
 func (st *sharedState) close() {
 	_ = unix.Munmap(st.mem)
 	_ = unix.Close(st.fd)
@@ -123,8 +123,8 @@ func (st *sharedState) loadMeta() (meta, error) {
 	return m, nil
 }
 
-// meta is what a new supervisor must know of a container or exec. Fields may be
-// added; none may change its meaning, because upgrades read older states.
+// meta is what a next supervisor has to know of a container or exec. Fields may be added. None may change its meaning:
+// after an upgrade, older states are read.
 //
 // wide: it is the whole of one record, in one place
 type meta struct {
@@ -148,7 +148,7 @@ type meta struct {
 	Deadline int64 `json:"deadline,omitempty"`
 
 	Group string `json:"group,omitempty"` // of an exec: the directory of its cgroup
-	// Transient: of no use without the daemon that asked for it.
+	// Transient says that the exec is killed when the daemon that asked for it is gone.
 	Transient bool `json:"transient,omitempty"`
 
 	Exit     *wire.Exit `json:"exit,omitempty"`

@@ -80,7 +80,7 @@ func (t *table) execsOf(id string) []*process {
 	return out
 }
 
-// list leaves out execs: only the daemon that started one asks for it, by its name.
+// list returns all containers. Execs are left out: only the daemon that started one asks for it, by its name.
 func (t *table) list() wire.List {
 	l := wire.List{Containers: []wire.Container{}}
 	for _, p := range t.all() {
@@ -91,7 +91,7 @@ func (t *table) list() wire.List {
 	return l
 }
 
-// missing answers an offer: those keys that a daemon holds and pinder does not.
+// missing returns the keys that the daemon offers and pinder does not have.
 func (t *table) missing(r wire.Keys) (wire.Keys, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,8 +137,7 @@ func (o Object) Duplicates() (kinds []string, fds []int, err error) {
 // State is what the daemon is told.
 func (o Object) State() wire.Container { return o.p.container() }
 
-// Hold waits until the operations under way have ended, or until the deadline, and keeps others from beginning until
-// release is called.
+// Hold waits for the operations that run, at most until the deadline, and lets no other begin until release is called.
 func (t *table) Hold(deadline time.Time) (release func()) {
 	var held []*process
 	for _, p := range t.all() {

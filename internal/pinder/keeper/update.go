@@ -14,7 +14,7 @@ func (k *Keeper) updateResources(r wire.Update) error {
 		return wire.Errorf(wire.CodeInternal, "update: container %s: memfd_create: %v", r.ID, err)
 	}
 	defer func() { _ = unix.Close(input) }()
-	// By pwrite, which leaves the offset at the beginning for the reader.
+	// pwrite leaves the offset at the beginning, where the runtime reads.
 	if _, err := unix.Pwrite(input, r.Resources, 0); err != nil {
 		return wire.Errorf(wire.CodeInternal, "update: container %s: %v", r.ID, err)
 	}
@@ -23,7 +23,7 @@ func (k *Keeper) updateResources(r wire.Update) error {
 	})
 }
 
-// checkpoint runs the runtime's "checkpoint". What the container is connected to stays: its streams are pinder's.
+// checkpoint runs the runtime's "checkpoint". The streams stay pinder's, and the container goes on.
 func (k *Keeper) checkpoint(r wire.Checkpoint) error {
 	return k.onContainer(wire.Call{ID: r.ID, TimeoutMillis: r.TimeoutMillis}, oci.Call{
 		Step: "checkpoint",
@@ -31,8 +31,8 @@ func (k *Keeper) checkpoint(r wire.Checkpoint) error {
 	})
 }
 
-// onContainer runs the runtime on a container that was created and has not ended, with no other operation on
-// it at the same time.
+// onContainer runs a call of the runtime on a container that was created and has not ended. No other operation on the
+// container runs meanwhile.
 func (k *Keeper) onContainer(r wire.Call, c oci.Call) error {
 	p, err := k.lookup(r.ID, "")
 	if err != nil {

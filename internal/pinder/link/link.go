@@ -33,7 +33,7 @@ const (
 	OpPing   Op = 9  // to the supervisor
 	OpPong   Op = 10 // to the reaper
 	OpExec   Op = 11 // replace yourself by the binary named in the text; the new one replies
-	OpQuit   Op = 12 // the supervisor is going to end for good; end too
+	OpQuit   Op = 12 // the supervisor ends and needs no successor; end, too
 )
 
 // FDLink, FDListen and FDLock are the numbers of the descriptors that a supervisor is started with.

@@ -26,12 +26,12 @@ import (
 
 const (
 	defaultTimeout = 2 * time.Minute
-	// KillGrace is how long a killed runtime may take to disappear before it is
-	// left to the sweep: one in uninterruptible sleep cannot be killed.
+	// KillGrace is how long a killed runtime may take to end. After that its zombie is left to Children: a process in
+	// uninterruptible sleep cannot be killed.
 	KillGrace = 3 * time.Second
 )
 
-// DeadlineAfter is the end of a call that may take so long; 0 stands for two minutes.
+// DeadlineAfter is the deadline of a call that may take so many milliseconds; 0 stands for two minutes.
 func DeadlineAfter(millis int64) time.Time {
 	if millis <= 0 {
 		return time.Now().Add(defaultTimeout)
@@ -106,7 +106,7 @@ func (r *Caller) Run(rt wire.Runtime, c Call) (string, error) {
 	r.Children.Claim(pid)
 	ws, err := WaitDeadline(pid, pidfd, c.Deadline)
 	if err != nil {
-		// Killed, but not gone. Its zombie will be swept.
+		// It is killed and has not ended. Children reaps it later.
 		r.Children.Unclaim(pid)
 		return "", err
 	}
@@ -146,7 +146,7 @@ func forkRuntime(rt wire.Runtime, logPath string, output int, c Call) (pid, pidf
 	pid, err = syscall.ForkExec(binary, argv, &syscall.ProcAttr{
 		Env:   runtimeEnv(),
 		Files: []uintptr{or(c.Stdin, nothing), or(c.Stdout, output), or(c.Stderr, output)},
-		// A group of its own, so that the deadline ends its children with it.
+		// The call has a process group, so that its children are killed with it at the deadline.
 		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
 	if err != nil {
@@ -161,7 +161,7 @@ func forkRuntime(rt wire.Runtime, logPath string, output int, c Call) (pid, pidf
 	return pid, pidfd, nil
 }
 
-// runtimeEnv is our environment without what addresses us alone.
+// runtimeEnv is our environment without the variables that are for this process alone.
 func runtimeEnv() []string {
 	var env []string
 	for _, e := range syscall.Environ() {
@@ -172,8 +172,8 @@ func runtimeEnv() []string {
 	return env
 }
 
-// WaitDeadline waits for our child without reaping it, and kills its group at
-// the deadline. It closes pidfd.
+// WaitDeadline waits for a child of ours, does not reap it, and kills its process group at the deadline. It closes
+// pidfd.
 func WaitDeadline(pid, pidfd int, deadline time.Time) (proc.Exit, error) {
 	started := time.Now()
 	h, err := descriptor.Pollable(pidfd, "runtime")
@@ -212,12 +212,12 @@ func WaitDeadline(pid, pidfd int, deadline time.Time) (proc.Exit, error) {
 // maxPrinted is how much of what a runtime prints is kept, and how much of the end of its log is read, in bytes.
 const maxPrinted = 64 << 10
 
-// boundInterval is how often what a runtime has printed is looked at.
+// boundInterval is how often the size of what a runtime has printed is checked.
 const boundInterval = 100 * time.Millisecond
 
-// keepBounded gives the memory back that a runtime's output takes beyond maxPrinted, until it is stopped. Nothing is
-// refused: the file's size goes on, only its pages are gone (fallocate(2), FALLOC_FL_PUNCH_HOLE). A pipe would bind
-// the runtime to this process, and a sealed file cannot be opened anew, which scripts do by /dev/stderr.
+// keepBounded frees the memory of what a runtime prints beyond maxPrinted, until stop is called. The runtime does not
+// notice: the file grows, but its pages are freed (fallocate(2), FALLOC_FL_PUNCH_HOLE). A pipe would end with this
+// process, and a sealed file cannot be opened again, as scripts do by /dev/stderr.
 func keepBounded(fd int) (stop func()) {
 	done, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -239,7 +239,7 @@ func keepBounded(fd int) (stop func()) {
 	}
 }
 
-// punch frees all but the first maxPrinted bytes, if there is much more.
+// punch frees all but the first maxPrinted bytes, if there are many more.
 func punch(fd int) {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && st.Blocks*512 > 2*maxPrinted {
@@ -301,8 +301,8 @@ func runtimeReason(rt wire.Runtime, logPath, printed string, c Call, ws proc.Exi
 	return filepath.Base(rt.Binary) + ": " + reason + " (" + how + ")"
 }
 
-// readAvailable is used on the read end of a container's error pipe after a
-// failed create. Descriptors that cannot be read give nothing.
+// readAvailable reads from a container's error pipe after a failed create. If the pipe cannot be read, it returns
+// nothing.
 func readAvailable(fd int) string {
 	b := make([]byte, 4096)
 	n, err := unix.Read(fd, b)

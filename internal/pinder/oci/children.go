@@ -12,21 +12,21 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// Children decides which of our exited children may be reaped by the way.
+// Children decides which children that have ended may be reaped.
 //
-// Children that were claimed are reaped by the claimant, after their exit
-// is recorded. A child that is not claimed may be one that a runtime call under
-// way is about to report: it stays a zombie until every call that was under way
-// when it was first seen has ended. So a pid in a runtime's pid file is always
-// that of an unreaped child, which cannot have been reused.
+//	claimed            reaped by what claimed it, after its exit is recorded
+//	not claimed        stays a zombie until every runtime call that ran when it was first seen has ended: one of them may
+//	                   be about to report its PID. Then it is reaped here
+//
+// So a PID in a runtime's pid file is always that of an unreaped child, and not another process's.
 type Children struct {
 	kick chan struct{}
 
 	mu      sync.Mutex
 	claimed map[int]bool
 	calls   map[uint64]bool
-	last    uint64         // the youngest call's number
-	seen    map[int]uint64 // unclaimed zombie -> youngest call when first seen
+	last    uint64         // number of the last call
+	seen    map[int]uint64 // by zombie: the last call when it was first seen
 	orphan  int            // the zombie that the reaper reported last
 }
 
@@ -38,8 +38,7 @@ func NewChildren() *Children {
 	}
 }
 
-// BeginCall says that a runtime call starts, whose children are not to be
-// reaped before EndCall.
+// BeginCall says that a runtime call starts. Its children are not reaped before EndCall.
 func (c *Children) BeginCall() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,8 +55,8 @@ func (c *Children) EndCall(n uint64) {
 	c.poke()
 }
 
-// Claim keeps pid from being reaped here until Unclaim. To claim a pid that is
-// not known to be an unreaped child, a call must be under way.
+// Claim says that pid is not to be reaped here before Unclaim. A PID that may not be an unreaped child can be claimed
+// only while a call runs.
 func (c *Children) Claim(pid int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +87,7 @@ func (c *Children) Reported(pid int) {
 	c.poke()
 }
 
-// mayReap says whether a zombie is claimed by nothing. It must be called with c.mu held.
+// mayReap reports whether nothing has claimed a zombie. The caller holds c.mu.
 func (c *Children) mayReap(pid int) bool {
 	if c.claimed[pid] {
 		return false
@@ -107,9 +106,8 @@ func (c *Children) mayReap(pid int) bool {
 	return true
 }
 
-// Loop reaps what is not claimed, for ever. A zombie that has to stay hides those
-// behind it (waitid gives the first) until its turn ends; that delays only
-// these, because every claimed child is waited for by its own pidfd.
+// Loop reaps what is not claimed, and never returns. waitid returns the first zombie only, so one that has to stay
+// delays those behind it. Claimed children are not delayed: each is waited for by its own pidfd.
 func (c *Children) Loop(reapOrphan func(pid int) error) {
 	sigs := make(chan os.Signal, 1)
 	signal.Notify(sigs, unix.SIGCHLD)

@@ -10,9 +10,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// Limited is the command of pinder by which it gives an OCI runtime resource limits: "pinder limited LIMITS BINARY
-// ARGV…". Go has no way to set them between fork and exec, and a supervisor with a container's limits could do
-// nothing else.
+// Limited is the command with which pinder sets resource limits on an OCI runtime: "pinder limited LIMITS BINARY
+// ARGV…". Go cannot set them between fork and exec, and the supervisor cannot work with a container's limits.
 const Limited = "limited"
 
 // limitedCommand is the command that runs the runtime with its limits.
@@ -24,7 +23,7 @@ func limitedCommand(rt wire.Runtime, argv []string) (binary string, args []strin
 	return "/proc/self/exe", append([]string{"pinder", Limited, string(limits), rt.Binary}, argv...), nil
 }
 
-// RunLimited sets the limits and becomes the program. It returns only if that cannot be.
+// RunLimited sets the limits and becomes the program. It returns only on error.
 func RunLimited(args []string) error {
 	if len(args) < 3 {
 		return errors.New("limited: limits, a program and its arguments are needed")
@@ -38,8 +37,8 @@ func RunLimited(args []string) error {
 		if !ok {
 			return fmt.Errorf("limited: %q is not a resource limit", l.Type)
 		}
-		// Not x/sys's prlimit: syscall has to know that the number of open files is no longer the one it had at the
-		// start, which it gives to every new program.
+		// syscall has to know of the new limit of open files: it gives the one it knows to every new program. So
+		// x/sys's prlimit is not used.
 		if err := syscall.Setrlimit(resource, &syscall.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
 			return fmt.Errorf("limited: %s soft %d hard %d: %w", l.Type, l.Soft, l.Hard, err)
 		}

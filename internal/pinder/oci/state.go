@@ -32,7 +32,7 @@ func (r *Caller) State(rt wire.Runtime, id string, deadline time.Time) (State, e
 	return st, nil
 }
 
-// Delete has the runtime delete a container, with its processes if that is forced.
+// Delete has the runtime delete a container; with force, it kills the processes.
 func (r *Caller) Delete(rt wire.Runtime, id string, force bool, deadline time.Time) error {
 	args := []string{"delete", id}
 	if force {
@@ -42,8 +42,8 @@ func (r *Caller) Delete(rt wire.Runtime, id string, force bool, deadline time.Ti
 	return err
 }
 
-// StatedGroups are the groups that the runtimes' own state names: runc's state.json, with the directory in each
-// hierarchy, and crun's status, with the path in all.
+// StatedGroups returns the groups in the runtime's own state: runc's state.json has the directory in each hierarchy,
+// crun's status has the path in all.
 func StatedGroups(h *cgroup.Hierarchies, dir string) []string {
 	var groups []string
 	var runc struct {

@@ -14,7 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// ChildEnds are the descriptors for the runtime, ours to close after the call.
+// ChildEnds are the descriptors that the runtime gets. We close them after the call.
 type ChildEnds struct {
 	Stdin, Stdout, Stderr int // 0: none
 }
@@ -29,9 +29,9 @@ func (c *ChildEnds) Close() {
 	*c = ChildEnds{}
 }
 
-// Pipes makes the pipes of a process without a terminal. They are owner's if that is given, since a process may open
-// only its own pipes again (/dev/stdout). ours["stdin"] and so on is set for each but a standard input that is not wanted, which is at its end from
-// the start. Everything is closed on error.
+// Pipes makes the pipes of a process without a terminal. They are owner's if that is given: a process may open only
+// its own pipes again, by /dev/stdout. ours has our ends, by "stdin", "stdout" and "stderr"; without stdin, the
+// process's standard input is at its end from the start. On error everything is closed.
 func Pipes(stdin bool, owner *wire.Owner) (child ChildEnds, ours map[string]int, err error) {
 	ours = map[string]int{}
 	defer func() {
@@ -49,7 +49,7 @@ func Pipes(stdin bool, owner *wire.Owner) (child ChildEnds, ours map[string]int,
 		}
 		ours[kind] = p[ourEnd]
 		if owner != nil {
-			// Both ends are one inode. Runtimes do this too, but in the user namespace, where they may not.
+			// Both ends are one inode. Runtimes change the owner, too, but in the user namespace, where they may not.
 			err = unix.Fchown(p[0], int(owner.UID), int(owner.GID))
 		}
 		if err != nil {
@@ -71,8 +71,8 @@ func Pipes(stdin bool, owner *wire.Owner) (child ChildEnds, ours map[string]int,
 	return child, ours, nil
 }
 
-// ended makes a pipe from which nothing comes, as a standard input. It stands in for /dev/null, which is the node's:
-// what is lent to a runtime may be given to the container's user (crun before 1.24 did), or reach the container.
+// ended makes a pipe that is at its end, as a standard input. The node's /dev/null is not used: a runtime may give
+// what it gets to the container's user (crun before 1.24 did), or the container may get it.
 func ended() (int, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -116,8 +116,8 @@ func (c *ConsoleSocket) Close() {
 	_ = os.Remove(c.Path)
 }
 
-// Receive takes the master after the runtime has ended successfully: then the
-// connection and its message are queued already.
+// Receive takes the terminal's master after the runtime has ended without an error: connection and message are queued
+// then.
 func (c *ConsoleSocket) Receive() (int, error) {
 	conn, _, err := unix.Accept4(c.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {

@@ -15,13 +15,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 )
 
-// Unfinished are runtime calls that an earlier supervisor began and did not live to
-// see the end of. They go on, whatever process is their parent now, and nothing may be
-// done to their container before they have ended.
+// Unfinished are runtime calls that an earlier supervisor began and that have not ended. They go on, whatever process
+// is their parent now, and nothing may be done to their container before they end.
 //
-// They are recognised by their --log option, which names a file in this state
-// directory's calls directory, and belong to the container that is their last
-// argument. They are looked for once, before a supervisor makes calls of its own.
+// A call is found by its --log option, which names a file in the calls directory of this state directory. The last
+// argument is its container. Calls are looked for once, before a supervisor makes calls of its own.
 type Unfinished struct {
 	mu   sync.Mutex
 	byID map[string][]*descriptor.Handle
@@ -29,8 +27,8 @@ type Unfinished struct {
 	files map[*descriptor.Handle][]string
 }
 
-// scanLimit bounds the wait for an earlier supervisor's children that have not
-// yet become the runtime: between fork and exec they look like the supervisor.
+// scanLimit is how long to wait for children of an earlier supervisor that have not become the runtime yet: between
+// fork and exec they look like the supervisor.
 const scanLimit = time.Second
 
 // FindUnfinished looks for calls whose files are in callsDir, of supervisors of stateDir.
@@ -43,8 +41,8 @@ func FindUnfinished(callsDir, stateDir string) *Unfinished {
 	}
 }
 
-// scan adds what it finds, and says whether some process looks like another
-// supervisor of this state directory.
+// scan adds the calls that it finds, and reports whether a process looks like another supervisor of this state
+// directory.
 func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 	for _, hs := range s.byID {
 		for _, h := range hs {
@@ -76,8 +74,8 @@ func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 		if err != nil {
 			continue
 		}
-		// Read after opening, so it is of the pidfd's process. A container's process
-		// may call itself anything, but in a namespace of its own.
+		// Read after the pidfd was opened, so it is of the same process. A process in a container may have any name,
+		// but it is in another PID namespace.
 		ns := proc.PIDNamespace(pid)
 		h, err := descriptor.Pollable(fd, "runtime")
 		if args = proc.CommandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
@@ -111,8 +109,8 @@ func unfinishedFiles(args []string) []string {
 	return files
 }
 
-// Await waits for the calls for a container, until the deadline, and kills those
-// that are left then. It says whether there were any.
+// Await waits for the calls for a container, and kills those that have not ended at the deadline. It reports whether
+// there were any.
 func (s *Unfinished) Await(id string, deadline time.Time) bool {
 	s.mu.Lock()
 	hs := s.byID[id]
@@ -128,7 +126,7 @@ func (s *Unfinished) Await(id string, deadline time.Time) bool {
 			_ = h.Raw.Read(ended)
 		}
 		h.Close()
-		// It may have made them after the files of dead supervisors were removed.
+		// The call may have made them after the files of dead supervisors were removed.
 		s.mu.Lock()
 		files := s.files[h]
 		delete(s.files, h)

@@ -12,8 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
 )
 
-// table is what one reaper leaves to the process image that follows it in the
-// same pid. All descriptors keep their numbers.
+// table is what a reaper leaves to the next program of the same process. All descriptors keep their numbers.
 type table struct {
 	Listen     int      `json:"listen"`
 	Lock       int      `json:"lock"`
@@ -41,14 +40,13 @@ func (t *table) fds() []int {
 	return all
 }
 
-// TakePlace makes this process, a supervisor whose reaper is dead, a reaper with all descriptors. It returns only when
-// that fails, and then everything is as it was.
+// TakePlace makes this process, a supervisor whose reaper is dead, a reaper that has all descriptors. It returns only
+// on error, and then nothing has changed.
 func TakePlace(dir string, objects []Object) error {
 	return become("/proc/self/exe", dir, &table{Listen: link.FDListen, Lock: link.FDLock, Link: -1, Objects: objects})
 }
 
-// become replaces this process image by the reaper in binary. It returns only
-// when that fails, and then everything is as it was.
+// become replaces this program by the reaper in binary. It returns only on error, and then nothing has changed.
 func become(binary, dir string, t *table) error {
 	b, err := json.Marshal(t)
 	if err != nil {
@@ -62,7 +60,7 @@ func become(binary, dir string, t *table) error {
 	if n, err := unix.Pwrite(fd, b, 0); err != nil || n != len(b) {
 		return fmt.Errorf("hand over: write table: %d of %d bytes: %w", n, len(b), err)
 	}
-	// No child may be born while these descriptors outlive an exec: it would take them into a container.
+	// No child may be started now: it would get these descriptors and keep them over its exec, into a container.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
 	all := append(t.fds(), fd)
@@ -90,8 +88,7 @@ func (r *reaper) handOver(binary string, seq uint32) error {
 	return become(binary, r.dir, t)
 }
 
-// Inherit is RunReaper for a process image that follows another: fd is
-// the table's memfd.
+// Inherit is Run for a program that another reaper's process has become: fd is the memfd with the table.
 func Inherit(dir string, fd int) error {
 	t, err := readTable(fd)
 	if err != nil {

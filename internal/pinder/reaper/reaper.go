@@ -43,8 +43,7 @@ type kept struct {
 	fds   []int
 }
 
-// reaper is the outer process. Its loop allocates only for what it is told to
-// keep.
+// reaper is the outer process. It allocates memory only for what it is told to keep.
 type reaper struct {
 	dir    string
 	listen int
@@ -63,9 +62,8 @@ type reaper struct {
 	store map[string]*kept
 }
 
-// Run is the outer process of a fresh pinder for state directory dir. It
-// returns only with an error, before anything is started, or nil after a
-// shutdown. A second pinder of the same directory gets ErrRunning.
+// Run runs the outer process of a new pinder for a state directory. It returns an error before it starts anything, or
+// nil after a shutdown. If the directory has a pinder, the error is ErrRunning.
 func Run(dir string) error {
 	r := &reaper{dir: dir, store: map[string]*kept{}}
 	var err error
@@ -100,7 +98,7 @@ func takeLock(dir string) (int, error) {
 	return fd, nil
 }
 
-// listenSocket is called with the lock held, so a socket found there is dead.
+// listenSocket is called with the lock held, so no process listens on a socket that is there.
 func listenSocket(path string) (int, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return -1, fmt.Errorf("remove stale socket: %w", err)
@@ -135,7 +133,7 @@ func (r *reaper) run() error {
 	if err := unix.Listen(r.listen, 128); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	// Caught, not ignored: an ignored signal would stay ignored in every container.
+	// The signals are caught, not ignored: containers would inherit that.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
 	sigs := make(chan os.Signal, 4)
 	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM)
@@ -157,7 +155,7 @@ func (r *reaper) run() error {
 	}
 }
 
-// generation lives as long as one supervisor.
+// generation starts one supervisor and returns when that has ended.
 func (r *reaper) generation(sigs <-chan os.Signal) error {
 	if r.pid == 0 {
 		if err := r.spawn(); err != nil {
@@ -183,7 +181,7 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 			r.watch()
 		}
 	}
-	// Everything that the dead one had asked for comes before its successor.
+	// What the dead supervisor has asked for is done before the next one starts.
 	<-served
 	r.link.Close()
 	r.link = nil
@@ -211,8 +209,8 @@ func (r *reaper) reapSupervisor() bool {
 	return true
 }
 
-// reportOrphan tells the supervisor of one zombie of ours. It stays until the
-// supervisor asks for it: a zombie is the safest place for an exit status.
+// reportOrphan tells the supervisor of one zombie of ours. It stays a zombie until the supervisor asks for it: nothing
+// can lose the exit code of a zombie.
 func (r *reaper) reportOrphan() {
 	pid, _, err := proc.Peek(unix.P_ALL, 0)
 	if err == nil && pid != 0 && pid != r.pid {
@@ -220,8 +218,8 @@ func (r *reaper) reportOrphan() {
 	}
 }
 
-// watch counts ticks, not time: after a pause of the whole machine or cgroup
-// only one tick is due, and no supervisor is called hung for it.
+// watch counts ticks, not time: after a pause of the whole machine or cgroup, only one tick is due, and the supervisor
+// is not killed for the pause.
 func (r *reaper) watch() {
 	if r.missed.Add(1) > link.MaxMissed {
 		ownlog.Printf("supervisor %d does not answer: killing it", r.pid)
@@ -231,7 +229,7 @@ func (r *reaper) watch() {
 	_ = r.link.Send(link.Message{Op: link.OpPing}, false)
 }
 
-// terminate ends pinder on SIGTERM only when nothing depends on it.
+// terminate ends pinder on SIGTERM, but only if it has no containers and execs.
 func (r *reaper) terminate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -259,7 +257,7 @@ func (r *reaper) serve() {
 func (r *reaper) handle(m link.Message) {
 	switch m.Op {
 	case link.OpKeep:
-		if m.Truncated { // what is held stays
+		if m.Truncated { // what it has stays
 			descriptor.CloseAll(m.FDs)
 			r.link.Reply(m, unix.EMFILE)
 			return

@@ -216,9 +216,8 @@ func (p *Pump) logSize() int64 {
 	return p.sink.Size()
 }
 
-// finish brings an intent or a commit to idle, also one that a dead supervisor began. Writing is a
-// function of the private pipe and the cursor alone, so doing it a second time
-// puts the same bytes in the same place. The caller holds p.mu.
+// finish ends an intent or a commit, also one that a dead supervisor began. What it writes depends on the private pipe
+// and the cursor alone, so a repetition puts the same bytes in the same place. The caller holds p.mu.
 func (p *Pump) finish() error {
 	c := p.cursor
 	if atomic.LoadUint64(&c.phase) == phaseIntent {
@@ -261,8 +260,7 @@ func (p *Pump) write() error {
 	return nil
 }
 
-// markLoss tries to write the marker of a gap that no later output will bring.
-// The caller holds p.mu.
+// markLoss writes the marker of a gap if no later output will. The caller holds p.mu.
 func (p *Pump) markLoss() {
 	if p.finish() != nil || p.cursor.current.load().lostRecords == 0 {
 		return

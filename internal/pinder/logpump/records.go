@@ -39,7 +39,7 @@ type mark struct {
 	data   uint64 // bytes of the container's
 	stream int
 	tag    byte
-	clears bool // the record tells of all losses before it
+	clears bool // the record is the marker of all losses before it
 }
 
 // write returns the log's new end and the state after it.
@@ -61,8 +61,8 @@ func (w *recordWriter) write(data []byte) (int64, gauges) {
 	return w.off, w.state
 }
 
-// addMarker says at the place of a gap what is missing. It is a line of
-// standard error; a piece left open there is closed first.
+// addMarker writes at the place of a gap how much is missing. The marker is a line of standard error; an unfinished
+// line there is ended first.
 func (w *recordWriter) addMarker() {
 	if w.state.partial&(1<<markerStream) != 0 {
 		w.add(mark{stream: markerStream, tag: 'F'}, nil)
@@ -119,7 +119,7 @@ func (w *recordWriter) flush() {
 		reason := unix.EIO
 		_ = errors.As(err, &reason)
 		w.state.lostErrno = uint64(reason)
-		// No torn record may stay, nor a longer copy of an interrupted first write.
+		// The log must not end with a part of a record, nor with a longer copy from an interrupted first write.
 		_ = w.sink.Truncate(w.off)
 	}
 	w.buf, w.marks = w.buf[:0], w.marks[:0]

@@ -22,8 +22,8 @@ type Runtime struct {
 	SystemdCgroup bool   `json:"systemdCgroup,omitempty"`
 	// TimeoutMillis bounds one call; 0 is two minutes, or in the client the context's deadline.
 	TimeoutMillis int64 `json:"timeoutMillis,omitempty"`
-	// Rlimits are those of the runtime's own process in a call that makes a process, which that inherits; absent, what
-	// the runtime is told by its configuration counts alone.
+	// Rlimits are set on the runtime's process in a call that makes a process, which inherits them. Absent, the
+	// runtime sets those of its configuration.
 	Rlimits []Rlimit `json:"rlimits,omitempty"`
 }
 
@@ -72,12 +72,12 @@ type Signal struct {
 	ID     string `json:"id"`
 	ExecID string `json:"execID,omitempty"`
 	Signal int    `json:"signal"`
-	// Once asks for no signal if one with Once was sent to the process before. Absent in requests of older daemons.
+	// Once asks for no signal if one with Once was sent to the process before. Older daemons do not send it.
 	Once bool `json:"once,omitempty"`
 }
 
-// Delete ends a container and everything known of it. Runtime is needed only
-// for a container that pinder does not know.
+// Delete kills a container and removes it with all that pinder knows of it. Runtime is used only if pinder does not
+// know the container.
 type Delete struct {
 	ID      string  `json:"id"`
 	Runtime Runtime `json:"runtime"`
@@ -137,7 +137,7 @@ type Container struct {
 	// LostBytes counts output that could not be written to the log and is not yet marked there.
 	LostBytes uint64 `json:"lostBytes,omitempty"`
 	Exit      *Exit  `json:"exit,omitempty"`
-	// Transient says that an exec was asked for with Group: without the daemon that did, nothing can come of it.
+	// Transient says that the exec was asked for with Group. If the daemon that asked is gone, it is killed.
 	Transient bool `json:"transient,omitempty"`
 }
 

@@ -40,8 +40,8 @@ type Received struct {
 	Truncated bool
 }
 
-// Recv waits for bytes and says how many came to p, and the descriptors with them. No bytes without an error: the
-// other end is gone.
+// Recv waits for bytes. It returns how many came to p, and the descriptors that came with them. If there are no bytes
+// and no error, the other end is closed.
 func (s *Socket) Recv(p []byte) (Received, error) {
 	var n, oobn, flags int
 	var failed error
@@ -82,8 +82,8 @@ func Rights(oob []byte) []int {
 	return fds
 }
 
-// Send gives p, or the first n bytes of it, to the kernel, with descriptors that stay the caller's. With wait
-// it blocks while the other end's queue is full, otherwise it fails with EAGAIN.
+// Send sends p, or the first n bytes of it, with descriptors that stay the caller's. With wait it blocks while the
+// other end's queue is full; else it returns EAGAIN then.
 func (s *Socket) Send(p []byte, fds []int, wait bool) (n int, err error) {
 	var oob []byte
 	if len(fds) > 0 {
@@ -105,5 +105,5 @@ func (s *Socket) Send(p []byte, fds []int, wait bool) (n int, err error) {
 	return n, err
 }
 
-// Close ends the connection and wakes who waits in Recv or Send.
+// Close ends the connection. Recv and Send that wait return.
 func (s *Socket) Close() error { return s.file.Close() }

@@ -57,6 +57,7 @@ func (d *daemon) Add(object any) {
 
 // start starts a daemon on what the one before has left, as package daemon does.
 func (w *world) start() *daemon {
+	w.held = map[string][]string{}
 	d := &daemon{w: w, crashed: make(chan struct{}), owes: map[string]bool{}, reported: map[string]bool{}}
 	log := slog.New(slog.DiscardHandler)
 	paths := pod.Paths{
@@ -161,11 +162,11 @@ func (d *daemon) observe(op steps.Operation, t steps.Timing) {
 // say writes a line of the transcript, below the operation in which it was: the newest on the object with that ID, or of
 // all. The caller holds w.mu.
 func (d *daemon) say(id, header, line string) {
-	if header == "" {
-		flights := d.engine.Flights("")
-		for i, f := range flights {
-			if i == len(flights)-1 || id != "" && strings.Contains(f.Object, id) {
-				header = f.Operation + " " + f.Object
+	if found := false; header == "" {
+		for _, f := range d.engine.Flights("") {
+			own := strings.HasPrefix(f.Object, "sandbox "+id+" ") || strings.HasPrefix(f.Object, "container "+id+" ")
+			if own || !found {
+				header, found = f.Operation+" "+f.Object, own
 			}
 		}
 	}
@@ -179,13 +180,17 @@ func (d *daemon) say(id, header, line string) {
 // awaitExits waits until what follows from reported exits has been done.
 func (d *daemon) awaitExits() {
 	done := func(id string, order *sync.Mutex, final func() bool) bool {
+		d.mu.Lock()
+		waits := d.reported[id] && !d.owes[id]
+		d.mu.Unlock()
+		if !waits {
+			return true
+		}
 		if !order.TryLock() {
 			return false
 		}
 		defer order.Unlock()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return !d.reported[id] || d.owes[id] || final()
+		return final()
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !d.dead.Load(); time.Sleep(time.Millisecond) {
 		ok := true

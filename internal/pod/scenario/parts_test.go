@@ -46,11 +46,12 @@ type world struct {
 
 	// now is the daemon that runs; nil after a crash.
 	now *daemon
+	waiting
 
 	inodes     uint64
 	pins       map[string]uint64 // by path
 	mounts     map[string][]string
-	held       map[string][]string // images by holder
+	held       map[string][]string // images by holder, as the daemon that runs has them in memory
 	attached   map[string]bool
 	containers map[string]*container
 }
@@ -61,6 +62,7 @@ type fault struct {
 	times int // how often still; -1 for ever
 	text  string
 	crash string // "before" or "after" the call's effect
+	hangs bool
 }
 
 // container is one of pinder's. Its process is real, and sleeps.
@@ -95,6 +97,11 @@ type parts struct {
 
 // call does what a part is asked for, unless a fault was ordered.
 func (p parts) call(id, call, detail string, effect func() error) error {
+	return p.callWith(context.Background(), id, call, detail, effect)
+}
+
+// callWith is call for what ends with the context of its operation.
+func (p parts) callWith(ctx context.Context, id, call, detail string, effect func() error) error {
 	p.d.parkIfDead()
 	p.mu.Lock()
 	f := p.take(call)
@@ -108,7 +115,15 @@ func (p parts) call(id, call, detail string, effect func() error) error {
 		err = errors.New(f.text)
 		text += ": " + f.text
 	}
+	if f != nil && f.hangs {
+		text += " hangs"
+	}
 	p.d.say(id, "", "    "+text)
+	if f != nil && f.hangs {
+		p.mu.Unlock()
+		err = p.hang(ctx)
+		p.mu.Lock()
+	}
 	if err == nil && effect != nil {
 		err = effect()
 	}
@@ -225,8 +240,8 @@ func (n fakeNetwork) Plan(r network.Request) (network.Attachment, error) {
 	return network.Attachment{SandboxID: r.SandboxID, NetNS: r.NetNS, IfName: "eth0", Network: "test", Owed: true}, err
 }
 
-func (n fakeNetwork) Attach(_ context.Context, a *network.Attachment) error {
-	return n.call(a.SandboxID, "network.attach", "", func() error {
+func (n fakeNetwork) Attach(ctx context.Context, a *network.Attachment) error {
+	return n.callWith(ctx, a.SandboxID, "network.attach", "", func() error {
 		n.attached[a.SandboxID] = true
 		a.Result = json.RawMessage(`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}`)
 		return nil
@@ -395,8 +410,8 @@ func (p fakePlugins) Update(_ context.Context, _ *pod.SandboxRecord, c *pod.Cont
 
 type fakePinder struct{ parts }
 
-func (p fakePinder) Create(_ context.Context, r wire.Create) (created wire.Created, err error) {
-	err = p.call(r.ID, "pinder.create", "", func() error {
+func (p fakePinder) Create(ctx context.Context, r wire.Create) (created wire.Created, err error) {
+	err = p.callWith(ctx, r.ID, "pinder.create", "", func() error {
 		c := p.containers[r.ID]
 		if c == nil {
 			c = &container{phase: wire.PhaseCreated, exitFile: r.ExitFile, command: exec.Command("sleep", "1000")}
@@ -412,8 +427,8 @@ func (p fakePinder) Create(_ context.Context, r wire.Create) (created wire.Creat
 	return created, err
 }
 
-func (p fakePinder) Start(_ context.Context, id string) error {
-	return p.call(id, "pinder.start", "", func() error {
+func (p fakePinder) Start(ctx context.Context, id string) error {
+	return p.callWith(ctx, id, "pinder.start", "", func() error {
 		c := p.containers[id]
 		switch {
 		case c == nil:
@@ -524,7 +539,7 @@ func (w *world) end(id string, exit wire.Exit) {
 	c.exit, c.phase = &exit, wire.PhaseExited
 	if c.exitFile != "" {
 		data, _ := json.Marshal(exit)
-		if err := os.WriteFile(c.exitFile, data, 0o600); err != nil {
+		if err := os.WriteFile(c.exitFile, data, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
 			w.t.Error(err)
 		}
 	}

@@ -2,7 +2,6 @@ package scenario_test
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -67,7 +66,7 @@ func firstDifference(want, got string) string {
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, dir: t.TempDir(), boot: 1, inodes: 1,
+		t: t, dir: t.TempDir(), boot: 1, inodes: 1, waiting: newWaiting(),
 		names: map[string]string{}, pins: map[string]uint64{}, mounts: map[string][]string{}, held: map[string][]string{},
 		attached: map[string]bool{}, containers: map[string]*container{},
 	}
@@ -124,7 +123,7 @@ func (w *world) run(line string) string {
 	}
 	go func() {
 		err := do(d, fields[1:])
-		if d != nil {
+		if d != nil && !slices.Contains([]string{"background", "impatient", "release"}, fields[0]) {
 			d.awaitExits()
 		}
 		result <- err
@@ -164,7 +163,7 @@ func classed(err error) string {
 }
 
 var (
-	durations = regexp.MustCompile(`after [0-9.]+[µnm]?s\b`)
+	durations = regexp.MustCompile(`(after|since) [0-9.]+[µnm]?s\b`)
 	pids      = regexp.MustCompile(`\bpid \d+|process \d+`)
 	objects   = regexp.MustCompile(`(sandbox|container) (\S+) \(([^)]*)\)`)
 )
@@ -175,7 +174,7 @@ func (w *world) plain(text string) string {
 		text = strings.ReplaceAll(strings.ReplaceAll(text, "unreadable-"+id, name), id, name)
 	}
 	text = strings.ReplaceAll(text, w.dir, "DIR")
-	text = durations.ReplaceAllString(text, "after T")
+	text = durations.ReplaceAllString(text, "$1 T")
 	text = pids.ReplaceAllString(text, "pid N")
 	return objects.ReplaceAllString(text, "$2")
 }
@@ -211,7 +210,7 @@ func (w *world) id(name string) string {
 type command func(d *daemon, args []string) error
 
 func (w *world) commands() map[string]command {
-	ctx := context.Background()
+	ctx := w.requests
 	return map[string]command{
 		"run":        func(d *daemon, a []string) error { _, err := d.sandboxes.Run(ctx, podConfig(a), ""); return err },
 		"stop-pod":   func(d *daemon, a []string) error { return d.sandboxes.Stop(ctx, w.id(a[0])) },
@@ -219,6 +218,10 @@ func (w *world) commands() map[string]command {
 		"create": func(d *daemon, a []string) error {
 			_, err := d.containers.Create(ctx, w.id(a[0]), nil, containerConfig(a[1:]))
 			return err
+		},
+		"update-pod": func(d *daemon, a []string) error {
+			shares, _ := strconv.ParseInt(a[1], 10, 64)
+			return d.sandboxes.UpdateResources(ctx, w.id(a[0]), nil, &runtimeapi.LinuxContainerResources{CpuShares: shares})
 		},
 		"start":  func(d *daemon, a []string) error { return d.containers.Start(ctx, w.id(a[0])) },
 		"stop":   func(d *daemon, a []string) error { return d.containers.Stop(ctx, w.id(a[0]), grace(a)) },
@@ -230,16 +233,19 @@ func (w *world) commands() map[string]command {
 		"checkpoint": func(d *daemon, a []string) error {
 			return d.containers.Checkpoint(ctx, w.id(a[0]), filepath.Join(w.dir, a[0]+".tar"), 0)
 		},
-		"exit":     func(_ *daemon, a []string) error { w.end(w.id(a[0]), exitOf(a)); return nil },
-		"stubborn": func(_ *daemon, a []string) error { w.containers[w.id(a[0])].stubborn = true; return nil },
-		"fail":     w.order,
-		"crash":    w.order,
-		"heal":     func(*daemon, []string) error { w.faults = nil; return nil },
-		"unpin":    w.unpin,
-		"tear":     w.tear,
-		"restart":  w.restart,
-		"pay":      func(d *daemon, _ []string) error { return d.pay() },
-		"state":    func(d *daemon, _ []string) error { w.describe(d); return nil },
+		"exit":       func(_ *daemon, a []string) error { w.end(w.id(a[0]), exitOf(a)); return nil },
+		"stubborn":   func(_ *daemon, a []string) error { w.containers[w.id(a[0])].stubborn = true; return nil },
+		"fail":       w.order,
+		"crash":      w.order,
+		"heal":       func(*daemon, []string) error { w.faults = nil; return nil },
+		"unpin":      w.unpin,
+		"tear":       w.tear,
+		"restart":    w.restart,
+		"hang":       w.order,
+		"background": w.background, "await": w.await, "impatient": w.impatient, "release": w.release, "lose": w.lose,
+		"discard": func(d *daemon, a []string) error { return d.recovery.Discard(ctx, w.id(a[0])) },
+		"pay":     func(d *daemon, _ []string) error { return d.pay() },
+		"state":   func(d *daemon, _ []string) error { w.describe(d); return nil },
 	}
 }
 
@@ -346,6 +352,8 @@ func (w *world) order(_ *daemon, args []string) error {
 	switch args[0] {
 	case "before":
 		w.faults = append(w.faults, &fault{call: args[1], times: 1, crash: "before"})
+	case "call":
+		w.faults = append(w.faults, &fault{call: args[1], times: 1, hangs: true})
 	case "after":
 		w.faults = append(w.faults, &fault{call: strings.Join(args[1:], " "), times: 1, crash: "after"})
 	default:

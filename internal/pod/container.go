@@ -28,11 +28,11 @@ type Container struct {
 	announced bool
 	// Stop is what calls of StopContainer agree on.
 	Stop Stopping
-	Unrecorded
+	InMemory
 }
 
-// Unrecorded is what is known of a container and is in no record. The start of the daemon finds it anew.
-type Unrecorded struct {
+// InMemory is what is known of a container and is in no record. The start of the daemon finds it anew.
+type InMemory struct {
 	// Starting is when StartContainer began, in Unix nanoseconds; 0 before.
 	Starting atomic.Int64
 	// Stale is set, by recovery or under Order, while a created container has a process that pinder lost. Its streams

@@ -25,16 +25,16 @@ const (
 	opaqueXattr    = "trusted.overlay.opaque"
 )
 
-// layerArchive is a writable layer being written as an image's layer: what an overlay keeps as device 0/0 and extended
-// attributes becomes whiteouts. Owners are those on the node's disk. Sockets are left out. The container goes on and
-// may exchange anything meanwhile, so files are only ever reached through the walk.
+// layerArchive writes a writable layer in the form of an image's layer. An overlay marks removed files by devices 0/0 and
+// extended attributes; they become whiteouts. Owners are those on the node's disk. Sockets are left out. The container runs
+// on and may replace any file meanwhile, so files are opened only by the walk, never by path.
 type layerArchive struct {
 	*tar.Writer
 	// first is, for a file with several names, the one that it was archived by.
 	first map[[2]uint64]string
 }
 
-// maxLinked bounds the memory for names of files that have several. Beyond it each is archived as a file of its own.
+// maxLinked limits the memory for files with several names. Beyond it, each name is archived as a file of its own.
 const maxLinked = 100_000
 
 func archiveLayer(ctx context.Context, upper, location string) error {
@@ -75,7 +75,7 @@ func (a *layerArchive) add(e *tree.Entry) error {
 	return a.WriteHeader(header)
 }
 
-// headerOf has names as numbers: those of the node are not the container's.
+// headerOf has owners as numbers only: the names of the node's users are not those of the container's.
 func headerOf(name string, st *unix.Stat_t) *tar.Header {
 	header := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
@@ -114,7 +114,7 @@ func (a *layerArchive) addDirectory(e *tree.Entry, header *tar.Header) error {
 	return a.WriteHeader(marker(header.Name + opaqueMarker))
 }
 
-// addFile writes as much of a file as its header says, padded if the container has cut it meanwhile.
+// addFile writes as much of a file as its header says. If the container has shortened it meanwhile, zeros follow.
 func (a *layerArchive) addFile(e *tree.Entry, header *tar.Header) error {
 	self := [2]uint64{uint64(e.Stat.Dev), e.Stat.Ino} //nolint:unconvert // the type differs between architectures
 	if first := a.first[self]; first != "" {

@@ -24,9 +24,9 @@ type bindMounts interface {
 	LockBinds(id string, binds []rootfs.Bind) ([]string, error)
 }
 
-// Do puts locked mounts in the place of all that a container with a user namespace gets bound from the host: volumes,
-// the pod's files, what CDI and plugins added. In the node's user namespace there is nothing to lock: CAP_SYS_ADMIN
-// there may change any mount.
+// Do makes a locked mount for each bind mount from the host that a container with a user namespace gets: volumes, the pod's
+// files, what CDI and plugins added. A container in the node's user namespace gets none: with CAP_SYS_ADMIN it could change
+// them all the same.
 func (s containerBinds) Do(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
 	if box.Record().Mappings() == nil {
 		return nil
@@ -59,9 +59,9 @@ func (s containerBinds) Do(_ context.Context, box *pod.Sandbox, c *pod.Container
 	return s.places.WriteBundleSpec(c.ID, config)
 }
 
-// opens says which device nodes a mount may bring: as a device that was given, by the node's agents, any. A volume may
-// hold nodes that another pod made, so of volumes only the nodes of the node's own /dev count. It is asked of the node
-// that is mounted: what lies at a path may be exchanged meanwhile.
+// opens says which device nodes of a mount the container may open. If the mount is a device that the node's agents have
+// given, it is any. In a volume another pod may have made device nodes, so of a volume it is only those of the node's own
+// /dev. The function gets the node that is mounted: the one at a path may be replaced meanwhile.
 func opens(r *pod.ContainerRecord, m *specs.Mount) func(*unix.Stat_t) bool {
 	for _, volume := range r.Config.GetMounts() {
 		if path.Clean(volume.GetContainerPath()) == path.Clean(m.Destination) {

@@ -101,11 +101,11 @@ func (s containerBundle) input(box *pod.Sandbox, c *pod.Container) (ocispec.Cont
 	return in, err
 }
 
-// maxUserDatabase bounds /etc/passwd and /etc/group of an image, in bytes.
+// maxUserDatabase limits /etc/passwd and /etc/group of an image, in bytes.
 const maxUserDatabase = 4 << 20
 
-// userDatabase reads a file of an image that only users and groups by name need: without it a container with numbers
-// goes. A missing one is nil.
+// userDatabase reads a file of an image that is needed for users and groups by name. A container with numbers runs without
+// it. A missing file is nil.
 func (s containerBundle) userDatabase(c *pod.Container, name string) ([]byte, error) {
 	data, err := s.mounts.ReadFile(c.ID, name, maxUserDatabase)
 	if errdefs.IsNotFound(err) {

@@ -101,8 +101,7 @@ type checkpointDescription struct {
 	dir    checkpointDir
 }
 
-// Do adds to a checkpoint what is to be known of its container besides its processes. Names and form are those that
-// tools for checkpoint archives read.
+// Do adds what is known of the container besides its processes. Tools for checkpoint archives read these names and forms.
 func (s checkpointDescription) Do(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
 	rec := c.Record()
 	config, err := json.Marshal(map[string]any{
@@ -121,7 +120,7 @@ func (s checkpointDescription) Do(ctx context.Context, box *pod.Sandbox, c *pod.
 	)
 }
 
-// archiveDir writes a directory's files to a new archive, which is there whole or not at all.
+// archiveDir writes a directory's files to a new archive. After an error there is none.
 func archiveDir(dir, location string) error {
 	return writeArchive(location, func(t *tar.Writer) error { return t.AddFS(os.DirFS(dir)) })
 }

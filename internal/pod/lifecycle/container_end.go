@@ -34,8 +34,8 @@ func (s *Containers) Ended(exit wire.Exit) {
 	}()
 }
 
-// reduce removes what an ended container needs no more: its group, its mounts, its bundle. The record, the log and the
-// exit status stay for RemoveContainer. The caller holds the order.
+// reduce removes what an ended container does not need any more: its group, its mounts, its bundle. The record, the log and
+// the exit status stay until RemoveContainer. The caller holds the order.
 func (s *Containers) reduce(ctx context.Context, c *pod.Container) error {
 	if c.Record().State != pod.Exited || c.Reduced {
 		return nil
@@ -65,8 +65,7 @@ func (s *Containers) reduce(ctx context.Context, c *pod.Container) error {
 	return err
 }
 
-// end brings a container to a final state, whatever it is in: one that is being created is interrupted and so undone,
-// one that runs is killed.
+// end brings a container to a final state. If it is being created, that is interrupted and undone. If it runs, it is killed.
 func (s *Containers) end(ctx context.Context, c *pod.Container) error {
 	if c.Record().State == pod.Creating && c.Interrupt != nil {
 		c.Interrupt(errInterrupted)

@@ -9,7 +9,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// containerImage is the step "image": the layers of the images that a container uses are kept as long as it is there.
+// containerImage is the step "image": it holds the layers of the images that a container uses as long as the container is
+// there.
 type containerImage struct {
 	records *pod.Records
 	images  Images

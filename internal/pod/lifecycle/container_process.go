@@ -49,7 +49,7 @@ func (s containerProcess) Do(ctx context.Context, box *pod.Sandbox, c *pod.Conta
 	if err != nil {
 		return commandMissing(err)
 	}
-	// The runtime had only a pid to go by.
+	// The runtime had only the PID of the target.
 	if _, err := s.target.find(rec); err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func (s containerProcess) Do(ctx context.Context, box *pod.Sandbox, c *pod.Conta
 	})
 }
 
-// Undo kills what runs of the container and makes runtime and pinder forget it. It reads the IDs and the means of the
-// pod. The runtime's state is in the state directory; where that is gone, so is the container.
+// Undo kills the container's processes and removes it from the runtime and from pinder. It reads the IDs and the means of the
+// pod. The runtime's state is in the state directory; without that there is no container.
 func (s containerProcess) Undo(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
 	if c.Reduced {
 		return nil
@@ -67,7 +67,7 @@ func (s containerProcess) Undo(ctx context.Context, box *pod.Sandbox, c *pod.Con
 	return s.pinder.Delete(ctx, s.places.Deletion(box.Record(), c.ID))
 }
 
-// request is what pinder has to know of a container to create it, or to take it over.
+// request is what pinder needs to create a container, or to adopt its process.
 func (s containerProcess) request(box *pod.Sandbox, c *pod.Container) wire.Create {
 	rec := c.Record()
 	m := s.places.Means(box.Record())
@@ -83,8 +83,8 @@ func (s containerProcess) request(box *pod.Sandbox, c *pod.Container) wire.Creat
 	}
 }
 
-// makeLogDir makes the directories of a container's log where the kubelet has not. Below the pod's own, names may be a
-// container's doing (a log agent's volume), and lead nowhere else.
+// makeLogDir makes the directories of a container's log if the kubelet has not. Below the pod's own directory a container may
+// have made links (it is a volume of log agents), so no link is followed out of it.
 func makeLogDir(dir, log string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("log directory: %w", err)
@@ -104,9 +104,9 @@ func makeLogDir(dir, log string) error {
 	return nil
 }
 
-// commandMissing gives the class ErrNotFound to an error by which a runtime says that the image does not
-// have the container's command. Runtimes have no code for it, only words: runc "executable file not found in
-// $PATH" and "stat /x: no such file or directory", crun "executable file `x` not found".
+// commandMissing gives the class ErrNotFound to the error of a runtime that the image does not have the container's command.
+// Runtimes have no code for it, only texts: runc "executable file not found in $PATH" and "stat /x: no such file or
+// directory", crun "executable file `x` not found".
 func commandMissing(err error) error {
 	text := err.Error()
 	if strings.Contains(text, "executable file") && strings.Contains(text, "not found") ||

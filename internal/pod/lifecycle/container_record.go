@@ -8,7 +8,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// containerRecord is the step "record" of a container: the record is there first and goes last.
+// containerRecord is the step "record" of a container: the record is written first and removed last.
 type containerRecord struct {
 	places  *pod.Places
 	book    *pod.Book

@@ -129,7 +129,7 @@ func (o optionalNS) Close() {
 	}
 }
 
-// orNil is nil where there is no namespace: an interface that holds nil is not.
+// orNil is nil if there is no namespace. (An interface that holds a nil pointer is not nil.)
 func (o optionalNS) orNil() rootfs.UserNS {
 	if o.ns == nil {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
-// Start runs the process of a created container. Starting a running one is fine.
+// Start runs the program of a created container. It is no error if it runs already.
 func (s *Containers) Start(ctx context.Context, id string) error {
 	c, err := s.base.Book.Container(id)
 	if err != nil {
@@ -73,7 +73,7 @@ type renewal struct {
 	process containerProcess
 }
 
-// Do makes the process of a stale container anew, with streams that lead somewhere.
+// Do makes the process of a stale container anew, because its streams are broken.
 func (s renewal) Do(ctx context.Context, c *pod.Container) error {
 	if !c.Stale.Load() {
 		return nil
@@ -134,8 +134,8 @@ func (s containerRunning) Do(_ context.Context, c *pod.Container) error {
 	})
 }
 
-// hasEnded reports whether a container that could not be started had been, and has ended since: an interrupted start may
-// have been done, and its process be over, before it is repeated. How it ended is then recorded.
+// hasEnded reports whether a container that could not be started was started before and has ended. That happens when an
+// interrupted start is repeated. The end is then recorded.
 func (s *Containers) hasEnded(ctx context.Context, c *pod.Container) bool {
 	known, err := s.pinder.Containers(ctx)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// containerStop is the operation StopContainer. It takes no order, so it never waits for an operation that hangs, and
-// has no steps: there is nothing to undo.
+// containerStop is the operation StopContainer. It does not lock the container's Order, so it never waits for an operation that
+// hangs. It has no steps, because there is nothing to undo.
 type containerStop struct {
 	records *pod.Records
 	pinder  interface {
@@ -64,8 +64,8 @@ func awaitGrace(ctx context.Context, c *pod.Container, killAt time.Time, sooner 
 	}
 }
 
-// signal sends the stop signal, unless it was sent. The record says so afterwards; pinder knows it before: a daemon
-// that is killed in between does not send it again.
+// signal sends the stop signal, unless it was sent. It is recorded afterwards. If the daemon is killed in between, the next
+// one asks for the signal again, and pinder does not send it twice.
 func (s containerStop) signal(ctx context.Context, c *pod.Container) {
 	if !c.Stop.ClaimSignal() {
 		return

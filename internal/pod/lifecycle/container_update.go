@@ -43,7 +43,7 @@ type resourceUpdate struct {
 	ask bool
 }
 
-// updates is the operation UpdateContainerResources. None of its steps is undone: what was asked for is asked for again.
+// updates is the operation UpdateContainerResources. None of its steps is undone: the client sends a failed update again.
 type updates struct {
 	base    Base
 	told    told
@@ -178,7 +178,7 @@ func (s updateRecord) bundle(u *resourceUpdate) error {
 	return durable.Write(file, data)
 }
 
-// mergeJSON is the document base with the values that change has, objects member by member.
+// mergeJSON replaces in the document base the values that change has, in objects member by member.
 func mergeJSON(base []byte, change any) ([]byte, error) {
 	patch, err := json.Marshal(change)
 	if err != nil {

@@ -84,8 +84,8 @@ func (s containerVolumes) Do(_ context.Context, box *pod.Sandbox, c *pod.Contain
 	return s.records.ChangeContainer(c, func(r *pod.ContainerRecord) { r.Mounts = resolved })
 }
 
-// placeVolumes makes the directories of the image's own volumes where no layer has them. They are part of the
-// container's writable layer and go with it.
+// placeVolumes makes the directories of the image's own volumes that no layer has. They are in the container's writable layer
+// and are removed with it.
 func (s containerVolumes) placeVolumes(box *pod.Sandbox, c *pod.Container) error {
 	rec := c.Record()
 	img, err := s.images.Find(rec.Image)

@@ -93,8 +93,8 @@ func newContainers(base Base, parts Parts) *Containers {
 func (s *Containers) Connected() { close(s.connected) }
 
 // Create makes a container in a ready sandbox and returns its ID. A repeated request joins the first one, or gets the
-// container that it made. now is the pod's configuration as the client has it, nil for the one that the pod was made
-// with, which counts but for what ocispec.ValidatePrivilege looks at.
+// container that it made. The configuration with which the pod was made counts. now is the pod's configuration as the client
+// has it, nil if it has none; only ocispec.ValidatePrivilege uses it.
 func (s *Containers) Create(ctx context.Context, sandbox string, now *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) (string, error) {
 	box, err := s.base.Book.Sandbox(sandbox)
 	if err != nil {
@@ -237,7 +237,7 @@ func (s *Containers) ReopenLog(ctx context.Context, id string) error {
 // HoldImages keeps the layers of all images that a container uses. It may be repeated.
 func (s *Containers) HoldImages(rec *pod.ContainerRecord) error { return s.create.image.hold(rec) }
 
-// AdoptRequest is what pinder has to know of a container of which it lost the process that still runs.
+// AdoptRequest is what pinder needs to adopt a container's process that still runs.
 func (s *Containers) AdoptRequest(box *pod.Sandbox, c *pod.Container) wire.Adopt {
 	made := s.create.process.request(box, c)
 	return wire.Adopt{

@@ -15,8 +15,8 @@ import (
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 )
 
-// hostDevices resolves the devices that a container asks for; a directory stands for all devices below it, and
-// one without a path in the container has that of the host there.
+// hostDevices finds the devices that a container asks for. A directory stands for all devices below it. A device without a
+// path in the container has the host's path there.
 func hostDevices(c ocispec.Container) ([]ocispec.Device, error) {
 	var all []ocispec.Device
 	for _, d := range c.Config.GetDevices() {
@@ -45,7 +45,7 @@ func mountedDevices(c ocispec.Container) []ocispec.Device {
 	for _, source := range c.MountSources {
 		st, err := lstat(source)
 		if err != nil {
-			continue // gone; the mount will say so
+			continue // it was removed; the mount fails and says so
 		}
 		if d, ok := deviceOf(source, st); ok && isOfNodesDev(st) {
 			d.Path = ""

@@ -122,10 +122,10 @@ func (s sandboxNetwork) undoOrOwe(ctx context.Context, box *pod.Sandbox) error {
 	return err
 }
 
-// netnsFor is the path of the pod's network namespace for the plugins, "" if there is none. They take back what they
-// find in it, so another namespace that came to lie at the path, perhaps the node's, is not for them. Where the pod's
-// own is gone although the node was not rebooted, a new one stands in: some plugins read in it what they had set up on
-// the node.
+// netnsFor is the path of the pod's network namespace for the plugins, "" if there is none. The plugins remove what they
+// find in it. So they must not get another namespace that is at the path now, perhaps the node's. If the pod's own is gone
+// although the node was not rebooted, an empty one is put in its place: some plugins need one to find what they have set up
+// on the node.
 func (s sandboxNetwork) netnsFor(rec *pod.SandboxRecord) (string, error) {
 	path := s.places.PinPath(rec, pin.Net)
 	there, err := s.pins.Identify(path)
@@ -141,7 +141,7 @@ func (s sandboxNetwork) netnsFor(rec *pod.SandboxRecord) (string, error) {
 		}
 		return path, nil
 	case err != nil:
-		return "", nil // gone with a reboot, or never made
+		return "", nil // it ended with a reboot, or was never made
 	}
 	own, err := s.pins.Identify("/proc/thread-self/ns/net")
 	if err != nil || there == own {
@@ -172,7 +172,7 @@ func dns(c *runtimeapi.DNSConfig) *network.DNS {
 	return &network.DNS{Servers: c.GetServers(), Searches: c.GetSearches(), Options: c.GetOptions()}
 }
 
-// debtError marks what is owed to a third party: the pod itself is gone all the same.
+// debtError marks a debt to the network plugins. Nothing else of the pod is left.
 type debtError struct{ error }
 
 func (e *debtError) Unwrap() error { return e.error }

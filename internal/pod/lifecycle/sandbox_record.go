@@ -10,7 +10,7 @@ import (
 	"github.com/pinfold-run/pinfold/pin"
 )
 
-// sandboxRecord is the step "record" of a sandbox: the record is there first and goes last.
+// sandboxRecord is the step "record" of a sandbox: the record is written first and removed last.
 type sandboxRecord struct {
 	places  *pod.Places
 	book    *pod.Book

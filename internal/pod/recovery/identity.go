@@ -124,7 +124,7 @@ func elsewhere(p pod.Paths, root rootIdentity, boot string) error {
 	other := p
 	other.State = root.State
 	if there, err := readIdentity(root.State); err != nil || there.ID != root.ID {
-		return nil // gone, or another root's
+		return nil // there is none, or it is another root's
 	}
 	held := held(other)
 	if len(held) == 0 {

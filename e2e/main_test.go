@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 
+	"github.com/pinfold-run/pinfold/internal/testregistry"
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
@@ -76,6 +77,12 @@ func prepare(dir string) error {
 	binaries.pinder = filepath.Join(dir, "pinder")
 	binaries.pinfold = filepath.Join(dir, "pinfold")
 	if err := goBuild(dir, filepath.Join(repo, "cmd"), "pinfoldd", "pinder", "pinfold"); err != nil {
+		return err
+	}
+	if err := goBuild(dir, filepath.Join(repo, "internal/testregistry"), "server"); err != nil {
+		return err
+	}
+	if err := os.Setenv(testregistry.Variable, filepath.Join(dir, "server")); err != nil {
 		return err
 	}
 	binaries.handler = cmp.Or(os.Getenv(runtimeVariable), "runc")

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
+	"encoding/json"
+	"errors"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,16 +13,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/testimage"
+	"github.com/pinfold-run/pinfold/internal/testregistry"
 )
 
 const secret = "correct-horse-battery"
@@ -28,7 +27,7 @@ const secret = "correct-horse-battery"
 // startRegistry serves a registry on loopback that has busybox:1 and asks for user and secret.
 func startRegistry(t *testing.T) (host string) {
 	t.Helper()
-	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	inner := testregistry.New(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, ok := r.BasicAuth(); !ok || password != secret {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
@@ -46,21 +45,34 @@ func startRegistry(t *testing.T) (host string) {
 func push(t *testing.T, ref string) {
 	t.Helper()
 	var archive bytes.Buffer
-	if err := testimage.Write(&archive, testimage.Options{Name: ref, Format: testimage.Docker}); err != nil {
+	if err := testimage.Write(&archive, testimage.Options{Name: ref, Format: testimage.OCI}); err != nil {
 		t.Fatal(err)
 	}
-	opener := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil }
-	img, err := tarball.Image(opener, nil)
-	if err != nil {
+	host, rest, _ := strings.Cut(ref, "/")
+	name, tag, _ := strings.Cut(rest, ":")
+	repository := testregistry.Repository{Base: "http://" + host, Name: name, User: "user", Password: secret}
+	blobs := map[string][]byte{}
+	for r := tar.NewReader(&archive); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blobs[header.Name], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(header.Name, "blobs/") && header.Typeflag == tar.TypeReg {
+			repository.PutBlob(t, blobs[header.Name])
+		}
+	}
+	var index imagespec.Index
+	if err := json.Unmarshal(blobs["index.json"], &index); err != nil {
 		t.Fatal(err)
 	}
-	tag, err := name.ParseReference(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(tag, img, remote.WithAuth(&authn.Basic{Username: "user", Password: secret})); err != nil {
-		t.Fatal(err)
-	}
+	manifest := index.Manifests[0]
+	repository.PutManifest(t, tag, manifest.MediaType, blobs["blobs/sha256/"+manifest.Digest.Encoded()])
 }
 
 func (n *node) pull(ref, password string) (string, error) {

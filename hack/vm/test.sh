@@ -33,6 +33,7 @@ build() {
 	mkdir -p "$bin"
 	export CGO_ENABLED=0
 	go build -tags failpoints -o "$bin/" ./cmd/... ./e2e/testdata/puppet
+	go build -C internal/testregistry/server -o "$bin/server" .
 	for package in e2e "${packages[@]}"; do
 		go test -c -o "$bin/${package//\//-}.test" "./$package"
 	done

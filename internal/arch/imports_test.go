@@ -36,6 +36,8 @@ var mayImport = []struct {
 	{"internal/config", nil, "keys, flags and defaults"},
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
 	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
+	{"internal/testregistry", nil, "starts a registry and pushes to it; linked into tests only"},
+	{"internal/testregistry/server", nil, "the registry, a module of its own"},
 	{"internal/testroot", nil, "leaves out tests that need root; linked into tests only"},
 	{"internal/ocispec", []string{"pin", "internal/kernel/cgroup"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; which label whom is spec's"},
@@ -94,14 +96,14 @@ var mayImport = []struct {
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (spec: the paths that a confined container does not see)"},
 	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
-	{"e2e", []string{"pin", "internal/testimage", "internal/testroot"}, "uses the three binaries as an operator does"},
+	{"e2e", []string{"pin", "internal/testimage", "internal/testregistry", "internal/testroot"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
 	{"hack/busybox-image", []string{"internal/testimage"}, "a command around it"},
 	{"hack/vm/vmlinux", nil, "unpacks the kernel for the test VM"},
 }
 
 // forTests are the packages that only tests use.
-var forTests = []string{"internal/testimage", "internal/testroot"}
+var forTests = []string{"internal/testimage", "internal/testregistry", "internal/testroot"}
 
 // outside says which packages alone may import something from outside; all
 // others may not. A prefix stands for everything below it.
@@ -118,7 +120,7 @@ var outside = []struct {
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
-	{"github.com/google/go-containerregistry", nil, "a registry for tests only"},
+	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 
 // standardOnly may import nothing but the standard library, golang.org/x/sys and

@@ -34,6 +34,7 @@ var starters = map[string]string{
 	"internal/network/cniplugin": "children that a plugin leaves behind, on purpose; tests only",
 	"hack/vm/vmlinux":            "zstd, to unpack a kernel; never installed",
 	"internal/inherited":         "the program itself, once, without the attributes of its starter",
+	"internal/testregistry":      "the registry, and the go command that builds it; linked into tests only",
 	"internal/testimage":         "busybox, for the names of its applets; linked into tests only",
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/image"
@@ -145,7 +144,7 @@ func TestFullDiskIsSaidAndNothingIsLeftOnIt(t *testing.T) {
 	h := newHub(t)
 	compressible := layerOf(t, reg("big", strings.Repeat("x", 8<<20)))
 	large, _ := bigLayer(t)
-	for name, l := range map[string]v1.Layer{"while downloading": large, "while unpacking": compressible} {
+	for name, l := range map[string]builtLayer{"while downloading": large, "while unpacking": compressible} {
 		t.Run(name, func(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "images")
 			must(t, os.Mkdir(root, 0o700))

@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"net"
 	"net/http"
 	"os"
@@ -16,8 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/random"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 )
@@ -25,29 +25,18 @@ import (
 const bigSize = 4 << 20
 
 // bigLayer does not compress: its blob is as large as its content.
-func bigLayer(t *testing.T) (v1.Layer, []byte) {
+func bigLayer(t *testing.T) (builtLayer, []byte) {
 	t.Helper()
-	l, err := random.Layer(bigSize, "application/vnd.oci.image.layer.v1.tar")
-	must(t, err)
-	r, err := l.Compressed()
-	must(t, err)
-	raw := make([]byte, 0, bigSize+4096)
-	buf := make([]byte, 1<<16)
-	for {
-		n, err := r.Read(buf)
-		raw = append(raw, buf[:n]...)
-		if err != nil {
-			break
-		}
-	}
-	return l, raw
+	raw := make([]byte, bigSize)
+	_, _ = rand.Read(raw)
+	raw = archiveOf(t, reg("random", string(raw)))
+	return rawLayer(raw, imagespec.MediaTypeImageLayer), raw
 }
 
 // onLayer is a fault of one blob's downloads; n counts them from 1.
-func onLayer(t *testing.T, h *hub, l v1.Layer, f func(w http.ResponseWriter, r *http.Request, n int) bool) {
+func onLayer(t *testing.T, h *hub, l builtLayer, f func(w http.ResponseWriter, r *http.Request, n int) bool) {
 	t.Helper()
-	digest, err := l.Digest()
-	must(t, err)
+	digest := l.digest()
 	var n atomic.Int64
 	h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, digest.String()) {
@@ -140,8 +129,7 @@ func TestStalledRegistryEndsThePullWithHostBlobAndProgress(t *testing.T) {
 	const stall = 300 * time.Millisecond
 	h := newHub(t)
 	l, raw := bigLayer(t)
-	digest, err := l.Digest()
-	must(t, err)
+	digest := l.digest()
 	ref := h.push(t, "app:1", imageOf(t, "a", l))
 	t.Run("in the middle of a body", func(t *testing.T) {
 		onLayer(t, h, l, func(w http.ResponseWriter, r *http.Request, _ int) bool {
@@ -189,8 +177,7 @@ func TestSlowRegistryIsNotStalled(t *testing.T) {
 func TestWrongContentIsDataLossAndLeavesNothing(t *testing.T) {
 	h := newHub(t)
 	l, raw := bigLayer(t)
-	digest, err := l.Digest()
-	must(t, err)
+	digest := l.digest()
 	ref := h.push(t, "app:1", imageOf(t, "a", l))
 	for name, body := range map[string][]byte{
 		"other bytes": append(append([]byte{}, raw[:len(raw)-1]...), raw[len(raw)-1]^1),
@@ -243,13 +230,12 @@ func TestLayerThatIsNotWhatTheConfigurationSaysIsDataLoss(t *testing.T) {
 	h := newHub(t)
 	good := layerOf(t, reg("a", "good"))
 	img := imageOf(t, "a", good)
-	lie := lyingImage{img, layerOf(t, reg("a", "evil"))}
+	lie := builtImage{img.config, []builtLayer{layerOf(t, reg("a", "evil"))}}
 	ref := h.push(t, "app:1", lie)
 	root := t.TempDir()
 	s := open(t, image.Config{Root: root})
 	_, err := s.Pull(t.Context(), ref, nil)
-	diff, _ := good.DiffID()
-	expectError(t, err, errdefs.IsDataLoss, "unpack layer "+diff.String())
+	expectError(t, err, errdefs.IsDataLoss, "unpack layer "+good.diffID.String())
 	equal(t, "layers", inventory(t, root)["layers"], 0)
 	equal(t, "temporary", inventory(t, root)["temporary"], 0)
 }
@@ -294,8 +280,7 @@ func TestADamagedPartOfAManifestIsWrittenAnew(t *testing.T) {
 	open(t, image.Config{Root: root}).Close()
 	store, err := local.NewStore(filepath.Join(root, "content"))
 	must(t, err)
-	digest, err := img.Digest()
-	must(t, err)
+	digest := img.digest(t)
 	// What a power cut leaves of a manifest that was being written.
 	w, err := store.Writer(t.Context(), content.WithRef("blob-"+digest.String()))
 	must(t, err)

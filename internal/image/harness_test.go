@@ -5,31 +5,23 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/image"
+	"github.com/pinfold-run/pinfold/internal/testregistry"
 	"github.com/pinfold-run/pinfold/internal/testroot"
 )
 
@@ -48,7 +40,7 @@ func newHub(t *testing.T) *hub {
 	t.Helper()
 	testroot.Need(t)
 	h := &hub{}
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	store := testregistry.New(t)
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		h.requests = append(h.requests, r.Method+" "+r.URL.Path)
@@ -85,24 +77,38 @@ func (h *hub) forget() {
 }
 
 // push stores an image and returns its full reference.
-func (h *hub) push(t *testing.T, repo string, img v1.Image) string {
+func (h *hub) push(t *testing.T, repo string, img builtImage) string {
 	t.Helper()
-	ref := h.host() + "/" + repo
-	tag, err := name.NewTag(ref)
-	must(t, err)
-	must(t, remote.Write(tag, img, remote.WithAuth(authn.Anonymous)))
+	name, tag, _ := strings.Cut(repo, ":")
+	h.put(t, name, img)
+	h.repository(name).PutManifest(t, tag, dockerManifest, img.manifest(t))
 	h.forget()
-	return ref
+	return h.host() + "/" + repo
 }
 
-func (h *hub) pushIndex(t *testing.T, repo string, idx v1.ImageIndex) string {
+func (h *hub) pushIndex(t *testing.T, repo string, idx builtIndex) string {
 	t.Helper()
-	ref := h.host() + "/" + repo
-	tag, err := name.NewTag(ref)
-	must(t, err)
-	must(t, remote.WriteIndex(tag, idx, remote.WithAuth(authn.Anonymous)))
+	name, tag, _ := strings.Cut(repo, ":")
+	for _, img := range idx.images {
+		h.put(t, name, img)
+		h.repository(name).PutManifest(t, img.digest(t).String(), dockerManifest, img.manifest(t))
+	}
+	h.repository(name).PutManifest(t, tag, imagespec.MediaTypeImageIndex, idx.manifest(t))
 	h.forget()
-	return ref
+	return h.host() + "/" + repo
+}
+
+func (h *hub) repository(name string) testregistry.Repository {
+	return testregistry.Repository{Base: h.URL, Name: name}
+}
+
+// put uploads the parts of an image.
+func (h *hub) put(t *testing.T, name string, img builtImage) {
+	t.Helper()
+	h.repository(name).PutBlob(t, img.config)
+	for _, l := range img.layers {
+		h.repository(name).PutBlob(t, l.blob)
+	}
 }
 
 func must(t *testing.T, err error) {
@@ -144,35 +150,9 @@ func archiveOf(t *testing.T, files ...file) []byte {
 	return buf.Bytes()
 }
 
-func layerOf(t *testing.T, files ...file) v1.Layer {
+func idOf(t *testing.T, img builtImage) string {
 	t.Helper()
-	raw := archiveOf(t, files...)
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
-	must(t, err)
-	return l
-}
-
-// imageOf is an image for this node made of layers; label makes it another image.
-func imageOf(t *testing.T, label string, layers ...v1.Layer) v1.Image {
-	t.Helper()
-	img, err := mutate.AppendLayers(empty.Image, layers...)
-	must(t, err)
-	cfg, err := img.ConfigFile()
-	must(t, err)
-	cfg = cfg.DeepCopy()
-	cfg.OS, cfg.Architecture = "linux", runtime.GOARCH
-	cfg.Config.Labels = map[string]string{"test": label}
-	cfg.Config.User = "1000:1000"
-	img, err = mutate.ConfigFile(img, cfg)
-	must(t, err)
-	return img
-}
-
-func idOf(t *testing.T, img v1.Image) string {
-	t.Helper()
-	h, err := img.ConfigName()
-	must(t, err)
-	return h.String()
+	return digest.FromBytes(img.config).String()
 }
 
 // logBuffer collects a store's log.

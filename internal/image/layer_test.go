@@ -2,7 +2,6 @@ package image_test
 
 import (
 	"archive/tar"
-	"bytes"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,54 +11,13 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
-// lyingImage serves another layer than the one in its configuration.
-type lyingImage struct {
-	v1.Image
-	layer v1.Layer
-}
-
-func (l lyingImage) Layers() ([]v1.Layer, error) { return []v1.Layer{l.layer}, nil }
-func (l lyingImage) Manifest() (*v1.Manifest, error) {
-	m, err := l.Image.Manifest()
-	if err != nil {
-		return nil, err
-	}
-	m = m.DeepCopy()
-	m.Layers[0].Digest, _ = l.layer.Digest()
-	m.Layers[0].Size, _ = l.layer.Size()
-	return m, nil
-}
-
-func (l lyingImage) RawManifest() ([]byte, error) {
-	m, err := l.Manifest()
-	if err != nil {
-		return nil, err
-	}
-	return marshal(m)
-}
-
-func (l lyingImage) Digest() (v1.Hash, error) {
-	raw, err := l.RawManifest()
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	h, _, err := v1.SHA256(bytes.NewReader(raw))
-	return h, err
-}
-
-func (l lyingImage) LayerByDigest(v1.Hash) (v1.Layer, error) { return l.layer, nil }
-
 // unpacked pulls an image of layers and returns their directories, topmost first.
-func unpacked(t *testing.T, layers ...v1.Layer) (*image.Image, []string) {
+func unpacked(t *testing.T, layers ...builtLayer) (*image.Image, []string) {
 	t.Helper()
 	h := newHub(t)
 	s := open(t, image.Config{})
@@ -218,7 +176,7 @@ func TestLayerThatIsNoArchiveIsRefusedAndLeavesNothing(t *testing.T) {
 		"text": []byte(strings.Repeat("no archive ", 100)), "gzip cut": {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := static.NewLayer(raw, types.DockerLayer)
+			l := rawLayer(raw, dockerLayer)
 			_, err := s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, name, l)), nil)
 			expectError(t, err, errdefs.IsFailedPrecondition, "unpack layer")
 			equal(t, "layers", inventory(t, root)["layers"]+inventory(t, root)["temporary"], 0)
@@ -331,7 +289,7 @@ func TestADeletionThatHidesNothingIsNotSeen(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var layers []v1.Layer
+			var layers []builtLayer
 			for _, files := range c.layers {
 				layers = append(layers, layerOf(t, files...))
 			}

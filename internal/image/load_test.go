@@ -1,60 +1,21 @@
 package image_test
 
 import (
-	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 )
-
-func marshal(v any) ([]byte, error) { return json.Marshal(v) }
-
-func dockerArchive(t *testing.T, images map[string]v1.Image) []byte {
-	t.Helper()
-	tags := map[name.Tag]v1.Image{}
-	for n, img := range images {
-		tag, err := name.NewTag(n)
-		must(t, err)
-		tags[tag] = img
-	}
-	var buf bytes.Buffer
-	must(t, tarball.MultiWrite(tags, &buf))
-	return buf.Bytes()
-}
-
-// ociArchive is an image layout as a tar. The annotations name the image.
-func ociArchive(t *testing.T, img v1.Image, annotations map[string]string) []byte {
-	t.Helper()
-	dir := t.TempDir()
-	p, err := layout.Write(dir, empty.Index)
-	must(t, err)
-	must(t, p.AppendImage(img, layout.WithAnnotations(annotations)))
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	must(t, w.AddFS(os.DirFS(dir)))
-	must(t, w.Close())
-	return buf.Bytes()
-}
 
 func zipped(t *testing.T, raw []byte) []byte {
 	t.Helper()
@@ -69,7 +30,7 @@ func zipped(t *testing.T, raw []byte) []byte {
 func TestDockerArchiveIsLoaded(t *testing.T) {
 	base := layerOf(t, reg("etc/base", "b"))
 	one, two := imageOf(t, "one", base), imageOf(t, "two", base, layerOf(t, reg("two", "")))
-	raw := dockerArchive(t, map[string]v1.Image{"busybox:1": one, "registry.example/two:v": two, "busybox:also": one})
+	raw := dockerArchive(t, map[string]builtImage{"busybox:1": one, "registry.example/two:v": two, "busybox:also": one})
 	for kind, data := range map[string][]byte{"plain": raw, "gzip": zipped(t, raw)} {
 		t.Run(kind, func(t *testing.T) {
 			root := t.TempDir()
@@ -94,8 +55,7 @@ func TestDockerArchiveIsLoaded(t *testing.T) {
 
 func TestOCIArchiveIsLoaded(t *testing.T) {
 	src := imageOf(t, "oci", layerOf(t, reg("a", "")))
-	sum, err := src.Digest()
-	must(t, err)
+	sum := src.digest(t)
 	for kind, c := range map[string]struct {
 		annotations map[string]string
 		name, tags  string
@@ -133,25 +93,17 @@ func TestLoadedAndPulledImageIsOne(t *testing.T) {
 	src := imageOf(t, "same", layerOf(t, reg("a", "")))
 	ref := h.push(t, "app:1", src)
 	s := open(t, image.Config{})
-	_, err := s.Load(t.Context(), bytes.NewReader(dockerArchive(t, map[string]v1.Image{"local:1": src})))
+	_, err := s.Load(t.Context(), bytes.NewReader(dockerArchive(t, map[string]builtImage{"local:1": src})))
 	must(t, err)
 	h.forget()
 	img := pull(t, s, ref)
 	equal(t, "tags", sprint(img.Tags), sprint([]string{ref, "docker.io/library/local:1"}))
-	sum, err := mustLayer(t, src).Digest()
-	must(t, err)
+	sum := src.layers[0].digest()
 	equal(t, "downloads of the layer", h.count("GET /v2/app/blobs/"+sum.String()), 0)
 }
 
-func mustLayer(t *testing.T, img v1.Image) v1.Layer {
-	t.Helper()
-	l, err := img.Layers()
-	must(t, err)
-	return l[0]
-}
-
 func TestUnusableArchivesAreRefusedAndLeaveNothing(t *testing.T) {
-	good := dockerArchive(t, map[string]v1.Image{"a:1": imageOf(t, "a", layerOf(t, reg("a", "")))})
+	good := dockerArchive(t, map[string]builtImage{"a:1": imageOf(t, "a", layerOf(t, reg("a", "")))})
 	for kind, c := range map[string]struct {
 		data  []byte
 		class func(error) bool
@@ -182,7 +134,7 @@ func TestAnArchiveOfAnotherFormatIsNamed(t *testing.T) {
 		raw := []byte(begin + strings.Repeat("\x01", 1000))
 		_, err := s.Load(t.Context(), bytes.NewReader(raw))
 		expectError(t, err, errdefs.IsInvalidArgument, "load images", says, "gzip or zstd")
-		_, err = s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, says, static.NewLayer(raw, types.DockerLayer))), nil)
+		_, err = s.Pull(t.Context(), h.push(t, "app:1", imageOf(t, says, rawLayer(raw, dockerLayer))), nil)
 		expectError(t, err, errdefs.IsFailedPrecondition, "unpack layer", says, "gzip or zstd")
 	}
 }
@@ -235,13 +187,10 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func TestAnArchiveIsLoadedWhateverToolHasWrittenIt(t *testing.T) {
 	layer, other := archiveOf(t, reg("a", "")), archiveOf(t, reg("b", ""))
 	hex := func(data []byte) string { return digest.FromBytes(data).Encoded() }
-	raw, err := marshal(configOf(runtime.GOARCH, digest.FromBytes(layer), digest.FromBytes(other), digest.FromBytes(layer)))
-	must(t, err)
+	raw := encoded(t, configOf(runtime.GOARCH, digest.FromBytes(layer), digest.FromBytes(other), digest.FromBytes(layer)))
 	config := string(raw)
 	manifest := func(config string, layers ...string) file {
-		data, err := marshal([]map[string]any{{"Config": config, "RepoTags": []string{"app:1"}, "Layers": layers}})
-		must(t, err)
-		return reg("manifest.json", string(data))
+		return reg("manifest.json", string(encoded(t, []map[string]any{{"Config": config, "RepoTags": []string{"app:1"}, "Layers": layers}})))
 	}
 	blob := "blobs/sha256/"
 	for name, files := range map[string][]file{

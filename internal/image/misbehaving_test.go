@@ -13,9 +13,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/image/registry"
@@ -59,7 +56,7 @@ func hang(_ http.ResponseWriter, r *http.Request) bool {
 func TestAMirrorThatHangsCostsOneWaitAndIsRemembered(t *testing.T) {
 	const stall = 500 * time.Millisecond
 	mirror, origin := newHub(t), newHub(t)
-	var layers []v1.Layer
+	var layers []builtLayer
 	for i := range 4 {
 		layers = append(layers, layerOf(t, reg(strconv.Itoa(i), "")))
 	}
@@ -75,7 +72,7 @@ func TestAMirrorThatHangsCostsOneWaitAndIsRemembered(t *testing.T) {
 
 func TestAMirrorThatHangsOnlyWithLayersCostsOneWait(t *testing.T) {
 	mirror, origin := newHub(t), newHub(t)
-	var layers []v1.Layer
+	var layers []builtLayer
 	for i := range 8 {
 		layers = append(layers, layerOf(t, reg(strconv.Itoa(i), "")))
 	}
@@ -269,7 +266,7 @@ func TestWhatAMirrorSendsIsCheckedAndTheNextServerAsked(t *testing.T) {
 			mirror.push(t, "app:1", img)
 			origin.push(t, "app:1", img)
 			mirror.setFault(func(w http.ResponseWriter, r *http.Request) bool {
-				digest, _ := l.Digest()
+				digest := l.digest()
 				if !strings.HasSuffix(r.URL.Path, digest.String()) {
 					return false
 				}
@@ -320,8 +317,7 @@ func TestAManifestIsGotWhereHeadDoesNotTellIt(t *testing.T) {
 			h := newHub(t)
 			img := imageOf(t, "a", layerOf(t, reg("a", "")))
 			ref := h.push(t, "app:1", img)
-			digest, err := img.Digest()
-			must(t, err)
+			digest := img.digest(t)
 			h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.Method == http.MethodHead {
 					head(w, digest.String())
@@ -338,8 +334,7 @@ func TestAManifestIsGotWhereHeadDoesNotTellIt(t *testing.T) {
 // long: one table.
 func TestAnEndlessAnswerEnds(t *testing.T) {
 	img := imageOf(t, "a", layerOf(t, reg("a", "")))
-	digest, err := img.Digest()
-	must(t, err)
+	digest := img.digest(t)
 	for name, fault := range map[string]func(w http.ResponseWriter, r *http.Request) bool{
 		"manifest by tag": func(w http.ResponseWriter, r *http.Request) bool {
 			if strings.Contains(r.URL.Path, "/manifests/") {
@@ -390,7 +385,7 @@ func TestAnEndlessAnswerEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t)
 			// In an index, the image's own manifest is requested by its digest.
-			ref := h.pushIndex(t, "app:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img}))
+			ref := h.pushIndex(t, "app:1", builtIndex{images: []builtImage{img}})
 			h.setFault(fault)
 			began := time.Now()
 			_, err := open(t, image.Config{StallTimeout: time.Second}).Pull(t.Context(), ref, &registry.Auth{Auth: basic})

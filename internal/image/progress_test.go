@@ -2,7 +2,6 @@ package image_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,12 +25,7 @@ func TestAPullInProgressSaysHowFarItIs(t *testing.T) {
 	h := newHub(t)
 	small, big := layerOf(t, reg("small", "s")), layerOf(t, reg("big", noise(200_000)))
 	ref := h.push(t, "app:1", imageOf(t, "a", small, big))
-	digest, err := big.Digest()
-	must(t, err)
-	content, err := big.Compressed()
-	must(t, err)
-	data, err := io.ReadAll(content)
-	must(t, err)
+	digest, data := big.digest(), big.blob
 	half := len(data) / 2
 	release, once := make(chan struct{}), sync.Once{}
 	h.setFault(func(w http.ResponseWriter, r *http.Request) bool {
@@ -58,8 +52,7 @@ func TestAPullInProgressSaysHowFarItIs(t *testing.T) {
 		_, err := s.Pull(context.Background(), ref, nil)
 		ended <- err
 	}()
-	smallSize, err := small.Size()
-	must(t, err)
+	smallSize := int64(len(small.blob))
 	want := image.PullStatus{Image: ref, Bytes: smallSize + int64(half), TotalBytes: smallSize + int64(len(data)), LayersDone: 1, Layers: 2}
 	var got []image.PullStatus
 	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {

@@ -7,14 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/image/registry"
@@ -24,8 +24,7 @@ func TestPulledImageIsListedUnpackedAndFoundByEveryName(t *testing.T) {
 	h := newHub(t)
 	src := imageOf(t, "a", layerOf(t, reg("etc/hello", "world")), layerOf(t, reg("bin/sh", "#!")))
 	ref := h.push(t, "app:1", src)
-	digest, err := src.Digest()
-	must(t, err)
+	digest := src.digest(t)
 	root := t.TempDir()
 	s := open(t, image.Config{Root: root})
 
@@ -68,8 +67,7 @@ func TestPullByTagAndByDigestIsTheSameImage(t *testing.T) {
 	h := newHub(t)
 	src := imageOf(t, "a", layerOf(t, reg("a", "a")))
 	ref := h.push(t, "app:1", src)
-	digest, err := src.Digest()
-	must(t, err)
+	digest := src.digest(t)
 	s := open(t, image.Config{})
 	byDigest := pull(t, s, h.host()+"/app@"+digest.String())
 	equal(t, "tags after pull by digest", len(byDigest.Tags), 0)
@@ -85,20 +83,11 @@ func TestIndexGivesTheImageOfThisPlatform(t *testing.T) {
 	h := newHub(t)
 	mine := imageOf(t, "mine", layerOf(t, reg("mine", "")))
 	other := imageOf(t, "other", layerOf(t, reg("other", "")))
-	platform := func(os, arch string) v1.Descriptor {
-		return v1.Descriptor{Platform: &v1.Platform{OS: os, Architecture: arch}}
-	}
-	cfg, err := mine.ConfigFile()
-	must(t, err)
-	idx := mutate.AppendManifests(
-		empty.Index,
-		mutate.IndexAddendum{Add: other, Descriptor: platform("linux", "s390x")},
-		mutate.IndexAddendum{Add: mine, Descriptor: platform("linux", cfg.Architecture)},
-		mutate.IndexAddendum{Add: other, Descriptor: platform("unknown", "unknown")},
-	)
+	idx := builtIndex{[]builtImage{other, mine, other}, []*imagespec.Platform{
+		{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: runtime.GOARCH}, {OS: "unknown", Architecture: "unknown"},
+	}}
 	ref := h.pushIndex(t, "multi:1", idx)
-	digest, err := idx.Digest()
-	must(t, err)
+	digest := digest.FromBytes(idx.manifest(t))
 	s := open(t, image.Config{})
 	img := pull(t, s, ref)
 	equal(t, "ID", img.ID, idOf(t, mine))
@@ -107,10 +96,7 @@ func TestIndexGivesTheImageOfThisPlatform(t *testing.T) {
 
 func TestIndexWithoutThisPlatformNamesThoseItHas(t *testing.T) {
 	h := newHub(t)
-	idx := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
-		Add:        imageOf(t, "x", layerOf(t, reg("x", ""))),
-		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
-	})
+	idx := builtIndex{[]builtImage{imageOf(t, "x", layerOf(t, reg("x", "")))}, []*imagespec.Platform{{OS: "linux", Architecture: "s390x"}}}
 	ref := h.pushIndex(t, "multi:1", idx)
 	s := open(t, image.Config{})
 	_, err := s.Pull(t.Context(), ref, nil)
@@ -171,8 +157,7 @@ func TestEqualPullsAtOnceAreOnePullThatSurvivesTheFirstCaller(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	digest, err := l.Digest()
-	must(t, err)
+	digest := l.digest()
 	equal(t, "times the tag was looked up", h.count("HEAD /v2/app/manifests/1"), 1)
 	equal(t, "times the layer was fetched", h.count("GET /v2/app/blobs/"+digest.String()), 1)
 	equal(t, "pulls left", s.Waiters(ref), 0)
@@ -215,8 +200,7 @@ func TestSharedLayersAreFetchedAndUnpackedOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	digest, err := base.Digest()
-	must(t, err)
+	digest := base.digest()
 	fetched := 0
 	for _, repo := range []string{"a", "b", "c"} {
 		fetched += h.count("GET /v2/" + repo + "/blobs/" + digest.String())

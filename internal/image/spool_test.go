@@ -7,13 +7,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/pinfold-run/pinfold/internal/image"
 )
 
 func TestALoadWhoseReaderHangsKeepsNothingFromOthers(t *testing.T) {
-	archive := dockerArchive(t, map[string]v1.Image{"local:1": imageOf(t, "a", layerOf(t, reg("a", "")))})
+	archive := dockerArchive(t, map[string]builtImage{"local:1": imageOf(t, "a", layerOf(t, reg("a", "")))})
 	root := t.TempDir()
 	s := open(t, image.Config{Root: root})
 	hung, feed := io.Pipe()

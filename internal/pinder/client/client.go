@@ -50,10 +50,11 @@ type Client struct {
 	mu         sync.Mutex
 	connection *connection   // nil while there is none
 	changed    chan struct{} // closed and replaced whenever connection changes
-	duplicates map[string]duplicates
-	round      int
-	execs      map[string]*Execution
 	lastErr    error
+
+	connector connector
+	store     store
+	execs     execs
 }
 
 // Connect connects to the pinder of o.State, or starts one, which then lives in
@@ -63,16 +64,19 @@ type Client struct {
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		o: o, ended: make(chan struct{}), changed: make(chan struct{}),
-		duplicates: map[string]duplicates{}, execs: map[string]*Execution{},
+		store: store{of: map[string]duplicates{}},
 	}
+	c.connector.client = c
+	c.execs = execs{client: c, running: map[string]*Execution{}}
 	if c.o.Silence == 0 {
 		c.o.Silence = silenceLimit
 	}
 	if c.o.Log == nil {
 		c.o.Log = slog.New(slog.DiscardHandler)
 	}
+	c.store.log = c.o.Log
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	go c.run()
+	go c.connector.run()
 	if _, err := c.current(ctx); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -85,12 +89,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 func (c *Client) Close() error {
 	c.cancel()
 	<-c.ended
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, d := range c.duplicates {
-		d.close()
-		delete(c.duplicates, key)
-	}
+	c.store.close()
 	return nil
 }
 

@@ -180,17 +180,21 @@ func (s *connection) ask(ctx context.Context, typ string, body any, fds []int) (
 	}
 }
 
+// connector keeps the client connected: it starts pinder, exchanges descriptors with it, and watches it.
+type connector struct{ client *Client }
+
 // run keeps a connection up until the client is closed.
-func (c *Client) run() {
+func (w *connector) run() {
+	c := w.client
 	defer close(c.ended)
 	backoff := minBackoff
 	silent := time.Now() // since when no hello has come
 	for c.ctx.Err() == nil && !c.closing.Load() {
-		s, err := c.establish()
+		s, err := c.connector.establish()
 		if err != nil {
 			c.setConnection(nil, err)
 			c.o.Log.Warn("pinder is not reachable", "error", err, "next", backoff)
-			c.replaceSilent(s, &silent)
+			c.connector.replaceSilent(s, &silent)
 			if s != nil {
 				s.close()
 			}
@@ -205,7 +209,7 @@ func (c *Client) run() {
 		c.setConnection(s, nil)
 		watching := make(chan struct{})
 		go func() {
-			c.watchdog(s)
+			c.connector.watch(s)
 			close(watching)
 		}()
 		select {
@@ -223,19 +227,20 @@ func (c *Client) run() {
 
 // establish connects, starting pinder if no process listens, and exchanges
 // descriptors. On error the connection, if any, is the caller's to close.
-func (c *Client) establish() (*connection, error) {
+func (w *connector) establish() (*connection, error) {
+	c := w.client
 	s, err := dial(filepath.Join(c.o.State, "pinder.sock"))
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
-		if err := c.start(); err != nil {
+		if err := c.connector.start(); err != nil {
 			return nil, err
 		}
-		s, err = c.dialStarted()
+		s, err = c.connector.dialStarted()
 	}
 	if err != nil {
 		return s, err
 	}
-	go s.read(func(m wire.Message) { c.event(m) })
-	if err := c.exchange(s); err != nil {
+	go s.read(func(m wire.Message) { c.connector.event(m) })
+	if err := c.connector.exchange(s); err != nil {
 		s.answers = !errors.Is(err, errLost) && !errors.Is(err, context.DeadlineExceeded)
 		_ = s.conn.Close()
 		<-s.lost
@@ -245,7 +250,8 @@ func (c *Client) establish() (*connection, error) {
 }
 
 // dialStarted waits until a new pinder has bound its socket. The kernel has no event for that.
-func (c *Client) dialStarted() (*connection, error) {
+func (w *connector) dialStarted() (*connection, error) {
+	c := w.client
 	giveUp := time.Now().Add(helloTimeout)
 	for {
 		s, err := dial(filepath.Join(c.o.State, "pinder.sock"))
@@ -259,7 +265,8 @@ func (c *Client) dialStarted() (*connection, error) {
 
 // start runs "pinder --detach", which leaves pinder in a session of its own and
 // ends at once: pinder is never our child.
-func (c *Client) start() error {
+func (w *connector) start() error {
+	c := w.client
 	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
 	defer cancel()
 	c.o.Log.Info("starting pinder", "binary", c.o.Binary, "state", c.o.State)

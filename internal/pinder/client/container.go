@@ -68,7 +68,7 @@ func (c *Client) ReopenLog(ctx context.Context, id string) error {
 // execID, of an exec that this client started.
 func (c *Client) Resize(ctx context.Context, id, execID string, w, h uint16) error {
 	if execID != "" {
-		return c.resizeExec(id, execID, w, h)
+		return c.execs.resize(id, execID, w, h)
 	}
 	return c.request(ctx, wire.TypeResize, wire.Resize{ID: id, Width: w, Height: h}, nil)
 }

@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,48 @@ type duplicates struct {
 
 func (d duplicates) close() { closeAll(d.fds) }
 
+// store has the duplicates of all objects.
+type store struct {
+	log   *slog.Logger
+	mu    sync.Mutex
+	of    map[string]duplicates // by key
+	round int                   // of synchronisation
+}
+
+// begin begins a round of synchronisation.
+func (st *store) begin() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.round++
+}
+
+// keys names all objects.
+func (st *store) keys() []string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	keys := []string{}
+	for key := range st.of {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// take returns what is held under key, which is then the caller's.
+func (st *store) take(key string) duplicates {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	d := st.of[key]
+	delete(st.of, key)
+	return d
+}
+
+// close closes everything.
+func (st *store) close() {
+	for _, key := range st.keys() {
+		st.take(key).close()
+	}
+}
+
 func closeAll(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)
@@ -28,7 +72,8 @@ func closeAll(fds []int) {
 }
 
 // event handles a message that answers no request.
-func (c *Client) event(m wire.Message) {
+func (w *connector) event(m wire.Message) {
+	c := w.client
 	switch m.Type {
 	case wire.TypeKeep:
 		var k wire.Keep
@@ -38,20 +83,20 @@ func (c *Client) event(m wire.Message) {
 				"needed", len(k.Kinds), "came", len(m.FDs))
 			return
 		}
-		c.hold(k.Key, duplicates{kinds: k.Kinds, fds: m.FDs})
+		c.store.hold(k.Key, duplicates{kinds: k.Kinds, fds: m.FDs})
 	case wire.TypeDrop:
 		closeAll(m.FDs)
 		var k wire.Keys
 		if m.Decode(&k) == nil {
 			for _, key := range k.Keys {
-				c.hold(key, duplicates{})
+				c.store.hold(key, duplicates{})
 			}
 		}
 	case wire.TypeExit:
 		closeAll(m.FDs)
 		var e wire.Exit
 		if m.Decode(&e) == nil {
-			c.exit(e)
+			c.execs.exited(e)
 		}
 	default: // of a later release
 		closeAll(m.FDs)
@@ -59,34 +104,34 @@ func (c *Client) event(m wire.Message) {
 }
 
 // hold replaces what is held under key; empty duplicates drop it.
-func (c *Client) hold(key string, d duplicates) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.duplicates[key].close()
-	delete(c.duplicates, key)
+func (st *store) hold(key string, d duplicates) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.of[key].close()
+	delete(st.of, key)
 	if len(d.fds) == 0 {
 		return
 	}
-	if most := mostHeld(); c.held()+len(d.fds) > most {
+	if most := mostHeld(); st.count()+len(d.fds) > most {
 		d.close()
-		c.o.Log.Warn("no room for duplicates of an object's descriptors; pinder has its own", "object", key, "most", most)
+		st.log.Warn("no room for duplicates of an object's descriptors; pinder has its own", "object", key, "most", most)
 		return
 	}
-	d.round = c.round
-	c.duplicates[key] = d
+	d.round = st.round
+	st.of[key] = d
 }
 
 // Held is how many containers and execs the client holds duplicates of, for reports.
 func (c *Client) Held() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.duplicates)
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	return len(c.store.of)
 }
 
-// held is how many descriptors are held. The caller holds c.mu.
-func (c *Client) held() int {
+// count is how many descriptors are held. The caller holds mu.
+func (st *store) count() int {
 	n := 0
-	for _, d := range c.duplicates {
+	for _, d := range st.of {
 		n += len(d.fds)
 	}
 	return n
@@ -101,36 +146,35 @@ func mostHeld() int {
 	return int(min(r.Cur, 1<<30)) / 2
 }
 
-// forgetStale closes duplicates that this round of synchronisation did not bring: their objects were removed while
+// closeStale closes duplicates that this round of synchronisation did not bring: their objects were removed while
 // there was no connection.
-func (c *Client) forgetStale() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, d := range c.duplicates {
-		if d.round != c.round {
+func (st *store) closeStale() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for key, d := range st.of {
+		if d.round != st.round {
 			d.close()
-			delete(c.duplicates, key)
+			delete(st.of, key)
 		}
 	}
 }
 
 // exchange gives a pinder back what it lost, takes duplicates of what it has,
 // and learns of all exits.
-func (c *Client) exchange(s *connection) error {
+func (w *connector) exchange(s *connection) error {
+	c := w.client
 	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
 	defer cancel()
-	if err := c.giveBack(ctx, s); err != nil {
+	if err := c.connector.giveBack(ctx, s); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.round++
-	c.mu.Unlock()
+	c.store.begin()
 	m, err := s.ask(ctx, wire.TypeSync, nil, nil)
 	if err != nil {
 		return err
 	}
 	closeAll(m.FDs)
-	c.forgetStale()
+	c.store.closeStale()
 	var list wire.List
 	if err := m.Decode(&list); err != nil {
 		return err
@@ -140,28 +184,23 @@ func (c *Client) exchange(s *connection) error {
 		ct := &list.Containers[i]
 		if ct.ExecID != "" {
 			known[ct.ID+"/"+ct.ExecID] = true
-			c.endForeign(ct)
+			c.execs.endForeign(ct)
 		}
 		if ct.Exit != nil {
-			c.exit(*ct.Exit)
+			c.execs.exited(*ct.Exit)
 		}
 	}
-	c.endLostExecs(known)
+	c.execs.endLost(known)
 	return nil
 }
 
 // giveBack gives pinder the objects that it does not have. An older pinder that cannot take them gets none.
-func (c *Client) giveBack(ctx context.Context, s *connection) error {
+func (w *connector) giveBack(ctx context.Context, s *connection) error {
+	c := w.client
 	if !slices.Contains(s.hello.Capabilities, "restore") {
 		return nil
 	}
-	c.mu.Lock()
-	offer := wire.Keys{Keys: []string{}}
-	for key := range c.duplicates {
-		offer.Keys = append(offer.Keys, key)
-	}
-	c.mu.Unlock()
-	m, err := s.ask(ctx, wire.TypeOffer, offer, nil)
+	m, err := s.ask(ctx, wire.TypeOffer, wire.Keys{Keys: c.store.keys()}, nil)
 	if err != nil {
 		return err
 	}
@@ -171,27 +210,24 @@ func (c *Client) giveBack(ctx context.Context, s *connection) error {
 		return err
 	}
 	for _, key := range want.Keys {
-		c.mu.Lock()
-		d := c.duplicates[key]
-		delete(c.duplicates, key)
-		c.mu.Unlock()
+		d := c.store.take(key)
 		if len(d.fds) == 0 {
 			continue
 		}
 		_, err := s.ask(ctx, wire.TypeRestore, wire.Keep{Key: key, Kinds: d.kinds}, d.fds)
 		switch {
 		case errors.Is(err, errdefs.ErrResourceExhausted):
-			c.hold(key, d)
+			c.store.hold(key, d)
 			c.o.Log.Warn("pinder has no descriptors left to take back an object", "object", key, "error", err)
 		case errors.Is(err, errLost) || errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil:
 			// This pinder is about to end. The next one gets it.
-			c.hold(key, d)
+			c.store.hold(key, d)
 			return errLost
 		case err != nil: // deleted meanwhile, or of a layout it does not know
 			d.close()
 			c.o.Log.Info("pinder does not take back an object", "object", key, "error", err)
 		default:
-			c.hold(key, d) // until pinder's sync brings it again: it may be killed before that
+			c.store.hold(key, d) // until pinder's sync brings it again: it may be killed before that
 			c.o.Log.Info("gave an object back to pinder", "object", key)
 		}
 	}

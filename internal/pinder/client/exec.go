@@ -32,6 +32,12 @@ type Execution struct {
 	exit   wire.Exit // valid once done is closed
 }
 
+// execs are the execs of this client.
+type execs struct {
+	client  *Client
+	running map[string]*Execution // guarded by Client.mu
+}
+
 // Exec starts a process. ErrNotFound if the container is unknown,
 // ErrFailedPrecondition if it does not run, ErrUnavailable if pinder was
 // replaced meanwhile: then the process does not run, or is being killed.
@@ -39,13 +45,13 @@ func (c *Client) Exec(ctx context.Context, r wire.Exec) (*Execution, error) {
 	e := &Execution{ID: r.ID, ExecID: r.ExecID, client: c, done: make(chan struct{})}
 	key := r.ID + "/" + r.ExecID
 	c.mu.Lock()
-	if c.execs[key] != nil {
+	if c.execs.running[key] != nil {
 		c.mu.Unlock()
 		return nil, fmt.Errorf("exec %s of container %s: %w", r.ExecID, r.ID, errdefs.ErrAlreadyExists)
 	}
-	c.execs[key] = e // before the request: the exit may come before the answer
+	c.execs.running[key] = e // before the request: the exit may come before the answer
 	c.mu.Unlock()
-	if err := c.startOrAbandon(ctx, &r, e); err != nil {
+	if err := c.execs.startOrAbandon(ctx, &r, e); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -53,7 +59,8 @@ func (c *Client) Exec(ctx context.Context, r wire.Exec) (*Execution, error) {
 
 // startOrAbandon waits for the start. The start goes on when the caller's context ends: only its answer says what has
 // to be killed.
-func (c *Client) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution) error {
+func (x *execs) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution) error {
+	c := x.client
 	started := make(chan error, 1)
 	go func() {
 		limit := duration.Of(millis(ctx, r.TimeoutMillis), time.Millisecond)
@@ -63,7 +70,7 @@ func (c *Client) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution)
 		// Pinder needs some time more, to kill the runtime.
 		answer, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+startGrace)
 		defer cancel()
-		started <- c.startExec(ctx, answer, r, e)
+		started <- c.execs.start(ctx, answer, r, e)
 	}()
 	select {
 	case err := <-started:
@@ -87,7 +94,7 @@ const (
 func (e *Execution) abandon(failed error) {
 	unknown := errors.Is(failed, errdefs.ErrUnavailable) || errors.Is(failed, context.DeadlineExceeded) || errors.Is(failed, context.Canceled)
 	if failed != nil && !unknown {
-		e.client.dropExec(e.ID + "/" + e.ExecID)
+		e.client.execs.drop(e.ID + "/" + e.ExecID)
 		return
 	}
 	ctx, cancel := context.WithTimeout(e.client.ctx, time.Minute)
@@ -106,32 +113,34 @@ func (e *Execution) End(ctx context.Context) error {
 		}
 	}
 	e.client.mu.Unlock()
-	defer e.client.dropExec(e.ID + "/" + e.ExecID)
+	defer e.client.execs.drop(e.ID + "/" + e.ExecID)
 	if err := e.KillAll(ctx); err != nil {
 		return err
 	}
-	e.client.forgetExec(e.ID, e.ExecID)
+	e.client.execs.forget(e.ID, e.ExecID)
 	return nil
 }
 
 // endForeign ends an exec of a daemon that is gone: nothing waits for its result. An exec of a session goes on, and is
 // forgotten when it has ended.
-func (c *Client) endForeign(ct *wire.Container) {
+func (x *execs) endForeign(ct *wire.Container) {
+	c := x.client
 	c.mu.Lock()
-	ours := c.execs[ct.ID+"/"+ct.ExecID] != nil
+	ours := c.execs.running[ct.ID+"/"+ct.ExecID] != nil
 	c.mu.Unlock()
 	switch {
 	case ours:
 	case ct.Exit != nil:
-		go c.forgetExec(ct.ID, ct.ExecID) // what it has started may go on
+		go c.execs.forget(ct.ID, ct.ExecID) // what it has started may go on
 	case ct.Transient:
 		e := &Execution{ID: ct.ID, ExecID: ct.ExecID, client: c}
 		go e.abandon(nil)
 	}
 }
 
-// startExec asks for the start unless ctx has ended, and waits for the answer until the other context ends.
-func (c *Client) startExec(ctx, answer context.Context, r *wire.Exec, e *Execution) error {
+// start asks for the start unless ctx has ended, and waits for the answer until the other context ends.
+func (x *execs) start(ctx, answer context.Context, r *wire.Exec, e *Execution) error {
+	c := x.client
 	s, err := c.current(ctx)
 	if err != nil {
 		return err
@@ -192,8 +201,8 @@ func (e *Execution) Wait(ctx context.Context) (wire.Exit, error) {
 	case <-ctx.Done():
 		return wire.Exit{}, fmt.Errorf("wait for exec %s of container %s: %w", e.ExecID, e.ID, ctx.Err())
 	}
-	e.client.dropExec(e.ID + "/" + e.ExecID)
-	go e.client.forgetExec(e.ID, e.ExecID)
+	e.client.execs.drop(e.ID + "/" + e.ExecID)
+	go e.client.execs.forget(e.ID, e.ExecID)
 	return e.exit, nil
 }
 
@@ -218,13 +227,15 @@ func (e *Execution) finish(x wire.Exit) {
 	})
 }
 
-func (c *Client) dropExec(key string) {
+func (x *execs) drop(key string) {
+	c := x.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.execs, key)
+	delete(c.execs.running, key)
 }
 
-func (c *Client) forgetExec(id, execID string) {
+func (x *execs) forget(id, execID string) {
+	c := x.client
 	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
 	defer cancel()
 	if err := c.request(ctx, wire.TypeForget, wire.Call{ID: id, ExecID: execID}, nil); err != nil {
@@ -232,30 +243,32 @@ func (c *Client) forgetExec(id, execID string) {
 	}
 }
 
-// exit handles one exit that pinder told of.
-func (c *Client) exit(x wire.Exit) {
-	if x.ExecID == "" {
+// exited handles one exit that pinder told of.
+func (x *execs) exited(exit wire.Exit) {
+	c := x.client
+	if exit.ExecID == "" {
 		if c.o.OnExit != nil {
-			go c.o.OnExit(x)
+			go c.o.OnExit(exit)
 		}
 		return
 	}
 	c.mu.Lock()
-	e := c.execs[x.ID+"/"+x.ExecID]
+	e := c.execs.running[exit.ID+"/"+exit.ExecID]
 	c.mu.Unlock()
 	if e != nil {
-		e.finish(x)
+		e.finish(exit)
 		return
 	}
-	go c.forgetExec(x.ID, x.ExecID) // of another daemon, which is gone
+	go c.execs.forget(exit.ID, exit.ExecID) // of another daemon, which is gone
 }
 
-// endLostExecs ends the waits for execs that a new pinder does not know. That happens only if pinder and our
+// endLost ends the waits for execs that a new pinder does not know. That happens only if pinder and our
 // duplicates were lost together.
-func (c *Client) endLostExecs(known map[string]bool) {
+func (x *execs) endLost(known map[string]bool) {
+	c := x.client
 	c.mu.Lock()
 	var lost []*Execution
-	for key, e := range c.execs {
+	for key, e := range c.execs.running {
 		if !known[key] && e.PID != 0 {
 			lost = append(lost, e)
 		}
@@ -266,9 +279,10 @@ func (c *Client) endLostExecs(known map[string]bool) {
 	}
 }
 
-func (c *Client) resizeExec(id, execID string, w, h uint16) error {
+func (x *execs) resize(id, execID string, w, h uint16) error {
+	c := x.client
 	c.mu.Lock()
-	e := c.execs[id+"/"+execID]
+	e := c.execs.running[id+"/"+execID]
 	c.mu.Unlock()
 	if e == nil || e.TTY == nil {
 		return fmt.Errorf("resize: exec %s of container %s has no terminal here: %w", execID, id, errdefs.ErrNotFound)

@@ -17,9 +17,10 @@ const (
 	silenceLimit = 45 * time.Second
 )
 
-// watchdog pings until the connection ends. It kills a supervisor that does not answer; the reaper starts another one,
+// watch pings until the connection ends. It kills a supervisor that does not answer; the reaper starts another one,
 // which gets all descriptors.
-func (c *Client) watchdog(s *connection) {
+func (w *connector) watch(s *connection) {
+	c := w.client
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	answered := make(chan struct{}, 1)
@@ -53,7 +54,8 @@ func (c *Client) watchdog(s *connection) {
 
 // replaceSilent kills a reaper whose socket accepts connections and sends nothing: reaper and supervisor both hang.
 // The kernel names the process behind the socket (SO_PEERPIDFD); if it does not, nothing is killed.
-func (c *Client) replaceSilent(s *connection, since *time.Time) {
+func (w *connector) replaceSilent(s *connection, since *time.Time) {
+	c := w.client
 	if s == nil || s.reaper < 0 || s.answers {
 		*since = time.Now()
 		return

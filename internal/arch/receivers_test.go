@@ -33,10 +33,6 @@ func receiver(fn *ast.FuncDecl) string {
 	}
 }
 
-// stillMany are types that had more when the rule was made, and wait for their cut.
-var stillMany = []string{
-}
-
 func manyMethods(files []source) []string {
 	counts := map[string]int{}
 	for _, f := range files {
@@ -48,7 +44,7 @@ func manyMethods(files []source) []string {
 	}
 	var wrong []string
 	for name, count := range counts {
-		if count > maxMethods && !slices.Contains(stillMany, name) {
+		if count > maxMethods {
 			wrong = append(wrong, fmt.Sprintf("%s has %d methods; more than %d hide several types", name, count, maxMethods))
 		}
 	}

@@ -67,7 +67,7 @@ func RunSupervisor(dir string) error {
 	if err := s.restore(recalled, gone); err != nil {
 		return err
 	}
-	if err := pages.ReleaseProgram(); err != nil {
+	if err := pages.Release(); err != nil {
 		ownlog.Printf("memory of the start is kept: %v", err)
 	}
 	go s.children.Loop(s.reaper.Reap)

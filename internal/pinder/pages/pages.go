@@ -4,17 +4,24 @@ package pages
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// ReleaseProgram unmaps this process's program, but for what it has written. What runs again is mapped again, from the
-// page cache. The kernel maps 64 KiB around each page that is touched, so after the start nearly all of the program is
-// mapped; a pinder that waits needs a third of the part that is only read. On a machine of 4 KiB pages that is 1 MiB for both
-// processes.
-func ReleaseProgram() error {
+// Release returns what this process needed only for its start:
+//
+//   - the heap's garbage: a supervisor looks at all processes of the node once, and Go would keep the memory until the heap
+//     has grown to 2 MiB;
+//   - the program, but for what it has written. What runs again is mapped again, from the page cache. The kernel maps 64 KiB
+//     around each page that is touched, so after the start nearly all of the program is mapped; a pinder that waits needs
+//     a third of the part that is only read.
+//
+// On a node of 900 processes that is 1.4 of 5.4 MiB for both of pinder's processes.
+func Release() error {
+	debug.FreeOSMemory()
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return err

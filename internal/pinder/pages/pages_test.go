@@ -25,7 +25,7 @@ func TestOnlyWhatCannotBeWrittenOfTheProgramIsReleased(t *testing.T) {
 
 func TestAProgramGoesOnWithoutItsPages(t *testing.T) {
 	before := mapped(t)
-	if err := ReleaseProgram(); err != nil {
+	if err := Release(); err != nil {
 		t.Fatal(err)
 	}
 	if after := mapped(t); after >= before {

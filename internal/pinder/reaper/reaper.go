@@ -189,7 +189,7 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 }
 
 func releasePages() {
-	if err := pages.ReleaseProgram(); err != nil {
+	if err := pages.Release(); err != nil {
 		ownlog.Printf("memory of the start is kept: %v", err)
 	}
 }

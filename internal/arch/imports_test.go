@@ -78,7 +78,7 @@ var mayImport = []struct {
 		"internal/ocispec", "internal/handler", "internal/image", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/pod",
 	}, "the operations: it puts all of the above together"},
 	{"internal/pod/session", []string{"pin", "internal/ocispec", "internal/pinder/wire", "internal/pinder/client", "internal/pod"}, "clients' streams on one side, containers and pods on the other"},
-	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/kernel/durable", "internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
+	{"internal/pod/recovery", []string{"pin", "internal/tree", "internal/steps", "internal/record", "internal/kernel/proc", "internal/kernel/durable", "internal/ocispec", "internal/image", "internal/network", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle"}, "compares, and finishes by operations"},
 	{"internal/pod/scenario", []string{
 		"pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/kernel/proc", "internal/handler", "internal/rootfs", "internal/image", "internal/network",
 		"internal/pinder/client", "internal/pinder/wire", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery",

@@ -49,7 +49,7 @@ func TestExecSyncReturnsWhatTheCommandSaidAndItsExitCode(t *testing.T) {
 	}
 	for _, c := range standIn.commands {
 		var asked specs.Process
-		if err := json.Unmarshal(c.Exec.Process, &asked); err != nil {
+		if err := json.Unmarshal(c.Process, &asked); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Join(asked.Args, " ") != "echo x" || asked.Env[0] != "A=1" || asked.Terminal {

@@ -211,3 +211,26 @@ func TestTheInputOfAClientIsCountedWhileItIsRead(t *testing.T) {
 		t.Errorf("a silent client was waited for %s", took)
 	}
 }
+
+func TestAClientThatSendsNothingIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
+	in, hold := io.Pipe()
+	defer hold.Close()
+	for _, c := range []struct {
+		canBeTold bool // that the pod has ended its half
+		atLeast   time.Duration
+		atMost    time.Duration
+	}{{true, lingerTimeout, 10 * lingerTimeout}, {false, 0, lingerTimeout}} {
+		s := sessionsWith(t, pod.Ready, pod.Running)
+		port := listening(t, func(conn *net.TCPConn) { conn.Close() })
+		client := clientOf(in, io.Discard)
+		if !c.canBeTold {
+			client.CloseWrite = nil
+		}
+		begin := time.Now()
+		err := s.PortForward(t.Context(), "s", port, client.Forwarded)
+		if took := time.Since(begin); err != nil || took < c.atLeast || took > c.atMost {
+			t.Errorf("a client that can be told: %t: after %s: %v", c.canBeTold, took, err)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func start() (*process, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer os.RemoveAll(dir) // a program that runs needs no file
+		defer func() { _ = os.RemoveAll(dir) }() // a program that runs needs no file
 		program = filepath.Join(dir, "server")
 		if err := build(program); err != nil {
 			return nil, err

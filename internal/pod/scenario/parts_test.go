@@ -54,6 +54,8 @@ type world struct {
 	held       map[string][]string // images by holder, as the daemon that runs has them in memory
 	attached   map[string]bool
 	containers map[string]*container
+	// processes are those of all containers, also of those that pinder has lost. They end with the test.
+	processes []*os.Process
 }
 
 // fault is what a command has ordered for a call of a part, or after a step.
@@ -418,6 +420,7 @@ func (p fakePinder) Create(ctx context.Context, r wire.Create) (created wire.Cre
 			if err := c.command.Start(); err != nil {
 				return err
 			}
+			p.processes = append(p.processes, c.command.Process)
 			c.process, err = proc.Find(c.command.Process.Pid)
 			p.containers[r.ID] = c
 		}

@@ -73,9 +73,9 @@ func newWorld(t *testing.T) *world {
 	w.must(os.WriteFile(filepath.Join(w.dir, "runc"), []byte("#!/bin/sh\necho '{}'\n"), 0o700))
 	w.must(os.WriteFile(filepath.Join(w.dir, "pinder"), []byte("pinder"), 0o700))
 	t.Cleanup(func() {
-		for id := range maps.Clone(w.containers) {
-			w.now = nil
-			w.end(id, wire.Exit{})
+		for _, process := range w.processes {
+			_ = process.Kill()
+			_, _ = process.Wait() // it may have been waited for
 		}
 	})
 	w.now = w.start()

@@ -57,14 +57,13 @@ var mayImport = []struct {
 	}, "images are the same for every pod: it knows none"},
 	{"internal/network", []string{"internal/regular", "internal/kernel/cgroup"}, "plugins run in groups; it gets a pin as a path"},
 	{"internal/pinder/descriptor", nil, "system calls on file descriptors, nothing of pinder's"},
-	{"internal/pinder/pages", nil, "memory of this process, nothing of pinder's"},
 	{"internal/pinder/ownlog", []string{"internal/logwriter"}, "every room writes to it, so it knows none"},
 	{"internal/pinder/logpump", []string{"internal/pinder/descriptor", "internal/pinder/ownlog"}, "bytes from pipes to a log; it knows no containers, so it is tested without them"},
 	{"internal/pinder/link", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/wire"}, "the words that pinder's two processes share; of wire it uses the socket"},
-	{"internal/pinder/reaper", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/ownlog", "internal/pinder/pages"}, "it must never fail, so nothing else is near"},
+	{"internal/pinder/reaper", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/ownlog"}, "it must never fail, so nothing else is near"},
 	{"internal/pinder/oci", []string{"internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog"}, "calls of OCI runtimes and what they leave; it knows no containers of pinder's"},
 	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog"}, "containers and execs; it knows no connections of daemons"},
-	{"internal/pinder", []string{"internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/pages", "internal/pinder/reaper"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
+	{"internal/pinder", []string{"internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
 	{"internal/pinder/pair", []string{"internal/pinder/wire", "internal/pinder/client"}, "tests of pinder's processes, through the daemon's end"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
@@ -128,7 +127,7 @@ var outside = []struct {
 var standardOnly = []string{
 	"pin", "internal/duration", "internal/inherited", "internal/logwriter", "internal/tree", "internal/testimage",
 	"internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup",
-	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/pages", "internal/pinder/ownlog", "internal/pinder/logpump",
+	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump",
 	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",
 }
 

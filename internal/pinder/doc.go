@@ -25,7 +25,6 @@
 //	oci         in the supervisor: calls of the OCI runtime
 //	logpump     in the supervisor: from a container's output to its log
 //	descriptor  file descriptors
-//	pages       memory that is needed only at the start
 //	ownlog      pinder's own log
 //
 // This package is the roof: the supervisor, which serves daemons, watches the reaper and takes its place, and process 1 of

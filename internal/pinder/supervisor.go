@@ -16,7 +16,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
-	"github.com/pinfold-run/pinfold/internal/pinder/pages"
 	"github.com/pinfold-run/pinfold/internal/pinder/reaper"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -66,9 +65,6 @@ func RunSupervisor(dir string) error {
 	go s.watchReaper(parent, gone)
 	if err := s.restore(recalled, gone); err != nil {
 		return err
-	}
-	if err := pages.Release(); err != nil {
-		ownlog.Printf("memory of the start is kept: %v", err)
 	}
 	go s.children.Loop(s.reaper.Reap)
 	return s.accept()

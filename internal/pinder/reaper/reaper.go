@@ -24,7 +24,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
-	"github.com/pinfold-run/pinfold/internal/pinder/pages"
 )
 
 const (
@@ -162,7 +161,6 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 			return err
 		}
 	}
-	time.AfterFunc(link.Tick, releasePages) // what the supervisor asks for at its start is done by then
 	served := make(chan struct{})
 	go func() {
 		r.serve()
@@ -186,12 +184,6 @@ func (r *reaper) generation(sigs <-chan os.Signal) error {
 	r.link.Close()
 	r.link = nil
 	return nil
-}
-
-func releasePages() {
-	if err := pages.Release(); err != nil {
-		ownlog.Printf("memory of the start is kept: %v", err)
-	}
 }
 
 // reapSupervisor says whether the supervisor is gone.

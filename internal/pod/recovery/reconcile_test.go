@@ -76,14 +76,15 @@ func TestWhichSandboxesOweSomethingAfterAStart(t *testing.T) {
 		want   pod.State
 		owes   bool
 	}{
-		"ready, and its pin is there":           {pod.Ready, 7, false, pod.Ready, false},
-		"ready, and its pin is gone":            {pod.Ready, 0, false, pod.Stopped, true},
-		"ready, and another is in its place":    {pod.Ready, 8, false, pod.Stopped, true},
-		"being made":                            {pod.Creating, 7, false, pod.Creating, true},
-		"being removed":                         {pod.Removing, 0, false, pod.Removing, true},
-		"stopped":                               {pod.Stopped, 7, false, pod.Stopped, true},
-		"its record is lost, the pod is not":    {pod.Stopped, 7, true, pod.Stopped, false},
-		"its record is lost, and so is the pod": {pod.Stopped, 0, true, pod.Stopped, true},
+		"ready, and its pin is there":                 {pod.Ready, 7, false, pod.Ready, false},
+		"ready, and its pin is gone":                  {pod.Ready, 0, false, pod.Stopped, true},
+		"ready, and another is in its place":          {pod.Ready, 8, false, pod.Stopped, true},
+		"being made":                                  {pod.Creating, 7, false, pod.Creating, true},
+		"being removed":                               {pod.Removing, 0, false, pod.Removing, true},
+		"stopped":                                     {pod.Stopped, 7, false, pod.Stopped, true},
+		"its record is lost, the pod is not":          {pod.Stopped, 7, true, pod.Stopped, false},
+		"its record is lost, and so is the pod":       {pod.Stopped, 0, true, pod.Stopped, true},
+		"its record is lost, and a client removes it": {pod.Removing, 7, true, pod.Removing, true},
 	} {
 		n := newNode(t)
 		rec := n.sandbox("p", c.state, ipc)

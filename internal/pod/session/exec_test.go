@@ -27,9 +27,10 @@ func says(out, errs string, code int) program {
 	}
 }
 
-// hangs is a program that runs until it is killed, and tells that it was.
+// hangs is a program that says much, runs until it is killed, and tells that it was.
 func hangs(killed chan<- struct{}) program {
 	return func(p *process) wire.Exit {
+		_, _ = p.out.WriteString(strings.Repeat("x", 8*execOutputFree)) // more than a pipe holds: it is kept
 		<-p.killed
 		close(killed)
 		return wire.Exit{Code: 137, Signal: 9}

@@ -58,7 +58,7 @@ func TestExecSyncReturnsWhatTheCommandSaidAndItsExitCode(t *testing.T) {
 		}
 		// All that it starts can be killed with it; its streams belong to the user it runs as.
 		if c.ID != "c" || !c.Group || c.Stdin || c.TTY || *c.Owner != (wire.Owner{UID: 5, GID: 6}) || c.TimeoutMillis != pod.RuntimeTimeout.Milliseconds() {
-			t.Errorf("pinder was asked for %+v", c.Exec)
+			t.Errorf("pinder was asked for %+v", c)
 		}
 	}
 }
@@ -103,13 +103,13 @@ func TestAnExitCodeThatIsLostIsNoSuccess(t *testing.T) {
 
 func TestAChildThatHoldsTheOutputIsNotWaitedForLong(t *testing.T) {
 	t.Parallel()
-	var child *os.File
+	children := make(chan *os.File, 1)
 	pinder, _ := startPinder(t, func(p *process) wire.Exit {
 		fd, err := unix.Dup(int(p.out.Fd()))
 		if err != nil {
 			return wire.Exit{Code: 1}
 		}
-		child = os.NewFile(uintptr(fd), "child")
+		children <- os.NewFile(uintptr(fd), "child")
 		return says("said", "", 0)(p)
 	})
 	s, _, _ := node(t, pinder)
@@ -119,6 +119,7 @@ func TestAChildThatHoldsTheOutputIsNotWaitedForLong(t *testing.T) {
 		t.Errorf("got %+v after %s: %v", got, took, err)
 	}
 	// Its reader is gone with the answer.
+	child := <-children
 	if _, err := child.WriteString("more"); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("the child's next word: %v", err)
 	}
@@ -154,7 +155,7 @@ func TestOutputPastTheLimitIsDroppedAndBlocksNoCommand(t *testing.T) {
 
 func TestWhatSpeaksAgainstACommand(t *testing.T) {
 	pinder, standIn := startPinder(t, says("", "", 0))
-	standIn.refusal = &wire.Error{Code: wire.CodeFailedPrecondition, Text: "it is frozen"}
+	standIn.refuse(&wire.Error{Code: wire.CodeFailedPrecondition, Text: "it is frozen"})
 	cmd := []string{"x"}
 	for name, c := range map[string]struct {
 		id     string

@@ -35,9 +35,9 @@ type standIn struct {
 	t       *testing.T
 	conn    *wire.Conn
 	program program
-	refusal *wire.Error // of execs
 
 	mu       sync.Mutex
+	refusal  *wire.Error // of execs
 	commands map[string]*process
 }
 
@@ -129,8 +129,11 @@ func (p *standIn) send(id uint64, typ string, body any, files ...*os.File) {
 }
 
 func (p *standIn) exec(m wire.Message) {
-	if p.refusal != nil {
-		if err := p.conn.Write(wire.Message{ID: m.ID, Type: wire.TypeReply, Error: p.refusal}); err != nil {
+	p.mu.Lock()
+	refusal := p.refusal
+	p.mu.Unlock()
+	if refusal != nil {
+		if err := p.conn.Write(wire.Message{ID: m.ID, Type: wire.TypeReply, Error: refusal}); err != nil {
 			p.t.Error(err)
 		}
 		return
@@ -169,6 +172,24 @@ func (p *standIn) exec(m wire.Message) {
 		}
 		p.send(0, wire.TypeExit, exit)
 	}()
+}
+
+// refuse makes pinder refuse the execs to come.
+func (p *standIn) refuse(why *wire.Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refusal = why
+}
+
+// asked are the execs that pinder was asked for.
+func (p *standIn) asked() []wire.Exec {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []wire.Exec
+	for _, c := range p.commands {
+		all = append(all, c.Exec)
+	}
+	return all
 }
 
 func pipe(t *testing.T) (read, write *os.File) {

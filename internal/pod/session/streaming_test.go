@@ -49,10 +49,10 @@ func TestACommandOfASessionIsAskedForWithoutAGroup(t *testing.T) {
 		if _, err := s.Exec(t.Context(), "c", []string{"x"}, Streams{In: in}); err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range standIn.commands {
+		for _, c := range standIn.asked() {
 			// What it leaves running may be just what its client meant.
 			if c.Group || c.TTY || c.Stdin != (in != nil) {
-				t.Errorf("with input %v: %+v", in, c.Exec)
+				t.Errorf("with input %v: %+v", in, c)
 			}
 		}
 	}

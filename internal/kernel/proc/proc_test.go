@@ -169,10 +169,10 @@ func TestWhatStatusSays(t *testing.T) {
 	if got := Status(p.PID, "No such"); got != "" {
 		t.Errorf("no such line: %q", got)
 	}
-	if got := string(CommandLine(p.PID)); got != "/bin/sleep\x001000\x00" {
+	if got := string(CommandLine(p.PID, make([]byte, 100))); got != "/bin/sleep\x001000\x00" {
 		t.Errorf("command line %q", got)
 	}
-	if Status(1<<22, "State") != "" || CommandLine(1<<22) != nil || (Process{PID: 1 << 22, Start: 1}).State() != "gone" || WaitChannel(1<<22) != "" || PIDNamespace(1<<22) != "" || MountNamespace(1<<22) != 0 {
+	if Status(1<<22, "State") != "" || CommandLine(1<<22, make([]byte, 100)) != nil || (Process{PID: 1 << 22, Start: 1}).State() != "gone" || WaitChannel(1<<22) != "" || PIDNamespace(1<<22) != "" || MountNamespace(1<<22) != 0 {
 		t.Error("a process that does not exist has something")
 	}
 	if IsFirst(p.PID) || MountNamespace(p.PID) != 0 || PIDNamespace(p.PID) != PIDNamespace(os.Getpid()) {

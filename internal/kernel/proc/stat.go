@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -166,22 +165,36 @@ func WaitChannel(pid int) string {
 	return ""
 }
 
-// maxCommandLine limits what is read of a command line, in bytes. That of a container's process may have megabytes.
-const maxCommandLine = 64 << 10
+// MaxCommandLine limits what is read of a command line, in bytes. That of a container's process may have megabytes.
+const MaxCommandLine = 64 << 10
 
-// CommandLine are a process's arguments, each with a zero byte behind it; nil if it has ended, and for a zombie. A
-// process may change them.
-func CommandLine(pid int) []byte {
-	f, err := os.Open(file(pid, "cmdline"))
+// CommandLine reads a process's arguments into buf, each with a zero byte behind it, and returns them: nil if it has
+// ended, and for a zombie. What does not fit is cut. A process may change them. Whoever looks at all processes uses
+// one buffer, and leaves no garbage.
+func CommandLine(pid int, buf []byte) []byte {
+	fd, err := unix.Open(file(pid, "cmdline"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxCommandLine))
-	if err != nil || len(data) == 0 {
+	defer func() { _ = unix.Close(fd) }()
+	read := 0
+	for read < len(buf) {
+		n, err := unix.Read(fd, buf[read:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil
+		}
+		if n == 0 {
+			break
+		}
+		read += n
+	}
+	if read == 0 {
 		return nil
 	}
-	return data
+	return buf[:read]
 }
 
 func file(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

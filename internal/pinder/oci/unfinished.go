@@ -59,11 +59,12 @@ func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 		ownlog.Printf("look for runtime calls: %v", err)
 		return false
 	}
+	buf := make([]byte, proc.MaxCommandLine)
 	for _, pid := range pids {
 		if pid == os.Getpid() {
 			continue
 		}
-		args := proc.CommandLine(pid)
+		args := proc.CommandLine(pid, buf)
 		if bytes.Equal(args, twin) {
 			forking = true
 		}
@@ -78,7 +79,7 @@ func (s *Unfinished) scan(callsDir, stateDir string) (forking bool) {
 		// but it is in another PID namespace.
 		ns := proc.PIDNamespace(pid)
 		h, err := descriptor.Pollable(fd, "runtime")
-		if args = proc.CommandLine(pid); err != nil || !bytes.Contains(args, mark) || ns != ours {
+		if args = proc.CommandLine(pid, buf); err != nil || !bytes.Contains(args, mark) || ns != ours {
 			_ = unix.Close(fd)
 			continue
 		}

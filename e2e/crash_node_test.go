@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -120,8 +121,26 @@ func (n *crashNode) armed() *stopping {
 	return s
 }
 
+// proceed is what a stopped process waits for. It reads one byte or all.
+const proceed = "go"
+
 // release lets the process go on that waits now, or the next one.
-func (s *stopping) release() { _, _ = s.proceed.WriteString("go") }
+func (s *stopping) release() { _, _ = s.proceed.WriteString(proceed) }
+
+// goesOn reports whether the stopped process has read what release wrote, or has ended. A FIFO that is closed before
+// forgets it, and its reader then waits for ever.
+func (s *stopping) goesOn(pid int) bool {
+	left := 0
+	conn, err := s.proceed.SyscallConn()
+	if err == nil {
+		_ = conn.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	if err == nil && left < len(proceed) {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ")
+}
 
 func (s *stopping) close() {
 	s.reached.Close()

@@ -379,9 +379,10 @@ func (n *crashNode) interrupt(p point, s *subject) (first, err error) {
 		err = errors.Join(err, within(time.Minute, "the request", wrapFirst(done, &first)))
 		return first, err
 	}
+	var stopped int
 	select {
-	case pid := <-stop.pid:
-		err = n.killVictim(p.victim, pid)
+	case stopped = <-stop.pid:
+		err = n.killVictim(p.victim, stopped)
 	case <-time.After(readyTimeout):
 		err = errors.New("the operation did not come to this point")
 	}
@@ -395,6 +396,9 @@ func (n *crashNode) interrupt(p point, s *subject) (first, err error) {
 		}
 	}
 	stop.release()
+	if stopped != 0 {
+		err = errors.Join(err, n.until("the stopped process to go on", func() bool { return stop.goesOn(stopped) }))
+	}
 	if waitErr := within(time.Minute, "the request", wrapFirst(done, &first)); waitErr != nil {
 		err = errors.Join(err, waitErr)
 	}

@@ -26,7 +26,7 @@ type collector struct {
 	removing keylock.Set // one removal of a layer
 }
 
-// removeOlder deletes unused layers and blobs older than age, and downloads that nothing was added to for
+// removeOlder removes unused layers and blobs older than age, and downloads that nothing was added to for
 // blob.LeftoverAge. Before RemoveUnused it does nothing.
 func (c *collector) removeOlder(ctx context.Context, age time.Duration) error {
 	if !c.roots.complete() {
@@ -65,8 +65,8 @@ func (c *collector) removeOldBlobs(ctx context.Context, age time.Duration) error
 // olderThan is always true for age 0, even if the clock went back.
 func olderThan(t time.Time, age time.Duration) bool { return age == 0 || time.Since(t) >= age }
 
-// removeLayer deletes a layer that nothing needs. Two images that are removed at the same time may share the layer: the
-// second removal waits until it is deleted.
+// removeLayer removes a layer that nothing needs. Two images that are removed at the same time may share the layer: the
+// second removal waits until the layer is gone.
 func (c *collector) removeLayer(chain string) error {
 	unlock, err := c.removing.Lock(context.Background(), chain)
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *collector) removeLayer(chain string) error {
 	return tree.Remove(context.Background(), rest)
 }
 
-// removeBlob deletes a blob that nothing needs. If a blob must stay, or may have to, RemoveUnused decides later.
+// removeBlob removes a blob that nothing needs. If a blob must stay, or may have to, RemoveUnused decides later.
 func (c *collector) removeBlob(dgst digest.Digest) {
 	err := c.blobs.Remove(dgst, func() bool { return c.roots.needed()[blobKey(dgst)] })
 	if err != nil {
@@ -98,7 +98,7 @@ func (c *collector) removeBlob(dgst digest.Digest) {
 	}
 }
 
-// removeArchive deletes what an archive had besides images.
+// removeArchive removes what an archive had besides images.
 func (c *collector) removeArchive(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	if err := errors.Join(c.blobs.RemoveIngests(blob.Ingest.OfArchive), c.removeOldBlobs(ctx, 0)); err != nil {
@@ -126,7 +126,7 @@ func (l *lease) blob(dgst digest.Digest) {
 	l.roots.lease(blobKey(dgst))
 }
 
-// end ends the lease after a pull or load that returned err. It deletes what no image needs: after success the
+// end ends the lease after a pull or load that returned err. It removes what no image needs: after success the
 // compressed layers. After an error the blobs stay for the next attempt, unless the disk is full.
 func (l *lease) end(ctx context.Context, err error) {
 	ctx = context.WithoutCancel(ctx)

@@ -18,9 +18,9 @@
 // are kept as in the archive; the mount of a layer decides what they can do.
 //
 // A record is written to a temporary file, flushed and renamed before the image is listed. A removal unlinks the
-// record, then deletes the bytes. It needs no space on the disk. While containers hold the image, the record has no
+// record, then removes the bytes. It needs no space on the disk. While containers hold the image, the record has no
 // names ("removed"). On a full disk it is renamed to <hex>.json.removed. It is unlinked with the last hold. RemoveUnused
-// deletes layers and blobs that no record names.
+// removes layers and blobs that no record names.
 //
 // # Packages below this one
 //
@@ -42,7 +42,7 @@
 //	layers      unpacked layers, on the disk
 //	records     records of images, on the disk
 //	roots       what must stay: listed images, removed images with a hold, leases of pulls and loads
-//	collector   deletes the layers and blobs that no root needs
+//	collector   removes the layers and blobs that no root needs
 //	registries  asks registries; remembers hosts
 //	pulls       pulls in progress; equal ones run once
 //	spools      archives that are being received
@@ -52,7 +52,7 @@
 //	Store.loads       one Load at a time
 //	layers.Lock(chain), blobs.Lock(digest)   one layer or blob; the only ones held during I/O on the network
 //	collector.removing[chain]   one deletion of a layer
-//	blobs.Import      held by Load, which writes blobs without a lease; read-held to delete a blob
+//	blobs.Import      held by Load, which writes blobs without a lease; read-held to remove a blob
 //	Store.writing     one change of records at a time; held while a record is flushed
 //	roots.mu          holds, leases, removed images; the only I/O under it is the renaming of an unused layer
 //

@@ -24,7 +24,7 @@ func (s *Store) Hold(imageID, holder string) ([]string, *Image, error) {
 }
 
 // Release ends a hold, if there is one. If the image was removed and this was the last hold, its
-// layers are deleted before Release returns. If that fails, Release logs it, and RemoveUnused tries
+// layers are removed before Release returns. If that fails, Release logs it, and RemoveUnused tries
 // again.
 func (s *Store) Release(imageID, holder string) {
 	id := canonicalID(imageID)
@@ -34,10 +34,10 @@ func (s *Store) Release(imageID, holder string) {
 	}
 }
 
-// RemoveUnused deletes all that no image, hold or running pull needs. The daemon calls it once
-// after it has declared all holds. Until then no layer is deleted; from then on removals take
+// RemoveUnused removes all that no image, hold or running pull needs. The daemon calls it once
+// after it has declared all holds. Until then no layer is removed; from then on removals take
 // effect at once. It may be called again. If a hold was declared for an unknown image, no layer is
-// deleted until the next start: a container may need it.
+// removed until the next start: a container may need it.
 func (s *Store) RemoveUnused(ctx context.Context) error {
 	var errs []error
 	for _, id := range s.roots.declared() {

@@ -12,7 +12,7 @@ import (
 )
 
 // Remove removes the image that ref names (see Resolve) from the list, with all its names. It
-// deletes what no other image needs: at once, or when the last hold ends. A missing image is not an
+// removes what no other image needs: at once, or when the last hold ends. A missing image is not an
 // error. ErrInvalidArgument if ref can never name an image.
 func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
@@ -57,7 +57,7 @@ func (s *Store) unlist(now *catalog, img *Image) error {
 	return nil
 }
 
-// removeUnheld deletes a removed image without a hold. Before RemoveUnused the holds are not known,
+// removeUnheld removes a removed image without a hold. Before RemoveUnused the holds are not known,
 // so it does nothing.
 func (s *Store) removeUnheld(id string) error {
 	s.writing.Lock()

@@ -74,7 +74,7 @@ type Quarantined struct {
 }
 
 // Open opens the store, makes missing directories, and removes what an interrupted process left
-// half-made. It deletes no layer; RemoveUnused does. A record that cannot be used is moved away
+// half-made. It removes no layer; RemoveUnused does. A record that cannot be used is moved away
 // (see Quarantined). An error means that a directory cannot be used.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.MaxDownloads <= 0 {

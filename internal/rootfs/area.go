@@ -88,7 +88,7 @@ func (a *Area) CloseIfEmpty() error {
 	}
 	for range stack {
 		// Without MNT_DETACH: if something was mounted meanwhile, the kernel refuses.
-		if err := a.own.drop(); err != nil {
+		if err := a.own.unmountTop(); err != nil {
 			return fmt.Errorf("mount area %s: %w (%w)", a.own.dir, errdefs.ErrFailedPrecondition, err)
 		}
 	}

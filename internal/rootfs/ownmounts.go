@@ -77,7 +77,7 @@ func (o *ownMounts) mount() error {
 		return os.NewSyscallError("mount", unix.Mount("", o.dir, "", unix.MS_SHARED, ""))
 	case len(stack) == 1:
 		// An OpenArea was killed before the second mount: nothing is mounted in the area yet.
-		if err := o.drop(); err != nil {
+		if err := o.unmountTop(); err != nil {
 			return err
 		}
 	case len(stack) != 0:
@@ -118,16 +118,16 @@ func (o *ownMounts) build() error {
 	}
 	// Not earlier: an unbindable mount cannot be moved to a shared parent (move_mount(2), EINVAL).
 	if err := setPropagation(bottom, unix.MS_UNBINDABLE); err != nil {
-		return errors.Join(err, o.drop())
+		return errors.Join(err, o.unmountTop())
 	}
 	// The path leads to the root of bottom by now, so top covers it.
 	if err := attach(top, o.dir); err != nil {
-		return errors.Join(err, o.drop())
+		return errors.Join(err, o.unmountTop())
 	}
 	return setPropagation(top, unix.MS_SHARED)
 }
 
-// drop unmounts the topmost mount of the area, unless something is mounted on it (EBUSY).
-func (o *ownMounts) drop() error {
+// unmountTop unmounts the topmost mount of the area, unless something is mounted on it (EBUSY).
+func (o *ownMounts) unmountTop() error {
 	return os.NewSyscallError("umount2", unix.Unmount(o.dir, unix.UMOUNT_NOFOLLOW))
 }

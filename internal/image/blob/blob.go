@@ -46,8 +46,8 @@ func Open(dir string) (*Store, error) {
 // which is not needed here.
 var quietLibraries = sync.OnceFunc(func() { logrus.SetLevel(logrus.ErrorLevel) })
 
-// Lock waits for the lock of key, a digest or what begins with one, or for the end of ctx. The holder of a digest's
-// lock alone writes that blob, or removes it.
+// Lock waits for the lock of key, or for the end of ctx. A key is a digest, or a text that begins with one. Only the
+// holder of a digest's lock writes or removes that blob.
 func (s *Store) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	return s.locks.Lock(ctx, key)
 }

@@ -163,10 +163,10 @@ func (s *Store) remember(chain string, info Info) {
 }
 
 // Unname renames a layer, so that it does not exist any more. It returns the directory that is left
-// to delete.
+// to remove.
 func (s *Store) Unname(chain string) (string, error) {
 	unnamed := filepath.Join(s.dir, durable.TempPrefix+"gone-"+reference.FileName(chain))
-	// An earlier directory of that name may be left, if it could not be deleted.
+	// An earlier directory of that name may be left, if it could not be removed.
 	if err := tree.Remove(context.Background(), unnamed); err != nil {
 		return "", err
 	}

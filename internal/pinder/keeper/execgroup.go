@@ -30,7 +30,7 @@ func (x *execs) makeGroup(p *process, c *meta, execID string) []string {
 	if parent == "" {
 		return nil
 	}
-	x.sweepGroups(c.ID, parent)
+	x.removeEmptyGroups(c.ID, parent)
 	dir := filepath.Join(parent, groupPrefix+execID)
 	// In shared memory first, so that the next supervisor finds it.
 	err := p.update(func(m *meta) { m.Group = dir })
@@ -68,8 +68,8 @@ func (x *execs) removeGroup(p *process) {
 	}
 }
 
-// sweepGroups removes empty groups of execs that are removed: the processes that they left have ended since.
-func (x *execs) sweepGroups(id, parent string) {
+// removeEmptyGroups removes the empty groups of removed execs: the processes that they left have ended since.
+func (x *execs) removeEmptyGroups(id, parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return

@@ -57,7 +57,7 @@ type attachers struct {
 func (p *Pump) Attach(id string, stdout, stderr bool) ([]Copy, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.attached.sweep()
+	p.attached.removeClosed()
 	switch {
 	case slices.Contains(p.attached.cut, id):
 		return nil, ErrCutOff
@@ -98,7 +98,7 @@ func (p *Pump) watchReader(h *descriptor.Handle) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.attached.sweep()
+	p.attached.removeClosed()
 }
 
 // open makes the pipe of a stream and returns its read end.
@@ -188,8 +188,8 @@ func (a *attachers) write(fd int, data []byte) error {
 	return nil
 }
 
-// sweep forgets those whose daemon has closed its end.
-func (a *attachers) sweep() {
+// removeClosed removes the attachers whose daemon has closed its end.
+func (a *attachers) removeClosed() {
 	a.list = slices.DeleteFunc(a.list, func(one *attacher) bool {
 		open := false
 		for i, h := range one.ends {
@@ -217,7 +217,7 @@ func (a *attachers) end(stream int) {
 	}
 }
 
-// close ends all streams of all, and forgets them.
+// close closes all streams of all attachers, and removes the attachers.
 func (a *attachers) close() {
 	for _, one := range a.list {
 		one.close()

@@ -112,7 +112,7 @@ func (c *Children) Loop(reapOrphan func(pid int) error) {
 	sigs := make(chan os.Signal, 1)
 	signal.Notify(sigs, unix.SIGCHLD)
 	for {
-		c.sweep()
+		c.reapUnclaimed()
 		c.mu.Lock()
 		orphan := c.orphan
 		due := orphan != 0 && c.mayReap(orphan)
@@ -132,7 +132,8 @@ func (c *Children) Loop(reapOrphan func(pid int) error) {
 	}
 }
 
-func (c *Children) sweep() {
+// reapUnclaimed reaps the children that have ended, up to the first that has to stay.
+func (c *Children) reapUnclaimed() {
 	for {
 		c.mu.Lock()
 		pid, _, err := proc.Peek(unix.P_ALL, 0)

@@ -27,7 +27,7 @@ const (
 	TypeKillAll   = "kill-all" // body Call
 	TypeDelete    = "delete"   // body Delete
 	TypeExec      = "exec"     // body Exec, answer ExecStarted with the daemon's stream ends
-	TypeForget    = "forget"   // body Call with an ExecID: drops a finished exec
+	TypeForget    = "forget"   // body Call with an ExecID: removes an ended exec
 	TypeReopenLog = "reopen"   // body Call
 	TypeResize    = "resize"   // body Resize
 	TypeList      = "list"     // answer List

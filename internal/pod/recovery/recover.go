@@ -69,7 +69,7 @@ func (r *Recovery) loadSandbox(id string) {
 	case read.FromIntent && read.SameBoot && r.alive(id) != "":
 		// The pod was made: something is alive, and that is made after the intent and the first record.
 		rec.State, rec.Lost = pod.Stopped, true
-		rec.Reason = "its record could not be read; what was recorded before it was made stands in"
+		rec.Reason = "its record could not be read; its first version is used"
 	}
 	if !read.SameBoot {
 		rec.Pins = nil // the namespaces ended with that boot

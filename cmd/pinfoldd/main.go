@@ -34,14 +34,14 @@ func main() {
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(out, "pinfoldd: %v\n", err)
 	}
-	out.Flush(lastWords)
+	out.Flush(flushTimeout)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		os.Exit(1)
 	}
 }
 
-// lastWords is how long the daemon waits at its end until its log is read.
-const lastWords = 2 * time.Second
+// flushTimeout is how long the daemon waits at its end until its log is read.
+const flushTimeout = 2 * time.Second
 
 // linesLost is the log line that counts lines that were dropped.
 func linesLost(lines int) []byte {

@@ -39,7 +39,7 @@ func run(args []string) error {
 		return fmt.Errorf("zstd: %w", err)
 	}
 	if !bytes.HasPrefix(kernel, []byte("\x7fELF")) {
-		return fmt.Errorf("%s: what is packed in it is no ELF file", args[0])
+		return fmt.Errorf("%s: its payload is not an ELF file", args[0])
 	}
 	return os.WriteFile(args[1], kernel, 0o644)
 }

@@ -237,7 +237,7 @@ func mergeResources(into, to *runtimeapi.LinuxContainerResources) {
 		}
 	}
 	if to.GetMemoryLimitInBytes() != 0 {
-		// A limit without one of swap allows no swap, see spec.Resources.
+		// A limit without one of swap allows no swap, see ocispec.Resources.
 		into.MemoryLimitInBytes, into.MemorySwapLimitInBytes = to.GetMemoryLimitInBytes(), to.GetMemorySwapLimitInBytes()
 	}
 	if to.GetCpusetCpus() != "" {

@@ -33,7 +33,7 @@ type networkPins interface {
 	Identify(path string) (inode uint64, err error)
 }
 
-// plan puts into the record what an attachment will be and owe, before anything is done.
+// plan writes into the record what the plugins will be asked for, and that a DEL is owed, before any of them runs.
 func (s sandboxNetwork) plan(rec *pod.SandboxRecord) error {
 	if rec.HostNetwork() {
 		return nil
@@ -58,7 +58,7 @@ func (s sandboxNetwork) plan(rec *pod.SandboxRecord) error {
 	return nil
 }
 
-// podCIDRs are the node's address ranges for pods; none where none were given.
+// podCIDRs are the node's address ranges for pods. There are none if the kubelet gave none.
 func (s sandboxNetwork) podCIDRs() []netip.Prefix {
 	node, err := s.records.Node()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -67,7 +67,7 @@ func (s sandboxNetwork) podCIDRs() []netip.Prefix {
 	return node.PodCIDRs
 }
 
-// Do waits until the intent is on the disk, since what a plugin does may outlive a reboot, and attaches the pod.
+// Do waits until the intent is on the disk, because what a plugin does may outlive a reboot. Then it attaches the pod.
 func (s sandboxNetwork) Do(ctx context.Context, box *pod.Sandbox) error {
 	durable := box.Durable
 	box.Durable = nil
@@ -115,7 +115,7 @@ func (s sandboxNetwork) Undo(ctx context.Context, box *pod.Sandbox) error {
 func (s sandboxNetwork) undoOrOwe(ctx context.Context, box *pod.Sandbox) error {
 	err := s.Undo(ctx, box)
 	if err != nil && onlyDebts(err) {
-		s.log.Warn("network detach failed; it stays owed and is retried", "sandbox", box.ID, "error", err)
+		s.log.Warn("network detach failed; it is kept as a debt and retried", "sandbox", box.ID, "error", err)
 		s.debts.Add(box)
 		return nil
 	}

@@ -20,8 +20,8 @@ type sandboxRecord struct {
 	log     *slog.Logger
 }
 
-// Do writes the intent. It is not waited for until it is on the disk: that overlaps the making of the namespaces. Step
-// network waits.
+// Do writes the intent, and does not wait until it is on the disk: the namespaces are made meanwhile. Step network
+// waits.
 func (s sandboxRecord) Do(_ context.Context, box *pod.Sandbox) error {
 	if err := os.MkdirAll(s.places.Sandbox(box.ID), 0o700); err != nil {
 		return err
@@ -45,8 +45,8 @@ func (s sandboxRecord) Undo(ctx context.Context, box *pod.Sandbox) error {
 		box.Durable = nil
 	}
 	s.removeCgroup(box.Record())
-	// Step network may not have been reached. It is not undone then, and the plan in the record still says that a DEL is
-	// owed, so step namespaces has kept the pin. No plugin has seen it.
+	// If the operation failed before step network, that step is not undone. The plan in the record still says that a DEL
+	// is owed, so step namespaces has kept the pin. No plugin has seen it.
 	if err := s.pins.Unpin(s.places.PinPath(box.Record(), pin.Net)); err != nil {
 		return err
 	}

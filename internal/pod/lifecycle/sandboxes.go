@@ -84,7 +84,7 @@ func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig
 	rec.Means = s.base.Places.MeansNow(rec.ID, runtime)
 	key := rec.Identity()
 	id, err := s.runs.Do(ctx, key, func(ctx context.Context) (string, error) {
-		// One that has lost its namespaces is not ready any more, and replaced.
+		// A pod that has lost its namespaces is not ready any more. It is replaced.
 		if box := s.base.Book.Ready(key); box != nil && s.Current(box).State == pod.Ready {
 			return box.ID, nil
 		}
@@ -143,7 +143,7 @@ func (s sandboxReady) Do(_ context.Context, box *pod.Sandbox) error {
 	})
 }
 
-// InitEnded takes an exit that pinder reports, of whatever process. It returns at once. A pod whose PID 1 has ended, and
+// InitEnded takes an exit that pinder reports, of any process. It returns at once. A pod whose PID 1 has ended, and
 // with it all processes in the pod's PID namespace, is not ready any more: no process can join that namespace
 // (pid_namespaces(7)). What it holds is removed as at the next start of the daemon.
 func (s *Sandboxes) InitEnded(exit wire.Exit) {
@@ -161,8 +161,8 @@ func (s *Sandboxes) InitEnded(exit wire.Exit) {
 	}()
 }
 
-// SetPodCIDRs takes the node's address ranges, with commas in between, for network plugins that ask for them. They hold
-// for pods that are made from now on. "" is none. ErrInvalidArgument for what is no range.
+// SetPodCIDRs takes the node's address ranges, with commas in between, for network plugins that ask for them. They are
+// for pods that are made from now on. "" means none. ErrInvalidArgument if a part is not a range.
 func (s *Sandboxes) SetPodCIDRs(list string) error {
 	rec := pod.NodeRecord{}
 	for part := range strings.SplitSeq(list, ",") {

@@ -11,8 +11,8 @@ import (
 // labels gives SELinux labels to files. On a node without SELinux it does nothing.
 type labels struct{ host ocispec.Host }
 
-// of are those of a container's processes and files, or of what belongs to the pod as such where c is
-// nil; "" on a node without SELinux.
+// of returns the labels of a container's processes and files. If c is nil, they are those of the pod itself. On a node
+// without SELinux they are "".
 func (l labels) of(r *pod.SandboxRecord, c *pod.ContainerRecord) (process, mount string) {
 	s := ocispec.Sandbox{ID: r.ID, Config: r.Config, SELinuxLevel: r.SELinuxLevel}
 	if c == nil {
@@ -21,7 +21,7 @@ func (l labels) of(r *pod.SandboxRecord, c *pod.ContainerRecord) (process, mount
 	return ocispec.SELinuxLabels(l.host, s, c.Config.ContainerConfig)
 }
 
-// set gives files of the pod's own its label, each alone.
+// set gives the pod's label to files of the pod, but not to what is in a directory.
 func (l labels) set(r *pod.SandboxRecord, paths ...string) error {
 	_, label := l.of(r, nil)
 	if label == "" {
@@ -35,8 +35,8 @@ func (l labels) set(r *pod.SandboxRecord, paths ...string) error {
 	return nil
 }
 
-// setVolumes gives the host's files of those mounts that ask for it the container's label, private to the pod:
-// CRI has no word for labels that several pods share. All are checked before one is changed.
+// setVolumes gives the container's label to the host's files, if their mounts ask for it. The label is private to the pod:
+// CRI has no word for labels that several pods share. All mounts are checked before the first is changed.
 func (l labels) setVolumes(r *pod.SandboxRecord, c *pod.ContainerRecord) error {
 	_, label := l.of(r, c)
 	if label == "" {
@@ -72,11 +72,11 @@ type levels struct {
 	chosen map[string]string
 }
 
-// maxLevelTries bounds the search; with a thousand pods each try but one in five hundred succeeds.
+// maxLevelTries limits the search. With a thousand pods, one try in five hundred fails.
 const maxLevelTries = 1000
 
-// choose puts a level into the record of a pod to be. The caller calls the result when the pod is in the book or
-// has failed. A level that the pod's configuration gives is taken as it is, but no other pod gets it by choice.
+// choose puts a level into the record of a new pod. The caller calls done when the pod is in the book or has failed. A
+// level that the pod's configuration gives is taken as it is; choose gives it to no other pod.
 func (l *levels) choose(selinux bool, book *pod.Book, rec *pod.SandboxRecord) (done func()) {
 	if !selinux {
 		return func() {}

@@ -107,7 +107,7 @@ func New(c Config) (*Plugins, error) {
 	p := &Plugins{Config: c, told: newTold()}
 	var err error
 	p.runtime, err = adaptation.New(
-		"pinfold", c.Version, p.synchronize, p.unsolicited,
+		"pinfold", c.Version, p.synchronize, p.apply,
 		adaptation.WithSocketPath(c.Socket),
 		adaptation.WithPluginPath(filepath.Join(c.Root, "nri", "plugins")),
 		adaptation.WithPluginConfigPath(filepath.Join(c.Root, "nri", "conf.d")),
@@ -160,12 +160,6 @@ func (p *Plugins) synchronize(ctx context.Context, plugin adaptation.SyncCB) err
 		p.Log.Warn("an update that a new NRI plugin asked for failed", "error", err)
 	}
 	return nil
-}
-
-// unsolicited makes the updates that a plugin asks for outside an event. It returns those that
-// failed.
-func (p *Plugins) unsolicited(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
-	return p.apply(ctx, updates)
 }
 
 func (p *Plugins) all() ([]*api.PodSandbox, []*api.Container) {

@@ -31,8 +31,8 @@ func (p *Plugins) others(ctx context.Context, updates []*api.ContainerUpdate, ev
 	return err
 }
 
-// apply makes updates and returns those that failed. After applyTimeout it returns; the updates go
-// on.
+// apply makes the updates that a plugin asks for, in its answer to an event or by itself. It returns
+// those that failed. After applyTimeout it returns; the updates go on.
 func (p *Plugins) apply(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
 	if len(updates) == 0 {
 		return nil, nil

@@ -1,6 +1,6 @@
-// Package pinder is the node's container supervisor: one pair of processes that
-// runs the OCI runtime, owns the containers' standard streams and log files,
-// and records how every container ended.
+// Package pinder is the pair of processes that runs the OCI runtime for all
+// containers of a node, owns their standard streams and log files, and records
+// how every container ended.
 //
 // # The pair
 //
@@ -9,11 +9,11 @@
 // which does all the work. Both are sub-reapers
 // (PR_SET_CHILD_SUBREAPER), so:
 //
-//   - when the supervisor dies, its children become the reaper's, and a new
+//   - when the supervisor ends, its children become the reaper's, and a new
 //     supervisor gets the descriptors back from the reaper;
-//   - when the reaper dies, the supervisor, who has everything, executes itself
-//     into a reaper in place and starts a new supervisor;
-//   - when both die, the daemon gives its own duplicates to a new pair.
+//   - when the reaper ends, the supervisor, which has all descriptors, becomes
+//     the reaper (it executes pinder anew) and starts a new supervisor;
+//   - when both end, the daemon gives its own duplicates to a new pair.
 //
 // # The rooms
 //

@@ -129,7 +129,7 @@ func (s *connection) read(event func(wire.Message)) {
 }
 
 // ask sends a request and waits for the answer, whose descriptors are the
-// caller's. fds stay the caller's. What ctx has ended already is not sent.
+// caller's. fds stay the caller's. If ctx has ended already, nothing is sent.
 func (s *connection) ask(ctx context.Context, typ string, body any, fds []int) (wire.Message, error) {
 	if err := ctx.Err(); err != nil {
 		return wire.Message{}, fmt.Errorf("pinder: %s: not asked: %w", typ, err)

@@ -51,7 +51,7 @@ func (c *Client) KillAll(ctx context.Context, id string) error {
 }
 
 // Delete kills the container if it runs, writes its exit record, runs the
-// runtime's "delete --force", and forgets everything about it and its execs. It
+// runtime's "delete --force", and removes everything about it and its execs. It
 // is idempotent; an unknown container is no error.
 func (c *Client) Delete(ctx context.Context, r wire.Delete) error {
 	r.Runtime.TimeoutMillis = millis(ctx, r.Runtime.TimeoutMillis)

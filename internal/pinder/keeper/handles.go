@@ -98,7 +98,7 @@ func (t *handles) lock() (kinds []string, fds []int, unlock func()) {
 	return kinds, fds, t.mu.Unlock
 }
 
-// closeButState closes and forgets all but the shared state.
+// closeButState closes and removes all but the shared state.
 func (t *handles) closeButState() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,7 +110,7 @@ func (t *handles) closeButState() {
 	}
 }
 
-// closeAll closes and forgets all; the shared state is its owner's to close.
+// closeAll closes and removes all; the owner of the shared state closes that.
 func (t *handles) closeAll() {
 	t.closeButState()
 	t.mu.Lock()

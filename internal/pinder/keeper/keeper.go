@@ -30,8 +30,8 @@
 //	another process (both died)      /proc/PID/stat of the zombie     its parent reaps it, at any time
 //	none: it is reaped               the pidfd, on Linux 6.15         the pidfd is closed
 //
-// So an exit is unknown only before Linux 6.15, and only after two deaths: of both halves at once, or of the reaper after
-// the container had become its child. The machine's init is then the parent, and reaps. A PID is never used without a
+// So an exit is unknown only before Linux 6.15, and only if both processes of pinder were killed: at once, or the reaper
+// after the container had become its child. The machine's init is then the parent, and reaps. A PID is never used without a
 // pidfd, except for our own unreaped children, whose PIDs cannot be reused.
 //
 // # Locks

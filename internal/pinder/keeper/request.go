@@ -44,8 +44,8 @@ func (k *Keeper) Request(m wire.Message) (body any, fds []int, known bool, err e
 	return body, nil, true, err
 }
 
-// Exec runs a request for an exec. The descriptors are those that the answer names, and the caller's to close. abandon ends
-// and forgets the exec: it is for an answer that does not reach the daemon, since then the exec's streams have no other
+// Exec runs a request for an exec. The descriptors are those that the answer names, and the caller's to close. abandon kills
+// and removes the exec: it is for an answer that does not reach the daemon, since then the exec's streams have no other
 // end.
 func (k *Keeper) Exec(m wire.Message) (started wire.ExecStarted, fds []int, abandon func(), err error) {
 	var r wire.Exec

@@ -12,14 +12,13 @@ import (
 )
 
 const (
-	// attachPipe is the wished capacity of an attacher's pipe, in bytes.
+	// attachPipe is the capacity that is asked for an attacher's pipe, in bytes.
 	attachPipe = 256 << 10
 	// maxAttachers is how many attachers a container may have.
 	maxAttachers = 128
 	// holdUp is how long full pipes may hold up the container's log, and maxWait how long each of them may at
-	// once. What was used of it comes back at the rate of one part in holdUpRate of the time. The daemon
-	// reads attachers' pipes into its own memory, whatever its clients do, so full ones mean that it is
-	// stopped or has no CPU.
+	// once. Used time is given back at one second in holdUpRate seconds. The daemon reads attachers' pipes
+	// into its own memory, whatever its clients do. So a full pipe means that it is stopped or has no CPU.
 	holdUp     = time.Second
 	maxWait    = holdUp / 4
 	holdUpRate = 20
@@ -90,8 +89,8 @@ func (p *Pump) Attach(id string, stdout, stderr bool) ([]Copy, error) {
 	return copies, nil
 }
 
-// watchReader closes an attacher's pipe soon after its reader is gone, also when the container says nothing any
-// more: writing would tell, and there may be nothing to write.
+// watchReader closes an attacher's pipe soon after its reader is gone, also when the container writes nothing any
+// more. A write would show it, but there may be nothing to write.
 func (p *Pump) watchReader(h *descriptor.Handle) {
 	if h.Raw.Write(func(fd uintptr) bool { return readerGone(int(fd)) }) != nil {
 		return // closed here

@@ -37,8 +37,8 @@ func (p *Private) look(buf []byte) ([]byte, error) {
 	}
 	data, err := glance(p.Read, buf)
 	if err == nil && len(data) < n {
-		// The scratch pipe is smaller (the user's pipe quota is used up): nothing
-		// is left but to consume, at the risk of this chunk if we die now.
+		// The scratch pipe is smaller (the user's pipe quota is used up), so the
+		// chunk has to be consumed. It is lost if this process is killed now.
 		return readFull(p.Read, buf[:min(n, len(buf))])
 	}
 	return data, err

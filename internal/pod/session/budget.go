@@ -8,7 +8,7 @@ type budget struct {
 	used  atomic.Int64
 }
 
-// take says whether n more bytes may be used.
+// take takes n bytes. It takes none and returns false if fewer are left.
 func (b *budget) take(n int) bool {
 	if b.used.Add(int64(n)) > b.limit {
 		b.used.Add(-int64(n))
@@ -17,4 +17,5 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
+// give returns n bytes.
 func (b *budget) give(n int) { b.used.Add(-int64(n)) }

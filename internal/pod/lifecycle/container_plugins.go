@@ -35,7 +35,8 @@ func (s containerPlugins) Do(ctx context.Context, box *pod.Sandbox, c *pod.Conta
 	return s.places.WriteBundleSpec(c.ID, config)
 }
 
-// Undo tells plugins that the container is being removed. It never fails: no plugin keeps a container.
+// Undo tells plugins that the container is being removed, with the whole record. It never fails: no plugin keeps a
+// container.
 func (s containerPlugins) Undo(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
 	s.told.container(ctx, pod.ContainerStopped, box, c)
 	s.told.container(ctx, pod.ContainerRemoved, box, c)

@@ -170,20 +170,6 @@ func (s *Containers) createOperation(box *pod.Sandbox, c *pod.Container) steps.O
 	}
 }
 
-// containerCreated is the step "created": from here on clients know the container.
-type containerCreated struct {
-	records *pod.Records
-	engine  *steps.Engine
-}
-
-// Do records the state and how long the steps took.
-func (s containerCreated) Do(_ context.Context, _ *pod.Sandbox, c *pod.Container) error {
-	return s.records.ChangeContainer(c, func(r *pod.ContainerRecord) {
-		r.State = pod.Created
-		r.Timeline = s.engine.Timeline(r.Object())
-	})
-}
-
 // Stop asks a container's process to end with its stop signal and kills it after the grace period. Several calls may be
 // made, also at once: the signal is sent once, the shortest grace period counts. A container that does not run is
 // stopped.

@@ -14,7 +14,7 @@ func (s sandboxPlugins) Do(ctx context.Context, box *pod.Sandbox) error {
 	return s.told.askPod(ctx, pod.PodRun, box.Record())
 }
 
-// Undo tells plugins that the pod is being removed. It never fails: no plugin keeps a pod.
+// Undo tells plugins that the pod is being removed, with the whole record. It never fails: no plugin keeps a pod.
 func (s sandboxPlugins) Undo(ctx context.Context, box *pod.Sandbox) error {
 	s.told.pod(ctx, pod.PodStopped, box.Record())
 	s.told.pod(ctx, pod.PodRemoved, box.Record())

@@ -129,20 +129,6 @@ func (s *Sandboxes) runOperation(box *pod.Sandbox) steps.Operation {
 	}
 }
 
-// sandboxReady is the step "ready": from here on the pod admits containers.
-type sandboxReady struct {
-	records *pod.Records
-	engine  *steps.Engine
-}
-
-// Do records the state, the inode numbers of the namespaces, and how long the steps took.
-func (s sandboxReady) Do(_ context.Context, box *pod.Sandbox) error {
-	return s.records.ChangeSandbox(box, func(r *pod.SandboxRecord) {
-		r.State, r.Pins = pod.Ready, box.Pinned
-		r.Timeline = s.engine.Timeline(r.Object())
-	})
-}
-
 // InitEnded takes an exit that pinder reports, of any process. It returns at once. A pod whose PID 1 has ended, and
 // with it all processes in the pod's PID namespace, is not ready any more: no process can join that namespace
 // (pid_namespaces(7)). What it holds is removed as at the next start of the daemon.

@@ -36,8 +36,8 @@ type Recovery interface {
 	Check(ctx context.Context) ([]recovery.Difference, error)
 	// Repair retries debts and removes leftovers that are certain.
 	Repair(ctx context.Context) error
-	// Discard kills and removes the pod or container with this ID, which is alive and has no record.
-	Discard(ctx context.Context, id string) error
+	// RemoveAlive kills and removes the pod or container with this ID, which is alive and has no record.
+	RemoveAlive(ctx context.Context, id string) error
 }
 
 // Server serves pinfold.v1.NodeService. Its errors become gRPC's in the interceptors of package cri.
@@ -137,7 +137,7 @@ func (s *Server) Check(ctx context.Context, req *pinfoldv1.CheckRequest) (*pinfo
 	case req.GetRepair():
 		failed = s.Recovery.Repair(ctx)
 	case req.GetRemove() != "":
-		failed = s.Recovery.Discard(ctx, req.GetRemove())
+		failed = s.Recovery.RemoveAlive(ctx, req.GetRemove())
 	}
 	found, err := s.Recovery.Check(ctx)
 	answer := &pinfoldv1.CheckResponse{}

@@ -53,7 +53,7 @@ func (n *node) Repair(context.Context) error {
 	return n.failed
 }
 
-func (n *node) Discard(_ context.Context, id string) error {
+func (n *node) RemoveAlive(_ context.Context, id string) error {
 	n.asked = append(n.asked, "remove "+id)
 	return n.failed
 }

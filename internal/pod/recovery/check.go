@@ -109,8 +109,8 @@ func (r *Recovery) look(ctx context.Context) (sight, error) {
 	return c.sight, errors.Join(c.failed...)
 }
 
-// Repair tries all debts at once, and removes remains that have no record. It does not remove what is alive, see Discard.
-// Another Check finds what is left.
+// Repair tries all debts at once, and removes remains that have no record. It does not remove what is alive: see
+// RemoveAlive. Another Check finds what is left.
 func (r *Recovery) Repair(ctx context.Context) error {
 	r.debts.Hurry()
 	known, err := r.Pinder.Containers(ctx)

@@ -126,9 +126,9 @@ func (u *unrecorded) Unknown() bool {
 	return false
 }
 
-// Discard kills and removes what is alive under an ID without a record, because the operator has named it. Errors:
+// RemoveAlive kills and removes what is alive under an ID without a record, because the operator has named it. Errors:
 // ErrFailedPrecondition if it has a record, ErrNotFound if there is nothing.
-func (u *unrecorded) Discard(ctx context.Context, id string) error {
+func (u *unrecorded) RemoveAlive(ctx context.Context, id string) error {
 	known, err := u.Pinder.Containers(ctx)
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func TestADiscardEndsAndRemovesAllOfAnID(t *testing.T) {
 	n.mkdir(n.paths.Bundle("x"))
 	n.mkdir(n.paths.Files("x"))
 	n.mkdir(filepath.Join(n.paths.RuntimeRoot("kata"), "x")) // so kata made it
-	if err := r.Discard(t.Context(), "x"); err != nil {
+	if err := r.RemoveAlive(t.Context(), "x"); err != nil {
 		t.Fatal(err)
 	}
 	if len(n.deleted) != 1 || n.deleted[0].ID != "x" || n.deleted[0].Runtime.Root != n.paths.RuntimeRoot("kata") || n.deleted[0].Runtime.Binary != "/opt/kata" {
@@ -74,12 +74,12 @@ func TestWhatIsNotDiscarded(t *testing.T) {
 		"x": errdefs.IsNotFound, // only a whole ID will do
 		"y": errdefs.IsNotFound,
 	} {
-		if err := r.Discard(t.Context(), id); !class(err) {
+		if err := r.RemoveAlive(t.Context(), id); !class(err) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
 	n.silent = errors.New("no answer")
-	if err := r.Discard(t.Context(), "x1"); !errors.Is(err, n.silent) {
+	if err := r.RemoveAlive(t.Context(), "x1"); !errors.Is(err, n.silent) {
 		t.Errorf("without pinder: %v", err)
 	}
 	if len(n.mounts) != 3 || len(n.deleted) > 0 {

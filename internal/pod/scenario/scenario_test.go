@@ -243,7 +243,7 @@ func (w *world) commands() map[string]command {
 		"restart":    w.restart,
 		"hang":       w.order,
 		"background": w.background, "await": w.await, "impatient": w.impatient, "release": w.release, "lose": w.lose,
-		"discard": func(d *daemon, a []string) error { return d.recovery.Discard(ctx, w.id(a[0])) },
+		"discard": func(d *daemon, a []string) error { return d.recovery.RemoveAlive(ctx, w.id(a[0])) },
 		"pay":     func(d *daemon, _ []string) error { return d.pay() },
 		"state":   func(d *daemon, _ []string) error { w.describe(d); return nil },
 	}

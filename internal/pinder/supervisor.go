@@ -97,8 +97,8 @@ func (s *supervisor) restore(r *recall, gone <-chan struct{}) error {
 	if err := s.reaper.Recall(); err != nil {
 		select {
 		case <-gone: // this comes soon if it is dead
-			// The reaper died meanwhile. What it has sent is restored, and handed over.
-			ownlog.Printf("the reaper died while it gave back descriptors: %d objects came", len(r.objects))
+			// The reaper ended meanwhile. What it has sent is restored, and handed over.
+			ownlog.Printf("the reaper ended while it gave back descriptors: %d objects came", len(r.objects))
 		case <-time.After(link.Timeout):
 			return fmt.Errorf("ask the reaper for descriptors: %w", err)
 		}

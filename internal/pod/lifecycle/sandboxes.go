@@ -157,7 +157,7 @@ func (s *Sandboxes) SetPodCIDRs(list string) error {
 		}
 		prefix, err := netip.ParsePrefix(part)
 		if err != nil {
-			return fmt.Errorf("runtime_config.network_config.pod_cidr: %q is no address range: %w", part, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("runtime_config.network_config.pod_cidr: %q is not an address range: %w", part, errdefs.ErrInvalidArgument)
 		}
 		rec.PodCIDRs = append(rec.PodCIDRs, prefix)
 	}

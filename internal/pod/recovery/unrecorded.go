@@ -140,7 +140,7 @@ func (u *unrecorded) RemoveAlive(ctx context.Context, id string) error {
 	if !u.ids()[id] {
 		return fmt.Errorf("there is nothing of %q without a record (a whole ID is needed): %w", id, errdefs.ErrNotFound)
 	}
-	u.Log.Warn("killing and removing what has no record, as the operator wants it", "id", id, "found", u.alive(id))
+	u.Log.Warn("killing and removing what has no record, as the operator asked", "id", id, "found", u.alive(id))
 	return u.remove(ctx, id)
 }
 

@@ -37,7 +37,7 @@ func TestWhatIsMoreThanAFile(t *testing.T) {
 	}
 }
 
-func TestADiscardEndsAndRemovesAllOfAnID(t *testing.T) {
+func TestRemoveAliveKillsAndRemovesAllOfAnID(t *testing.T) {
 	n := newNode(t)
 	n.put(n.sandbox("p", pod.Ready, nil))
 	r := n.load(sameBoot)
@@ -63,7 +63,7 @@ func TestADiscardEndsAndRemovesAllOfAnID(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotDiscarded(t *testing.T) {
+func TestWhatRemoveAliveRefuses(t *testing.T) {
 	n := newNode(t)
 	n.put(n.sandbox("p", pod.Ready, nil), n.container("c", pod.Running))
 	r := n.load(sameBoot)

@@ -105,14 +105,14 @@ func agree(p pod.Paths, root, state rootIdentity, boot string) error {
 	giveUp := "; to give up their records and leave them running: >" + filepath.Join(p.State, identityFile)
 	if state.ID != "" {
 		return fmt.Errorf("the state directory %s holds %d pods and containers of the root %s (%s), and this root is %s (%s): "+
-			"is a disk not mounted, or --root or --state another than before? Nothing was touched%s: %w",
+			"is a disk not mounted, or is --root or --state not the same as before? Nothing was changed%s: %w",
 			p.State, len(held), state.Root, state, p.Root, root, giveUp, errdefs.ErrFailedPrecondition)
 	}
 	if slices.ContainsFunc(held, p.HasRecord) {
 		return nil
 	}
-	return fmt.Errorf("the state directory %s holds %d pods and containers, and the root %s (%s) has a record of none: "+
-		"is a disk not mounted, or --root or --state another than before? Nothing was touched%s: %w",
+	return fmt.Errorf("the state directory %s holds %d pods and containers, and the root %s (%s) has no record of them: "+
+		"is a disk not mounted, or is --root or --state not the same as before? Nothing was changed%s: %w",
 		p.State, len(held), p.Root, root, giveUp, errdefs.ErrFailedPrecondition)
 }
 

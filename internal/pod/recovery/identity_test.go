@@ -129,7 +129,7 @@ func TestDirectoriesOfTheVersionBeforeAreTakenWhereTheRecordsKnowWhatIsAlive(t *
 	c := newClaimant(t)
 	c.run("a")
 	c.mkdir(c.Bundle("c"))
-	c.at(t.TempDir(), c.State).isRefused("1", "has a record of none", c.State)
+	c.at(t.TempDir(), c.State).isRefused("1", "has no record of them", c.State)
 	c.isTaken("1")
 
 	only := newClaimant(t)

@@ -181,6 +181,7 @@ func (c *creation) run() error {
 	if err := (&launch{p, r.Runtime, call, console}).run(); err != nil {
 		return err
 	}
+	p.preparePump()
 	if err := p.startPump(); err != nil {
 		ownlog.Printf("%s: its log: %v", p.describe(), err)
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
-// startPump gives the pump the descriptors of p, finishes the log write that an earlier supervisor began, and starts.
-func (p *process) startPump() error {
+// preparePump gives the pump the descriptors of p. The log must not be reopened meanwhile.
+func (p *process) preparePump() {
 	r, w := p.handles.get(kindPrivateR), p.handles.get(kindPrivateW)
 	if r == nil || w == nil {
-		return nil // an exec, or a container whose streams are lost
+		return // an exec, or a container whose streams are lost
 	}
 	var log logpump.Sink
 	if h := p.handles.get(kindLog); h != nil {
@@ -33,6 +33,10 @@ func (p *process) startPump() error {
 	if h := p.handles.get(kindTTY); h != nil {
 		p.pump.Add(logpump.Stdout, logpump.Terminal{Handle: h})
 	}
+}
+
+// startPump finishes the log write that an earlier supervisor began, and starts.
+func (p *process) startPump() error {
 	err := p.pump.Recover()
 	p.pump.Start()
 	return err

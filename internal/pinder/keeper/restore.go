@@ -81,6 +81,7 @@ func (k *Keeper) restore(key string, kinds []string, fds []int) (*process, error
 		p.handles.set(kind, h)
 	}
 	p.op <- struct{}{} // until resumption is done
+	p.preparePump()    // before a request finds it: its log may be reopened at once
 	if !k.remember(p) {
 		state.close()
 		drop()

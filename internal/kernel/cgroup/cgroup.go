@@ -34,9 +34,11 @@ type Hierarchy struct {
 }
 
 // Detect reads the mount table of this process.
-func Detect() (*Hierarchies, error) {
-	mounts, err := mountinfo.Find(isCgroup)
-	if err != nil {
+func Detect() (*Hierarchies, error) { return fromMounts(mountinfo.Find(isCgroup)) }
+
+// fromMounts ignores a line of mountinfo that cannot be read: it is of another mount, and a container must end all the same.
+func fromMounts(mounts []mountinfo.Mount, err error) (*Hierarchies, error) {
+	if err != nil && !errors.Is(err, mountinfo.ErrLine) {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	return detect(mounts), nil
@@ -120,13 +122,18 @@ func (h *Hierarchies) Remove(path string) error {
 }
 
 // Below is the path of a group in its hierarchy, false if its directory is in none of them.
+// Where one is mounted below another, it is that of the longer path.
 func (h *Hierarchies) Below(dir string) (path string, ok bool) {
+	in := ""
 	for _, mount := range h.Mounts() {
-		if rel, found := strings.CutPrefix(dir, mount+"/"); found {
-			return "/" + rel, true
+		if strings.HasPrefix(dir, mount+"/") && len(mount) > len(in) {
+			in = mount
 		}
 	}
-	return "", false
+	if in == "" {
+		return "", false
+	}
+	return strings.TrimPrefix(dir, in), true
 }
 
 // Group is the directory of a group in one hierarchy.

@@ -66,6 +66,36 @@ func TestHierarchiesAreFoundInMountinfo(t *testing.T) {
 	}
 }
 
+func TestALineOfAnotherMountThatCannotBeReadIsIgnored(t *testing.T) {
+	info := "rubbish\n2 1 0:1 / /sys/fs/cgroup rw - cgroup2 none rw\n"
+	h, err := fromMounts(mountinfo.Parse(strings.NewReader(info), isCgroup))
+	if err != nil || h.Unified != "/sys/fs/cgroup" {
+		t.Errorf("%+v, %v", h, err)
+	}
+	if _, err := fromMounts(nil, fs.ErrPermission); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a mount table that cannot be read: %v", err)
+	}
+}
+
+func TestThePathOfAGroupIsThatBelowTheInnermostMount(t *testing.T) {
+	h := &Hierarchies{Unified: "/sys/fs/cgroup", V1: []Hierarchy{{Mount: "/sys/fs/cgroup/freezer"}}}
+	for dir, want := range map[string]string{"/sys/fs/cgroup/freezer/a": "/a", "/sys/fs/cgroup/a": "/a"} {
+		if got, ok := h.Below(dir); got != want || !ok {
+			t.Errorf("%s: %q, %t", dir, got, ok)
+		}
+	}
+}
+
+func TestGroupsOutsideOfThisNamespaceHaveNames(t *testing.T) {
+	got := names([]byte("4:memory:/a:b\n0::/../other/id\n::\nrubbish\n"))
+	if !slices.Equal(got, []string{"/a:b", "/../other/id", ""}) {
+		t.Errorf("%q", got)
+	}
+	if UpTo(got[1], "id") != got[1] || !Within(got, []string{"/../other"}) {
+		t.Error("the group outside is not found by its name")
+	}
+}
+
 func TestThePathOfAGroupIsThatBelowItsMount(t *testing.T) {
 	h := &Hierarchies{Unified: "/sys/fs/cgroup/unified", V1: []Hierarchy{{Mount: "/sys/fs/cgroup/freezer"}}}
 	for dir, want := range map[string]string{

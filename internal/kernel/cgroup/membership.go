@@ -19,11 +19,15 @@ type Membership struct {
 
 // Of returns the groups of a process.
 func Of(pid int) ([]Membership, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	data, err := readGroups(pid)
 	if err != nil {
 		return nil, err
 	}
 	return ParseMemberships(data), nil
+}
+
+func readGroups(pid int) ([]byte, error) {
+	return os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 }
 
 // ParseMemberships reads the content of /proc/PID/cgroup. A group outside of our cgroup namespace, which the kernel shows
@@ -64,13 +68,21 @@ func In(list []Membership, controller string) string {
 	return ""
 }
 
-// Paths are the groups in all hierarchies.
-func Paths(list []Membership) []string {
-	var paths []string
-	for _, m := range list {
-		paths = append(paths, m.Path)
+// Names are the groups of a process in all hierarchies as the kernel names them, those outside of our cgroup namespace,
+// too. They are compared with each other only (see Within): the directories of those outside are not known.
+func Names(pid int) ([]string, error) {
+	data, err := readGroups(pid)
+	return names(data), err
+}
+
+func names(data []byte) []string {
+	var list []string
+	for line := range strings.Lines(string(data)) {
+		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 {
+			list = append(list, parts[2])
+		}
 	}
-	return paths
+	return list
 }
 
 // Own is this process's group in the cgroup2 hierarchy, as a path from its root without a leading slash. It is "" for

@@ -39,25 +39,29 @@ func Find(keep func(Mount) bool) ([]Mount, error) {
 	return mounts, errors.Join(err, f.Close())
 }
 
+// ErrLine is the class of the error of a line that the kernel would not write.
+var ErrLine = errors.New("unexpected line")
+
 // Parse returns the mounts in lines of mountinfo for which keep is true. A line that the kernel would not write is an
-// error: a mount that is left out would never be unmounted.
+// error, of class ErrLine: a mount that is left out would never be unmounted. The mounts of all other lines come with it,
+// for a caller that looks for something else.
 func Parse(r io.Reader, keep func(Mount) bool) ([]Mount, error) {
 	var found []Mount
+	var odd error // the first such line
 	// Lines have no bound: one holds all the options of an overlay, which may be a page and more.
 	for lines := bufio.NewReader(r); ; {
 		line, err := lines.ReadString('\n')
 		if line = strings.TrimSuffix(line, "\n"); line != "" {
-			m, ok := parse(line)
-			if !ok {
-				return nil, fmt.Errorf("mountinfo: unexpected line %.500q", line)
-			}
-			if keep(m) {
+			switch m, ok := parse(line); {
+			case !ok && odd == nil:
+				odd = fmt.Errorf("mountinfo: %w %.500q", ErrLine, line)
+			case ok && keep(m):
 				found = append(found, m)
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return found, nil
+			return found, odd
 		case err != nil:
 			return nil, fmt.Errorf("read mountinfo: %w", err)
 		}

@@ -1,6 +1,7 @@
 package mountinfo
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func TestALineIsReadWithAllItsFields(t *testing.T) {
 
 func TestALineThatTheKernelDoesNotWriteIsAnError(t *testing.T) {
 	for _, line := range []string{"rubbish", "29 1 0:26 / /a rw tmpfs none rw", "x 1 0:26 / /a rw - tmpfs none rw", "29 x 0:26 / /a rw - tmpfs none rw", "29 1 0:26 / /a - tmpfs none rw"} {
-		if got, err := Parse(strings.NewReader("28 1 0:26 / /ok rw - tmpfs none rw\n"+line), all); err == nil || !strings.Contains(err.Error(), line) {
+		if got, err := Parse(strings.NewReader("28 1 0:26 / /ok rw - tmpfs none rw\n"+line), all); !errors.Is(err, ErrLine) || !strings.Contains(err.Error(), line) || len(got) != 1 {
 			t.Errorf("%q is read as %+v, %v", line, got, err)
 		}
 	}

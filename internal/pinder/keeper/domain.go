@@ -42,11 +42,11 @@ func namedAfter(id string, groups []string) []string {
 
 // groupsOf are a process's groups in all hierarchies, none if it has ended.
 func groupsOf(pid int) []string {
-	list, err := cgroup.Of(pid)
+	list, err := cgroup.Names(pid)
 	if err != nil {
 		return nil
 	}
-	return cgroup.Paths(list)
+	return list
 }
 
 // view is all processes of the node at one moment.

@@ -130,7 +130,8 @@ type Times struct {
 	KillAt    time.Time `json:"killAt,omitzero"`
 }
 
-// ExitStatus is how a container ended. Reason is one of CRI's words: Completed, Error, OOMKilled, StartError, Unknown.
+// ExitStatus is how a container ended, in CRI's words; wire.Exit is what the kernel said, and StatusOf makes the one of
+// the other. Reason is Completed, Error, OOMKilled, StartError or Unknown. A start that failed has no wire.Exit.
 type ExitStatus struct {
 	Code    int    `json:"code"`
 	Reason  string `json:"reason,omitempty"`

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exit is how a process ended, as waitid(2) reports it.
+// Exit is how a process ended, as waitid(2) reports it. It leaves pinder as a wire.Exit.
 type Exit struct {
 	Code   int32 // CodeExited, CodeKilled or CodeDumped
 	Status int32 // the exit code, or the signal

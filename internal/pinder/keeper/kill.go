@@ -19,7 +19,7 @@ import (
 // A process may not end although it was sent SIGKILL: in a frozen group of version 1's freezer it takes the signal
 // only when it is thawed, and in uninterruptible sleep only when it wakes. And a container's group may not hold all
 // its processes: some may have been moved. So to kill is a loop: look for living processes, send SIGKILL, take them
-// out of frozen groups, and look again.
+// out of frozen groups, and look again. cgroup.Group.Kill is not enough here: it kills what is in one group.
 
 const (
 	// killLimit is how long processes may take to end after SIGKILL before that is an error.

@@ -123,7 +123,7 @@ func (w *world) run(line string) string {
 	}
 	go func() {
 		err := do(d, fields[1:])
-		if d != nil && !slices.Contains([]string{"background", "impatient", "release"}, fields[0]) {
+		if d != nil && !slices.Contains([]string{"background", "timeout", "release"}, fields[0]) {
 			d.awaitExits()
 		}
 		result <- err
@@ -242,8 +242,8 @@ func (w *world) commands() map[string]command {
 		"tear":       w.tear,
 		"restart":    w.restart,
 		"hang":       w.order,
-		"background": w.background, "await": w.await, "impatient": w.impatient, "release": w.release, "lose": w.lose,
-		"discard": func(d *daemon, a []string) error { return d.recovery.RemoveAlive(ctx, w.id(a[0])) },
+		"background": w.background, "await": w.await, "timeout": w.timeout, "release": w.release, "lose": w.lose,
+		"remove-unrecorded": func(d *daemon, a []string) error { return d.recovery.RemoveAlive(ctx, w.id(a[0])) },
 		"pay":     func(d *daemon, _ []string) error { return d.pay() },
 		"state":   func(d *daemon, _ []string) error { w.describe(d); return nil },
 	}

@@ -60,8 +60,8 @@ func (w *world) await(*daemon, []string) error {
 	}
 }
 
-// impatient is "impatient COMMAND": its request ends when a call hangs, as at a client's deadline.
-func (w *world) impatient(d *daemon, args []string) error {
+// timeout is "timeout COMMAND": its request ends when a call hangs, as at a client's deadline.
+func (w *world) timeout(d *daemon, args []string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.requests = ctx
 	err := w.untilItHangs(d, args)

@@ -244,8 +244,8 @@ func (w *world) commands() map[string]command {
 		"hang":       w.order,
 		"background": w.background, "await": w.await, "timeout": w.timeout, "release": w.release, "lose": w.lose,
 		"remove-unrecorded": func(d *daemon, a []string) error { return d.recovery.RemoveAlive(ctx, w.id(a[0])) },
-		"pay":     func(d *daemon, _ []string) error { return d.pay() },
-		"state":   func(d *daemon, _ []string) error { w.describe(d); return nil },
+		"pay":               func(d *daemon, _ []string) error { return d.pay() },
+		"state":             func(d *daemon, _ []string) error { w.describe(d); return nil },
 	}
 }
 

@@ -111,7 +111,7 @@ func TestWhatServesOnTheSocketOrIsNoneIsLeftAlone(t *testing.T) {
 	n.refusesToStart(n.arguments(), n.socket(), "serves", "pid")
 	n.check(foreign.Close())
 	n.write("s.sock", "text")
-	n.refusesToStart(n.arguments(), n.socket(), "no socket")
+	n.refusesToStart(n.arguments(), n.socket(), "is not a socket")
 	if text, err := os.ReadFile(n.socket()); err != nil || string(text) != "text" {
 		t.Errorf("the file is %q, %v", text, err)
 	}

@@ -127,8 +127,8 @@ const proceed = "go"
 // release lets the process go on that waits now, or the next one.
 func (s *stopping) release() { _, _ = s.proceed.WriteString(proceed) }
 
-// goesOn reports whether the stopped process has read what release wrote, or has ended. A FIFO that is closed before
-// forgets it, and its reader then waits for ever.
+// goesOn reports whether the stopped process has read what release wrote, or has ended. If the FIFO is closed
+// earlier, the text is lost and its reader waits for ever.
 func (s *stopping) goesOn(pid int) bool {
 	left := 0
 	conn, err := s.proceed.SyscallConn()

@@ -110,7 +110,7 @@ func openLog(path string) (*logReader, error) {
 	if path == "" {
 		return nil, errors.New("the container has no log")
 	}
-	// Whoever made the pod chose the path. Opening a FIFO there would block for ever.
+	// The client that made the pod chose the path. To open a FIFO there would block for ever.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err

@@ -162,8 +162,8 @@ func (o *runOptions) explain(err error) error {
 	return fmt.Errorf("%s (with --host-network; %s)", status.Convert(err).Message(), withoutUserNS)
 }
 
-// chooseUserNS chooses the ids of the pod's user namespace. It fails if there are none; it never
-// goes without one.
+// chooseUserNS chooses the ids of the pod's user namespace. If there are none, it fails: the
+// pod never runs without a user namespace.
 func (o *runOptions) chooseUserNS(ctx context.Context, n *node) (*runtimeapi.UserNamespace, error) {
 	s, err := n.runtime.Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {

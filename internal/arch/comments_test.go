@@ -83,8 +83,8 @@ func found(f source, name string, declared, imported map[string]bool) bool {
 	}
 	parts := strings.Split(name, ".")
 	if len(parts) > 1 && (imported[parts[0]] || !declared[parts[0]]) {
-		// Another's package: what it declares is not read here. One of ours that is misspelled is not told from it
-		// unless the last part begins with a capital and is none of anybody's.
+		// A package of another module: its declarations are not read here. So a misspelled name of ours is found only if
+		// its last part begins with a capital and no package of ours declares it.
 		return imported[parts[0]] || declared[parts[len(parts)-1]]
 	}
 	for _, part := range parts {

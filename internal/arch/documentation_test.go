@@ -59,25 +59,10 @@ func undocumentedNames(files []source) []string {
 // wellKnown are methods whose contract the standard library gives.
 var wellKnown = map[string]bool{"Error": true, "Unwrap": true, "Is": true, "String": true, "MarshalText": true, "UnmarshalText": true, "MarshalJSON": true, "UnmarshalJSON": true}
 
+// exportedReceiver reports whether a function is one, or a method of an exported type.
 func exportedReceiver(fn *ast.FuncDecl) bool {
-	if fn.Recv == nil {
-		return true
-	}
-	typ := fn.Recv.List[0].Type
-	for {
-		switch t := typ.(type) {
-		case *ast.StarExpr:
-			typ = t.X
-		case *ast.IndexExpr:
-			typ = t.X
-		case *ast.IndexListExpr:
-			typ = t.X
-		case *ast.Ident:
-			return t.IsExported()
-		default:
-			return true
-		}
-	}
+	name := receiver(fn)
+	return name == "" || ast.IsExported(name)
 }
 
 func undocumentedIn(f source, decl *ast.GenDecl) []string {

@@ -88,7 +88,7 @@ func project(t *testing.T) []source {
 	projectOnce.Do(func() {
 		fset := token.NewFileSet()
 		walk(t, func(name string, content []byte) {
-			// The go command ignores testdata; so do the rules for code. What is generated is nobody's to change.
+			// The go command ignores testdata; so do the rules for code. Generated code is not edited.
 			if strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, ".pb.go") && !strings.Contains(name, "testdata/") {
 				projectFiles = append(projectFiles, parse(t, fset, name, content))
 			}

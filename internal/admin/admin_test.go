@@ -153,7 +153,7 @@ func TestOperationsAreListedBeforePullsAndByTheirObject(t *testing.T) {
 		{Image: "a:1", Began: began},
 		{Image: "b:1", Began: began, Bytes: 1, TotalBytes: 2, LayersDone: 3, Layers: 4},
 	}}
-	engine := steps.NewEngine(nil)
+	engine := steps.NewEngine()
 	client := serve(t, n, engine)
 	var listed *pinfoldv1.ListOperationsResponse
 	var failed error

@@ -66,7 +66,7 @@ type connection struct{ *client.Client }
 func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version string, log *slog.Logger) (*parts, error) {
 	p := &parts{debts: recovery.NewDebts(log)}
 	p.Base = lifecycle.Base{
-		Places: &pod.Places{Paths: paths, Log: log}, Book: pod.NewBook(), Engine: steps.NewEngine(logSteps(log)), Debts: p.debts, Log: log,
+		Places: &pod.Places{Paths: paths, Log: log}, Book: pod.NewBook(), Engine: steps.NewEngine(steps.StepFunc(logSteps(log))), Debts: p.debts, Log: log,
 	}
 	p.events = pod.NewEvents(p.Book)
 	for _, make := range []func(context.Context, *config.Config) error{

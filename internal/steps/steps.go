@@ -80,16 +80,12 @@ func round(d time.Duration) time.Duration {
 // Engine runs operations and lists those in progress. Its zero value is not usable; call NewEngine.
 type Engine struct {
 	flights *board
-	observe func(op Operation, t Timing)
+	watch   watchers
 }
 
-// NewEngine returns an engine. After each step it calls observe, which may be nil, in the
-// operation's goroutine. An undone step has the name "undo <step>".
-func NewEngine(observe func(op Operation, t Timing)) *Engine {
-	if observe == nil {
-		observe = func(Operation, Timing) {}
-	}
-	return &Engine{flights: newBoard(), observe: observe}
+// NewEngine returns an engine that tells these watchers about its operations.
+func NewEngine(all ...Watcher) *Engine {
+	return &Engine{flights: newBoard(), watch: all}
 }
 
 // Run does the steps in order. If one fails, it undoes that step and all before it, in reverse
@@ -97,9 +93,11 @@ func NewEngine(observe func(op Operation, t Timing)) *Engine {
 //
 // Do gets ctx. Undo gets ctx without its cancellation: a deadline ends the wait for an effect,
 // never its removal.
-func (e *Engine) Run(ctx context.Context, op Operation) error {
+func (e *Engine) Run(ctx context.Context, op Operation) (err error) {
 	done := e.flights.enter(op)
 	defer done()
+	ctx, ended := e.watch.operation(ctx, op, false)
+	defer func() { ended(err) }()
 	for i, step := range op.Steps {
 		timing, err := e.do(ctx, op, step)
 		if err == nil {
@@ -116,15 +114,18 @@ func (e *Engine) Run(ctx context.Context, op Operation) error {
 // Recovery calls it after a crash, and a removal calls it. If a step fails, the others are undone
 // all the same, but not the Owner step. The error joins the errors of all steps. The call can be
 // repeated.
-func (e *Engine) Undo(ctx context.Context, op Operation) error {
+func (e *Engine) Undo(ctx context.Context, op Operation) (err error) {
 	done := e.flights.enter(op)
 	defer done()
+	ctx, ended := e.watch.operation(ctx, op, true)
+	defer func() { ended(err) }()
 	return e.undo(ctx, op, op.Steps)
 }
 
 func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error) {
 	timing := Timing{Step: step.Name, Start: time.Now()}
 	e.flights.at(op, step.Name, timing.Start)
+	ctx, ended := e.watch.step(ctx, op, timing.Step)
 	err := reach(op, step.Name, Before)
 	if err == nil && step.Do != nil {
 		err = guarded(ctx, step.Do)
@@ -137,7 +138,7 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 		timing.Error = err.Error()
 	}
 	e.flights.passed(op, timing)
-	e.observe(op, timing)
+	ended(timing, err)
 	return timing, err
 }
 
@@ -161,6 +162,7 @@ func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
 		}
 		timing := Timing{Step: "undo " + step.Name, Start: time.Now()}
 		e.flights.at(op, timing.Step, timing.Start)
+		ctx, ended := e.watch.step(ctx, op, timing.Step)
 		err := reach(op, timing.Step, Before)
 		if err == nil {
 			err = guarded(ctx, step.Undo)
@@ -174,7 +176,7 @@ func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
 			failed = append(failed, fmt.Errorf("undo %s: %w", step.Name, err))
 		}
 		e.flights.passed(op, timing)
-		e.observe(op, timing)
+		ended(timing, err)
 	}
 	return errors.Join(failed...)
 }

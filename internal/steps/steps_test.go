@@ -3,6 +3,7 @@ package steps
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func (t *trail) expect(test *testing.T, want ...string) {
 
 func TestStepsRunInOrder(t *testing.T) {
 	tr := &trail{}
-	err := NewEngine(nil).Run(t.Context(), Operation{Steps: []Step{tr.step("a", nil, nil), tr.step("b", nil, nil)}})
+	err := NewEngine().Run(t.Context(), Operation{Steps: []Step{tr.step("a", nil, nil), tr.step("b", nil, nil)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func TestStepsRunInOrder(t *testing.T) {
 func TestAFailedStepIsUndoneWithAllBeforeItInReverse(t *testing.T) {
 	tr := &trail{}
 	cause := errors.New("no space")
-	err := NewEngine(nil).Run(t.Context(), Operation{Name: "Run", Object: "sandbox x", Steps: []Step{
+	err := NewEngine().Run(t.Context(), Operation{Name: "Run", Object: "sandbox x", Steps: []Step{
 		tr.step("a", nil, nil), tr.step("b", cause, nil), tr.step("c", nil, nil),
 	}})
 	tr.expect(t, "a", "b", "-b", "-a")
@@ -58,7 +59,7 @@ func TestTheOwnerIsKeptWhileAnythingElseCouldNotBeUndone(t *testing.T) {
 	owner.Owner = true
 	stuck := errors.New("busy")
 	operation := Operation{Steps: []Step{owner, tr.step("mount", nil, stuck), tr.step("net", nil, nil)}}
-	err := NewEngine(nil).Undo(t.Context(), operation)
+	err := NewEngine().Undo(t.Context(), operation)
 	tr.expect(t, "-net", "-mount")
 	if !errors.Is(err, stuck) {
 		t.Errorf("%v does not wrap the cause", err)
@@ -68,7 +69,7 @@ func TestTheOwnerIsKeptWhileAnythingElseCouldNotBeUndone(t *testing.T) {
 func TestWhatCouldNotBeUndoneIsPartOfTheError(t *testing.T) {
 	tr := &trail{}
 	stuck := errors.New("busy")
-	err := NewEngine(nil).Run(t.Context(), Operation{Steps: []Step{tr.step("a", nil, stuck), tr.step("b", errors.New("x"), nil)}})
+	err := NewEngine().Run(t.Context(), Operation{Steps: []Step{tr.step("a", nil, stuck), tr.step("b", errors.New("x"), nil)}})
 	var failed *Error
 	if !errors.As(err, &failed) || !errors.Is(failed.Undo, stuck) {
 		t.Errorf("%v does not carry what could not be undone", err)
@@ -78,7 +79,7 @@ func TestWhatCouldNotBeUndoneIsPartOfTheError(t *testing.T) {
 func TestUndoIsNotCutOffByTheRequestsDeadline(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var undoErr error
-	_ = NewEngine(nil).Run(ctx, Operation{Steps: []Step{{
+	_ = NewEngine().Run(ctx, Operation{Steps: []Step{{
 		Name: "a",
 		Do:   func(context.Context) error { cancel(); return ctx.Err() },
 		Undo: func(ctx context.Context) error { undoErr = ctx.Err(); return nil },
@@ -90,7 +91,7 @@ func TestUndoIsNotCutOffByTheRequestsDeadline(t *testing.T) {
 
 func TestAPanicIsTheStepsErrorAndIsUndone(t *testing.T) {
 	tr := &trail{}
-	err := NewEngine(nil).Run(t.Context(), Operation{Name: "Run", Steps: []Step{tr.step("a", nil, nil), {
+	err := NewEngine().Run(t.Context(), Operation{Name: "Run", Steps: []Step{tr.step("a", nil, nil), {
 		Name: "b",
 		Do:   func(context.Context) error { panic("told to") },
 		Undo: func(context.Context) error { panic("again") },
@@ -103,7 +104,7 @@ func TestAPanicIsTheStepsErrorAndIsUndone(t *testing.T) {
 }
 
 func TestAnOperationInFlightIsVisibleWithItsStep(t *testing.T) {
-	e := NewEngine(nil)
+	e := NewEngine()
 	var seen []Flight
 	err := e.Run(t.Context(), Operation{Name: "Run", Object: "sandbox x", Steps: []Step{
 		{Name: "first"},
@@ -161,5 +162,58 @@ func TestACancelledRequestStopsWaitingButTheWorkGoesOn(t *testing.T) {
 	close(release)
 	if err := <-finished; err != nil {
 		t.Errorf("the work was cancelled too: %v", err)
+	}
+}
+
+// watcher writes down what it is told, and adds its name to the context.
+type watcher struct {
+	name string
+	said *[]string
+}
+
+type watchedBy struct{}
+
+func (w watcher) note(ctx context.Context, what string) context.Context {
+	by, _ := ctx.Value(watchedBy{}).(string)
+	*w.said = append(*w.said, w.name+" "+what)
+	return context.WithValue(ctx, watchedBy{}, by+w.name)
+}
+
+func (w watcher) Operation(ctx context.Context, op Operation, backward bool) (context.Context, func(error)) {
+	return w.note(ctx, fmt.Sprintf("%s backward=%t", op.Name, backward)), func(err error) { w.note(ctx, fmt.Sprintf("end %v", err)) }
+}
+
+func (w watcher) Step(ctx context.Context, _ Operation, step string) (context.Context, func(Timing, error)) {
+	return w.note(ctx, step), func(t Timing, err error) { w.note(ctx, fmt.Sprintf("end %s %v", t.Step, err)) }
+}
+
+func TestWatchersAreToldInOrderAndStepsGetTheirContext(t *testing.T) {
+	var said []string
+	broken := errors.New("broken")
+	step := func(err error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			said = append(said, "context "+ctx.Value(watchedBy{}).(string))
+			return err
+		}
+	}
+	e := NewEngine(watcher{"x", &said}, watcher{"y", &said})
+	err := e.Run(t.Context(), Operation{Name: "Run", Steps: []Step{{Name: "a", Do: step(broken), Undo: step(nil)}}})
+	if !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	want := []string{
+		"x Run backward=false", "y Run backward=false",
+		"x a", "y a", "context xyxy", "y end a broken", "x end a broken",
+		"x undo a", "y undo a", "context xyxy", "y end undo a <nil>", "x end undo a <nil>",
+		"y end " + err.Error(), "x end " + err.Error(),
+	}
+	if !slices.Equal(said, want) {
+		t.Errorf("got  %q\nwant %q", said, want)
+	}
+	said = nil
+	if err := e.Undo(t.Context(), Operation{Name: "Remove"}); err != nil || !slices.Equal(said, []string{
+		"x Remove backward=true", "y Remove backward=true", "y end <nil>", "x end <nil>",
+	}) {
+		t.Errorf("got %v, %q", err, said)
 	}
 }

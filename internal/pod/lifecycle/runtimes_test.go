@@ -108,7 +108,7 @@ func TestLimitsThatTheRuntimeCannotSetAreTakenFromTheBundle(t *testing.T) {
 }
 
 func TestARequestThatEndsBeforeItsWorkSaysWhereThatIs(t *testing.T) {
-	engine := steps.NewEngine(nil)
+	engine := steps.NewEngine()
 	ctx, cancel := context.WithCancel(t.Context())
 	other := errors.New("another error")
 	if err := stillRunning(ctx, engine, other, "s"); !errors.Is(err, other) {

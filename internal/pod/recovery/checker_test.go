@@ -47,7 +47,7 @@ func checking(t *testing.T, current today) *checker {
 	book := pod.NewBook()
 	base := lifecycle.Base{
 		Places: &pod.Places{Paths: pod.Paths{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), NetNS: filepath.Join(dir, "netns")}, Log: log},
-		Book:   book, Records: pod.NewRecords(store, pod.NewEvents(book), log), Engine: steps.NewEngine(nil), Log: log,
+		Book:   book, Records: pod.NewRecords(store, pod.NewEvents(book), log), Engine: steps.NewEngine(), Log: log,
 	}
 	return &checker{Recovery: New(base, Parts{Network: current, Images: damaged{}}, nil, nil, NewDebts(log)), sight: sight{passed: map[string]bool{}}}
 }

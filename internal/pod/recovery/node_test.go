@@ -89,7 +89,7 @@ func (n *node) start(boot string) *Recovery {
 	book, debts := pod.NewBook(), NewDebts(log)
 	base := lifecycle.Base{
 		Places: &pod.Places{Paths: n.paths, Handlers: handlers{}, Log: log}, Book: book,
-		Records: pod.NewRecords(store, pod.NewEvents(book), log), Engine: steps.NewEngine(nil), Debts: debts, Log: log,
+		Records: pod.NewRecords(store, pod.NewEvents(book), log), Engine: steps.NewEngine(), Debts: debts, Log: log,
 	}
 	sandboxes, containers := lifecycle.New(base, lifecycle.Parts{
 		Pins: pins{node: n}, Mounts: mounts{node: n}, Cgroups: cgroups{}, Network: plugins{node: n}, Images: images{node: n}, Pinder: pinder{node: n},

@@ -73,7 +73,7 @@ func (w *world) start() *daemon {
 	w.must(err)
 	p := parts{w, d}
 	d.book, d.debts, d.pinder = pod.NewBook(), recovery.NewDebts(log), fakePinder{p}
-	d.engine, d.places = steps.NewEngine(d.observe), &pod.Places{Paths: paths, Handlers: handlers, Log: log}
+	d.engine, d.places = steps.NewEngine(steps.StepFunc(d.observe)), &pod.Places{Paths: paths, Handlers: handlers, Log: log}
 	base := lifecycle.Base{
 		Places: d.places, Book: d.book,
 		Records: pod.NewRecords(records, pod.NewEvents(d.book), log), Engine: d.engine, Debts: d, Log: log,

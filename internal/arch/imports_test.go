@@ -39,6 +39,7 @@ var mayImport = []struct {
 	{"internal/testregistry", nil, "starts a registry and pushes to it; linked into tests only"},
 	{"internal/testregistry/server", nil, "the registry, a module of its own"},
 	{"internal/testroot", nil, "leaves out tests that need root; linked into tests only"},
+	{"internal/manpage", nil, "manual pages of any command; linked into tests only"},
 	{"internal/ocispec", []string{"pin", "internal/kernel/cgroup"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; ocispec decides who gets which label"},
 	{"internal/host", []string{"internal/kernel/cgroup", "internal/kernel/proc", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of ocispec (and of wire: the names of resource limits)"},
@@ -102,7 +103,7 @@ var mayImport = []struct {
 }
 
 // forTests are the packages that only tests use.
-var forTests = []string{"internal/testimage", "internal/testregistry", "internal/testroot"}
+var forTests = []string{"internal/testimage", "internal/testregistry", "internal/testroot", "internal/manpage"}
 
 // outside says which packages alone may import something from outside; all
 // others may not. A prefix stands for everything below it.
@@ -119,6 +120,7 @@ var outside = []struct {
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
+	{"github.com/spf13/", []string{"internal/manpage"}, "commands with subcommands; the packages below have no command line"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	pinfoldv1 "github.com/pinfold-run/pinfold/api/pinfold/v1"
 	"github.com/pinfold-run/pinfold/internal/admin"
@@ -37,6 +38,9 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 		return err
 	}
 	shareNetNS(paths, log)
+	health := newHealth()
+	pages := startPages(ctx, c, health, log)
+	defer pages.close()
 	parts, err := assemble(ctx, c, paths, version, log)
 	if err != nil {
 		return err
@@ -52,37 +56,47 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 		return err
 	}
 	defer func() { _ = streams.Close() }()
-	socket := &socket{path: c.Socket, log: log}
+	socket := &socket{path: c.Socket, mode: 0o660, most: maxConnections, log: log}
 	listener, err := socket.listen()
 	if err != nil {
 		return err
 	}
 	defer socket.remove()
-	reader := stats.NewReader(parts.node.cgroups)
+	server := parts.newServer(background, streams, version, ctx.Done())
+	grpc_health_v1.RegisterHealthServer(server, health)
+	health.serving(background, parts.checks()...)
+	go socket.keep(ctx, server.Serve)
+	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.Book.Sandboxes()))
+	context.AfterFunc(ctx, health.ending)
+	return serve(ctx, server, listener, log)
+}
+
+// newServer returns the server of the CRI socket. Streams without an end of their own end with
+// ending.
+func (p *parts) newServer(background context.Context, streams *stream.Server, version string, ending <-chan struct{}) *grpc.Server {
+	reader := stats.NewReader(p.node.cgroups)
 	runtime := cri.NewRuntime(cri.Parts{
 		Node: cri.Node{
-			Host: parts.Host, Handlers: parts.node.handlers, Network: parts.node.network, Images: parts.node.images, Debts: parts.debts,
-			UserNamespaces: parts.node.userNamespaces, Ready: parts.ready, Release: version,
+			Host: p.Host, Handlers: p.node.handlers, Network: p.node.network, Images: p.node.images, Debts: p.debts,
+			UserNamespaces: p.node.userNamespaces, Ready: p.ready, Release: version,
 		},
-		Places: parts.Places, Book: parts.Book, Engine: parts.Engine, Events: parts.events,
-		Sandboxes: parts.sandboxes, Containers: parts.containers, Sessions: parts.sessions,
-		Stats: reader, Streams: streams, Ending: ctx.Done(),
+		Places: p.Places, Book: p.Book, Engine: p.Engine, Events: p.events,
+		Sandboxes: p.sandboxes, Containers: p.containers, Sessions: p.sessions,
+		Stats: reader, Streams: streams, Ending: ending,
 	})
 	go reader.Run(background, runtime.Observed)
 	server := cri.NewServer(runtime, &cri.Images{
-		Store: parts.node.images, Handlers: parts.node.handlers, Paths: paths, Book: parts.Book, Stats: reader,
+		Store: p.node.images, Handlers: p.node.handlers, Paths: p.Places.Paths, Book: p.Book, Stats: reader,
 	})
 	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
-		Images: parts.node.images, Recovery: parts.recovery, Engine: parts.Engine,
+		Images: p.node.images, Recovery: p.recovery, Engine: p.Engine,
 	})
-	go socket.keep(ctx, server)
-	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.Book.Sandboxes()))
-	return serve(ctx, server, listener, log)
+	return server
 }
 
 func serve(ctx context.Context, server *grpc.Server, listener net.Listener, log *slog.Logger) error {
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(&boundedListener{Listener: listener, log: log}) }()
+	go func() { failed <- server.Serve(listener) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)

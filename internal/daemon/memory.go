@@ -28,9 +28,10 @@ func limitMemory() {
 	}
 }
 
-// boundedListener has at most maxConnections open.
+// boundedListener has at most this many connections open.
 type boundedListener struct {
 	net.Listener
+	most       int64
 	log        *slog.Logger
 	open       atomic.Int64
 	complained time.Time // used by Accept only
@@ -43,14 +44,14 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.open.Add(1) <= maxConnections {
+		if l.open.Add(1) <= l.most {
 			return &countedConn{Conn: c, left: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
 		}
 		l.open.Add(-1)
 		_ = c.Close()
 		if time.Since(l.complained) >= complaintInterval {
 			l.complained = time.Now()
-			l.log.Warn("a client was disconnected: too many connections are open", "connections", maxConnections)
+			l.log.Warn("a client was disconnected: too many connections are open", "socket", l.Addr(), "connections", l.most)
 		}
 	}
 }

@@ -11,24 +11,26 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 // socketLook is how often the daemon checks that its socket is still at its path.
 const socketLook = 2 * time.Second
 
-// socket is the path at which the daemon serves, and the identity of the socket that it made there
+// socket is a path at which the daemon serves, and the identity of the socket that it made there
 // last. The daemon holds the lock of the path.
 type socket struct {
 	path string
+	mode fs.FileMode
+	// most is how many connections are served at once.
+	most int64
 	log  *slog.Logger
 
 	mu   sync.Mutex
 	made os.FileInfo
 }
 
-// listen makes the socket. It first removes what a dead daemon left at the path.
+// listen makes the socket. It first removes what a dead daemon left at the path. The listener has a
+// bound on its connections.
 func (s *socket) listen() (net.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,12 +44,12 @@ func (s *socket) listen() (net.Listener, error) {
 	// By default Go removes whatever is at the path on Close.
 	l.SetUnlinkOnClose(false)
 	if s.made, err = os.Lstat(s.path); err == nil {
-		err = os.Chmod(s.path, 0o660)
+		err = os.Chmod(s.path, s.mode)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	return &boundedListener{Listener: l, most: s.most, log: s.log}, nil
 }
 
 // remove removes the socket, if it is still this daemon's.
@@ -61,7 +63,7 @@ func (s *socket) remove() {
 
 // keep makes the socket again if another program removes it, as cleaners of /run do. If something
 // else is at the path, it logs that once. Open connections are kept.
-func (s *socket) keep(ctx context.Context, server *grpc.Server) {
+func (s *socket) keep(ctx context.Context, serve func(net.Listener) error) {
 	ticker := time.NewTicker(socketLook)
 	defer ticker.Stop()
 	said := false
@@ -74,7 +76,7 @@ func (s *socket) keep(ctx context.Context, server *grpc.Server) {
 		now, err := os.Lstat(s.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			if err := s.again(server); err != nil {
+			if err := s.again(serve); err != nil {
 				s.log.Error("another program removed the socket, and it cannot be made again", "socket", s.path, "error", err)
 				continue
 			}
@@ -86,7 +88,7 @@ func (s *socket) keep(ctx context.Context, server *grpc.Server) {
 	}
 }
 
-func (s *socket) again(server *grpc.Server) error {
+func (s *socket) again(serve func(net.Listener) error) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o711); err != nil {
 		return fmt.Errorf("its directory: %w", err)
 	}
@@ -94,6 +96,6 @@ func (s *socket) again(server *grpc.Server) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = server.Serve(&boundedListener{Listener: l, log: s.log}) }()
+	go func() { _ = serve(l) }()
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func TestTheSocketIsMadeForRootAndItsGroupAndReplacesADeadOne(t *testing.T) {
-	s := &socket{path: filepath.Join(t.TempDir(), "s.sock"), log: discard()}
+	s := &socket{path: filepath.Join(t.TempDir(), "s.sock"), mode: 0o660, most: 2, log: discard()}
 	for range 2 { // the second time there is one of a daemon that has ended
 		l, err := s.listen()
 		if err != nil {
@@ -31,7 +31,7 @@ func TestTheSocketIsMadeForRootAndItsGroupAndReplacesADeadOne(t *testing.T) {
 }
 
 func TestOnlyTheDaemonsOwnSocketIsRemoved(t *testing.T) {
-	s := &socket{path: filepath.Join(t.TempDir(), "s.sock"), log: discard()}
+	s := &socket{path: filepath.Join(t.TempDir(), "s.sock"), mode: 0o600, most: 2, log: discard()}
 	l, err := s.listen()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestOnlyTheDaemonsOwnSocketIsRemoved(t *testing.T) {
 }
 
 func TestASocketThatIsRemovedIsMadeAgain(t *testing.T) {
-	s := &socket{path: filepath.Join(t.TempDir(), "dir", "s.sock"), log: discard()}
+	s := &socket{path: filepath.Join(t.TempDir(), "dir", "s.sock"), mode: 0o600, most: 2, log: discard()}
 	if err := os.Mkdir(filepath.Dir(s.path), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestASocketThatIsRemovedIsMadeAgain(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go s.keep(ctx, server)
+	go s.keep(ctx, server.Serve)
 	for deadline := time.Now().Add(4 * socketLook); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("unix", s.path)
 		if err == nil {
@@ -96,7 +96,7 @@ func (s silent) Close() error { *s.closed++; return nil }
 
 func TestTheConnectionBeyondTheLastIsClosed(t *testing.T) {
 	refused, accepted := 0, 0
-	l := &boundedListener{log: discard()}
+	l := &boundedListener{most: maxConnections, log: discard()}
 	l.Listener = listenerOf(func() (net.Conn, error) {
 		if accepted++; accepted > maxConnections+3 {
 			return nil, net.ErrClosed

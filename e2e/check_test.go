@@ -76,14 +76,14 @@ func TestCheckFindsEachDifferenceAndRepairRemovesWhatIsCertain(t *testing.T) {
 	n.expectCheck(0, "records and node agree")
 
 	// A bundle without a container, and an address that is allocated to an unknown pod.
-	if err := os.Mkdir(n.path("state/bundles/00000000000000000000000000000bad"), 0o755); err != nil {
+	if err := os.Mkdir(n.path("state/bundles/0000000000000000000000000000000000000000000000000000000000000bad"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	stranger := n.path("ipam/pinfold-test/10.77.0.250")
 	if err := os.WriteFile(stranger, []byte("somebody-else\r\neth0"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n.expectCheck(1, "00000000000000000000000000000bad: there are pins, mounts or a bundle", "address 10.77.0.250", "somebody-else", "may belong to another runtime")
+	n.expectCheck(1, "0000000000000000000000000000000000000000000000000000000000000bad: there are pins, mounts or a bundle", "address 10.77.0.250", "somebody-else", "may belong to another runtime")
 	if out, code := n.pinfold("check", "--repair"); code != 1 || strings.Contains(out, "00000bad") {
 		t.Errorf("after a repair only the stranger's address is left: exit code %d\n%s", code, out)
 	}

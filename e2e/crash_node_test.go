@@ -286,12 +286,10 @@ func (n *crashNode) readCounts() error {
 	return nil
 }
 
-var idPattern = regexp.MustCompile(`[0-9a-f]{32}`)
-
 // knownIDs are all IDs in this daemon's log.
 func (n *crashNode) knownIDs() map[string]bool {
 	text := n.log.String()
-	for _, id := range idPattern.FindAllString(text[n.idsEnd:], -1) {
+	for _, id := range anyID.FindAllString(text[n.idsEnd:], -1) {
 		n.ids[id] = true
 	}
 	n.idsEnd = max(0, strings.LastIndexByte(text, '\n'))
@@ -313,7 +311,7 @@ func (n *crashNode) state() hostState {
 		}
 	}
 	for _, line := range n.rules() {
-		if id := idPattern.FindString(line); id == "" || ids[id] {
+		if id := anyID.FindString(line); id == "" || ids[id] {
 			add(line)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -80,8 +79,6 @@ func (n *node) links() []string {
 	return lines
 }
 
-var idInRule = regexp.MustCompile(`[0-9a-f]{32}`)
-
 // rules are the firewall rules for the node's pods, found by address or ID. portmap never removes
 // its own chains.
 func (n *node) rules() []string {
@@ -98,7 +95,7 @@ func (n *node) rules() []string {
 }
 
 func (n *node) ownRule(line string) bool {
-	id := idInRule.FindString(line)
+	id := anyID.FindString(line)
 	return id != "" && n.knowsID(id) || strings.Contains(line, fmt.Sprintf("10.77.%d.", n.number)) ||
 		strings.Contains(line, fmt.Sprintf("fd77:%d:", n.number))
 }
@@ -148,12 +145,10 @@ func (n *node) cgroups() []string {
 	return lines
 }
 
-var groupID = regexp.MustCompile(`[0-9a-f]{32}`)
-
 // knowsID reports whether a group's name contains the ID of one of this node's records. Other
 // groups belong to other nodes.
 func (n *node) knowsID(name string) bool {
-	id := groupID.FindString(name)
+	id := anyID.FindString(name)
 	return id != "" && n.log != nil && strings.Contains(n.log.String(), id)
 }
 

@@ -147,6 +147,9 @@ func (p *play) do(line string) string {
 	return out + "\n"
 }
 
+// anyID is the ID of a pod or container, or one of 32 digits: of an exec, or of a pod of an older version.
+var anyID = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{32}`)
+
 // anonymous removes what differs between runs: IDs, durations, the node's directory.
 func (p *play) anonymous(text string) string {
 	for name, id := range p.pods {
@@ -156,7 +159,7 @@ func (p *play) anonymous(text string) string {
 		text = strings.ReplaceAll(text, id, "<"+name+">")
 	}
 	text = strings.ReplaceAll(text, p.dir, "<dir>")
-	text = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllString(text, "<id>")
+	text = anyID.ReplaceAllString(text, "<id>")
 	return regexp.MustCompile(`after [0-9.]+(µs|ms|s)`).ReplaceAllString(text, "after <time>")
 }
 

@@ -40,7 +40,7 @@ const everyCapability = `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"p"
 	"dns":true,"ipRanges":true,"cgroupPath":true,"io.kubernetes.cri.pod-annotations":true}}]}`
 
 func good() Request {
-	return Request{SandboxID: "0123456789abcdef0123456789abcdef", Namespace: "ns", Name: "pod", UID: "u-1", NetNS: "/run/netns/x"}
+	return Request{SandboxID: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Namespace: "ns", Name: "pod", UID: "u-1", NetNS: "/run/netns/x"}
 }
 
 func TestPlanFollowsTheConventions(t *testing.T) {

@@ -35,10 +35,10 @@ type scenario struct {
 func (s *scenario) container(t *testing.T) Container {
 	t.Helper()
 	c := Container{
-		ID:      "c0ffee00c0ffee00c0ffee00c0ffee00",
-		Sandbox: Sandbox{ID: "5a4db0c55a4db0c55a4db0c55a4db0c5"},
+		ID:      "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00",
+		Sandbox: Sandbox{ID: "5a4db0c55a4db0c55a4db0c55a4db0c55a4db0c55a4db0c55a4db0c55a4db0c5"},
 		Config:  &runtimeapi.ContainerConfig{},
-		Image:   s.Image, Rootfs: "/run/pinfold/mnt/c0ffee00c0ffee00c0ffee00c0ffee00", Devices: s.Devices,
+		Image:   s.Image, Rootfs: "/run/pinfold/mnt/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00", Devices: s.Devices,
 	}
 	for _, err := range []error{
 		json.Unmarshal(s.Sandbox, &c.Sandbox.Config), protojson.Unmarshal(s.Container, c.Config),

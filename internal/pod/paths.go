@@ -1,8 +1,6 @@
 package pod
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -150,12 +148,4 @@ func ownDir(path string, mode os.FileMode) error {
 	}
 	defer dir.Close()
 	return errors.Join(dir.Chown(0, 0), dir.Chmod(mode))
-}
-
-// NewID returns the name of a new sandbox or container: 128 random bits in hexadecimal.
-func NewID() string {
-	var id [16]byte
-	// crypto/rand.Read never fails (Go 1.24 and later).
-	_, _ = rand.Read(id[:])
-	return hex.EncodeToString(id[:])
 }

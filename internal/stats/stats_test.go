@@ -16,7 +16,7 @@ import (
 
 // recordedID is the container of the recorded files in testdata: a group with limits, whose first
 // process is a systemd that moved itself below.
-const recordedID = "c0ffee00c0ffee00c0ffee00c0ffee00"
+const recordedID = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00"
 
 var recorded = Container{ID: recordedID, Process: proc.Process{PID: 4242, Start: 987654}, Shares: 512}
 

@@ -43,7 +43,7 @@ func (s *Sessions) Attach(ctx context.Context, id string, user Streams) error {
 	n := &attached{
 		pinder: s.Pinder, container: c,
 		request: wire.Attach{
-			ID: c.ID, AttachID: pod.NewID(),
+			ID: c.ID, AttachID: pod.NewExecID(),
 			Stdin: user.In != nil && config.GetStdin(), StdinOnce: config.GetStdinOnce(),
 			Stdout: user.Out != nil, Stderr: user.Err != nil,
 		},

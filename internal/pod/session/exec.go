@@ -51,7 +51,7 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 		return ExecResult{}, err
 	}
 	run, err := s.Pinder.Exec(ctx, wire.Exec{
-		ID: c.ID, ExecID: pod.NewID(), Process: process.json, Owner: process.owner, Group: true, TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
+		ID: c.ID, ExecID: pod.NewExecID(), Process: process.json, Owner: process.owner, Group: true, TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("ExecSync: container %s: %w", c.ID, err)

@@ -75,7 +75,7 @@ func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Strea
 		return 0, err
 	}
 	run, err := s.Pinder.Exec(ctx, wire.Exec{
-		ID: c.ID, ExecID: pod.NewID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner,
+		ID: c.ID, ExecID: pod.NewExecID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner,
 		TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {

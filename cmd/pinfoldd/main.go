@@ -1,24 +1,18 @@
 // Command pinfoldd is Pinfold's node daemon. It serves CRI v1 on a Unix socket.
 //
 // It runs in the foreground and logs to standard error. SIGTERM and SIGINT end it; the pods keep
-// running.
+// running. SIGHUP makes it read its configuration again.
 package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
-	"github.com/pinfold-run/pinfold/internal/config"
-	"github.com/pinfold-run/pinfold/internal/daemon"
 	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
 )
@@ -27,17 +21,44 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	failed := errors.Join(inherited.Reset(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))
+	p := &process{reset: errors.Join(inherited.Reset(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))}
 	logwriter.TakeBrokenPipes()
 	out := logwriter.New(os.Stderr, linesLost)
-	err := run(failed, out)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(out, "pinfoldd: %v\n", err)
-	}
+	p.log = out
+	code := p.run(os.Args[1:])
 	out.Flush(flushTimeout)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		os.Exit(1)
+	os.Exit(code)
+}
+
+// The exit codes. A failure is anything but a wrong command line.
+const (
+	exitFailed = 1
+	exitUsage  = 64 // EX_USAGE of sysexits.h
+)
+
+// process is this process: what it was started with.
+type process struct {
+	// reset lists the inherited attributes that could not be reset.
+	reset error
+	// log takes the log and error messages. It never blocks.
+	log io.Writer
+}
+
+// run runs the command line and returns the exit code.
+func (p *process) run(args []string) int {
+	root := newCommand(p)
+	root.SetErr(p.log)
+	root.SetArgs(singleDashes(root, args))
+	err := root.Execute()
+	if err == nil {
+		return 0
 	}
+	fmt.Fprintf(p.log, "pinfoldd: %v\n", err)
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintf(p.log, "pinfoldd: see pinfoldd --help\n")
+		return exitUsage
+	}
+	return exitFailed
 }
 
 // flushTimeout is how long the daemon waits at its end until its log is read.
@@ -48,32 +69,4 @@ func linesLost(lines int) []byte {
 	var text bytes.Buffer
 	slog.New(slog.NewTextHandler(&text, nil)).Warn("log lines dropped: the log was not read", "lines", lines)
 	return text.Bytes()
-}
-
-// run serves until a signal. failed lists the inherited attributes that could not be reset.
-func run(failed error, out io.Writer) error {
-	flags := flag.NewFlagSet("pinfoldd", flag.ContinueOnError)
-	showVersion := flags.Bool("version", false, "print the version and exit")
-	c, err := config.Parse(flags, os.Args[1:])
-	if err != nil {
-		return err
-	}
-	if *showVersion {
-		fmt.Println(version)
-		return nil
-	}
-	if os.Geteuid() != 0 {
-		return errors.New("must be run as root")
-	}
-	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: c.LogLevel}))
-	daemon.RouteLibraryLogs(log, out)
-	if failed != nil {
-		log.Warn("containers inherit attributes of the process that started the daemon", "error", failed)
-	}
-	for _, restriction := range inherited.Lasting() {
-		log.Warn("containers inherit attributes of the process that started the daemon", "restriction", restriction)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	return daemon.Run(ctx, c, version, log)
 }

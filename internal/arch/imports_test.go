@@ -33,7 +33,7 @@ var mayImport = []struct {
 	{"internal/pinder/wire", []string{"internal/kernel/proc"}, "the words that daemon and pinder share; either side links it"},
 	{"internal/kernel/cgroup", []string{"internal/tree", "internal/kernel/mountinfo", "internal/kernel/proc"}, "groups as the kernel knows them; of our own only where they lie"},
 	{"internal/handler", nil, "what an OCI runtime can do, asked of its binary"},
-	{"internal/config", nil, "keys, flags and defaults"},
+	{"internal/config", []string{"internal/regular"}, "keys, flags and defaults"},
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
 	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
 	{"internal/testregistry", nil, "starts a registry and pushes to it; linked into tests only"},
@@ -120,7 +120,7 @@ var outside = []struct {
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
-	{"github.com/spf13/", []string{"internal/manpage"}, "commands with subcommands; the packages below have no command line"},
+	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 

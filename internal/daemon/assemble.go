@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,9 +164,11 @@ func (p *parts) probeHost(ctx context.Context, c *config.Config) error {
 // configured. If the default runtime is missing, the daemon starts all the same: Status and each
 // pod say so.
 func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
-	runtimes := maps.Clone(c.Runtimes)
+	runtimes := map[string]string{}
+	for name, r := range c.Runtimes {
+		runtimes[name] = r.Path
+	}
 	if len(runtimes) == 0 {
-		runtimes = map[string]string{}
 		for _, name := range []string{"runc", "crun"} {
 			if path, err := exec.LookPath(name); err == nil {
 				runtimes[name] = path

@@ -56,8 +56,8 @@ func TestHandlersAreTheConfiguredOnesOrThoseInPATH(t *testing.T) {
 		{"in PATH", config.Config{DefaultRuntime: "crun"}, map[string]string{"crun": crun}, false},
 		// It may be installed later: Status and each pod say so until then.
 		{"the default is not there", config.Config{DefaultRuntime: "runc"}, map[string]string{"crun": crun, "runc": "/usr/bin/runc"}, false},
-		{"configured", config.Config{DefaultRuntime: "kata", Runtimes: map[string]string{"kata": "/opt/kata"}}, map[string]string{"kata": "/opt/kata"}, false},
-		{"the default is not configured", config.Config{DefaultRuntime: "runc", Runtimes: map[string]string{"kata": "/opt/kata"}}, nil, true},
+		{"configured", config.Config{DefaultRuntime: "kata", Runtimes: map[string]config.Runtime{"kata": {Path: "/opt/kata"}}}, map[string]string{"kata": "/opt/kata"}, false},
+		{"the default is not configured", config.Config{DefaultRuntime: "runc", Runtimes: map[string]config.Runtime{"kata": {Path: "/opt/kata"}}}, nil, true},
 	} {
 		p := empty(pod.Paths{})
 		if err := p.findHandlers(context.Background(), &c.config); (err != nil) != c.fails {

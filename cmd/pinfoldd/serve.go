@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/pinfold-run/pinfold/internal/config"
+	"github.com/pinfold-run/pinfold/internal/daemon"
+	"github.com/pinfold-run/pinfold/internal/inherited"
+)
+
+// serve serves until a signal.
+func (p *process) serve(flags *config.Flags) error {
+	c, err := flags.Load()
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("must be run as root")
+	}
+	log := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: c.LogLevel}))
+	daemon.RouteLibraryLogs(log, p.log)
+	if p.reset != nil {
+		log.Warn("containers inherit attributes of the process that started the daemon", "error", p.reset)
+	}
+	for _, restriction := range inherited.Lasting() {
+		log.Warn("containers inherit attributes of the process that started the daemon", "restriction", restriction)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return daemon.Run(ctx, c.Config, version, log)
+}

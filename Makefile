@@ -20,7 +20,7 @@ TEST_FLAGS := -count=1 -p 2 -timeout 30m
 # The packages with unit tests: all but the end-to-end ones.
 UNIT := ./cmd/... ./hack/... ./internal/... ./pin/...
 
-.PHONY: help tools tools-crun build generate demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
+.PHONY: help tools tools-crun build generate man demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -36,9 +36,12 @@ build: ## build the static binaries into build/bin
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/bin/ $(addprefix ./cmd/,$(BINARIES))
 	@echo "build: $(BINARIES) $(VERSION) in build/bin"
 
-generate: ## write the Go code of the API from api/**/*.proto (builds the generators first)
+generate: man ## write the Go code of the API from api/**/*.proto (builds the generators first), and the manual pages
 	@hack/tools.sh generate
 	@cd api && ../build/tools/buf lint && ../build/tools/buf generate
+
+man: ## write the manual pages in docs/man from the help texts of the commands
+	@go test -count=1 -run TestManPage ./cmd/... -args -update
 
 demo: tools build ## show a pod in its own user namespace that survives the daemon (root)
 	@hack/demo.sh

@@ -1,11 +1,7 @@
 // Command pinder runs the containers of a node, one pair of processes for all pods. See package
 // internal/pinder for how it works.
 //
-//	pinder --state DIR [--detach]   reaper and supervisor for a state directory
-//	pinder init                     process 1 of a pod with a shared PID namespace
-//	pinder version
-//
-// "pinder supervise", "pinder limited" and "--inherit" are for pinder itself.
+// Its arguments are in help.go.
 package main
 
 import (
@@ -30,9 +26,12 @@ import (
 // Exit codes besides 0.
 const (
 	exitFailure = 1
-	exitUsage   = 2
 	exitRunning = 3 // another pinder has the state directory
+	exitUsage   = 64
 )
+
+// version is set by the linker (see Makefile).
+var version = "0.0.0-dev"
 
 type options struct {
 	command string
@@ -48,7 +47,7 @@ func main() {
 	}
 	o, err := parse(os.Args[1:])
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "pinder:", err)
+		fmt.Fprintf(os.Stderr, "pinder: %v; see pinder --help\n", err)
 		os.Exit(exitUsage)
 	}
 	// A small, steady process: the live heap is a few hundred KiB, so collecting
@@ -71,33 +70,49 @@ func main() {
 func parse(args []string) (options, error) {
 	o := options{inherit: -1}
 	for i := 0; i < len(args); i++ {
+		var err error
 		value := func() string {
 			if i++; i < len(args) {
 				return args[i]
 			}
+			err = fmt.Errorf("%s: a value is missing", args[i-1])
 			return ""
 		}
 		switch a := args[i]; a {
-		case "init", "version", "supervise":
+		case "init", "version", "help", "supervise":
+			if o.command != "" {
+				return o, fmt.Errorf("%q after %q: one command at a time", a, o.command)
+			}
 			o.command = a
+		case "-h", "--help":
+			return options{command: "help"}, nil
+		case "-v", "--version":
+			return options{command: "version"}, nil
 		case "--state":
 			o.state = value()
 		case "--detach":
 			o.detach = true
 		case "--inherit":
-			n, err := strconv.Atoi(value())
-			if err != nil {
-				return o, fmt.Errorf("--inherit: %w", err)
-			}
-			o.inherit = n
+			o.inherit, err = descriptor(value())
 		default:
 			return o, fmt.Errorf("unknown argument %q", a)
 		}
+		if err != nil {
+			return o, err
+		}
 	}
-	if o.command != "init" && o.command != "version" && !filepath.IsAbs(o.state) {
+	if (o.command == "" || o.command == "supervise") && !filepath.IsAbs(o.state) {
 		return o, fmt.Errorf("--state %q: an absolute directory is needed", o.state)
 	}
 	return o, nil
+}
+
+func descriptor(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return -1, fmt.Errorf("--inherit %q: not a file descriptor", text)
+	}
+	return n, nil
 }
 
 func run(o options) error {
@@ -106,7 +121,10 @@ func run(o options) error {
 		pinder.RunInit()
 		return nil
 	case "version":
-		fmt.Printf("pinder protocol %d\n", wire.Version)
+		fmt.Printf("pinder %s, protocol %d\n", version, wire.Version)
+		return nil
+	case "help":
+		fmt.Print(help)
 		return nil
 	}
 	if err := setAttributes(o); err != nil {

@@ -67,7 +67,7 @@ func usage(c *cobra.Command) string {
 
 // argument marks the letters of a word of a usage line: capitals are an argument, others are literal.
 func argument(word string) string {
-	bare := strings.Trim(word, "[]().|{}<>…")
+	bare := strings.Trim(word, "[]().,|{}<>…")
 	if bare == "" {
 		return word
 	}

@@ -86,7 +86,7 @@ var mayImport = []struct {
 	{"internal/stream", []string{"internal/pod/session"}, "sessions of clients: the protocols on one side, package session on the other"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
-	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/handler", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
+	{"internal/cri", []string{"pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/image/secret", "internal/handler", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -104,21 +102,6 @@ func codeOf(err error) codes.Code {
 	return codes.Internal
 }
 
-// translateErrors is the interceptor of all unary calls. A panic fails only the request that caused
-// it.
-func translateErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = status.Error(codes.Internal, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
-		}
-	}()
-	resp, err = handle(ctx, req)
-	if !strings.HasPrefix(info.FullMethod, "/runtime.v1.") { // no client of the other service forgets an object
-		return resp, ToStatus(err)
-	}
-	return resp, answer(req, err)
-}
-
 // answer is ToStatus for the answer to a request. If a call to stop, remove or query an object
 // returns NotFound, a kubelet concludes that the object does not exist, and forgets it. So those
 // calls may return NotFound only if the object of the request is missing, not if something inside
@@ -150,14 +133,4 @@ func makes(req any) bool {
 		return true
 	}
 	return false
-}
-
-// translateStreamErrors does the same for streams.
-func translateStreamErrors(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = status.Error(codes.Internal, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
-		}
-	}()
-	return ToStatus(handle(service, stream))
 }

@@ -83,15 +83,8 @@ func TestCRIsNamesOfErrorsBeginTheMessage(t *testing.T) {
 	}
 }
 
-func TestAPanicIsThatRequestsErrorOnly(t *testing.T) {
-	_, err := translateErrors(context.Background(), nil, nil, func(context.Context, any) (any, error) { panic("bad day") })
-	if status.Code(err) != codes.Internal {
-		t.Errorf("got %v", err)
-	}
-}
-
-// requests are all requests that query, change or remove one pod or container.
-func requests(id string) []any {
+// allRequests are all requests that query, change or remove one pod or container.
+func allRequests(id string) []any {
 	return []any{
 		&runtimeapi.StopPodSandboxRequest{PodSandboxId: id},
 		&runtimeapi.RemovePodSandboxRequest{PodSandboxId: id},
@@ -122,7 +115,7 @@ func TestNotFoundIsSaidOnlyOfTheObjectOfTheRequest(t *testing.T) {
 		&pod.MissingError{Kind: "sandbox", ID: "another"},
 	} {
 		wrapped := &steps.Error{Operation: "Op", Object: "x", Step: "s", Cause: fmt.Errorf("around: %w", inner)}
-		for _, req := range append(requests(id), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: id}}) {
+		for _, req := range append(allRequests(id), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: id}}) {
 			got := status.Convert(answer(req, wrapped))
 			if got.Code() != codes.FailedPrecondition || got.Message() != wrapped.Error() {
 				t.Errorf("%T, %v: %v", req, inner, got)
@@ -135,7 +128,7 @@ func TestNotFoundIsSaidOnlyOfTheObjectOfTheRequest(t *testing.T) {
 			}
 		}
 	}
-	for _, req := range requests(id) {
+	for _, req := range allRequests(id) {
 		if got := status.Code(answer(req, fmt.Errorf("around: %w", own))); got != codes.NotFound {
 			t.Errorf("%T of what is not there: %v", req, got)
 		}

@@ -5,6 +5,7 @@
 package cri
 
 import (
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
@@ -94,22 +95,23 @@ const (
 	connectionIdle = time.Minute
 )
 
-// NewServer returns a gRPC server with both services.
-func NewServer(r *Runtime, i *Images) *grpc.Server {
-	s := grpc.NewServer(options(connectionIdle)...)
+// NewServer returns a gRPC server with both services. It logs failed requests. more are further
+// options; interceptors among them see what the services return, before errors get their codes.
+func NewServer(r *Runtime, i *Images, log *slog.Logger, more ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(append(options(connectionIdle, &requests{log, i.Book}), more...)...)
 	runtimeapi.RegisterRuntimeServiceServer(s, r)
 	runtimeapi.RegisterImageServiceServer(s, i)
 	return s
 }
 
-func options(idle time.Duration) []grpc.ServerOption {
+func options(idle time.Duration, r *requests) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxResponse),
 		grpc.MaxConcurrentStreams(maxCalls),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle}),
-		grpc.UnaryInterceptor(translateErrors),
-		grpc.StreamInterceptor(translateStreamErrors),
+		grpc.ChainUnaryInterceptor(r.unary),
+		grpc.ChainStreamInterceptor(r.stream),
 	}
 }

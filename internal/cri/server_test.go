@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
 // countingListener counts its connections, all of them and the open ones.
@@ -61,7 +64,7 @@ func TestConnectionsWithoutACallAreEndedAndTheirClientsDoNotNotice(t *testing.T)
 		t.Fatal(err)
 	}
 	counted := &countingListener{Listener: listener}
-	server := grpc.NewServer(options(50 * time.Millisecond)...)
+	server := grpc.NewServer(options(50*time.Millisecond, &requests{slog.New(slog.DiscardHandler), pod.NewBook()})...)
 	service := &eventless{reading: make(chan struct{})}
 	runtimeapi.RegisterRuntimeServiceServer(server, service)
 	go func() { _ = server.Serve(counted) }()

@@ -87,7 +87,7 @@ func (p *parts) newServer(background context.Context, streams *stream.Server, ve
 	go reader.Run(background, runtime.Observed)
 	server := cri.NewServer(runtime, &cri.Images{
 		Store: p.node.images, Handlers: p.node.handlers, Paths: p.Places.Paths, Book: p.Book, Stats: reader,
-	})
+	}, p.Log)
 	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
 		Images: p.node.images, Recovery: p.recovery, Engine: p.Engine,
 	})

@@ -133,7 +133,9 @@ type Times struct {
 // ExitStatus is how a container ended, in CRI's words; wire.Exit is what the kernel said, and StatusOf makes the one of
 // the other. Reason is Completed, Error, OOMKilled, StartError or Unknown. A start that failed has no wire.Exit.
 type ExitStatus struct {
-	Code    int    `json:"code"`
+	Code int `json:"code"`
+	// Signal is the one that ended the process; 0 if it exited by itself.
+	Signal  int    `json:"signal,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`
 }

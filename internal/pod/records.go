@@ -13,12 +13,13 @@ import (
 type Records struct {
 	store  *record.Store
 	events *Events
+	life   life
 	log    *slog.Logger
 }
 
-// NewRecords returns the records in the store. Changes of them are added to events.
+// NewRecords returns the records in the store. Changes of them are added to events and logged.
 func NewRecords(store *record.Store, events *Events, log *slog.Logger) *Records {
-	return &Records{store: store, events: events, log: log}
+	return &Records{store: store, events: events, life: life{log, events.book}, log: log}
 }
 
 const (
@@ -76,6 +77,7 @@ func (r *Records) sandboxIs(s *Sandbox, rec *SandboxRecord) {
 	before := s.Record().State
 	s.record.Store(rec)
 	r.events.sandboxChanged(s, before, rec.State)
+	r.life.sandboxChanged(s, before, rec.State)
 }
 
 // ChangeContainer is ChangeSandbox for a container. change may be called again after an error.
@@ -111,6 +113,7 @@ func (r *Records) containerIs(c *Container, rec *ContainerRecord) {
 	before := c.Record().State
 	c.record.Store(rec)
 	r.events.containerChanged(c, before, rec.State)
+	r.life.containerChanged(c, before, rec.State)
 }
 
 // RemoveSandbox removes a sandbox's record from the disk.
@@ -125,12 +128,14 @@ func (r *Records) RemoveContainer(c *Container) error {
 func (r *Records) SandboxRemoved(s *Sandbox) {
 	s.Removed = true
 	r.events.sandboxRemoved(s)
+	r.life.sandboxRemoved(s)
 }
 
 // ContainerRemoved is SandboxRemoved for a container.
 func (r *Records) ContainerRemoved(c *Container) {
 	c.Removed = true
 	r.events.containerRemoved(c)
+	r.life.containerRemoved(c)
 }
 
 // Recall adds to the events what the records tell of the minutes before the daemon was started.

@@ -54,7 +54,9 @@ func (j *Joint[T]) join(key string, run func(*call[T])) *call[T] {
 	go func() {
 		defer close(c.done)
 		defer j.leave(key)
-		run(c)
+		if err := Guard(func() error { run(c); return nil }); err != nil {
+			c.err = err
+		}
 	}()
 	return c
 }

@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 )
 
@@ -142,15 +141,10 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 	return timing, err
 }
 
-// guarded turns a panic into the step's error. So a fault in one object is undone like any error,
-// and ends neither the program nor operations on other objects.
-func guarded(ctx context.Context, run func(context.Context) error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return run(ctx)
+// guarded runs a step. A panic is the step's error: it is undone like any error, and ends neither
+// the program nor operations on other objects.
+func guarded(ctx context.Context, run func(context.Context) error) error {
+	return Guard(func() error { return run(ctx) })
 }
 
 func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {

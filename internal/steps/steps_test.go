@@ -217,3 +217,14 @@ func TestWatchersAreToldInOrderAndStepsGetTheirContext(t *testing.T) {
 		t.Errorf("got %v, %q", err, said)
 	}
 }
+
+func TestAPanicInASharedRequestIsItsErrorAndReleasesTheKey(t *testing.T) {
+	var j Joint[int]
+	_, err := j.Do(t.Context(), "k", func(context.Context) (int, error) { panic("told to") })
+	if err == nil || err.Error() != "panic: told to" || !strings.Contains(Stack(err), "steps_test.go") {
+		t.Errorf("%v", err)
+	}
+	if got, err := j.Do(t.Context(), "k", func(context.Context) (int, error) { return 1, nil }); got != 1 || err != nil {
+		t.Errorf("afterwards: %d, %v", got, err)
+	}
+}

@@ -59,7 +59,7 @@ func (e Exits) RecordLost(c *pod.Container, otherwise string) {
 
 // exitStatus translates an exit of pinder into CRI's words.
 func exitStatus(e wire.Exit) pod.ExitStatus {
-	status := pod.ExitStatus{Code: e.Code, Reason: "Completed"}
+	status := pod.ExitStatus{Code: e.Code, Signal: e.Signal, Reason: "Completed"}
 	switch {
 	case e.Unknown:
 		status = pod.ExitStatus{

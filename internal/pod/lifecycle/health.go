@@ -56,7 +56,6 @@ func (h *Health) lost(box *pod.Sandbox, reason string) {
 	if box.Removed || box.Record().State != pod.Ready {
 		return
 	}
-	h.log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
 	h.records.NoteSandbox(box, func(r *pod.SandboxRecord) { r.State, r.Reason = pod.Stopped, reason })
 	h.debts.Add(box)
 }

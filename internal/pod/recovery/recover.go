@@ -231,10 +231,9 @@ func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	rec := box.Record()
 	if rec.State == pod.Ready {
 		if reason := r.sandboxes.Broken(rec); reason != "" {
-			r.Log.Warn("sandbox is not ready any more", "sandbox", box.ID, "reason", reason)
 			err := r.Records.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
 			if err != nil {
-				r.Log.Error("sandbox state not recorded", "sandbox", box.ID, "error", err)
+				r.Log.Error("sandbox state not recorded", "sandbox", box.ID, "reason", reason, "error", err)
 			}
 		}
 	}

@@ -44,7 +44,7 @@ func (i *Images) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusReque
 	if !ok {
 		return &runtimeapi.ImageStatusResponse{}, nil
 	}
-	resp := &runtimeapi.ImageStatusResponse{Image: toImage(img)}
+	resp := &runtimeapi.ImageStatusResponse{Image: i.toImage(img)}
 	if !req.GetVerbose() {
 		return resp, nil
 	}
@@ -62,12 +62,12 @@ func (i *Images) list(f *runtimeapi.ImageFilter) []*runtimeapi.Image {
 	var list []*runtimeapi.Image
 	if name := f.GetImage().GetImage(); name != "" {
 		if img, ok := i.Store.Resolve(name); ok {
-			list = append(list, toImage(img))
+			list = append(list, i.toImage(img))
 		}
 		return list
 	}
 	for _, img := range i.Store.List() {
-		list = append(list, toImage(img))
+		list = append(list, i.toImage(img))
 	}
 	return list
 }
@@ -96,7 +96,7 @@ func (i *Images) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoReque
 	}, nil
 }
 
-func toImage(img *image.Image) *runtimeapi.Image {
+func (i *Images) toImage(img *image.Image) *runtimeapi.Image {
 	uid, name := img.User()
 	out := &runtimeapi.Image{
 		Id:          img.ID,
@@ -105,7 +105,7 @@ func toImage(img *image.Image) *runtimeapi.Image {
 		Size:        max(1, img.Size), // CRI: must be > 0
 		Username:    name,
 		Spec:        &runtimeapi.ImageSpec{Image: img.ID},
-		Pinned:      img.Pinned,
+		Pinned:      i.Store.Pinned(img),
 	}
 	if uid != nil {
 		out.Uid = &runtimeapi.Int64Value{Value: *uid}

@@ -249,6 +249,7 @@ func TestAnEventHasTheWholePodAsItWas(t *testing.T) {
 }
 
 func TestAnImageIsShownInCRIsWords(t *testing.T) {
+	toImage := (&Images{Store: &image.Store{}}).toImage
 	for user, want := range map[string]string{
 		"":         `{"id": "sha256:ab", "repoTags": ["a:1"], "repoDigests": ["a@sha256:1"], "size": "7", "spec": {"image": "sha256:ab"}, "pinned": true}`,
 		"1000:5":   `{"id": "sha256:ab", "repoTags": ["a:1"], "repoDigests": ["a@sha256:1"], "size": "7", "spec": {"image": "sha256:ab"}, "pinned": true, "uid": {"value": "1000"}}`,

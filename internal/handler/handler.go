@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -64,8 +66,7 @@ func (h Handler) MarshalJSON() ([]byte, error) {
 
 // Set is the handlers of a node.
 type Set struct {
-	paths    map[string]string
-	fallback string
+	choice atomic.Pointer[choice]
 
 	mu     sync.Mutex
 	probed map[string]probe
@@ -73,7 +74,14 @@ type Set struct {
 	asking singleflight.Group
 }
 
+// choice is what is configured. It is never changed; another one takes its place.
+type choice struct {
+	paths    map[string]string
+	fallback string
+}
+
 type probe struct {
+	path    string
 	handler Handler
 	binary  binary
 	at      time.Time
@@ -96,22 +104,35 @@ func (p probe) valid(b binary) bool {
 // NewSet returns a set of handlers; paths are by name. fallback is used if no name is asked for. It fails if fallback is
 // not among them.
 func NewSet(paths map[string]string, fallback string) (*Set, error) {
+	s := &Set{probed: map[string]probe{}}
+	return s, s.Replace(paths, fallback)
+}
+
+// Replace makes other handlers the configured ones. If it fails, nothing has changed.
+func (s *Set) Replace(paths map[string]string, fallback string) error {
 	if _, ok := paths[fallback]; !ok {
-		return nil, fmt.Errorf("handler: the default runtime %q is not one of the configured ones", fallback)
+		return fmt.Errorf("handler: the default runtime %q is not one of the configured ones", fallback)
 	}
-	return &Set{paths: paths, fallback: fallback, probed: map[string]probe{}}, nil
+	s.choice.Store(&choice{maps.Clone(paths), fallback})
+	return nil
 }
 
 // Find returns the handler of that name; "" is the default one. The error for an unknown name is ErrNotFound, for a
 // missing binary ErrFailedPrecondition.
 func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
+	now := s.choice.Load()
 	if name == "" {
-		name = s.fallback
+		name = now.fallback
 	}
-	path, ok := s.paths[name]
+	path, ok := now.paths[name]
 	if !ok {
 		return Handler{}, fmt.Errorf("runtime handler %q is not configured: %w", name, errdefs.ErrNotFound)
 	}
+	return s.At(ctx, name, path)
+}
+
+// At returns the handler of that name with that binary, whatever is configured now: pods were made with it.
+func (s *Set) At(ctx context.Context, name, path string) (Handler, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return Handler{}, fmt.Errorf("runtime handler %q: %w: %w", name, err, errdefs.ErrFailedPrecondition)
@@ -120,15 +141,15 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 	s.mu.Lock()
 	known, ok := s.probed[name]
 	s.mu.Unlock()
-	if ok && known.valid(file) {
+	if ok && known.path == path && known.valid(file) {
 		return known.handler, nil
 	}
-	answer := s.asking.DoChan(name, func() (any, error) {
+	answer := s.asking.DoChan(name+"\x00"+path, func() (any, error) {
 		// It does not end with one caller's request: others wait for the same answer.
 		h := ask(context.WithoutCancel(ctx), name, path)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.probed[name] = probe{handler: h, binary: file, at: time.Now()}
+		s.probed[name] = probe{path: path, handler: h, binary: file, at: time.Now()}
 		return h, nil
 	})
 	select {
@@ -141,26 +162,21 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 
 // Path is the binary that is configured for a handler of that name, false if none is.
 func (s *Set) Path(name string) (string, bool) {
-	path, ok := s.paths[name]
+	path, ok := s.choice.Load().paths[name]
 	return path, ok
 }
 
 // Has reports whether a handler of that name is configured; "" is the default one.
 func (s *Set) Has(name string) bool {
-	_, ok := s.paths[name]
+	_, ok := s.choice.Load().paths[name]
 	return ok || name == ""
 }
 
 // All returns all handlers: first the default one with the name "", as CRI has it, then each with its name. Those that
 // could not be asked have a Problem.
 func (s *Set) All(ctx context.Context) []Handler {
-	names := make([]string, 0, len(s.paths))
-	for name := range s.paths {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	var all []Handler
-	for _, name := range append([]string{""}, names...) {
+	for _, name := range append([]string{""}, slices.Sorted(maps.Keys(s.choice.Load().paths))...) {
 		h, err := s.Find(ctx, name)
 		if err != nil {
 			h = Handler{Problem: err}
@@ -172,7 +188,7 @@ func (s *Set) All(ctx context.Context) []Handler {
 }
 
 // Default is the name of the handler that is used if none is asked for.
-func (s *Set) Default() string { return s.fallback }
+func (s *Set) Default() string { return s.choice.Load().fallback }
 
 // maxFeatures limits what a runtime may print about itself, in bytes.
 const maxFeatures = 1 << 20

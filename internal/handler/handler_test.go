@@ -85,7 +85,7 @@ func TestARuntimeWithoutFeaturesIsTrustedWithSeccompAndAskedOnce(t *testing.T) {
 		t.Errorf("asked %d times", n)
 	}
 	// After some time it is asked again…
-	s.probed["r"] = probe{handler: s.probed["r"].handler, binary: s.probed["r"].binary, at: time.Now().Add(-retryAfter)}
+	s.probed["r"] = probe{path: path, handler: s.probed["r"].handler, binary: s.probed["r"].binary, at: time.Now().Add(-retryAfter)}
 	find(t, s)
 	if n := calls(t, path); n != 2 {
 		t.Errorf("asked %d times, want a second time", n)

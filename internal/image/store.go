@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -57,6 +58,7 @@ type Store struct {
 	loads      keylock.Set         // one Load at a time, under the key "": archives use the same names of ingests
 	documents  *semaphore.Weighted // bytes of the documents that are being read
 
+	pinnedNames atomic.Pointer[[]string]
 	quarantined []Quarantined // by Open
 }
 
@@ -116,6 +118,9 @@ func openDisk(root string) (d disk, err error) {
 	d.blobs, err = blob.Open(filepath.Join(root, "content"))
 	return d, err
 }
+
+// SetRegistryConfigDir makes pulls that begin from now on read other directories.
+func (s *Store) SetRegistryConfigDir(dirs string) { s.registries.SetConfigDir(dirs) }
 
 // Close ends all pulls and waits for them. The store must not be used afterwards.
 func (s *Store) Close() { s.pulls.close() }

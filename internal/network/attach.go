@@ -93,13 +93,13 @@ func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 
 func (n *Network) add(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) (json.RawMessage, error) {
 	c := call{verb: "ADD", network: list.Name, sandbox: a.SandboxID}
-	if err := requirePlugins(list, n.cfg.BinDirs); err != nil {
+	if err := requirePlugins(list, n.binDirs()); err != nil {
 		return nil, fmt.Errorf("%s: %w", c, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.AttachTimeout)
 	defer cancel()
 	r := &runner{net: n, group: a.group(), checkResult: true}
-	res, err := n.cni(r, n.cfg.BinDirs).AddNetworkList(ctx, list, rt)
+	res, err := n.cni(r, n.binDirs()).AddNetworkList(ctx, list, rt)
 	if err != nil {
 		return nil, c.wrap(err)
 	}
@@ -175,7 +175,7 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 func (n *Network) del(ctx context.Context, a *Attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 	c := call{verb: "DEL", network: list.Name, sandbox: a.SandboxID}
 	// The plugins that are configured now come first: those of the ADD may be gone, or have been replaced for a reason.
-	dirs := slices.Concat(n.cfg.BinDirs, a.BinDirs)
+	dirs := slices.Concat(n.binDirs(), a.BinDirs)
 	if err := requirePlugins(list, dirs); err != nil {
 		return fmt.Errorf("%s: %w", c, err)
 	}

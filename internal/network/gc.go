@@ -50,7 +50,7 @@ func (n *Network) distinct(valid []Attachment) ([]*libcni.NetworkConfigList, []e
 		}
 	}
 	// Without a configuration there is one list less. That is no error.
-	if conf, err := load(n.cfg.ConfDir); err == nil {
+	if conf, err := load(n.confDir()); err == nil {
 		add(conf.list)
 	}
 	for i := range valid {
@@ -93,7 +93,7 @@ func (n *Network) gcList(ctx context.Context, group string, list *libcni.Network
 	for _, p := range list.Plugins {
 		c := call{verb: "GC", network: list.Name}
 		r := &runner{net: n, group: group}
-		cni := libcni.NewCNIConfigWithCacheDir(n.cfg.BinDirs, noCache, r)
+		cni := libcni.NewCNIConfigWithCacheDir(n.binDirs(), noCache, r)
 		err := cni.GCNetworkList(ctx, only(list, p), &libcni.GCArgs{ValidAttachments: valid})
 		if err != nil && !unsupported(err, types.ErrIncompatibleCNIVersion) {
 			errs = append(errs, c.wrap(err))

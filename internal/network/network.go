@@ -30,6 +30,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -71,10 +73,38 @@ type Config struct {
 // Network runs CNI plugins. Make one with [New], and close it with [Network.Close]. All goroutines may call all methods.
 type Network struct {
 	cfg    Config
+	dirs   atomic.Pointer[dirs] // in place of cfg's, since SetDirs
 	log    *slog.Logger
 	groups *cgroups
 	gate   gate
 	status status
+}
+
+// dirs are the directories that can change. A call reads them once for each thing that it looks for.
+type dirs struct {
+	conf string
+	bin  []string
+}
+
+// SetDirs makes attachments that begin from now on use other directories of configurations and plugins. A change of the
+// status follows soon. Attachments that were made are detached as they were planned.
+func (n *Network) SetDirs(conf string, bin []string) {
+	n.dirs.Store(&dirs{conf, slices.Clone(bin)})
+	n.status.recheck()
+}
+
+func (n *Network) confDir() string {
+	if now := n.dirs.Load(); now != nil {
+		return now.conf
+	}
+	return n.cfg.ConfDir
+}
+
+func (n *Network) binDirs() []string {
+	if now := n.dirs.Load(); now != nil {
+		return now.bin
+	}
+	return n.cfg.BinDirs
 }
 
 // New starts to watch the configuration. A missing directory, configuration or plugin is no error here: [Network.Status]

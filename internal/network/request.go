@@ -71,11 +71,11 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 			return Attachment{}, err
 		}
 	}
-	conf, err := load(n.cfg.ConfDir)
+	conf, err := load(n.confDir())
 	if err != nil {
 		return Attachment{}, err
 	}
-	if err := requirePlugins(conf.list, n.cfg.BinDirs); err != nil {
+	if err := requirePlugins(conf.list, n.binDirs()); err != nil {
 		return Attachment{}, err
 	}
 	caps, err := r.capabilities(conf.list, ports, bandwidth)
@@ -101,14 +101,14 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 			{"K8S_POD_UID", r.UID},
 		},
 		CapabilityArgs: caps,
-		BinDirs:        n.cfg.BinDirs,
+		BinDirs:        n.binDirs(),
 		Owed:           true,
 	}, nil
 }
 
 // Current returns name and text of the network configuration of now, and false if none can be read.
 func (n *Network) Current() (name string, list json.RawMessage, ok bool) {
-	conf, err := load(n.cfg.ConfDir)
+	conf, err := load(n.confDir())
 	if err != nil {
 		return "", nil, false
 	}

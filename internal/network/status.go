@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -114,13 +115,24 @@ func (n *Network) watch(ctx context.Context) {
 			if w != nil {
 				// Before the check, so that no change between is missed. A directory that is watched stays watched. One that
 				// was removed and made again has to be watched again.
-				for _, dir := range append([]string{n.cfg.ConfDir}, n.cfg.BinDirs...) {
-					_ = w.Add(dir)
-				}
+				n.watchDirs(w)
 			}
 			n.refresh(ctx)
 			timer.Reset(n.status.pace.poll)
 		}
+	}
+}
+
+// watchDirs watches the directories of now, and no others.
+func (n *Network) watchDirs(w *fsnotify.Watcher) {
+	wanted := append([]string{n.confDir()}, n.binDirs()...)
+	for _, dir := range w.WatchList() {
+		if !slices.Contains(wanted, dir) {
+			_ = w.Remove(dir)
+		}
+	}
+	for _, dir := range wanted {
+		_ = w.Add(dir)
 	}
 }
 
@@ -155,11 +167,11 @@ func errText(err error) string {
 
 // check returns an error if no sandbox could be attached now.
 func (n *Network) check(ctx context.Context) error {
-	conf, err := load(n.cfg.ConfDir)
+	conf, err := load(n.confDir())
 	if err != nil {
 		return err
 	}
-	if err := requirePlugins(conf.list, n.cfg.BinDirs); err != nil {
+	if err := requirePlugins(conf.list, n.binDirs()); err != nil {
 		return fmt.Errorf("network configuration %s: %w", conf.file, err)
 	}
 	if !since11(conf.list) {
@@ -181,7 +193,7 @@ func (n *Network) askPlugins(ctx context.Context, group string, conf *configurat
 	for _, p := range conf.list.Plugins {
 		r := &runner{net: n, group: group}
 		c := call{verb: "STATUS", network: conf.list.Name}
-		err := n.cni(r, n.cfg.BinDirs).GetStatusNetworkList(ctx, only(conf.list, p))
+		err := n.cni(r, n.binDirs()).GetStatusNetworkList(ctx, only(conf.list, p))
 		if err != nil && !unsupported(err) {
 			return fmt.Errorf("network configuration %s: %w", conf.file, c.wrap(err))
 		}

@@ -212,3 +212,25 @@ func mustCgroups(t *testing.T, h *host) *cgroups {
 	}
 	return g
 }
+
+func TestOtherDirectoriesCountAtOnceAndTheirChangesAreSeen(t *testing.T) {
+	h := newHost(t)
+	n := h.network()
+	becomes(t, n, "no network configuration")
+	other := filepath.Join(h.dir, "other-conf")
+	n.SetDirs(other, h.cfg.BinDirs)
+	becomes(t, n, other+" does not exist")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, "7.conflist"), []byte(h.fakeList("test")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.status.recheck()
+	becomes(t, n, "")
+	none := filepath.Join(h.dir, "no-plugins")
+	n.SetDirs(other, []string{none})
+	becomes(t, n, none)
+	n.SetDirs(other, h.cfg.BinDirs)
+	becomes(t, n, "")
+}

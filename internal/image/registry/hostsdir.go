@@ -62,7 +62,7 @@ func hostDir(list, host string) (string, error) {
 // hostConfigs are the hosts that may have the images of a registry host, in the order to ask them.
 func (c *Client) hostConfigs(host string) ([]hostConfig, error) {
 	configs := []hostConfig{{resolve: true, pull: true}}
-	dir, err := hostDir(c.ConfigDir, host)
+	dir, err := hostDir(*c.dirs.Load(), host)
 	if err != nil {
 		return nil, err
 	}

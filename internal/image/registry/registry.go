@@ -40,11 +40,19 @@ type Config struct {
 // Client asks registries. Across pulls, it remembers which hosts cannot be reached and which are busy.
 type Client struct {
 	Config
+	dirs  atomic.Pointer[string] // of the configuration; they can change
 	hosts hostStates
 }
 
 // NewClient makes a client; it makes no connection yet.
-func NewClient(config Config) *Client { return &Client{Config: config} }
+func NewClient(config Config) *Client {
+	c := &Client{Config: config}
+	c.SetConfigDir(config.ConfigDir)
+	return c
+}
+
+// SetConfigDir makes pulls that begin from now on read other directories.
+func (c *Client) SetConfigDir(dirs string) { c.dirs.Store(&dirs) }
 
 // Progress is told how much of a blob is on the node.
 type Progress interface {

@@ -58,6 +58,8 @@ type Debts interface {
 type Handlers interface {
 	// Find returns the runtime of a handler, that of the default handler for "". ErrNotFound if there is none.
 	Find(ctx context.Context, name string) (handler.Handler, error)
+	// At returns the runtime of a handler that pods were made with, which may be configured no more.
+	At(ctx context.Context, name, binary string) (handler.Handler, error)
 }
 
 // Cgroups are the hierarchies of groups; see package cgroup.

@@ -19,10 +19,14 @@ type runtimes struct {
 	host     ocispec.Host
 }
 
-// find is the sandbox's runtime as it is configured now, for making something. The error of a missing runtime is not of the
-// class ErrNotFound: the request does not name the runtime.
+// find is the sandbox's runtime as it is configured now, for making something. If its handler is configured no more, it is
+// the runtime that the sandbox was made with. The error of a missing runtime is not of the class ErrNotFound: the request
+// does not name the runtime.
 func (r runtimes) find(ctx context.Context, rec *pod.SandboxRecord) (handler.Handler, error) {
 	runtime, err := r.handlers.Find(ctx, rec.Handler)
+	if errdefs.IsNotFound(err) && rec.Means.Runtime != "" {
+		return r.handlers.At(ctx, rec.Handler, rec.Means.Runtime)
+	}
 	if errdefs.IsNotFound(err) {
 		return runtime, fmt.Errorf("the sandbox was made with a handler that is gone: %v: %w", err, errdefs.ErrFailedPrecondition) //nolint:errorlint // its class must not get through
 	}

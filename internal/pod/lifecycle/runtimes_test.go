@@ -30,6 +30,13 @@ func (k known) Find(_ context.Context, name string) (handler.Handler, error) {
 	return handler.Handler{}, fmt.Errorf("runtime handler %q is not configured: %w", name, errdefs.ErrNotFound)
 }
 
+func (k known) At(ctx context.Context, name, binary string) (handler.Handler, error) {
+	if h, err := k.Find(ctx, "at "+binary); err == nil {
+		return h, nil
+	}
+	return handler.Handler{}, fmt.Errorf("%s of %q is gone: %w", binary, name, errdefs.ErrFailedPrecondition)
+}
+
 func (known) Path(string) (string, bool) { return "", false }
 
 func podOf(handler string, userns bool) *pod.SandboxRecord {
@@ -71,6 +78,19 @@ func TestAHandlerThatIsGoneIsAStateOfTheNode(t *testing.T) {
 	r := runtimes{handlers: known{}, places: &pod.Places{}}
 	if _, err := r.find(t.Context(), podOf("gone", false)); !errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 		t.Errorf("to the kubelet NotFound would mean that the pod is gone: %v", err)
+	}
+}
+
+func TestAPodKeepsTheRuntimeThatItWasMadeWith(t *testing.T) {
+	r := runtimes{handlers: known{"at /opt/old": {Path: "/opt/old"}, "today": {Path: "/opt/new"}}, places: &pod.Places{}}
+	rec := podOf("gone", false)
+	rec.Means.Runtime = "/opt/old"
+	if h, err := r.find(t.Context(), rec); err != nil || h.Path != "/opt/old" {
+		t.Errorf("its handler was taken away: %+v, %v", h, err)
+	}
+	rec.Handler = "today"
+	if h, err := r.find(t.Context(), rec); err != nil || h.Path != "/opt/new" {
+		t.Errorf("its handler has another binary: %+v, %v", h, err)
 	}
 }
 

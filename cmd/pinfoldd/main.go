@@ -5,15 +5,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/inherited"
+	"github.com/pinfold-run/pinfold/internal/logline"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
 )
 
@@ -23,10 +21,9 @@ var version = "0.0.0-dev"
 func main() {
 	p := &process{reset: errors.Join(inherited.Reset(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))}
 	logwriter.TakeBrokenPipes()
-	out := logwriter.New(os.Stderr, linesLost)
-	p.log = out
+	p.log = logline.New(os.Stderr)
 	code := p.run(os.Args[1:])
-	out.Flush(flushTimeout)
+	p.log.Flush(flushTimeout)
 	os.Exit(code)
 }
 
@@ -41,7 +38,7 @@ type process struct {
 	// reset lists the inherited attributes that could not be reset.
 	reset error
 	// log takes the log and error messages. It never blocks.
-	log io.Writer
+	log *logline.Log
 }
 
 // run runs the command line and returns the exit code.
@@ -53,6 +50,9 @@ func (p *process) run(args []string) int {
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, errLogged) {
+		return exitFailed
+	}
 	fmt.Fprintf(p.log, "pinfoldd: %v\n", err)
 	if errors.As(err, new(usageError)) {
 		fmt.Fprintf(p.log, "pinfoldd: see pinfoldd --help\n")
@@ -63,10 +63,3 @@ func (p *process) run(args []string) int {
 
 // flushTimeout is how long the daemon waits at its end until its log is read.
 const flushTimeout = 2 * time.Second
-
-// linesLost is the log line that counts lines that were dropped.
-func linesLost(lines int) []byte {
-	var text bytes.Buffer
-	slog.New(slog.NewTextHandler(&text, nil)).Warn("log lines dropped: the log was not read", "lines", lines)
-	return text.Bytes()
-}

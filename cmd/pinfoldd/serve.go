@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,8 +21,9 @@ func (p *process) serve(flags *config.Flags) error {
 	if os.Geteuid() != 0 {
 		return errors.New("must be run as root")
 	}
-	log := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: c.LogLevel}))
-	daemon.RouteLibraryLogs(log, p.log)
+	p.log.Configure(c.LogFormat == config.JSON, c.LogLevel)
+	log := p.log.Logger()
+	daemon.RouteLibraryLogs(log)
 	if p.reset != nil {
 		log.Warn("containers inherit attributes of the process that started the daemon", "error", p.reset)
 	}
@@ -32,5 +32,12 @@ func (p *process) serve(flags *config.Flags) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return daemon.Run(ctx, c.Config, version, log)
+	if err := daemon.Run(ctx, c.Config, version, log); err != nil {
+		log.Error("pinfoldd ended", "error", err)
+		return errLogged
+	}
+	return nil
 }
+
+// errLogged is a failure that is in the log already.
+var errLogged = errors.New("see the log")

@@ -21,6 +21,7 @@ var mayImport = []struct {
 	{"api/pinfold/v1", nil, "public: messages and the service on the wire, generated"},
 	{"pin", nil, "public: of use without the rest, so it imports none of it"},
 	{"internal/logwriter", nil, "how either side's log is written"},
+	{"internal/logline", []string{"internal/logwriter"}, "how a line of the daemon's log looks, whatever is in it"},
 	{"internal/inherited", nil, "attributes of processes, set at the start of either side"},
 	{"internal/duration", nil, "arithmetic with numbers that come from outside"},
 	{"internal/tree", nil, "trees that containers make; it knows nothing of containers"},
@@ -94,7 +95,7 @@ var mayImport = []struct {
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (of ocispec: the paths that a confined container does not see)"},
-	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logwriter"}, "arguments, signals, exit code"},
+	{"cmd/pinfoldd", []string{"internal/config", "internal/daemon", "internal/inherited", "internal/logline", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testimage", "internal/testregistry", "internal/testroot"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
@@ -127,7 +128,7 @@ var outside = []struct {
 // standardOnly may import nothing but the standard library, golang.org/x/sys and
 // what mayImport grants: pin for its users' sake, the others to stay small.
 var standardOnly = []string{
-	"pin", "internal/duration", "internal/inherited", "internal/logwriter", "internal/tree", "internal/testimage",
+	"pin", "internal/duration", "internal/inherited", "internal/logline", "internal/logwriter", "internal/tree", "internal/testimage",
 	"internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup",
 	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump",
 	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",

@@ -45,7 +45,7 @@ func claim(c *config.Config, paths pod.Paths, log *slog.Logger) (release func(),
 		}
 		held = append(held, unlock)
 	}
-	for _, socket := range []string{c.Socket, c.NRISocket, adminSocket(c)} {
+	for _, socket := range []string{c.Socket, c.NRISocket, c.AdminSocket} {
 		if err := vacant(socket); err != nil {
 			return nil, err
 		}
@@ -70,7 +70,7 @@ func lockFiles(c *config.Config) []lockFile {
 	if c.NRISocket != "" {
 		files = append(files, lockFile{c.NRISocket + ".lock", "NRI socket " + c.NRISocket})
 	}
-	if path := adminSocket(c); path != "" {
+	if path := c.AdminSocket; path != "" {
 		files = append(files, lockFile{path + ".lock", "admin socket " + path})
 	}
 	return files

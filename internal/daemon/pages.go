@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/admin"
@@ -35,10 +34,10 @@ func startPages(ctx context.Context, c *config.Config, h *health, log *slog.Logg
 	p := &pages{Pages: admin.NewPages(h.conditions, log), log: log}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.closed = append(p.closed, stop)
-	if path := adminSocket(c); path != "" {
+	if path := c.AdminSocket; path != "" {
 		p.serveSocket(ctx, path)
 	}
-	if address := metricsAddress(""); address != "" {
+	if address := c.MetricsAddress; address != "" {
 		p.serveMetrics(ctx, address)
 	}
 	return p
@@ -93,16 +92,3 @@ func (p *pages) close() {
 		end()
 	}
 }
-
-// metricsAddress is the address of metrics, "" if there is none. Without a host it is loopback: who
-// wants every address has to write 0.0.0.0 or [::].
-func metricsAddress(address string) string {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host != "" {
-		return address
-	}
-	return net.JoinHostPort("127.0.0.1", port)
-}
-
-// adminSocket is the path of the admin socket, "" if there is none.
-func adminSocket(c *config.Config) string { return filepath.Join(c.State, "admin.sock") }

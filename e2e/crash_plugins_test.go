@@ -28,7 +28,7 @@ func shortly(t *testing.T) context.Context {
 // debts is the number of objects with debts in "pinfold status".
 func (n *crashNode) debts() int {
 	n.t.Helper()
-	out, code := n.pinfold("status")
+	out, code := n.pinfold("status", "--output", "json")
 	var said struct {
 		Info struct {
 			Debts int `json:"debts"`

@@ -74,7 +74,7 @@ func TestAPullInProgressIsInTheStatusWithItsProgress(t *testing.T) {
 	if p := got[0]; p.Image != ref || p.TotalBytes < 100_000 || p.Bytes != 0 || p.LayersDone != 0 {
 		t.Errorf("the verbose status says %+v", p)
 	}
-	for _, args := range [][]string{{"why"}, {"why", "library/busybox"}, {"status"}} {
+	for _, args := range [][]string{{"why"}, {"why", "library/busybox"}, {"status", "-o", "json"}} {
 		if out, code := n.pinfold(args...); code != 0 || !strings.Contains(out, ref) {
 			t.Errorf("pinfold %v (exit code %d) does not name %s:\n%s", args, code, ref, out)
 		}

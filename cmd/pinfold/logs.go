@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
-	"os"
-	"strings"
-	"syscall"
+	"strconv"
 	"time"
 
+	"github.com/spf13/cobra"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -19,32 +15,120 @@ import (
 // process writes. The kubelet polls it, too.
 const pollInterval = 50 * time.Millisecond
 
-func logs(ctx context.Context, t *tool, args []string) error {
-	flags := flag.NewFlagSet("pinfold logs", flag.ContinueOnError)
-	wait := flags.Bool("f", false, "follow the log until the container ends")
-	if err := flags.Parse(args); err != nil {
-		return err
+// logOptions are the flags of pinfold logs.
+type logOptions struct {
+	container  string
+	follow     bool
+	tail       tail
+	since      moment
+	timestamps bool
+}
+
+func logsCommand(t *tool) *cobra.Command {
+	o := logOptions{tail: -1}
+	cmd := &cobra.Command{
+		Use:   "logs [--follow] [--tail LINES] [--since TIME] [--timestamps] POD|CONTAINER",
+		Short: "Print a container's output",
+		Long: `Print what a container wrote: its standard output to standard output, its standard error to
+standard error. ` + nameHelp + ` CONTAINER
+is the beginning of a container's ID. Of a pod with several containers, the newest is taken, or the
+one that --container names. With --follow it goes on until the container ends, also when the log is
+rotated, and returns the container's exit code.
+
+The output is the container's: it may hold anything, also characters that steer a terminal.`,
+		Example: `  pinfold logs my-pod
+  pinfold logs -f --tail 20 my-pod
+  pinfold logs --since 10m --timestamps my-pod`,
+		Args:              wants(1, 1, "one pod or container"),
+		ValidArgsFunction: t.completer(1, podNames),
+		RunE:              t.does(func(ctx context.Context, t *tool, args []string) error { return logs(ctx, t, &o, args[0]) }),
 	}
-	if flags.NArg() != 1 {
-		return errors.New("logs: name one pod")
+	flags := cmd.Flags()
+	flags.BoolVarP(&o.follow, "follow", "f", false, "go on until the container ends, and return its exit code")
+	flags.Var(&o.tail, "tail", "begin with the last `lines`; all for the whole log")
+	flags.Var(&o.since, "since", "leave out what is older than this `time`: a duration as 10m, or a time as 2026-01-31T12:00:00Z")
+	flags.BoolVar(&o.timestamps, "timestamps", false, "print the time of each line before it")
+	flags.StringVarP(&o.container, "container", "c", "", "`name` of the container in the pod (default: the newest)")
+	return cmd
+}
+
+// tail is a number of lines; -1 for all.
+type tail int
+
+// String implements pflag.Value.
+func (n *tail) String() string {
+	if *n < 0 {
+		return "all"
 	}
-	n, err := t.connect()
+	return strconv.Itoa(int(*n))
+}
+
+// Type implements pflag.Value.
+func (n *tail) Type() string { return "lines" }
+
+// maxTail is how many lines --tail keeps at most: they are kept in memory.
+const maxTail = 100_000
+
+// Set implements pflag.Value.
+func (n *tail) Set(text string) error {
+	if text == "all" || text == "-1" {
+		*n = -1
+		return nil
+	}
+	lines, err := strconv.Atoi(text)
+	if err != nil || lines < 0 || lines > maxTail {
+		return fmt.Errorf("want a number from 0 to %d, or all", maxTail)
+	}
+	*n = tail(lines)
+	return nil
+}
+
+// moment is a time, written as such or as how long ago it was.
+type moment struct{ time.Time }
+
+// String implements pflag.Value.
+func (m *moment) String() string {
+	if m.IsZero() {
+		return ""
+	}
+	return m.Format(time.RFC3339Nano)
+}
+
+// Type implements pflag.Value.
+func (m *moment) Type() string { return "time" }
+
+// Set implements pflag.Value.
+func (m *moment) Set(text string) error {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		m.Time = time.Now().Add(-d)
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return errors.New("want a duration as 10m, or a time as 2026-01-31T12:00:00Z")
+	}
+	m.Time = at
+	return nil
+}
+
+func logs(ctx context.Context, t *tool, o *logOptions, name string) error {
+	n, err := t.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	id, err := n.containerOf(ctx, flags.Arg(0))
+	id, err := n.containerOf(ctx, name, o.container)
 	if err != nil {
 		return err
 	}
-	if *wait {
-		return n.follow(ctx, t, id)
+	if o.follow {
+		return n.follow(ctx, t, id, o)
 	}
 	status, err := n.status(ctx, id)
 	if err != nil {
 		return err
 	}
-	r, err := openLog(status.LogPath)
+	r, err := openLog(status.GetLogPath(), o)
 	if err != nil {
 		return err
 	}
@@ -53,12 +137,12 @@ func logs(ctx context.Context, t *tool, args []string) error {
 }
 
 // follow prints a container's output until its end and returns its exit code as an error.
-func (n *node) follow(ctx context.Context, t *tool, id string) error {
+func (n *node) follow(ctx context.Context, t *tool, id string, o *logOptions) error {
 	status, err := n.status(ctx, id)
 	if err != nil {
 		return err
 	}
-	log, err := openLog(status.LogPath)
+	log, err := openLog(status.GetLogPath(), o)
 	if err != nil {
 		return err
 	}
@@ -85,7 +169,7 @@ func (n *node) follow(ctx context.Context, t *tool, id string) error {
 
 func verdict(t *tool, s *runtimeapi.ContainerStatus) error {
 	if s.Message != "" {
-		fmt.Fprintf(t.errs, "pinfold: %s: %s\n", visible(s.Reason), visibleLines(s.Message))
+		t.complain(visible(s.Reason) + ": " + s.Message)
 	}
 	if s.ExitCode == 0 {
 		return nil
@@ -96,60 +180,4 @@ func verdict(t *tool, s *runtimeapi.ContainerStatus) error {
 func (n *node) status(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error) {
 	resp, err := n.runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
 	return resp.GetStatus(), err
-}
-
-// logReader reads CRI's log format, "TIME STREAM TAG CONTENT". The tag P means that the line
-// continues in the next record.
-type logReader struct {
-	file *os.File
-	r    *bufio.Reader
-	rest string
-}
-
-func openLog(path string) (*logReader, error) {
-	if path == "" {
-		return nil, errors.New("the container has no log")
-	}
-	// The client that made the pod chose the path. To open a FIFO there would block for ever.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(fmt.Errorf("the log %s is not a regular file", path), err)
-	}
-	return &logReader{file: f, r: bufio.NewReaderSize(f, 64<<10)}, nil
-}
-
-func (l *logReader) close() { l.file.Close() }
-
-// print writes the records that are complete by now, each to its stream.
-func (l *logReader) print(t *tool) error {
-	for {
-		line, err := l.r.ReadString('\n')
-		l.rest += line
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		line, l.rest = l.rest, ""
-		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
-		if len(fields) < 4 {
-			continue
-		}
-		w := t.out
-		if fields[1] == "stderr" {
-			w = t.errs
-		}
-		end := "\n"
-		if strings.HasPrefix(fields[2], "P") {
-			end = ""
-		}
-		if _, err := io.WriteString(w, fields[3]+end); err != nil {
-			return err
-		}
-	}
 }

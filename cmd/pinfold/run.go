@@ -4,13 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -20,8 +21,10 @@ import (
 // These are the same for all pods of this command. A kubelet's pod may have the same names: they do
 // not identify a pod of this command.
 const (
-	podNamespace = "pinfold"
-	containerLog = "container.log"
+	podNamespace  = "pinfold"
+	containerLog  = "container.log"
+	ownLabel      = "run.pinfold/made-by"
+	ownLabelValue = "pinfold-run"
 )
 
 // runOptions are the flags of pinfold run.
@@ -38,50 +41,64 @@ type runOptions struct {
 	command     []string
 }
 
-func parseRun(args []string) (*runOptions, error) {
-	before, command := splitCommand(args)
-	o := &runOptions{command: command}
-	flags := flag.NewFlagSet("pinfold run", flag.ContinueOnError)
-	flags.StringVar(&o.name, "name", "", "name of the pod; default a random one")
+func runCommand(t *tool) *cobra.Command {
+	o := &runOptions{}
+	cmd := &cobra.Command{
+		Use:   "run [FLAGS] IMAGE [-- COMMAND [ARG]...]",
+		Short: "Run one container in a new pod, and remove the pod at its end",
+		Long:  `Run one container in a new pod, confined and in a user namespace. Its output is shown, its exit code returned, and the pod removed.`,
+		Example: `  pinfold run docker.io/library/busybox:latest -- id
+  pinfold run --keep --name web registry.example/web:1`,
+		Args:              wants(1, -1, "one image, and after -- the command"),
+		ValidArgsFunction: t.completer(1, imageNames),
+	}
+	o.addTo(cmd.Flags())
+	cmd.RunE = t.does(func(ctx context.Context, t *tool, args []string) error {
+		if err := o.take(cmd.Flags(), args); err != nil {
+			return err
+		}
+		return run(ctx, t, o)
+	})
+	return cmd
+}
+
+func (o *runOptions) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&o.name, "name", "", "name of the pod (default: a random one)")
 	flags.BoolVar(&o.hostUsers, "host-users", false, "use the node's own user ids: no user namespace, so root in the pod is the node's root")
-	userns := flags.Bool("userns", true, "give the pod a user namespace of its own (the default); the opposite of --host-users")
+	flags.Bool("userns", true, "give the pod a user namespace of its own (the default); the opposite of --host-users")
 	flags.StringVar(&o.usernsRange, "userns-range", defaultRange, "`FIRST:COUNT` of host ids for the user namespace, used if /etc/subuid has no line for pinfold or root")
 	flags.BoolVar(&o.keep, "keep", false, "return when the container runs, and keep the pod")
 	flags.BoolVar(&o.hostNetwork, "host-network", false, "use the node's network")
 	flags.BoolVar(&o.pull, "pull", false, "pull the image even if it is on the node")
-	flags.StringVar(&o.handler, "runtime", "", "runtime handler; default that of the daemon")
-	flags.StringVar(&o.logDir, "log-dir", "", "directory for the log; default a new one in "+os.TempDir())
-	if err := flags.Parse(before); err != nil {
-		return nil, err
+	flags.StringVar(&o.handler, "runtime", "", "runtime handler (default: that of the daemon)")
+	flags.StringVar(&o.logDir, "log-dir", "", "directory for the log (default: a new one in "+os.TempDir()+")")
+}
+
+// take checks the flags and takes the arguments.
+func (o *runOptions) take(flags *pflag.FlagSet, args []string) error {
+	o.image, o.command = args[0], args[1:]
+	userns, err := flags.GetBool("userns")
+	if err != nil {
+		return err
 	}
-	if flags.NArg() != 1 {
-		return nil, errors.New("run: name one image; put the command after --")
-	}
-	o.image = flags.Arg(0)
-	given := map[string]bool{}
-	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	switch {
-	case given["host-users"] && given["userns"] && o.hostUsers == *userns:
-		return nil, fmt.Errorf("run: --host-users=%t and --userns=%t contradict each other", o.hostUsers, *userns)
-	case given["userns"]:
-		o.hostUsers = !*userns
+	case flags.Changed("host-users") && flags.Changed("userns") && o.hostUsers == userns:
+		return misuse("run: --host-users=%t and --userns=%t contradict each other", o.hostUsers, userns)
+	case flags.Changed("userns"):
+		o.hostUsers = !userns
 	}
-	if !given["name"] {
+	if !flags.Changed("name") {
 		o.name = "pod-" + rand.Text()[:8]
 	}
 	// The name is also used for a directory.
 	if o.name == "" || o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
-		return nil, fmt.Errorf("run: --name %q cannot be the name of a directory", o.name)
+		return misuse("run: --name %q cannot be the name of a directory", o.name)
 	}
-	return o, nil
+	return nil
 }
 
-func run(ctx context.Context, t *tool, args []string) error {
-	o, err := parseRun(args)
-	if err != nil {
-		return err
-	}
-	n, err := t.connect()
+func run(ctx context.Context, t *tool, o *runOptions) error {
+	n, err := t.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,7 +125,7 @@ func run(ctx context.Context, t *tool, args []string) error {
 		return nil
 	}
 	if err == nil {
-		err = n.follow(ctx, t, id)
+		err = n.follow(ctx, t, id, &logOptions{tail: -1})
 	}
 	// Remove the pod whatever ended the wait, also after an interrupt.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
@@ -205,6 +222,7 @@ func (o *runOptions) sandbox(ctx context.Context, n *node) (*runtimeapi.PodSandb
 	}
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: o.name, Namespace: podNamespace, Uid: rand.Text()},
+		Labels:       map[string]string{ownLabel: ownLabelValue},
 		LogDirectory: dir,
 		Linux:        &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options}},
 	}

@@ -4,8 +4,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+func parseRun(args []string) (*runOptions, error) {
+	o := &runOptions{}
+	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	o.addTo(flags)
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	return o, o.take(flags, flags.Args())
+}
 
 func TestARunHasAUserNamespaceUnlessHostUsersAreAskedFor(t *testing.T) {
 	for args, hostUsers := range map[string]bool{

@@ -72,7 +72,7 @@ func TestALogIsPrintedByStreamAndPartialLinesAreJoined(t *testing.T) {
 	}
 	var out, errs strings.Builder
 	tl := &tool{out: &out, errs: &errs}
-	r, err := openLog(file)
+	r, err := openLog(file, &logOptions{tail: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -124,7 +124,10 @@ func pulling(pull image.PullStatus) *pinfoldv1.Operation {
 		step = fmt.Sprintf("%d of %d bytes, %d of %d layers unpacked", pull.Bytes, pull.TotalBytes, pull.LayersDone, pull.Layers)
 	}
 	began := timestamppb.New(pull.Began)
-	return &pinfoldv1.Operation{Name: "PullImage", Object: text("image " + pull.Image), Step: step, Began: began, StepBegan: began}
+	return &pinfoldv1.Operation{
+		Name: "PullImage", Object: text("image " + pull.Image), Step: step, Began: began, StepBegan: began,
+		Pull: &pinfoldv1.PullProgress{Bytes: pull.Bytes, TotalBytes: pull.TotalBytes, LayersDone: int32(pull.LayersDone), Layers: int32(pull.Layers)},
+	}
 }
 
 // Check repairs what it is asked to, then compares records and node. If something fails, the answer has the error and

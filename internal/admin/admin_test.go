@@ -176,7 +176,8 @@ func TestOperationsAreListedBeforePullsAndByTheirObject(t *testing.T) {
 	ask("b:")
 	op = listed.GetOperations()
 	if failed != nil || len(op) != 1 || op[0].GetName() != "PullImage" || op[0].GetObject() != "image b:1" ||
-		op[0].GetStep() != "1 of 2 bytes, 3 of 4 layers unpacked" || !op[0].GetBegan().AsTime().Equal(began) {
+		op[0].GetStep() != "1 of 2 bytes, 3 of 4 layers unpacked" || !op[0].GetBegan().AsTime().Equal(began) ||
+		!proto.Equal(op[0].GetPull(), &pinfoldv1.PullProgress{Bytes: 1, TotalBytes: 2, LayersDone: 3, Layers: 4}) {
 		t.Errorf("the pull of b: %v, %v", listed, failed)
 	}
 }

@@ -121,7 +121,7 @@ var outside = []struct {
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
-	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
+	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfold", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 

@@ -429,7 +429,9 @@ type Operation struct {
 	Began     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=began,proto3" json:"began,omitempty"`
 	StepBegan *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=step_began,json=stepBegan,proto3" json:"step_began,omitempty"`
 	// The steps behind it, in order.
-	Done          []*Step `protobuf:"bytes,6,rep,name=done,proto3" json:"done,omitempty"`
+	Done []*Step `protobuf:"bytes,6,rep,name=done,proto3" json:"done,omitempty"`
+	// How far a pull is; only pulls have it.
+	Pull          *PullProgress `protobuf:"bytes,7,opt,name=pull,proto3" json:"pull,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -506,6 +508,86 @@ func (x *Operation) GetDone() []*Step {
 	return nil
 }
 
+func (x *Operation) GetPull() *PullProgress {
+	if x != nil {
+		return x.Pull
+	}
+	return nil
+}
+
+// PullProgress is how far a pull is.
+type PullProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much of the image's compressed layers is on the node, from any pull.
+	Bytes int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Their size; 0 until the registry has sent the manifest.
+	TotalBytes int64 `protobuf:"varint,2,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// How many layers are unpacked.
+	LayersDone int32 `protobuf:"varint,3,opt,name=layers_done,json=layersDone,proto3" json:"layers_done,omitempty"`
+	// How many there are; 0 until the registry has sent the manifest.
+	Layers        int32 `protobuf:"varint,4,opt,name=layers,proto3" json:"layers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullProgress) Reset() {
+	*x = PullProgress{}
+	mi := &file_pinfold_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullProgress) ProtoMessage() {}
+
+func (x *PullProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_pinfold_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullProgress.ProtoReflect.Descriptor instead.
+func (*PullProgress) Descriptor() ([]byte, []int) {
+	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PullProgress) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PullProgress) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *PullProgress) GetLayersDone() int32 {
+	if x != nil {
+		return x.LayersDone
+	}
+	return 0
+}
+
+func (x *PullProgress) GetLayers() int32 {
+	if x != nil {
+		return x.Layers
+	}
+	return 0
+}
+
 // Step is one step that an operation has behind it.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -520,7 +602,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_pinfold_v1_node_proto_msgTypes[10]
+	mi := &file_pinfold_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +614,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_pinfold_v1_node_proto_msgTypes[10]
+	mi := &file_pinfold_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +627,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Step) GetName() string {
@@ -588,7 +670,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_pinfold_v1_node_proto_msgTypes[11]
+	mi := &file_pinfold_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +682,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pinfold_v1_node_proto_msgTypes[11]
+	mi := &file_pinfold_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +695,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CheckRequest) GetRepair() bool {
@@ -641,7 +723,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_pinfold_v1_node_proto_msgTypes[12]
+	mi := &file_pinfold_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +735,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pinfold_v1_node_proto_msgTypes[12]
+	mi := &file_pinfold_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +748,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CheckResponse) GetDifferences() []*Difference {
@@ -698,7 +780,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_pinfold_v1_node_proto_msgTypes[13]
+	mi := &file_pinfold_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +792,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_pinfold_v1_node_proto_msgTypes[13]
+	mi := &file_pinfold_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +805,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_pinfold_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Difference) GetObject() string {
@@ -771,7 +853,7 @@ const file_pinfold_v1_node_proto_rawDesc = "" +
 	"\x16ListOperationsResponse\x125\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x15.pinfold.v1.OperationR\n" +
-	"operations\"\xde\x01\n" +
+	"operations\"\x8c\x02\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x12\n" +
@@ -779,7 +861,15 @@ const file_pinfold_v1_node_proto_rawDesc = "" +
 	"\x05began\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x129\n" +
 	"\n" +
 	"step_began\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstepBegan\x12$\n" +
-	"\x04done\x18\x06 \x03(\v2\x10.pinfold.v1.StepR\x04done\"\x91\x01\n" +
+	"\x04done\x18\x06 \x03(\v2\x10.pinfold.v1.StepR\x04done\x12,\n" +
+	"\x04pull\x18\a \x01(\v2\x18.pinfold.v1.PullProgressR\x04pull\"~\n" +
+	"\fPullProgress\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
+	"totalBytes\x12\x1f\n" +
+	"\vlayers_done\x18\x03 \x01(\x05R\n" +
+	"layersDone\x12\x16\n" +
+	"\x06layers\x18\x04 \x01(\x05R\x06layers\"\x91\x01\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x05began\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x12-\n" +
@@ -816,7 +906,7 @@ func file_pinfold_v1_node_proto_rawDescGZIP() []byte {
 	return file_pinfold_v1_node_proto_rawDescData
 }
 
-var file_pinfold_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_pinfold_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_pinfold_v1_node_proto_goTypes = []any{
 	(*LoadImageRequest)(nil),       // 0: pinfold.v1.LoadImageRequest
 	(*LoadImageResponse)(nil),      // 1: pinfold.v1.LoadImageResponse
@@ -828,37 +918,39 @@ var file_pinfold_v1_node_proto_goTypes = []any{
 	(*ListOperationsRequest)(nil),  // 7: pinfold.v1.ListOperationsRequest
 	(*ListOperationsResponse)(nil), // 8: pinfold.v1.ListOperationsResponse
 	(*Operation)(nil),              // 9: pinfold.v1.Operation
-	(*Step)(nil),                   // 10: pinfold.v1.Step
-	(*CheckRequest)(nil),           // 11: pinfold.v1.CheckRequest
-	(*CheckResponse)(nil),          // 12: pinfold.v1.CheckResponse
-	(*Difference)(nil),             // 13: pinfold.v1.Difference
-	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
+	(*PullProgress)(nil),           // 10: pinfold.v1.PullProgress
+	(*Step)(nil),                   // 11: pinfold.v1.Step
+	(*CheckRequest)(nil),           // 12: pinfold.v1.CheckRequest
+	(*CheckResponse)(nil),          // 13: pinfold.v1.CheckResponse
+	(*Difference)(nil),             // 14: pinfold.v1.Difference
+	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 16: google.protobuf.Duration
 }
 var file_pinfold_v1_node_proto_depIdxs = []int32{
 	2,  // 0: pinfold.v1.LoadImageResponse.images:type_name -> pinfold.v1.LoadedImage
 	9,  // 1: pinfold.v1.ListOperationsResponse.operations:type_name -> pinfold.v1.Operation
-	14, // 2: pinfold.v1.Operation.began:type_name -> google.protobuf.Timestamp
-	14, // 3: pinfold.v1.Operation.step_began:type_name -> google.protobuf.Timestamp
-	10, // 4: pinfold.v1.Operation.done:type_name -> pinfold.v1.Step
-	14, // 5: pinfold.v1.Step.began:type_name -> google.protobuf.Timestamp
-	15, // 6: pinfold.v1.Step.took:type_name -> google.protobuf.Duration
-	13, // 7: pinfold.v1.CheckResponse.differences:type_name -> pinfold.v1.Difference
-	0,  // 8: pinfold.v1.NodeService.LoadImage:input_type -> pinfold.v1.LoadImageRequest
-	3,  // 9: pinfold.v1.NodeService.PinImage:input_type -> pinfold.v1.PinImageRequest
-	5,  // 10: pinfold.v1.NodeService.UnpinImage:input_type -> pinfold.v1.UnpinImageRequest
-	7,  // 11: pinfold.v1.NodeService.ListOperations:input_type -> pinfold.v1.ListOperationsRequest
-	11, // 12: pinfold.v1.NodeService.Check:input_type -> pinfold.v1.CheckRequest
-	1,  // 13: pinfold.v1.NodeService.LoadImage:output_type -> pinfold.v1.LoadImageResponse
-	4,  // 14: pinfold.v1.NodeService.PinImage:output_type -> pinfold.v1.PinImageResponse
-	6,  // 15: pinfold.v1.NodeService.UnpinImage:output_type -> pinfold.v1.UnpinImageResponse
-	8,  // 16: pinfold.v1.NodeService.ListOperations:output_type -> pinfold.v1.ListOperationsResponse
-	12, // 17: pinfold.v1.NodeService.Check:output_type -> pinfold.v1.CheckResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	15, // 2: pinfold.v1.Operation.began:type_name -> google.protobuf.Timestamp
+	15, // 3: pinfold.v1.Operation.step_began:type_name -> google.protobuf.Timestamp
+	11, // 4: pinfold.v1.Operation.done:type_name -> pinfold.v1.Step
+	10, // 5: pinfold.v1.Operation.pull:type_name -> pinfold.v1.PullProgress
+	15, // 6: pinfold.v1.Step.began:type_name -> google.protobuf.Timestamp
+	16, // 7: pinfold.v1.Step.took:type_name -> google.protobuf.Duration
+	14, // 8: pinfold.v1.CheckResponse.differences:type_name -> pinfold.v1.Difference
+	0,  // 9: pinfold.v1.NodeService.LoadImage:input_type -> pinfold.v1.LoadImageRequest
+	3,  // 10: pinfold.v1.NodeService.PinImage:input_type -> pinfold.v1.PinImageRequest
+	5,  // 11: pinfold.v1.NodeService.UnpinImage:input_type -> pinfold.v1.UnpinImageRequest
+	7,  // 12: pinfold.v1.NodeService.ListOperations:input_type -> pinfold.v1.ListOperationsRequest
+	12, // 13: pinfold.v1.NodeService.Check:input_type -> pinfold.v1.CheckRequest
+	1,  // 14: pinfold.v1.NodeService.LoadImage:output_type -> pinfold.v1.LoadImageResponse
+	4,  // 15: pinfold.v1.NodeService.PinImage:output_type -> pinfold.v1.PinImageResponse
+	6,  // 16: pinfold.v1.NodeService.UnpinImage:output_type -> pinfold.v1.UnpinImageResponse
+	8,  // 17: pinfold.v1.NodeService.ListOperations:output_type -> pinfold.v1.ListOperationsResponse
+	13, // 18: pinfold.v1.NodeService.Check:output_type -> pinfold.v1.CheckResponse
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_pinfold_v1_node_proto_init() }
@@ -872,7 +964,7 @@ func file_pinfold_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pinfold_v1_node_proto_rawDesc), len(file_pinfold_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

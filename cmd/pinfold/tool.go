@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// tool is what every command gets.
+type tool struct {
+	in   *os.File
+	out  io.Writer
+	errs io.Writer
+	now  func() time.Time
+	// socket and timeout are the values of the root's flags.
+	socket  string
+	timeout time.Duration
+	// signals are those that ask the command to end.
+	signals <-chan os.Signal
+	// begun is set when a command's function begins. What fails before is an error of usage.
+	begun bool
+}
+
+func newTool() *tool {
+	return &tool{in: os.Stdin, out: os.Stdout, errs: os.Stderr, now: time.Now}
+}
+
+// action is what a command does. ctx ends with a signal.
+type action func(ctx context.Context, t *tool, args []string) error
+
+// exitCode ends the program with this exit code. No message is printed.
+type exitCode int
+
+// Error implements error.
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// Exit codes. Those of containers are passed on; check and its like have codes of their own.
+const (
+	exitFailed = 1
+	exitUsage  = 64 // EX_USAGE of sysexits(3)
+	exitSignal = 128
+)
+
+// interrupted is the error of a command that a signal ended.
+type interrupted struct{ signal syscall.Signal }
+
+// Error implements error.
+func (i interrupted) Error() string { return "interrupted: " + i.signal.String() }
+
+// execute runs one command and returns the exit code of the program.
+func (t *tool) execute(args []string) int {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	defer signal.Stop(signals)
+	t.signals = signals
+	root := newRoot(t)
+	root.SetArgs(args)
+	return t.report(root.ExecuteContext(context.Background()))
+}
+
+// does makes the function of a cobra command. The context of f ends with the first signal.
+func (t *tool) does(f action) func(*cobra.Command, []string) error {
+	return t.handlesSignals(func(ctx context.Context, t *tool, args []string) error {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go func() {
+			select {
+			case s := <-t.signals:
+				cancel(asInterrupt(s))
+			case <-ctx.Done():
+			}
+		}()
+		err := f(ctx, t, args)
+		if i, ok := errors.AsType[interrupted](context.Cause(ctx)); ok && err != nil {
+			return i
+		}
+		return err
+	})
+}
+
+// handlesSignals is does for a function that reads t.signals itself.
+func (t *tool) handlesSignals(f action) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		t.begun = true
+		err := f(cmd.Context(), t, args)
+		if u, ok := errors.AsType[usageError](err); ok && u.command == "" {
+			u.command = cmd.CommandPath()
+			return u
+		}
+		return err
+	}
+}
+
+func asInterrupt(s os.Signal) interrupted {
+	number, _ := s.(syscall.Signal)
+	return interrupted{number}
+}
+
+// report prints the error and returns the program's exit code.
+func (t *tool) report(err error) int {
+	if err == nil {
+		return 0
+	}
+	if code, ok := errors.AsType[exitCode](err); ok {
+		return int(code)
+	}
+	if i, ok := errors.AsType[interrupted](err); ok {
+		t.complain(err.Error())
+		return exitSignal + int(i.signal)
+	}
+	t.complain(plain(err))
+	u, ok := errors.AsType[usageError](err)
+	if !ok && t.begun {
+		return exitFailed
+	}
+	if u.command == "" {
+		u.command = "pinfold"
+	}
+	fmt.Fprintf(t.errs, "See: %s --help\n", u.command)
+	return exitUsage
+}
+
+// complain prints one message to standard error.
+func (t *tool) complain(text string) { fmt.Fprintln(t.errs, "pinfold:", visibleLines(text)) }
+
+// grpcPrefix is what gRPC writes before the daemon's message.
+var grpcPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+
+// plain is the text of an error without gRPC's words.
+func plain(err error) string {
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && grpcPrefix.MatchString(err.Error()) {
+		return "the daemon has ended, or ended the connection: try again when it has started (" + s.Message() + ")"
+	}
+	return grpcPrefix.ReplaceAllString(err.Error(), "")
+}

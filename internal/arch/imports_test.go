@@ -26,6 +26,7 @@ var mayImport = []struct {
 	{"internal/duration", nil, "arithmetic with numbers that come from outside"},
 	{"internal/tree", nil, "trees that containers make; it knows nothing of containers"},
 	{"internal/steps", nil, "an engine of steps that knows nothing of pods"},
+	{"internal/metrics", []string{"internal/steps"}, "numbers with names; what they are of it is told"},
 	{"internal/kernel/durable", nil, "how files are replaced, whatever is in them"},
 	{"internal/record", []string{"internal/kernel/durable"}, "durable files that know nothing of what they hold"},
 	{"internal/regular", nil, "how a file that other programs or people have written is read"},
@@ -55,9 +56,9 @@ var mayImport = []struct {
 	}, "what hosts send goes into the content store; what an image is it does not know (of layer: which blobs are layers)"},
 	{"internal/image", []string{
 		"internal/image/secret", "internal/image/reference", "internal/image/keylock", "internal/image/tarfile", "internal/image/blob", "internal/image/layer",
-		"internal/image/registry", "internal/kernel/durable", "internal/tree",
+		"internal/image/registry", "internal/kernel/durable", "internal/tree", "internal/steps",
 	}, "images are the same for every pod: it knows none"},
-	{"internal/network", []string{"internal/regular", "internal/kernel/cgroup"}, "plugins run in groups; it gets a pin as a path"},
+	{"internal/network", []string{"internal/regular", "internal/kernel/cgroup", "internal/steps"}, "plugins run in groups; it gets a pin as a path"},
 	{"internal/pinder/descriptor", nil, "system calls on file descriptors, nothing of pinder's"},
 	{"internal/pinder/ownlog", []string{"internal/logwriter"}, "every room writes to it, so it knows none"},
 	{"internal/pinder/logpump", []string{"internal/pinder/descriptor", "internal/pinder/ownlog"}, "bytes from pipes to a log; it knows no containers, so it is tested without them"},
@@ -66,7 +67,7 @@ var mayImport = []struct {
 	{"internal/pinder/oci", []string{"internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog"}, "calls of OCI runtimes and what they leave; it knows no containers of pinder's"},
 	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog"}, "containers and execs; it knows no connections of daemons"},
 	{"internal/pinder", []string{"internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
-	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration"}, "the daemon's end of the same protocol"},
+	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration", "internal/steps"}, "the daemon's end of the same protocol"},
 	{"internal/pinder/pair", []string{"internal/pinder/wire", "internal/pinder/client"}, "tests of pinder's processes, through the daemon's end"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
@@ -91,7 +92,7 @@ var mayImport = []struct {
 	{"internal/admin", []string{"api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/daemon", []string{
 		"api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host",
-		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin",
+		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/logwriter",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec"}, "a client: it reaches the daemon through its socket only (of ocispec: the paths that a confined container does not see)"},
@@ -113,7 +114,7 @@ var outside = []struct {
 	dirs   []string
 	reason string
 }{
-	{"google.golang.org/grpc", []string{"internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
+	{"google.golang.org/grpc", []string{"internal/metrics", "internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
 	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
 	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry"}, "containerd's libraries serve images, nothing else"},
 	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec"}, "an image's configuration becomes a container's"},
@@ -122,6 +123,7 @@ var outside = []struct {
 	{"golang.org/x/net", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfold", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
+	{"github.com/prometheus", []string{"internal/metrics"}, "one package speaks the format of Prometheus"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 

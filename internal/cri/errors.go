@@ -93,6 +93,14 @@ func short(text string) string {
 		strings.ToValidUTF8(text[len(text)-maxText/2:], ""))
 }
 
+// Code is the name of an error's gRPC code, for metrics; "OK" for nil.
+func Code(err error) string {
+	if err == nil {
+		return codes.OK.String()
+	}
+	return codeOf(err).String()
+}
+
 func codeOf(err error) codes.Code {
 	for _, c := range classes {
 		if errors.Is(err, c.class) {

@@ -43,6 +43,7 @@ type parts struct {
 	debts      *recovery.Debts
 	recovery   *recovery.Recovery
 	plugins    *nri.Plugins
+	observers  *observers
 }
 
 // node is what pods are made of on this node.
@@ -62,10 +63,10 @@ type connection struct{ *client.Client }
 
 // assemble makes the parts. If one fails, it closes those that it made. recover connects to pinder
 // later.
-func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version string, log *slog.Logger) (*parts, error) {
-	p := &parts{debts: recovery.NewDebts(log)}
+func assemble(ctx context.Context, c *config.Config, paths pod.Paths, o *observers, log *slog.Logger) (*parts, error) {
+	p := &parts{debts: recovery.NewDebts(log), observers: o}
 	p.Base = lifecycle.Base{
-		Places: &pod.Places{Paths: paths, Log: log}, Book: pod.NewBook(), Engine: steps.NewEngine(steps.StepFunc(logSteps(log))), Debts: p.debts, Log: log,
+		Places: &pod.Places{Paths: paths, Log: log}, Book: pod.NewBook(), Engine: steps.NewEngine(steps.StepFunc(logSteps(log)), o.steps()), Debts: p.debts, Log: log,
 	}
 	p.events = pod.NewEvents(p.Book)
 	for _, make := range []func(context.Context, *config.Config) error{
@@ -76,7 +77,7 @@ func assemble(ctx context.Context, c *config.Config, paths pod.Paths, version st
 			return nil, err
 		}
 	}
-	if err := p.preparePlugins(c, version); err != nil {
+	if err := p.preparePlugins(c, o.version); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -245,7 +246,7 @@ func (p *parts) openImages(ctx context.Context, c *config.Config) error {
 		p.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
 	}
 	p.node.images, err = image.Open(ctx, image.Config{
-		Root: p.Places.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.Log,
+		Root: p.Places.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.Log, Watch: p.observers.images(),
 	})
 	return err
 }
@@ -258,13 +259,14 @@ func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
 	layout := cgroup.Layout{Systemd: p.Host.SystemdCgroup}
 	p.node.network, err = network.New(network.Config{
 		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.Places.CNICache(),
-		CgroupParent: layout.Plugins(own), Log: p.Log,
+		CgroupParent: layout.Plugins(own), Log: p.Log, Calls: p.observers.calls(),
 	})
 	return err
 }
 
 // recover restores what an earlier run left and starts retrying debts.
 func (p *parts) recover(ctx context.Context) error {
+	began := time.Now()
 	if err := p.recovery.Load(); err != nil {
 		return err
 	}
@@ -272,7 +274,7 @@ func (p *parts) recover(ctx context.Context) error {
 	defer cancel()
 	var err error
 	p.node.pinder.Client, err = client.Connect(connect, client.Options{
-		Binary: p.Places.Pinder, State: p.Places.State, Log: p.Log, OnExit: p.ended,
+		Binary: p.Places.Pinder, State: p.Places.State, Log: p.Log, OnExit: p.ended, Calls: p.observers.calls(),
 	})
 	if err != nil {
 		return fmt.Errorf("pinder: %w", err)
@@ -280,6 +282,7 @@ func (p *parts) recover(ctx context.Context) error {
 	p.upgradePinder(ctx)
 	p.containers.Connected()
 	p.recovery.Reconcile(ctx)
+	p.observers.recovered(time.Since(began), p.recovery.Found())
 	p.startPlugins()
 	go p.debts.Run(ctx, p.recovery.Pay)
 	go p.collectNetwork(ctx)

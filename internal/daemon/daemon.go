@@ -41,7 +41,9 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	health := newHealth()
 	pages := startPages(ctx, c, health, log)
 	defer pages.close()
-	parts, err := assemble(ctx, c, paths, version, log)
+	observers := observe(version, log)
+	pages.HandleMetrics(observers.handler())
+	parts, err := assemble(ctx, c, paths, observers, log)
 	if err != nil {
 		return err
 	}
@@ -64,6 +66,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	defer socket.remove()
 	server := parts.newServer(background, streams, version, ctx.Done())
 	grpc_health_v1.RegisterHealthServer(server, health)
+	observers.serving(parts, streams, server)
 	health.serving(background, parts.checks()...)
 	go socket.keep(ctx, server.Serve)
 	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.Book.Sandboxes()))
@@ -87,7 +90,7 @@ func (p *parts) newServer(background context.Context, streams *stream.Server, ve
 	go reader.Run(background, runtime.Observed)
 	server := cri.NewServer(runtime, &cri.Images{
 		Store: p.node.images, Handlers: p.node.handlers, Paths: p.Places.Paths, Book: p.Book, Stats: reader,
-	}, p.Log)
+	}, p.Log, p.observers.server()...)
 	pinfoldv1.RegisterNodeServiceServer(server, &admin.Server{
 		Images: p.node.images, Recovery: p.recovery, Engine: p.Engine,
 	})

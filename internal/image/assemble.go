@@ -18,6 +18,7 @@ type assembly struct {
 	lease    *lease
 	platform platforms.MatchComparer
 	progress *progress
+	pulling  *pulling // nil for archives
 }
 
 func (s *Store) assembly(src source, l *lease, p *progress) *assembly {
@@ -102,7 +103,7 @@ func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.De
 	if there {
 		return nil
 	}
-	return a.source.Bring(ctx, blob)
+	return a.pulling.layer(ctx, "download", blob.Digest.String(), func(ctx context.Context) error { return a.source.Bring(ctx, blob) })
 }
 
 func (a *assembly) unpackLayer(ctx context.Context, src layer.Source) error {
@@ -115,9 +116,11 @@ func (a *assembly) unpackLayer(ctx context.Context, src layer.Source) error {
 		return nil
 	}
 	began := time.Now()
-	if err := a.store.layers.Unpack(ctx, a.store.blobs, src); err != nil {
+	unpack := func(ctx context.Context) error { return a.store.layers.Unpack(ctx, a.store.blobs, src) }
+	if err := a.pulling.layer(ctx, "unpack", src.Chain, unpack); err != nil {
 		return err
 	}
+	a.progress.unpacked.Add(1)
 	a.store.log.Debug("layer unpacked", "chain", src.Chain, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }

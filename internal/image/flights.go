@@ -47,7 +47,7 @@ func (f *flights) do(ctx context.Context, key string, work func(context.Context)
 	}
 	fl := f.running[key]
 	if fl == nil {
-		fl = f.start(key, work)
+		fl = f.start(ctx, key, work)
 	}
 	fl.waiters++
 	f.mu.Unlock()
@@ -61,14 +61,16 @@ func (f *flights) do(ctx context.Context, key string, work func(context.Context)
 	}
 }
 
-// start is called with mu held.
-func (f *flights) start(key string, work func(context.Context) (*Image, error)) *flight {
-	ctx, cancel := context.WithCancel(f.base)
+// start is called with mu held. The work keeps the values of the first caller's ctx: its trace.
+func (f *flights) start(caller context.Context, key string, work func(context.Context) (*Image, error)) *flight {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(caller))
+	unhook := context.AfterFunc(f.base, cancel)
 	fl := &flight{done: make(chan struct{}), cancel: cancel}
 	f.running[key] = fl
 	f.workers.Go(func() {
 		fl.img, fl.err = work(ctx)
 		f.forget(key, fl)
+		unhook()
 		cancel()
 		close(fl.done)
 	})

@@ -73,6 +73,7 @@ type progress struct {
 	// received counts bytes from registries in this pull, manifests included.
 	received   atomic.Int64
 	layersDone atomic.Int64
+	unpacked   atomic.Int64 // layers, by this pull
 
 	mu     sync.Mutex
 	layers int

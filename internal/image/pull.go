@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/pinfold-run/pinfold/internal/image/reference"
 	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/image/secret"
@@ -37,40 +39,63 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *registry.Auth) (*Ima
 }
 
 func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *registry.Auth) (img *Image, err error) {
-	progress, log := &progress{image: ref.String(), began: time.Now()}, s.log.With("image", ref.String())
+	progress := &progress{image: ref.String(), began: time.Now()}
+	ctx, op, ended := s.watch.operation(ctx, ref.String())
+	defer func() {
+		ended(err)
+		s.watch.pulled(ref.Host(), progress, err)
+	}()
 	repo, err := s.registries.Connect(ref, auth, progress)
 	if err != nil {
 		return nil, err
 	}
 	defer repo.Close()
-	defer func() { err = secret.Clean(err, repo.Secrets()) }() // the text may come from the registry, for example from a manifest
+	op.clean = func(err error) error { return secret.Clean(err, repo.Secrets()) } // the text may come from the registry, for example from a manifest
+	defer func() { err = op.clean(err) }()
 	ctx, cancel := context.WithCancel(s.libraryLog(ctx, repo.Secrets))
 	defer cancel()
 	lease := s.collector.lease()
 	defer func() { lease.end(ctx, err) }()
-
 	defer s.pulls.ongoing.add(progress)()
-	go progress.report(ctx, log)
-	top, err := repo.Resolve(ctx)
-	if err != nil {
-		return nil, err
-	}
 	a := s.assembly(repo, lease, progress)
-	found, err := (&search{assembly: a}).find(ctx, top, 0, true)
-	if err != nil {
-		return nil, err
+	a.pulling = op
+	return a.bring(ctx, repo, ref)
+}
+
+// bring does the steps of a pull.
+func (a *assembly) bring(ctx context.Context, repo *registry.Repository, ref reference.Reference) (img *Image, err error) {
+	log := a.store.log.With("image", ref.String())
+	go a.progress.report(ctx, log)
+	var top ocispec.Descriptor
+	var it *found
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"resolve", func(ctx context.Context) error {
+			if top, err = repo.Resolve(ctx); err == nil {
+				it, err = (&search{assembly: a}).find(ctx, top, 0, true)
+			}
+			return err
+		}},
+		{"layers", func(ctx context.Context) error {
+			img, err = a.complete(ctx, it)
+			return err
+		}},
+		{"publish", func(context.Context) error {
+			if ref.Digest == "" {
+				img.Tags = []string{ref.String()}
+			}
+			img.Digests = []string{ref.At(top.Digest)}
+			img, err = a.store.publish(img)
+			return err
+		}},
+	} {
+		if err := a.pulling.step(ctx, step.name, step.do); err != nil {
+			return nil, err
+		}
 	}
-	if img, err = a.complete(ctx, found); err != nil {
-		return nil, err
-	}
-	if ref.Digest == "" {
-		img.Tags = []string{ref.String()}
-	}
-	img.Digests = []string{ref.At(top.Digest)}
-	if img, err = s.publish(img); err != nil {
-		return nil, err
-	}
-	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", progress.received.Load(),
-		"layers", len(img.Chain), "size", img.Size, "took", time.Since(progress.began).Round(time.Millisecond))
+	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", a.progress.received.Load(),
+		"layers", len(img.Chain), "size", img.Size, "took", time.Since(a.progress.began).Round(time.Millisecond))
 	return img, nil
 }

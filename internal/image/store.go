@@ -41,12 +41,15 @@ type Config struct {
 	StallTimeout time.Duration
 	// ArchiveIdle ends a Load whose reader returns nothing for this long; ten minutes if zero.
 	ArchiveIdle time.Duration
+	// Watch is told about pulls.
+	Watch Watch
 }
 
 // Store is an open image store. Any goroutine may call any method at any time. Only one process may
 // have a directory open.
 type Store struct {
-	log *slog.Logger
+	log   *slog.Logger
+	watch Watch
 	disk
 	roots     *roots
 	collector *collector
@@ -96,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open image store %s: %w", cfg.Root, err)
 	}
 	s := &Store{
-		log: cfg.Log, disk: d, roots: newRoots(), pulls: newFlights(),
+		log: cfg.Log, watch: cfg.Watch, disk: d, roots: newRoots(), pulls: newFlights(),
 		registries: registry.NewClient(registry.Config{
 			ConfigDir: cfg.RegistryConfigDir, Log: cfg.Log, Blobs: d.blobs,
 			MaxDownloads: cfg.MaxDownloads, StallTimeout: cfg.StallTimeout,
@@ -138,6 +141,12 @@ func (s *Store) Resolve(ref string) (*Image, bool) {
 
 // Quarantined returns the records that Open moved to the quarantine.
 func (s *Store) Quarantined() []Quarantined { return slices.Clone(s.quarantined) }
+
+// Unpacked returns the bytes of all unpacked layers, each counted once. It reads one directory and measures nothing.
+func (d *disk) Unpacked() uint64 {
+	bytes, _, _ := d.layers.Usage() // 0 if they cannot be listed
+	return bytes
+}
 
 // Usage returns the bytes and inodes of layers and contents, downloads in progress included. It logs and skips a part
 // that cannot be read.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -53,7 +54,7 @@ func (w *Writer) Write(text []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.size+len(text) > limit {
-		w.dropped++
+		w.drop()
 		return len(text), nil
 	}
 	w.size += len(text)
@@ -69,6 +70,18 @@ func (w *Writer) add(l line) {
 	default:
 	}
 }
+
+// drop is called with mu held.
+func (w *Writer) drop() {
+	w.dropped++
+	allDropped.Add(1)
+}
+
+// allDropped counts the lines that all Writers of this process dropped.
+var allDropped atomic.Uint64
+
+// Dropped is how many lines were dropped since the program began, by all its Writers.
+func Dropped() uint64 { return allDropped.Load() }
 
 // Flush waits until everything written before has been passed on, but at most this long.
 func (w *Writer) Flush(atMost time.Duration) {
@@ -110,7 +123,7 @@ func (w *Writer) pass(text []byte) bool {
 	defer w.mu.Unlock()
 	w.size -= len(text)
 	if err != nil {
-		w.dropped++
+		w.drop()
 	}
 	return err == nil
 }

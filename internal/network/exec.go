@@ -83,7 +83,7 @@ func (r *runner) Decode(data []byte) (version.PluginInfo, error) {
 // whole group is killed. Every error is a *pluginError.
 func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	for try := 0; ; try++ {
-		out, err := r.once(ctx, path, stdin, environ)
+		out, err := r.watched(ctx, path, stdin, environ)
 		switch {
 		case err == nil:
 			return out, nil

@@ -36,6 +36,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
+
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // Defaults of [Config].
@@ -64,6 +66,8 @@ type Config struct {
 	CgroupParent string
 	// Log gets what no caller gets as an error. Nil discards it.
 	Log *slog.Logger
+	// Calls is told of each run of a plugin. Nil is told nothing.
+	Calls steps.CallWatcher
 	// AttachTimeout limits one Attach, all plugins together.
 	AttachTimeout time.Duration
 	// DetachTimeout limits one Detach, and one GC of one configuration.

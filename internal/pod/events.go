@@ -60,7 +60,10 @@ type Events struct {
 	grown chan struct{}
 	// ended are the positions of streams that ended, with the time.
 	ended []position
-	open  map[*EventStream]struct{}
+	// dropped and ends are for Counts.
+	dropped uint64
+	ends    map[string]uint64
+	open    map[*EventStream]struct{}
 }
 
 type position struct {
@@ -71,7 +74,7 @@ type position struct {
 // NewEvents returns an empty log of what happens to the objects of the book.
 func NewEvents(book *Book) *Events {
 	return &Events{
-		book: book, grown: make(chan struct{}), open: map[*EventStream]struct{}{}, ended: []position{{at: time.Now()}},
+		book: book, grown: make(chan struct{}), open: map[*EventStream]struct{}{}, ended: []position{{at: time.Now()}}, ends: map[string]uint64{},
 	}
 }
 
@@ -85,6 +88,7 @@ func (e *Events) containerChanged(c *Container, before, after State) {
 	case before == Created && after == Running:
 		e.add(Event{Kind: EventStarted, ID: c.ID}, c.Sandbox)
 	case (before == Created || before == Running) && after == Exited:
+		e.countEnd(c.Record().Exit.Reason)
 		e.add(Event{Kind: EventStopped, ID: c.ID}, c.Sandbox)
 	}
 }
@@ -165,6 +169,7 @@ func (e *Events) add(event Event, sandbox string) {
 	e.next++
 	for s := range e.open {
 		if e.next-s.next > eventsKept {
+			e.dropped += e.next - s.next
 			s.overtaken()
 			delete(e.open, s)
 		}

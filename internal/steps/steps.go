@@ -79,7 +79,7 @@ func round(d time.Duration) time.Duration {
 // Engine runs operations and lists those in progress. Its zero value is not usable; call NewEngine.
 type Engine struct {
 	flights *board
-	watch   watchers
+	watch   Watchers
 }
 
 // NewEngine returns an engine that tells these watchers about its operations.
@@ -95,7 +95,7 @@ func NewEngine(all ...Watcher) *Engine {
 func (e *Engine) Run(ctx context.Context, op Operation) (err error) {
 	done := e.flights.enter(op)
 	defer done()
-	ctx, ended := e.watch.operation(ctx, op, false)
+	ctx, ended := e.watch.Operation(ctx, op, false)
 	defer func() { ended(err) }()
 	for i, step := range op.Steps {
 		timing, err := e.do(ctx, op, step)
@@ -116,7 +116,7 @@ func (e *Engine) Run(ctx context.Context, op Operation) (err error) {
 func (e *Engine) Undo(ctx context.Context, op Operation) (err error) {
 	done := e.flights.enter(op)
 	defer done()
-	ctx, ended := e.watch.operation(ctx, op, true)
+	ctx, ended := e.watch.Operation(ctx, op, true)
 	defer func() { ended(err) }()
 	return e.undo(ctx, op, op.Steps)
 }
@@ -124,7 +124,7 @@ func (e *Engine) Undo(ctx context.Context, op Operation) (err error) {
 func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error) {
 	timing := Timing{Step: step.Name, Start: time.Now()}
 	e.flights.at(op, step.Name, timing.Start)
-	ctx, ended := e.watch.step(ctx, op, timing.Step)
+	ctx, ended := e.watch.Step(ctx, op, timing.Step)
 	err := reach(op, step.Name, Before)
 	if err == nil && step.Do != nil {
 		err = guarded(ctx, step.Do)
@@ -156,7 +156,7 @@ func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
 		}
 		timing := Timing{Step: "undo " + step.Name, Start: time.Now()}
 		e.flights.at(op, timing.Step, timing.Start)
-		ctx, ended := e.watch.step(ctx, op, timing.Step)
+		ctx, ended := e.watch.Step(ctx, op, timing.Step)
 		err := reach(op, timing.Step, Before)
 		if err == nil {
 			err = guarded(ctx, step.Undo)

@@ -27,11 +27,11 @@ func (f StepFunc) Step(ctx context.Context, op Operation, _ string) (context.Con
 	return ctx, func(t Timing, _ error) { f(op, t) }
 }
 
-// watchers are several watchers. The first one sees the beginning first and the end last.
-type watchers []Watcher
+// Watchers are several watchers in one. The first one sees the beginning first and the end last.
+type Watchers []Watcher
 
-// operation is Watcher.Operation of all.
-func (w watchers) operation(ctx context.Context, op Operation, backward bool) (context.Context, func(error)) {
+// Operation implements Watcher.
+func (w Watchers) Operation(ctx context.Context, op Operation, backward bool) (context.Context, func(error)) {
 	all := make([]func(error), len(w))
 	for i, one := range w {
 		ctx, all[i] = one.Operation(ctx, op, backward)
@@ -43,8 +43,8 @@ func (w watchers) operation(ctx context.Context, op Operation, backward bool) (c
 	}
 }
 
-// step is Watcher.Step of all.
-func (w watchers) step(ctx context.Context, op Operation, name string) (context.Context, func(Timing, error)) {
+// Step implements Watcher.
+func (w Watchers) Step(ctx context.Context, op Operation, name string) (context.Context, func(Timing, error)) {
 	all := make([]func(Timing, error), len(w))
 	for i, one := range w {
 		ctx, all[i] = one.Step(ctx, op, name)

@@ -47,6 +47,8 @@ type Server struct {
 	mu   sync.Mutex
 	open map[string]int // sessions, by object
 	all  int
+	// counts are for Counts.
+	counts map[Sort]*Count
 }
 
 // Start serves on a port of its own on 127.0.0.1, until Close.
@@ -55,7 +57,7 @@ func Start(log *slog.Logger, sessions *session.Sessions) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s := &Server{log: log, sessions: sessions, open: map[string]int{}}
+	s := &Server{log: log, sessions: sessions, open: map[string]int{}, counts: map[Sort]*Count{}}
 	s.listener = newGate(listener, s.admit, s.left)
 	s.http = &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: headerTimeout, MaxHeaderBytes: maxRequest,
@@ -200,6 +202,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.onEnd(cancel)
 	c.setIdle(idleTimeout)
 	w.Header().Set("Connection", "close") // for answers that refuse the request
+	defer s.counted(n.kind(), r)()
 	n.serve(w, r.WithContext(ctx))
 	c.setIdle(endTimeout)
 }

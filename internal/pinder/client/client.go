@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // Options configures Connect.
@@ -32,6 +33,8 @@ type Options struct {
 	// the client learns of, also those found when it connects; so it may be called
 	// more than once for one exit. May be nil.
 	OnExit func(wire.Exit)
+	// Calls is told of each run of the OCI runtime; may be nil.
+	Calls steps.CallWatcher
 
 	// Silence is how long pinder may accept connections and send nothing before its reaper is killed; 0 is 45 seconds.
 	// By then, the reaper has replaced a supervisor that hangs several times.
@@ -55,6 +58,8 @@ type Client struct {
 	connector connector
 	store     store
 	execs     execs
+	lives     lives
+	asked     asked
 }
 
 // Connect connects to the pinder of o.State, or starts one, which then lives in

@@ -206,6 +206,7 @@ func (w *connector) run() {
 			continue
 		}
 		backoff = minBackoff
+		c.lives.met(s.hello)
 		c.setConnection(s, nil)
 		watching := make(chan struct{})
 		go func() {
@@ -274,5 +275,6 @@ func (w *connector) start() error {
 	if err != nil {
 		return fmt.Errorf("start pinder %s: %w: %s", c.o.Binary, err, out)
 	}
+	c.lives.started()
 	return nil
 }

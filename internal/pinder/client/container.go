@@ -20,6 +20,7 @@ import (
 // of ctx: then the work goes on in pinder, and Delete undoes it.
 func (c *Client) Create(ctx context.Context, r wire.Create) (wire.Created, error) {
 	r.Runtime.TimeoutMillis = millis(ctx, r.Runtime.TimeoutMillis)
+	defer c.asked.during(ctx, r.ID, "create")()
 	var got wire.Created
 	err := c.request(ctx, wire.TypeCreate, r, &got)
 	return got, err
@@ -28,6 +29,7 @@ func (c *Client) Create(ctx context.Context, r wire.Create) (wire.Created, error
 // Start runs the container's process. Starting a started container is no error,
 // also when it has ended since. ErrNotFound if pinder does not know it.
 func (c *Client) Start(ctx context.Context, id string) error {
+	defer c.asked.during(ctx, id, "start")()
 	return c.request(ctx, wire.TypeStart, wire.Call{ID: id, TimeoutMillis: millis(ctx, 0)}, nil)
 }
 
@@ -55,6 +57,7 @@ func (c *Client) KillAll(ctx context.Context, id string) error {
 // is idempotent; an unknown container is no error.
 func (c *Client) Delete(ctx context.Context, r wire.Delete) error {
 	r.Runtime.TimeoutMillis = millis(ctx, r.Runtime.TimeoutMillis)
+	defer c.asked.during(ctx, r.ID, "delete")()
 	return c.request(ctx, wire.TypeDelete, r, nil)
 }
 

@@ -98,6 +98,12 @@ func (w *connector) event(m wire.Message) {
 		if m.Decode(&e) == nil {
 			c.execs.exited(e)
 		}
+	case wire.TypeRan:
+		closeAll(m.FDs)
+		var r wire.Ran
+		if m.Decode(&r) == nil {
+			c.asked.ran(c.o.Calls, r)
+		}
 	default: // of a later release
 		closeAll(m.FDs)
 	}

@@ -70,6 +70,7 @@ func (x *execs) startOrAbandon(ctx context.Context, r *wire.Exec, e *Execution) 
 		// Pinder needs some time more, to kill the runtime.
 		answer, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+startGrace)
 		defer cancel()
+		defer c.asked.during(ctx, r.ID, "exec")()
 		started <- c.execs.start(ctx, answer, r, e)
 	}()
 	select {

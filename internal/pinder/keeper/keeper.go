@@ -80,6 +80,7 @@ func New(dir string, r *link.Reaper, children *oci.Children, tell func(typ strin
 	if k.calls, err = oci.NewCaller(filepath.Join(dir, "calls"), children); err != nil {
 		return nil, err
 	}
+	k.calls.Ran = func(r wire.Ran) { k.tell(wire.TypeRan, r, nil) }
 	k.unfinished = oci.FindUnfinished(k.calls.Dir, dir)
 	return k, nil
 }

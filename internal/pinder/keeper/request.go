@@ -1,6 +1,9 @@
 package keeper
 
-import "github.com/pinfold-run/pinfold/internal/pinder/wire"
+import (
+	"github.com/pinfold-run/pinfold/internal/pinder/logpump"
+	"github.com/pinfold-run/pinfold/internal/pinder/wire"
+)
 
 // Request runs a request about containers and execs. known is false for any other one.
 func (k *Keeper) Request(m wire.Message) (body any, fds []int, known bool, err error) {
@@ -32,6 +35,8 @@ func (k *Keeper) Request(m wire.Message) (body any, fds []int, known bool, err e
 		_, err = decoded(m, noResult(k.checkpoint))
 	case wire.TypeResize:
 		_, err = decoded(m, noResult(k.resize))
+	case wire.TypeCounters:
+		body = counters()
 	case wire.TypeList:
 		body = k.list()
 	case wire.TypeOffer:
@@ -57,6 +62,11 @@ func (k *Keeper) Exec(m wire.Message) (started wire.ExecStarted, fds []int, aban
 		return started, nil, nil, err
 	}
 	return got.ExecStarted, got.fds, func() { k.execs.abandon(r.ID, r.ExecID) }, nil
+}
+
+func counters() wire.Counters {
+	n := logpump.Count()
+	return wire.Counters{LogBytes: n.Bytes, LogLostBytes: n.LostBytes, LogGaps: n.Gaps, ReadersCut: n.ReadersCut}
 }
 
 func decoded[Req, Res any](m wire.Message, f func(Req) (Res, error)) (Res, error) {

@@ -255,6 +255,7 @@ func (p *Pump) write() error {
 	}
 	for _, id := range p.attached.duplicate(c.stream(), data) {
 		ownlog.Printf("%s: attacher %s does not read and is cut off", p.name(), id)
+		totals.cut.Add(1)
 	}
 	c.commit(end, next)
 	return nil

@@ -91,6 +91,10 @@ func (w *recordWriter) add(m mark, piece []byte) {
 
 func (w *recordWriter) lose(m mark) {
 	if m.data > 0 {
+		if w.state.lostRecords == 0 {
+			totals.gaps.Add(1)
+		}
+		totals.lost.Add(m.data)
 		w.state.lostBytes += m.data
 		w.state.lostRecords++
 	}
@@ -105,6 +109,7 @@ func (w *recordWriter) flush() {
 			continue
 		}
 		whole = m.end
+		totals.bytes.Add(m.data)
 		w.state.partial &^= 1 << m.stream
 		if m.tag == 'P' {
 			w.state.partial |= 1 << m.stream

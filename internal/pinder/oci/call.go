@@ -43,6 +43,8 @@ func DeadlineAfter(millis int64) time.Time {
 type Caller struct {
 	Dir      string    // of its files
 	Children *Children // where it says which processes are its own
+	// Ran is told of each call that has ended; it may be nil, and must not block.
+	Ran func(wire.Ran)
 }
 
 // NewCaller makes a Caller and its directory.
@@ -88,6 +90,15 @@ func NotStarted(err error) bool {
 // Run runs c and waits for its end or deadline. It returns what the runtime printed on a scratch standard output, at
 // most 64 KiB.
 func (r *Caller) Run(rt wire.Runtime, c Call) (string, error) {
+	began := time.Now()
+	printed, err := r.run(rt, c)
+	if r.Ran != nil {
+		r.Ran(ran(rt, c, began, err))
+	}
+	return printed, err
+}
+
+func (r *Caller) run(rt wire.Runtime, c Call) (string, error) {
 	number := r.Children.BeginCall()
 	defer r.Children.EndCall(number)
 	logPath := filepath.Join(r.Dir, strconv.Itoa(os.Getpid())+"."+strconv.FormatUint(number, 10)+".log")

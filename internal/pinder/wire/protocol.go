@@ -44,7 +44,7 @@ const (
 )
 
 // Capabilities of this release, announced in Hello.
-var Capabilities = []string{"exec", "exec-group", "attach", "adopt", "update", "checkpoint", "restore", "upgrade", "shutdown"}
+var Capabilities = []string{"exec", "exec-group", "attach", "adopt", "update", "checkpoint", "restore", "upgrade", "shutdown", TypeCounters}
 
 // Message is one frame. FDs are owned by the holder of the message.
 type Message struct {

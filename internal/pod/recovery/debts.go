@@ -26,6 +26,7 @@ type debt struct {
 	object any
 	tries  int
 	next   time.Time
+	since  time.Time
 	// again is set when the object is added during a try. That try may not do what was added.
 	again bool
 	// trying is set during a try.
@@ -48,7 +49,7 @@ func (d *Debts) Add(object any) {
 	key := debtKey(object)
 	d.mu.Lock()
 	if known, ok := d.owed[key]; !ok {
-		d.owed[key] = &debt{object: object, next: time.Now().Add(firstRetry)}
+		d.owed[key] = &debt{object: object, since: time.Now(), next: time.Now().Add(firstRetry)}
 	} else if known.trying {
 		known.again = true
 	}

@@ -27,11 +27,12 @@ type Recovery struct {
 	debts      *Debts
 	// rebooted are the containers that ran when the node went down; set by Load.
 	rebooted []*pod.Container
+	results  map[Found]int
 }
 
 // New returns the recovery of what the operations make. The list of debts is that of base.
 func New(base lifecycle.Base, parts Parts, sandboxes *lifecycle.Sandboxes, containers *lifecycle.Containers, debts *Debts) *Recovery {
-	return &Recovery{unrecorded: &unrecorded{Base: base, Parts: parts, sandboxes: sandboxes}, containers: containers, debts: debts}
+	return &Recovery{unrecorded: &unrecorded{Base: base, Parts: parts, sandboxes: sandboxes}, containers: containers, debts: debts, results: map[Found]int{}}
 }
 
 // Load reads all records into the book. It needs only the records, and comes before pinder is connected: pinder reports
@@ -64,6 +65,7 @@ func (r *Recovery) loadSandbox(id string) {
 	rec := read.Record
 	switch {
 	case read.Err != nil:
+		r.note("sandbox", Unreadable)
 		rec = r.quarantine(id, read.Err)
 		read.SameBoot = true
 	case read.FromIntent && read.SameBoot && r.alive(id) != "":
@@ -125,6 +127,7 @@ func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
 	read := r.Records.ReadContainer(box.ID, id)
 	rec := read.Record
 	if read.Err != nil {
+		r.note("container", Unreadable)
 		where, _ := r.Records.QuarantineContainer(box.ID, id)
 		r.Log.Error("container record unreadable, the container is removed", "container", id, "moved to", where, "error", read.Err)
 		rec = &pod.ContainerRecord{
@@ -160,6 +163,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	}
 	unknown := r.removeRemains()
 	for id, what := range unknown {
+		r.note("sandbox", Unrecorded)
 		r.Log.Warn("something is alive without a record; it is left alone, see pinfold check", "id", id, "found", what)
 	}
 	if len(unknown) > 0 {
@@ -173,6 +177,7 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 
 func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, alive map[string]wire.Container) {
 	rec := c.Record()
+	defer func() { r.noteContainer(rec.State, c.Record().State) }()
 	if err := r.containers.HoldImages(rec); err != nil {
 		r.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
 	}
@@ -229,6 +234,7 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 
 func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	rec := box.Record()
+	defer func() { r.noteSandbox(rec.State, box.Record().State) }()
 	if rec.State == pod.Ready {
 		if reason := r.sandboxes.Broken(rec); reason != "" {
 			err := r.Records.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })

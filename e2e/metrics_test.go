@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// scrape reads the metrics of the admin socket.
+func (n *node) scrape() string {
+	n.t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", n.path("state", "admin.sock"))
+	}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://localhost/metrics")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// sample is the value of one series; -1 if there is none.
+func sample(text, series string) float64 {
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
+
+func TestOperatorsMetricsTellOfAPodsLife(t *testing.T) {
+	n := started(t)
+	config := containerConfig("main", "sh", "-c", "echo 0123456789; exit 3")
+	config.LogPath = "main.log"
+	_, container := n.runIn("metrics", config)
+	n.ended(container)
+	if _, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{}}); err == nil {
+		t.Fatal("a pod without a name was made")
+	}
+	if _, err := n.pull("127.0.0.1:1/library/busybox:1", secret); err == nil {
+		t.Fatal("a pull from nowhere succeeded")
+	}
+	text := n.scrape()
+	for series, want := range map[string]float64{
+		`pinfold_objects{kind="sandbox",state="ready"}`:                                                          1,
+		`pinfold_objects{kind="container",state="exited"}`:                                                       1,
+		`pinfold_container_ends_total{reason="Error"}`:                                                           1,
+		`pinfold_operations_total{code="OK",operation="StartContainer"}`:                                         1,
+		`pinfold_step_duration_seconds_count{operation="RunPodSandbox",step="network",way="do"}`:                 1,
+		`pinfold_program_duration_seconds_count{command="ADD",kind="cni",program="bridge"}`:                      1,
+		`pinfold_program_duration_seconds_count{command="create",kind="oci",program="` + binaries.handler + `"}`: 1,
+		`pinfold_grpc_calls_total{code="InvalidArgument",method="RunPodSandbox",service="RuntimeService"}`:       1,
+		`pinfold_image_pulls_total{code="Unavailable",registry="127.0.0.1:1"}`:                                   1,
+		`pinfold_container_log_bytes_total`:                                                                      11,
+		`pinfold_container_log_gaps_total`:                                                                       0,
+		`pinfold_images`:                                                                                         1,
+		`pinfold_pinder_connected`:                                                                               1,
+		`pinfold_debts{kind="sandbox"}`:                                                                          0,
+	} {
+		if got := sample(text, series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	n.kill()
+	n.launch()
+	if got := sample(n.scrape(), `pinfold_recovered_objects{kind="sandbox",result="kept"}`); got != 1 {
+		t.Errorf("%v pods were kept, want 1", got)
+	}
+}

@@ -8,18 +8,24 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/logline"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
+	"github.com/pinfold-run/pinfold/internal/sdnotify"
 )
 
 // version is set by the linker (see Makefile).
 var version = "0.0.0-dev"
 
 func main() {
-	p := &process{reset: errors.Join(inherited.Reset(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))}
+	p := &process{hangups: make(chan os.Signal, 1)}
+	signal.Notify(p.hangups, syscall.SIGHUP) // before anything else: it must never end the daemon
+	p.manager = sdnotify.New()
+	p.reset = errors.Join(inherited.Reset(), inherited.CloseOnExec(), inherited.Name("pinfoldd"))
 	logwriter.TakeBrokenPipes()
 	p.log = logline.New(os.Stderr)
 	code := p.run(os.Args[1:])
@@ -37,6 +43,10 @@ const (
 type process struct {
 	// reset lists the inherited attributes that could not be reset.
 	reset error
+	// hangups has a value if SIGHUP has come since it was read.
+	hangups chan os.Signal
+	// manager is the service manager.
+	manager *sdnotify.Notifier
 	// log takes the log and error messages. It never blocks.
 	log *logline.Log
 }

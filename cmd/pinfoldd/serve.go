@@ -21,7 +21,7 @@ func (p *process) serve(flags *config.Flags) error {
 	if os.Geteuid() != 0 {
 		return errors.New("must be run as root")
 	}
-	p.log.Configure(c.LogFormat == config.JSON, c.LogLevel)
+	p.setLog(c.Config)
 	log := p.log.Logger()
 	daemon.RouteLibraryLogs(log)
 	if p.reset != nil {
@@ -32,12 +32,17 @@ func (p *process) serve(flags *config.Flags) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := daemon.Run(ctx, c.Config, version, log); err != nil {
+	err = daemon.Run(ctx, c.Config, daemon.Process{
+		Version: version, Log: log, SetLog: p.setLog, Reload: p.hangups, Load: flags.Load, Manager: p.manager,
+	})
+	if err != nil {
 		log.Error("pinfoldd ended", "error", err)
 		return errLogged
 	}
 	return nil
 }
+
+func (p *process) setLog(c *config.Config) { p.log.Configure(c.LogFormat == config.JSON, c.LogLevel) }
 
 // errLogged is a failure that is in the log already.
 var errLogged = errors.New("see the log")

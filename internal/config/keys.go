@@ -130,7 +130,7 @@ var Keys = []Key{
 		value: func(c *Config) value { return level{&c.LogLevel} },
 	},
 	{
-		Name: "log_format", Flag: "log-format", Value: "FORMAT", Default: "`text`",
+		Name: "log_format", Flag: "log-format", Value: "FORMAT", Default: "`text`", Reload: true,
 		Help:  "`text` or `json`",
 		value: func(c *Config) value { return text{&c.LogFormat} }, finish: func(c *Config) error { return oneOf(c.LogFormat, Text, JSON) },
 	},

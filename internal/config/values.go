@@ -20,6 +20,8 @@ type value interface {
 	take(value any) error
 	// toml is the value as TOML.
 	toml() string
+	// assign takes the value of the same key in another Config.
+	assign(from value)
 }
 
 type text struct{ at *string }
@@ -27,6 +29,7 @@ type text struct{ at *string }
 // String implements value.
 func (v text) String() string { return *v.at }
 
+func (v text) assign(from value)          { *v.at = *from.(text).at }
 func (v text) set(s string, _ bool) error { *v.at = s; return nil }
 func (v text) toml() string               { return quote(*v.at) }
 
@@ -44,6 +47,8 @@ type level struct{ at *slog.Level }
 // String implements value.
 func (v level) String() string { return v.at.String() }
 func (v level) toml() string   { return quote(v.at.String()) }
+
+func (v level) assign(from value) { *v.at = *from.(level).at }
 
 func (v level) set(s string, _ bool) error {
 	if err := v.at.UnmarshalText([]byte(s)); err != nil {
@@ -65,6 +70,8 @@ type list struct{ at *[]string }
 
 // String implements value.
 func (v list) String() string { return strings.Join(*v.at, ",") }
+
+func (v list) assign(from value) { *v.at = *from.(list).at }
 
 func (v list) set(s string, first bool) error {
 	if first {
@@ -110,6 +117,8 @@ func (v runtimes) String() string {
 	}
 	return strings.Join(all, ",")
 }
+
+func (v runtimes) assign(from value) { *v.at = *from.(runtimes).at }
 
 func (v runtimes) set(s string, _ bool) error {
 	name, path, ok := strings.Cut(s, "=")

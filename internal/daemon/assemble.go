@@ -16,7 +16,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/host"
 	"github.com/pinfold-run/pinfold/internal/image"
-	"github.com/pinfold-run/pinfold/internal/image/registry"
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/nri"
@@ -165,6 +164,14 @@ func (p *parts) probeHost(ctx context.Context, c *config.Config) error {
 // configured. If the default runtime is missing, the daemon starts all the same: Status and each
 // pod say so.
 func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
+	var err error
+	p.node.handlers, err = handler.NewSet(runtimePaths(c), c.DefaultRuntime)
+	p.Places.Handlers = p.node.handlers
+	return err
+}
+
+// runtimePaths are the binaries of the handlers, by name.
+func runtimePaths(c *config.Config) map[string]string {
 	runtimes := map[string]string{}
 	for name, r := range c.Runtimes {
 		runtimes[name] = r.Path
@@ -179,10 +186,7 @@ func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 	if _, ok := runtimes[c.DefaultRuntime]; !ok && len(c.Runtimes) == 0 {
 		runtimes[c.DefaultRuntime] = filepath.Join("/usr/bin", c.DefaultRuntime)
 	}
-	var err error
-	p.node.handlers, err = handler.NewSet(runtimes, c.DefaultRuntime)
-	p.Places.Handlers = p.node.handlers
-	return err
+	return runtimes
 }
 
 func (p *parts) openMounts(_ context.Context, c *config.Config) error {
@@ -241,13 +245,14 @@ func probeUserNamespaces(root string, log *slog.Logger) error {
 }
 
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {
-	err := registry.CheckConfigDirs(c.RegistryConfigDir)
-	if err != nil && c.RegistryConfigDir != config.DefaultRegistryConfigDir {
-		p.Log.Warn("a directory of registry configuration is missing: images are pulled from the registries themselves", "reason", err)
-	}
+	p.checkRegistries(c)
+	var err error
 	p.node.images, err = image.Open(ctx, image.Config{
 		Root: p.Places.Images(), RegistryConfigDir: c.RegistryConfigDir, Log: p.Log, Watch: p.observers.images(),
 	})
+	if err == nil {
+		p.node.images.SetPinnedNames(c.PinnedImages)
+	}
 	return err
 }
 

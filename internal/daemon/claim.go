@@ -128,15 +128,23 @@ const dialTimeout = 2 * time.Second
 
 // peer names the process at the other end, "" if unknown.
 func peer(conn net.Conn) string {
+	if pid := peerPID(conn); pid != 0 {
+		return fmt.Sprintf(" (pid %d)", pid)
+	}
+	return ""
+}
+
+// peerPID is the process at the other end, 0 if unknown.
+func peerPID(conn net.Conn) int {
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
-		return ""
+		return 0
 	}
-	name := ""
+	pid := 0
 	_ = raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			name = fmt.Sprintf(" (pid %d)", cred.Pid)
+			pid = int(cred.Pid)
 		}
 	})
-	return name
+	return pid
 }

@@ -25,9 +25,11 @@ import (
 // start undoes or finishes what is cut off.
 const graceToRequests = 10 * time.Second
 
-// Run serves until ctx ends. All pods keep running. version is Pinfold's own.
-func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger) error {
+// Run serves until ctx ends. All pods keep running.
+func Run(ctx context.Context, c *config.Config, process Process) error {
 	limitMemory()
+	log, version := process.Log, process.Version
+	process.starts("looking for what an earlier run left")
 	paths := pod.Paths{Root: c.Root, State: c.State, NetNS: c.NetNSDir, Pinder: c.Pinder}
 	release, err := claim(c, paths, log)
 	if err != nil {
@@ -50,6 +52,7 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	defer parts.close()
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	process.starts("recovering pods")
 	if err := parts.recover(background); err != nil {
 		return err
 	}
@@ -70,7 +73,11 @@ func Run(ctx context.Context, c *config.Config, version string, log *slog.Logger
 	health.serving(background, parts.checks()...)
 	go socket.keep(ctx, server.Serve)
 	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.Book.Sandboxes()))
-	context.AfterFunc(ctx, health.ending)
+	context.AfterFunc(ctx, func() {
+		process.tell(process.Manager.Stopping("Stopping; pods keep running"))
+		health.ending()
+	})
+	go parts.attend(ctx, c, process)
 	return serve(ctx, server, listener, log)
 }
 

@@ -56,11 +56,11 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 	if err := parts.recover(background); err != nil {
 		return err
 	}
-	streams, err := stream.Start(log, parts.sessions)
+	streams, closeStreams, err := startStreams(ctx, parts.sessions, log)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = streams.Close() }()
+	defer closeStreams()
 	socket := &socket{path: c.Socket, mode: 0o660, most: maxConnections, log: log}
 	listener, err := socket.listen()
 	if err != nil {

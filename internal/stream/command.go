@@ -35,16 +35,21 @@ func serveCommand(w http.ResponseWriter, r *http.Request, n command) {
 	serveStreams(w, r, n)
 }
 
-// commandProtocols are the protocols over SPDY. From version 4 on the end of a session is JSON,
-// from version 3 on a terminal can be resized.
-var commandProtocols = []string{"v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"}
+// commandProtocols are the protocols over SPDY. In versions 1 to 3 silence means success, and the clients' library
+// reports any end of the connection as silence. So a session of theirs whose server is killed ends with success. They are
+// not served; every client since Kubernetes 1.4 knows version 4.
+var commandProtocols = []string{"v4.channel.k8s.io"}
+
+// unfinished is sent on the error stream at the start. Alone it is no JSON: if nothing follows because the daemon was
+// killed, the client has an error. Before a status it means nothing.
+const unfinished = " "
 
 // maxCommandStreams is how many streams a client of Exec or Attach may have open: all that a
 // session can have, and some to tell a client that it cannot have another.
 const maxCommandStreams = 8
 
 func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
-	conn, in, protocol := upgrade(w, r, commandProtocols)
+	conn, in, _ := upgrade(w, r, commandProtocols)
 	if conn == nil {
 		return
 	}
@@ -52,6 +57,9 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 	c, err := newSPDY(conn, in, maxCommandStreams, func(s *spdyStream) {
 		select {
 		case opened <- s:
+			if s.kind == "error" {
+				_, _ = io.WriteString(s, unfinished)
+			}
 		default:
 			_ = s.Reset()
 		}
@@ -61,14 +69,14 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 		return
 	}
 	defer c.close(endTimeout)
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
 	go func() {
 		<-c.done // a client may send GOAWAY before its connection ends
-		cancel()
+		cancel(errGone)
 	}()
 	wants := n.wants()
-	made, err := await(c, opened, wants.kinds(protocol))
+	made, err := await(ctx, opened, wants.kinds())
 	if err == nil {
 		streams := session.Streams{TTY: wants.tty}
 		if s := made["stdin"]; s != nil {
@@ -87,16 +95,14 @@ func serveStreams(w http.ResponseWriter, r *http.Request, n command) {
 	}
 	ending(ctx)
 	if s := made["error"]; s != nil {
-		tell(s, protocol == commandProtocols[0], err)
+		tell(s, true, err)
 	}
 }
 
 // kinds are the streams that the client has to open.
-func (o options) kinds(protocol string) []string {
+func (o options) kinds() []string {
 	kinds := []string{"error"}
-	for kind, wanted := range map[string]bool{
-		"stdin": o.stdin, "stdout": o.stdout, "stderr": o.stderr, "resize": o.tty && slices.Contains(commandProtocols[:2], protocol),
-	} {
+	for kind, wanted := range map[string]bool{"stdin": o.stdin, "stdout": o.stdout, "stderr": o.stderr, "resize": o.tty} {
 		if wanted {
 			kinds = append(kinds, kind)
 		}
@@ -105,7 +111,7 @@ func (o options) kinds(protocol string) []string {
 }
 
 // await waits for one stream of each kind. With an error it returns those that were opened.
-func await(c *spdyConn, opened <-chan *spdyStream, kinds []string) (map[string]*spdyStream, error) {
+func await(ctx context.Context, opened <-chan *spdyStream, kinds []string) (map[string]*spdyStream, error) {
 	made := map[string]*spdyStream{}
 	expired := time.NewTimer(creationTimeout)
 	defer expired.Stop()
@@ -117,8 +123,8 @@ func await(c *spdyConn, opened <-chan *spdyStream, kinds []string) (map[string]*
 				continue
 			}
 			made[s.kind] = s
-		case <-c.done:
-			return made, errors.New("the client has disconnected")
+		case <-ctx.Done():
+			return made, context.Cause(ctx)
 		case <-expired.C:
 			return made, fmt.Errorf("the client did not open its streams within %s: %w", creationTimeout, errdefs.ErrUnavailable)
 		}
@@ -126,8 +132,7 @@ func await(c *spdyConn, opened <-chan *spdyStream, kinds []string) (map[string]*
 	return made, nil
 }
 
-// tell tells the client how the session ended: in JSON, or to older clients as text and only
-// errors.
+// tell tells the client how the session ended: in JSON, or over the older protocols of WebSockets as text and only errors.
 func tell(to io.Writer, structured bool, err error) {
 	status := statusOf(err)
 	if structured {

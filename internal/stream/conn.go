@@ -21,11 +21,12 @@ type watchedConn struct {
 	// first is what was read to find the token. Only one reader uses it.
 	first []byte
 
-	mu    sync.Mutex
-	ended bool
-	then  []func()
-	idle  *time.Timer
-	limit time.Duration
+	mu     sync.Mutex
+	ended  bool
+	then   []func()
+	idle   *time.Timer
+	limit  time.Duration
+	onIdle func()
 }
 
 // onEnd calls f once: when the connection ends, or at once if it has ended.
@@ -53,18 +54,31 @@ func (c *watchedConn) end() {
 	}
 }
 
-// setIdle closes the connection if no byte is read or written for this long.
-func (c *watchedConn) setIdle(limit time.Duration) {
+// setIdle calls then if no byte is read or written for this long, and closes the connection endTimeout later. With a
+// nil then it closes the connection at once.
+func (c *watchedConn) setIdle(limit time.Duration, then func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limit = limit
+	c.limit, c.onIdle = limit, then
 	switch {
 	case c.ended:
 	case c.idle == nil:
-		c.idle = time.AfterFunc(limit, func() { _ = c.Close() })
+		c.idle = time.AfterFunc(limit, c.expired)
 	default:
 		c.idle.Reset(limit)
 	}
+}
+
+func (c *watchedConn) expired() {
+	c.mu.Lock()
+	then := c.onIdle
+	c.mu.Unlock()
+	if then == nil {
+		_ = c.Close()
+		return
+	}
+	c.setIdle(endTimeout, nil)
+	then()
 }
 
 func (c *watchedConn) moved() {

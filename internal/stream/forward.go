@@ -35,6 +35,8 @@ type forwardSession struct {
 func (forwardSession) kind() string     { return "portforward" }
 func (n forwardSession) object() string { return n.request.GetPodSandboxId() }
 func (n forwardSession) size() int      { return proto.Size(n.request) }
+func (forwardSession) endsItself() bool { return false }
+func (forwardSession) without() string  { return "the pod goes on; connect again" }
 
 func (n forwardSession) serve(w http.ResponseWriter, r *http.Request) {
 	f := &forwarding{forwardSession: n, ctx: r.Context(), waiting: map[string]*pair{}}
@@ -56,6 +58,7 @@ type forwarding struct {
 
 	mu      sync.Mutex
 	waiting map[string]*pair
+	ended   bool // no more connections
 }
 
 // pair is the two streams of one connection.
@@ -74,14 +77,27 @@ func (f *forwarding) forwardOverStreams(w http.ResponseWriter, r *http.Request) 
 		_ = conn.Close()
 		return
 	}
-	<-c.done
+	select {
+	case <-c.done:
+	case <-f.ctx.Done():
+		_ = conn.SetDeadline(time.Now().Add(endTimeout))
+		f.end()
+		f.running.Wait() // each connection's client is told
+	}
+	ending(r.Context())
 	c.close(endTimeout)
+	f.end()
+	f.running.Wait()
+}
+
+// end refuses further connections.
+func (f *forwarding) end() {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
 	for _, p := range f.waiting {
 		p.expired.Stop()
 	}
-	f.mu.Unlock()
-	f.running.Wait()
 }
 
 // opened finds the other stream of the same connection. Old clients do not name the connection:
@@ -100,6 +116,10 @@ func (f *forwarding) opened(s *spdyStream) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.ended {
+		_ = s.Reset()
+		return
+	}
 	p := f.waiting[request]
 	if p == nil {
 		p = &pair{}
@@ -150,8 +170,9 @@ func (f *forwarding) forward(p *pair, port int32) {
 	_ = p.data.Reset()
 }
 
-func (f *forwarding) connect(port int32, client session.Forwarded) error {
-	err := f.server.forwards.within(maxAllForwards, func() error {
+func (f *forwarding) connect(port int32, client session.Forwarded) (err error) {
+	defer f.server.recovered(f, func(failed error) { err = failed })
+	err = f.server.forwards.within(maxAllForwards, func() error {
 		return f.server.sessions.PortForward(f.ctx, f.request.GetPodSandboxId(), port, client)
 	})
 	if err == nil {

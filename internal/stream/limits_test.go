@@ -32,6 +32,8 @@ type fakeCommand struct {
 
 func (fakeCommand) kind() string                                       { return "exec" }
 func (fakeCommand) size() int                                          { return 1 }
+func (n fakeCommand) endsItself() bool                                 { return !n.tty }
+func (fakeCommand) without() string                                    { return "the command goes on" }
 func (n fakeCommand) object() string                                   { return n.name }
 func (n fakeCommand) wants() options                                   { return n.options }
 func (n fakeCommand) run(ctx context.Context, s session.Streams) error { return n.do(ctx, s) }
@@ -465,6 +467,9 @@ func TestStreamsBeyondThoseOfTheSessionAreRefused(t *testing.T) {
 			}
 			if made[kind] == nil {
 				made[kind] = stream
+			}
+			if kind == "error" { // as all clients; something comes at once
+				go func() { _, _ = io.Copy(io.Discard, stream) }()
 			}
 		}
 		_, _ = io.WriteString(made["stdin"], "hello\n")

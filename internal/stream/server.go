@@ -27,8 +27,9 @@ const (
 	headerTimeout = 10 * time.Second
 	// maxRequest limits a request's headers, in bytes. net/http adds 4 KiB to it.
 	maxRequest = 32 << 10
-	// endTimeout is how long a client may take to read how its session ended.
-	endTimeout = 10 * time.Second
+	// endTimeout is how long a client may take to read how its session ended, closeTimeout the same when the daemon ends.
+	endTimeout   = 10 * time.Second
+	closeTimeout = 2 * time.Second
 	// maxSessions is how many sessions may be open at once, maxObjectSessions how many of them with
 	// one container or pod.
 	maxSessions       = 500
@@ -44,9 +45,14 @@ type Server struct {
 	tokens   tokens
 	forwards count
 
-	mu   sync.Mutex
-	open map[string]int // sessions, by object
-	all  int
+	mu      sync.Mutex
+	open    map[string]int // sessions, by object
+	all     int
+	closing bool
+	// running are the sessions that are being served.
+	running map[*running]struct{}
+	// less gets a value after each end of a session, if there is room.
+	less chan struct{}
 	// counts are for Counts.
 	counts map[Sort]*Count
 }
@@ -57,7 +63,10 @@ func Start(log *slog.Logger, sessions *session.Sessions) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s := &Server{log: log, sessions: sessions, open: map[string]int{}, counts: map[Sort]*Count{}}
+	s := &Server{
+		log: log, sessions: sessions, open: map[string]int{}, counts: map[Sort]*Count{},
+		running: map[*running]struct{}{}, less: make(chan struct{}, 1),
+	}
 	s.listener = newGate(listener, s.admit, s.left)
 	s.http = &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: headerTimeout, MaxHeaderBytes: maxRequest,
@@ -71,12 +80,6 @@ func Start(log *slog.Logger, sessions *session.Sessions) (*Server, error) {
 		}
 	}()
 	return s, nil
-}
-
-// Close ends the server and all sessions. Processes in containers keep running.
-func (s *Server) Close() error {
-	err := s.http.Close()
-	return errors.Join(err, s.listener.Close())
 }
 
 // Exec returns the URL for running a command in a running container.
@@ -132,8 +135,12 @@ type announcement interface {
 	object() string
 	// size is the size of the request, in bytes.
 	size() int
+	// endsItself says that the session ends without the client's help, with its command.
+	endsItself() bool
+	// without says what becomes of the session's object when the session is cut off.
+	without() string
 	// serve serves the client until the session ends. The request's context ends with the
-	// connection.
+	// connection; its cause says why.
 	serve(w http.ResponseWriter, r *http.Request)
 }
 
@@ -161,6 +168,10 @@ func (s *Server) admit(requested string) (announcement, refusal) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing {
+		s.tokens.done(n)
+		return nil, refusal{http.StatusServiceUnavailable, restarting}
+	}
 	object := n.object()
 	if s.all >= maxSessions || s.open[object] >= maxObjectSessions {
 		s.tokens.done(n)
@@ -197,19 +208,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	n := c.session
 	c.session = nil
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	c.onEnd(cancel)
-	c.setIdle(idleTimeout)
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer s.began(&running{session: n, end: cancel})()
+	c.onEnd(func() { cancel(errGone) })
+	c.setIdle(idleTimeout, func() { cancel(errIdle) })
+	defer s.recovered(n, func(error) { _ = c.Close() })
 	w.Header().Set("Connection", "close") // for answers that refuse the request
 	defer s.counted(n.kind(), r)()
 	n.serve(w, r.WithContext(ctx))
-	c.setIdle(endTimeout)
-}
-
-// ending begins the end of the session: the client has endTimeout to read what is left.
-func ending(ctx context.Context) {
-	if c, ok := ctx.Value(connKey{}).(*watchedConn); ok {
-		c.setIdle(endTimeout)
-	}
+	c.setIdle(endTimeout, nil)
 }

@@ -31,17 +31,24 @@ func (n execSession) wants() options {
 	return options{stdin: q.GetStdin(), stdout: q.GetStdout(), stderr: q.GetStderr(), tty: q.GetTty()}
 }
 
+func (n execSession) endsItself() bool { return !n.request.GetTty() }
+
+func (n execSession) without() string {
+	if n.request.GetTty() {
+		return "the command's terminal hangs up"
+	}
+	return "the command is cut off from its standard streams, and may go on in the container without them"
+}
+
 func (n execSession) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
 
-func (n execSession) run(ctx context.Context, streams session.Streams) error {
+func (n execSession) run(ctx context.Context, streams session.Streams) (err error) {
+	defer n.server.recovered(n, func(failed error) { err = failed })
 	code, err := n.server.sessions.Exec(ctx, n.request.GetContainerId(), n.request.GetCmd(), streams)
-	switch {
-	case ctx.Err() != nil:
-		return nil // the client has disconnected
-	case err == nil && code != 0:
-		return exitError(code)
+	if err == nil && code != 0 {
+		err = exitError(code)
 	}
-	return err
+	return outcome(ctx, err)
 }
 
 // attachSession is one Attach request.
@@ -59,12 +66,12 @@ func (n attachSession) wants() options {
 	return options{stdin: q.GetStdin(), stdout: q.GetStdout(), stderr: q.GetStderr(), tty: q.GetTty()}
 }
 
+func (attachSession) endsItself() bool { return false }
+func (attachSession) without() string  { return "the container goes on; attach again" }
+
 func (n attachSession) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
 
-func (n attachSession) run(ctx context.Context, streams session.Streams) error {
-	err := n.server.sessions.Attach(ctx, n.request.GetContainerId(), streams)
-	if ctx.Err() != nil {
-		return nil // the client has disconnected
-	}
-	return err
+func (n attachSession) run(ctx context.Context, streams session.Streams) (err error) {
+	defer n.server.recovered(n, func(failed error) { err = failed })
+	return outcome(ctx, n.server.sessions.Attach(ctx, n.request.GetContainerId(), streams))
 }

@@ -79,8 +79,8 @@ func newSPDY(conn net.Conn, in *bufio.Reader, maxStreams int, opened func(*spdyS
 
 // read reads frames until the client disconnects or sends GOAWAY.
 func (c *spdyConn) read() {
-	defer close(c.done)
 	defer func() {
+		close(c.done) // first: the end of an input is then known to be the client's
 		for _, s := range c.all() {
 			s.end()
 		}

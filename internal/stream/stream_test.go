@@ -17,9 +17,11 @@ var discard = slog.New(slog.DiscardHandler)
 
 type waiting struct{ ended chan struct{} }
 
-func (waiting) kind() string   { return "exec" }
-func (waiting) object() string { return "c" }
-func (waiting) size() int      { return 1 }
+func (waiting) kind() string     { return "exec" }
+func (waiting) object() string   { return "c" }
+func (waiting) size() int        { return 1 }
+func (waiting) endsItself() bool { return false }
+func (waiting) without() string  { return "it goes on" }
 
 // serve takes the connection over, as the protocols do, and waits for its end.
 func (n waiting) serve(w http.ResponseWriter, r *http.Request) {

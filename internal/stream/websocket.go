@@ -28,8 +28,9 @@ const (
 	// channelEnd is not a channel: in version 5 it ends the channel that is named after it.
 	channelEnd = 255
 
-	// closeNormally is the status for a normal end (RFC 6455, 7.4.1).
+	// closeNormally is the status for a normal end, closeAway for that of a server that ends (RFC 6455, 7.4.1).
 	closeNormally = 1000
+	closeAway     = 1001
 )
 
 // channelProtocols are those of Exec and Attach, forwardProtocols those of PortForward.
@@ -45,6 +46,8 @@ type channels struct {
 	// inputs are the streams that the client may send, by number. Input for a nil entry is ignored.
 	inputs []*inbox
 	gone   chan struct{} // closed when read has ended
+	// early says that the session was cut off. The close message says so if nothing else does.
+	early bool
 }
 
 // serveWebSocket accepts a WebSocket with one of the protocols, or without one, and calls serve.
@@ -84,7 +87,11 @@ func (c *channels) close(ctx context.Context, timeout time.Duration) {
 	defer c.ws.Close() //nolint:errcheck // it has ended
 	_ = c.ws.SetDeadline(time.Now().Add(timeout))
 	conn, ok := ctx.Value(connKey{}).(*watchedConn)
-	if c.ws.WriteClose(closeNormally) != nil || !ok || conn.CloseWrite() != nil {
+	code := closeNormally
+	if c.early {
+		code = closeAway
+	}
+	if c.ws.WriteClose(code) != nil || !ok || conn.CloseWrite() != nil {
 		return
 	}
 	<-c.gone
@@ -93,11 +100,12 @@ func (c *channels) close(ctx context.Context, timeout time.Duration) {
 
 func (c *channels) base64() bool { return strings.Contains(c.protocol, "base64") }
 
-// read passes on what the client sends, until the client disconnects. It is called once. A message
-// of any length needs the memory of one piece.
-func (c *channels) read() {
+// read passes on what the client sends, until the client disconnects. Then it calls left. It is called once. A message of
+// any length needs the memory of one piece.
+func (c *channels) read(left func()) {
 	defer close(c.gone)
 	defer func() {
+		left() // first: the end of an input is then known to be the client's
 		for _, in := range c.inputs {
 			if in != nil {
 				in.end()
@@ -211,12 +219,9 @@ func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 			c.inputs[channelResize] = newInbox()
 			streams.Resize = sizes(c.inputs[channelResize])
 		}
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		go func() {
-			c.read()
-			cancel() // a client may send a close message before its connection ends
-		}()
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		go c.read(func() { cancel(errGone) }) // a client may send a close message before its connection ends
 		greeting := byte(channelStatus)
 		if wants.stderr {
 			streams.Err, greeting = output{c, channelErr}, channelErr
@@ -247,13 +252,10 @@ func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request)
 		for i := range ports {
 			c.inputs[2*i] = newInbox()
 		}
-		ctx, cancel := context.WithCancel(f.ctx)
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(f.ctx)
+		defer cancel(nil)
 		f.ctx = ctx
-		go func() {
-			c.read()
-			cancel()
-		}()
+		go c.read(func() { cancel(errGone) })
 		for i, port := range ports {
 			data, errs := output{c, byte(2 * i)}, output{c, byte(2*i + 1)}
 			for _, to := range []output{data, errs} {
@@ -269,7 +271,9 @@ func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request)
 				}
 			})
 		}
+		defer context.AfterFunc(f.ctx, func() { _ = c.ws.SetDeadline(time.Now().Add(endTimeout)) })()
 		f.running.Wait()
+		c.early = f.ctx.Err() != nil
 		ending(r.Context())
 	})
 }

@@ -102,6 +102,7 @@ func (n *attached) inputOnly(ctx context.Context, fed <-chan struct{}) error {
 	case <-fed:
 	case <-n.container.Ended:
 	case <-ctx.Done():
+		return fmt.Errorf("attach to container %s: %w", n.container.ID, context.Cause(ctx))
 	}
 	return nil
 }

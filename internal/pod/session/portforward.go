@@ -52,7 +52,7 @@ const (
 )
 
 // PortForward connects the client with what listens on the port of the pod's loopback interface. It returns when both have
-// ended their halves, or when ctx ends with the client's connection.
+// ended their halves, or when ctx ends, with its cause.
 func (s *Sessions) PortForward(ctx context.Context, id string, port int32, client Forwarded) error {
 	box, err := s.forwardable(id)
 	if err != nil {
@@ -77,8 +77,10 @@ func (s *Sessions) PortForward(ctx context.Context, id string, port int32, clien
 	to := &clientWriter{Writer: client}
 	_, err = io.Copy(to, conn)
 	switch {
-	case ctx.Err() != nil, to.failed:
-		return nil // the client has ended the session or this connection
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case to.failed:
+		return nil // the client has ended this connection
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		// The application has reset this connection. The session goes on.
 		if client.Reset != nil {

@@ -111,7 +111,7 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-func TestAClientThatIsGoneEndsTheConnectionWithoutAnError(t *testing.T) {
+func TestAConnectionEndsWithItsClientAndWithItsSession(t *testing.T) {
 	s := sessionsWith(t, pod.Ready, pod.Running)
 	ended := make(chan struct{})
 	port := listening(t, func(conn *net.TCPConn) {
@@ -131,9 +131,10 @@ func TestAClientThatIsGoneEndsTheConnectionWithoutAnError(t *testing.T) {
 		defer close(silent)
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel)
-	if err := s.PortForward(ctx, "s", port, clientOf(in, io.Discard).Forwarded); err != nil {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cut := errors.New("the session is cut off")
+	time.AfterFunc(50*time.Millisecond, func() { cancel(cut) })
+	if err := s.PortForward(ctx, "s", port, clientOf(in, io.Discard).Forwarded); !errors.Is(err, cut) {
 		t.Errorf("its session has ended: %v", err)
 	}
 	awaited(t, silent, "the application's connection is still open")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/config"
 	"github.com/pinfold-run/pinfold/internal/daemon"
+	"github.com/pinfold-run/pinfold/internal/goroutines"
 	"github.com/pinfold-run/pinfold/internal/inherited"
 )
 
@@ -24,6 +25,13 @@ func (p *process) serve(flags *config.Flags) error {
 	p.setLog(c.Config)
 	log := p.log.Logger()
 	daemon.RouteLibraryLogs(log)
+	goroutines.OnSignal(c.State, "pinfoldd", func(path string, err error) {
+		if err != nil {
+			log.Error("what all goroutines do could not be written", "path", path, "error", err)
+			return
+		}
+		log.Info("SIGUSR1: what all goroutines do was written to a file", "path", path)
+	})
 	if p.reset != nil {
 		log.Warn("containers inherit attributes of the process that started the daemon", "error", p.reset)
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 const (
@@ -71,7 +73,7 @@ func (p *Pages) server(pages http.Handler) *http.Server {
 		WriteTimeout:      pageTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxPageHeaders,
-		ErrorLog:          slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		ErrorLog:          fault.ServerLog(p.log),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/image/secret"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -28,7 +29,7 @@ type requests struct {
 // unary is the interceptor of unary calls.
 func (r *requests) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	began := time.Now()
-	cause := steps.Guard(func() error {
+	cause := fault.Guard(func() error {
 		resp, err = handle(ctx, req)
 		return err
 	})
@@ -44,7 +45,7 @@ func (r *requests) unary(ctx context.Context, req any, info *grpc.UnaryServerInf
 // stream is the interceptor of streams.
 func (r *requests) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	began := time.Now()
-	cause := steps.Guard(func() error { return handle(service, stream) })
+	cause := fault.Guard(func() error { return handle(service, stream) })
 	err := ToStatus(cause)
 	r.ended(stream.Context(), request{info.FullMethod, nil, began}, cause, err)
 	return err

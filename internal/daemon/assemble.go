@@ -13,6 +13,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/apparmor"
 	"github.com/pinfold-run/pinfold/internal/config"
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/host"
 	"github.com/pinfold-run/pinfold/internal/image"
@@ -296,8 +297,10 @@ func (p *parts) recover(ctx context.Context) error {
 
 // ended handles the exit of a container, or of the PID 1 of a pod.
 func (p *parts) ended(exit wire.Exit) {
-	p.containers.Ended(exit)
-	p.sandboxes.InitEnded(exit)
+	fault.Logged(p.Log, func() {
+		p.containers.Ended(exit)
+		p.sandboxes.InitEnded(exit)
+	}, "container_id", exit.ID)
 }
 
 // upgradePinder replaces a running pinder that has another binary than ours, in place, after an

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/cdi"
 	"github.com/pinfold-run/pinfold/internal/config"
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/nri"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
@@ -28,9 +29,11 @@ func (p *parts) preparePlugins(c *config.Config, version string) error {
 		Namespaces:   p.Places.NamespacePins,
 		CgroupParent: func(rec *pod.SandboxRecord) string { return p.Places.Cgroup(rec).Parent },
 		Apply: func(ctx context.Context, id string, to *runtimeapi.LinuxContainerResources) error {
-			return p.containers.ApplyResources(ctx, id, to)
+			return fault.Guard(func() error { return p.containers.ApplyResources(ctx, id, to) })
 		},
-		Evict:     func(ctx context.Context, id string) error { return p.containers.Stop(ctx, id, 0) },
+		Evict: func(ctx context.Context, id string) error {
+			return fault.Guard(func() error { return p.containers.Stop(ctx, id, 0) })
+		},
 		InjectCDI: func(config *specs.Spec, names []string) error { return cdi.Inject(config, cdi.DefaultDirs(), names) },
 	})
 	return err

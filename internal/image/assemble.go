@@ -8,6 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/image/layer"
 )
 
@@ -63,16 +64,16 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 		a.lease.layer(img.Chain[i])
 		a.lease.blob(blob.Digest)
 		arrived[i] = make(chan struct{})
-		group.Go(func() error {
+		group.Go(guarded(func() error {
 			if err := a.bringLayer(ctx, img.Chain[i], blob); err != nil {
 				return err
 			}
 			a.progress.arrived(blob.Digest)
 			close(arrived[i])
 			return nil
-		})
+		}))
 	}
-	group.Go(func() error {
+	group.Go(guarded(func() error {
 		for i, blob := range blobs {
 			select {
 			case <-arrived[i]:
@@ -88,7 +89,7 @@ func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *
 			a.progress.layersDone.Add(1)
 		}
 		return nil
-	})
+	}))
 	return group.Wait()
 }
 
@@ -123,4 +124,9 @@ func (a *assembly) unpackLayer(ctx context.Context, src layer.Source) error {
 	a.progress.unpacked.Add(1)
 	a.store.log.Debug("layer unpacked", "chain", src.Chain, "took", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// guarded makes a panic the error of a pull: layers are made by strangers.
+func guarded(work func() error) func() error {
+	return func() error { return fault.Guard(work) }
 }

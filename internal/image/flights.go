@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // flights runs equal pulls once. The work has its own context. It ends when the last caller has
@@ -68,7 +70,12 @@ func (f *flights) start(caller context.Context, key string, work func(context.Co
 	fl := &flight{done: make(chan struct{}), cancel: cancel}
 	f.running[key] = fl
 	f.workers.Go(func() {
-		fl.img, fl.err = work(ctx)
+		if err := fault.Guard(func() (err error) {
+			fl.img, err = work(ctx)
+			return err
+		}); err != nil {
+			fl.img, fl.err = nil, err
+		}
 		f.forget(key, fl)
 		unhook()
 		cancel()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/goroutines"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/keeper"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
@@ -45,6 +46,13 @@ func RunSupervisor(dir string) error {
 		return fmt.Errorf("become sub-reaper: %w", err)
 	}
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
+	goroutines.OnSignal(dir, "pinder", func(path string, err error) {
+		if err != nil {
+			ownlog.Printf("SIGUSR1: what all goroutines do was not written: %v", err)
+			return
+		}
+		ownlog.Printf("SIGUSR1: what all goroutines do is in %s", path)
+	})
 	s := &supervisor{
 		dir: dir, children: oci.NewChildren(), restored: make(chan struct{}), connections: map[*connection]struct{}{},
 	}

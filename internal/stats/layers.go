@@ -2,12 +2,14 @@ package stats
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/tree"
 )
 
@@ -177,7 +179,8 @@ func (l *layers) take() *layer {
 
 func (l *layers) look(ctx context.Context, one *layer) {
 	begun := time.Now()
-	seen := measure(ctx, one.dir)
+	var seen *Layer
+	fault.Logged(slog.Default(), func() { seen = measure(ctx, one.dir) }, "path", one.dir)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one.busy = false

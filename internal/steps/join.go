@@ -3,6 +3,8 @@ package steps
 import (
 	"context"
 	"sync"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // Joint lets equal requests share one execution. If the key of a request is in progress, the
@@ -54,7 +56,7 @@ func (j *Joint[T]) join(key string, run func(*call[T])) *call[T] {
 	go func() {
 		defer close(c.done)
 		defer j.leave(key)
-		if err := Guard(func() error { run(c); return nil }); err != nil {
+		if err := fault.Guard(func() error { run(c); return nil }); err != nil {
 			c.err = err
 		}
 	}()

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // Step is one named, reversible part of an operation.
@@ -144,7 +146,7 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 // guarded runs a step. A panic is the step's error: it is undone like any error, and ends neither
 // the program nor operations on other objects.
 func guarded(ctx context.Context, run func(context.Context) error) error {
-	return Guard(func() error { return run(ctx) })
+	return fault.Guard(func() error { return run(ctx) })
 }
 
 func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {

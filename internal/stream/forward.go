@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
@@ -137,7 +138,7 @@ func (f *forwarding) opened(s *spdyStream) {
 	if p.data != nil && p.errs != nil {
 		delete(f.waiting, request)
 		p.expired.Stop()
-		f.running.Go(func() { f.forward(p, int32(port)) })
+		f.running.Go(func() { fault.Logged(slog.Default(), func() { f.forward(p, int32(port)) }) })
 	}
 }
 

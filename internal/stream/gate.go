@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 const (
@@ -81,7 +84,7 @@ func (g *gate) run() {
 		}
 		w := &watchedConn{Conn: c}
 		g.add(w)
-		go g.authorize(w)
+		go fault.Logged(slog.Default(), func() { g.authorize(w) })
 	}
 }
 

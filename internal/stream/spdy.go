@@ -5,12 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/moby/spdystream/spdy"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 const (
@@ -73,7 +76,7 @@ func newSPDY(conn net.Conn, in *bufio.Reader, maxStreams int, opened func(*spdyS
 		conn: conn, in: in, control: control, maxStreams: maxStreams, opened: opened,
 		done: make(chan struct{}), streams: map[spdy.StreamId]*spdyStream{},
 	}
-	go c.read()
+	go fault.Logged(slog.Default(), c.read)
 	return c, nil
 }
 

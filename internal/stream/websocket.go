@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/net/websocket"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/pod/session"
 )
 
@@ -221,7 +223,7 @@ func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		go c.read(func() { cancel(errGone) }) // a client may send a close message before its connection ends
+		go fault.Logged(slog.Default(), func() { c.read(func() { cancel(errGone) }) }) // a client may send a close message before its connection ends
 		greeting := byte(channelStatus)
 		if wants.stderr {
 			streams.Err, greeting = output{c, channelErr}, channelErr
@@ -255,7 +257,7 @@ func (f *forwarding) forwardOverChannels(w http.ResponseWriter, r *http.Request)
 		ctx, cancel := context.WithCancelCause(f.ctx)
 		defer cancel(nil)
 		f.ctx = ctx
-		go c.read(func() { cancel(errGone) })
+		go fault.Logged(slog.Default(), func() { c.read(func() { cancel(errGone) }) })
 		for i, port := range ports {
 			data, errs := output{c, byte(2 * i)}, output{c, byte(2*i + 1)}
 			for _, to := range []output{data, errs} {

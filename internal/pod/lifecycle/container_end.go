@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/steps"
@@ -20,7 +21,7 @@ func (s *Containers) Ended(exit wire.Exit) {
 		return
 	}
 	s.Exits.Record(c, exit)
-	go func() {
+	go fault.Logged(s.base.Log, func() {
 		<-s.connected
 		c.Order.Lock()
 		defer c.Order.Unlock()
@@ -31,7 +32,7 @@ func (s *Containers) Ended(exit wire.Exit) {
 			s.base.Log.Warn("clean-up after an exit is retried", "container", c.ID, "error", err)
 			s.base.Debts.Add(c)
 		}
-	}()
+	}, "container_id", c.ID)
 }
 
 // reduce removes what an ended container does not need any more: its group, its mounts, its bundle. The record, the log and

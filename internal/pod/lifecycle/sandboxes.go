@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 	"github.com/pinfold-run/pinfold/internal/pod"
@@ -137,14 +138,14 @@ func (s *Sandboxes) InitEnded(exit wire.Exit) {
 	if err != nil || box.ID != exit.ID || exit.ExecID != "" {
 		return
 	}
-	go func() {
+	go fault.Logged(s.base.Log, func() {
 		<-s.containers.connected
 		box.Order.Lock()
 		defer box.Order.Unlock()
 		if rec := box.Record(); rec.SharesPID() && !rec.Init.Alive() {
 			s.lost(box, initEnded)
 		}
-	}()
+	}, "pod_id", box.ID)
 }
 
 // SetPodCIDRs takes the node's address ranges, with commas in between, for network plugins that ask for them. They are

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/pod"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // Debts tries again, with back-off, what could not be undone: unfinished creations and removals, and network attachments
@@ -133,7 +135,9 @@ func (d *Debts) payDue(ctx context.Context, pay func(context.Context, any) error
 			continue
 		}
 		debt.trying, debt.again = true, false
-		go func() { d.tried(key, debt, pay(ctx, debt.object)) }()
+		go func() {
+			d.tried(key, debt, fault.Guard(func() error { return pay(ctx, debt.object) }))
+		}()
 	}
 	return wait
 }
@@ -150,7 +154,11 @@ func (d *Debts) tried(key string, debt *debt, err error) {
 	default:
 		debt.tries++
 		debt.next = time.Now().Add(min(maxRetry, firstRetry<<min(debt.tries, 16)))
-		d.log.Warn("debt not paid", "object", key, "tries", debt.tries, "next", debt.next, "error", err)
+		args := []any{"object", key, "tries", debt.tries, "next", debt.next, "error", err}
+		if stack := steps.Stack(err); stack != "" {
+			args = append(args, "stack", stack)
+		}
+		d.log.Warn("debt not paid", args...)
 	}
 	d.mu.Unlock()
 	d.poke()

@@ -10,6 +10,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -156,10 +157,10 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 		alive[c.ID] = c
 	}
 	for _, c := range r.Book.Containers() {
-		r.reconcileContainer(ctx, c, alive)
+		fault.Logged(r.Log, func() { r.reconcileContainer(ctx, c, alive) }, "container_id", c.ID)
 	}
 	for _, box := range r.Book.Sandboxes() {
-		r.reconcileSandbox(box)
+		fault.Logged(r.Log, func() { r.reconcileSandbox(box) }, "pod_id", box.ID)
 	}
 	unknown := r.removeRemains()
 	for id, what := range unknown {

@@ -18,9 +18,9 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 TEST_FLAGS := -count=1 -p 2 -timeout 30m
 
 # The packages with unit tests: all but the end-to-end ones.
-UNIT := ./cmd/... ./hack/... ./internal/... ./pin/...
+UNIT := ./cmd/... ./hack/... ./internal/... ./packaging/... ./pin/...
 
-.PHONY: help tools tools-crun build generate man demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
+.PHONY: help tools tools-crun build generate man packages install demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,13 @@ generate: man ## write the Go code of the API from api/**/*.proto (builds the ge
 
 man: ## write the manual pages in docs/man from the help texts of the commands
 	@go test -count=1 -run TestManPage ./cmd/... -args -update
+
+packages: ## build deb, rpm and tar.gz for amd64 and arm64, SBOMs and checksums into build/packages
+	@hack/tools.sh packages
+	@packaging/build.sh
+
+install: build ## copy binaries, unit, manuals and completions below DESTDIR and PREFIX (/usr/local); see packaging/install.sh
+	@packaging/install.sh
 
 demo: tools build ## show a pod in its own user namespace that survives the daemon (root)
 	@hack/demo.sh

@@ -9,6 +9,8 @@
 #   hack/tools.sh crun   crun, for `make test-crun`
 #   hack/tools.sh generate
 #                        what `make generate` needs: buf and two plugins
+#   hack/tools.sh packages
+#                        what `make packages` needs: nfpm
 #   hack/tools.sh kubelet
 #                        a kubelet, for `make test-kubelet`
 #
@@ -174,6 +176,11 @@ vuln_tools() {
 			get 0 "$tools" golang.org/x/vuln/cmd/govulncheck "$GOVULNCHECK_VERSION"
 }
 
+packages_tools() {
+	built "$tools/nfpm" "$NFPM_VERSION" ||
+		step "building nfpm $NFPM_VERSION" get 0 "$tools" github.com/goreleaser/nfpm/v2/cmd/nfpm "$NFPM_VERSION"
+}
+
 debug_tools() {
 	built "$tools/dlv" "$DELVE_VERSION" ||
 		step "building delve $DELVE_VERSION (takes minutes)" get 0 "$tools" github.com/go-delve/delve/cmd/dlv "$DELVE_VERSION"
@@ -187,6 +194,7 @@ vuln) vuln_tools ;;
 debug) debug_tools ;;
 crun) crun ;;
 generate) generate_tools ;;
+packages) packages_tools ;;
 kubelet) kubelet ;;
-*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|kubelet" ;;
+*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|packages|kubelet" ;;
 esac

@@ -104,6 +104,7 @@ var mayImport = []struct {
 	{"e2e", []string{"pin", "internal/testimage", "internal/testregistry", "internal/testroot"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
 	{"hack/busybox-image", []string{"internal/testimage"}, "a command around it"},
+	{"hack/bom", nil, "what the packages say of the libraries in the binaries"},
 	{"hack/vm/vmlinux", nil, "unpacks the kernel for the test VM"},
 }
 

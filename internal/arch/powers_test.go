@@ -32,6 +32,7 @@ var starters = map[string]string{
 	"internal/apparmor":          "apparmor_parser, which loads the default profile at start",
 	"internal/handler":           "the OCI runtime's own account of its features",
 	"internal/network/cniplugin": "children that a plugin leaves behind, on purpose; tests only",
+	"hack/bom":                   "the go command, which knows the modules; never installed",
 	"hack/vm/vmlinux":            "zstd, to unpack a kernel; never installed",
 	"internal/inherited":         "the program itself, once, without the attributes of its starter",
 	"internal/testregistry":      "the registry, and the go command that builds it; linked into tests only",

@@ -67,7 +67,7 @@ func defaults() *Config {
 		Socket:            "/run/pinfold/pinfold.sock",
 		NetNSDir:          "/run/netns",
 		CNIConfDir:        "/etc/cni/net.d",
-		CNIBinDir:         "/opt/cni/bin",
+		CNIBinDir:         "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni",
 		RegistryConfigDir: DefaultRegistryConfigDir,
 		DefaultRuntime:    "runc",
 		CgroupDriver:      Auto,

@@ -52,8 +52,9 @@ var Keys = []Key{
 		value: func(c *Config) value { return text{&c.CNIConfDir} }, finish: func(c *Config) error { return directory(c.CNIConfDir) },
 	},
 	{
-		Name: "cni_bin_dir", Flag: "cni-bin-dir", Value: "DIR[:DIR...]", Default: "`/opt/cni/bin`", Reload: true,
+		Name: "cni_bin_dir", Flag: "cni-bin-dir", Value: "DIR[:DIR...]", Default: "`/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni`", Reload: true,
 		Help:  "network plugins; several directories are separated by colons",
+		More:  "The first that has a plugin counts. The defaults are where add-ons of Kubernetes, Debian and Fedora install plugins.",
 		value: func(c *Config) value { return text{&c.CNIBinDir} }, finish: func(c *Config) error { return directories(c.CNIBinDir) },
 	},
 	{

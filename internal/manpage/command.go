@@ -14,13 +14,20 @@ func Command(root *cobra.Command, section string, prose []Section) Page {
 	root.InitDefaultHelpFlag()
 	root.InitDefaultVersionFlag()
 	root.InitDefaultCompletionCmd()
-	p := Page{Name: root.Name(), Section: section, Short: sentence(root.Short, false)}
+	p := Page{Name: root.Name(), Section: section, Short: lower(sentence(root.Short))}
+	// What a person has to say about the lists stands before them.
+	before := func(s Section) bool { return s.Title == "OPTIONS" || s.Title == "COMMANDS" }
+	for _, s := range prose {
+		if before(s) {
+			p.Sections = append(p.Sections, s)
+		}
+	}
 	p.add("SYNOPSIS", synopsis(root))
 	p.add("DESCRIPTION", helpText(root.Long))
 	p.add("OPTIONS", options(root.NonInheritedFlags()))
 	p.add("COMMANDS", commands(root))
 	p.add("EXAMPLES", codeBlock(root.Example))
-	p.Sections = append(p.Sections, prose...)
+	p.Sections = append(p.Sections, slices.DeleteFunc(slices.Clone(prose), before)...)
 	return p
 }
 
@@ -42,7 +49,7 @@ func synopsis(root *cobra.Command) string {
 	if root.Runnable() {
 		lines = append(lines, usage(root))
 	}
-	if len(shown(root)) > 0 {
+	if len(shown(root)) > 0 && !strings.Contains(root.Use, "COMMAND") {
 		lines = append(lines, "`"+root.Name()+"` [*options*] *command* [*argument*...]")
 	}
 	return strings.Join(lines, "\n\n")
@@ -88,7 +95,8 @@ func commands(root *cobra.Command) string {
 				out.WriteString("## `" + root.Name() + " completion` *SHELL*\n\nPrints a script that completes the command's words in *SHELL*: bash, zsh or fish.\n\n")
 				continue
 			}
-			if sub.Runnable() {
+			// A group only says that it wants a command.
+			if sub.Runnable() && len(shown(sub)) == 0 {
 				out.WriteString(entry(sub))
 			}
 			walk(sub)
@@ -103,7 +111,8 @@ func entry(c *cobra.Command) string {
 	if c.Long != "" {
 		out += helpText(c.Long)
 	} else {
-		out += helpText(sentence(c.Short, true))
+		short := sentence(c.Short)
+		out += helpText(strings.ToUpper(short[:1]) + short[1:] + ".")
 	}
 	out += "\n\n"
 	if len(c.Aliases) > 0 {
@@ -112,11 +121,13 @@ func entry(c *cobra.Command) string {
 	return out + options(c.NonInheritedFlags()) + codeBlock(c.Example)
 }
 
-// sentence is a short text with a capital and a full stop, or without both.
-func sentence(text string, whole bool) string {
-	text = strings.TrimSuffix(strings.TrimSpace(text), ".")
-	if whole && text != "" {
-		return strings.ToUpper(text[:1]) + text[1:] + "."
+// sentence is a short text without a full stop.
+func sentence(text string) string { return strings.TrimSuffix(strings.TrimSpace(text), ".") }
+
+// lower is a text that does not begin a sentence. A word in capitals stays so.
+func lower(text string) string {
+	if len(text) > 1 && text[1] >= 'a' && text[1] <= 'z' {
+		return strings.ToLower(text[:1]) + text[1:]
 	}
 	return text
 }
@@ -144,7 +155,10 @@ func option(f *pflag.Flag) string {
 		}
 		out += value
 	}
-	text = sentence(text, true)
+	if f.Name == "version" {
+		text = "print the version"
+	}
+	text = sentence(text) + "."
 	if !slices.Contains([]string{"", "0", "false", "[]", "0s", "map[]", "<nil>"}, f.DefValue) {
 		text += " Default `" + strings.Trim(f.DefValue, `"`) + "`."
 	}

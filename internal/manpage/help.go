@@ -48,7 +48,7 @@ func literals(line string) string {
 func Help(help, section string, prose []Section) Page {
 	first, rest, _ := strings.Cut(strings.TrimLeft(help, "\n"), "\n")
 	name, short, _ := strings.Cut(first, ": ")
-	p := Page{Name: name, Section: section, Short: sentence(short, false)}
+	p := Page{Name: name, Section: section, Short: sentence(short)}
 	title, text := "DESCRIPTION", ""
 	flush := func() {
 		switch title {

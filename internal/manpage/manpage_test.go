@@ -92,12 +92,12 @@ func TestAPageIsPrintedAsItIsWritten(t *testing.T) {
 	}
 	all = strings.ReplaceAll(all, ".  ", ". ")
 	for _, want := range []string{
-		"tool - Does things\n", "tool [options] command [argument...]\n",
+		"tool - does things\n", "tool [options] command [argument...]\n",
 		".profile begins a line with a dot. It says a\\b, bold and FILE. A well-known word keeps its hyphen. 'quoted' text, 3 * 4 * 5, and a path ~/x^y ... ends.",
 		`.dot "and" 'quotes' --option \n`, "# SECTION in code", "root/pods/ID\n", "runc(8)",
 		"tool does --all things.", "A name may end with a star (NAME*).",
 		"-e, --endpoint SOCKET\n", "SOCKET of the daemon; see --help. Default unix:///run/x.sock.",
-		"tool image pull [options] NAME...\n", "Also called get.", "      # indented", "--quiet\n", "NAME=PASSWORD, USER's.",
+		"tool image pull [options] NAME...\n", "Also called get.", "      # indented", "say nothing.", "--quiet\n", "NAME=PASSWORD, USER's.",
 		"tool rm [-f] (POD|--all)", "tool completion SHELL",
 		"Data that must survive.\n", "A second paragraph. Default /var/lib/x. The option is --root.", "configuration of x-y",
 		"keeper --state DIR [--detach]\n", "an absolute directory", "It keeps --all.", "64     usage", "EXIT STATUS",

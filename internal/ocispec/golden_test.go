@@ -48,7 +48,7 @@ func (s *scenario) container(t *testing.T) Container {
 		}
 	}
 	parent := cmp.Or(c.Sandbox.Config.GetLinux().GetCgroupParent(), "/pinfold")
-	c.Sandbox.Cgroup = cgroup.Layout{Systemd: s.Host.SystemdCgroup}.Pod(parent, c.Sandbox.ID)
+	c.Sandbox.Cgroup = cgroup.Layout{Systemd: s.Host.SystemdCgroup, Scope: cgroup.ScopePrefix}.Pod(parent, c.Sandbox.ID)
 	const pins, files = "/run/pinfold/ns/5a4db0c5", "/var/lib/pinfold/pods/5a4db0c5/files"
 	options := c.Sandbox.Config.namespaces()
 	paths := &c.Sandbox.Namespaces

@@ -250,10 +250,10 @@ func TestACgroupParentFitsTheNodesDriver(t *testing.T) {
 		{bare, "/kubepods/pod1", "/kubepods/pod1/id"},
 		{bare, "kubepods", "/kubepods/id"},
 		{bare, "/kubepods.slice", "/kubepods.slice/id"},
-		{systemd, "", "pinfold.slice:pinfold:id"},
-		{systemd, "system.slice", "system.slice:pinfold:id"},
-		{systemd, "/kubepods.slice/kubepods-pod1.slice", "kubepods-pod1.slice:pinfold:id"},
-		{systemd, "-.slice", "-.slice:pinfold:id"},
+		{systemd, "", "pinfold.slice:cri-containerd:id"},
+		{systemd, "system.slice", "system.slice:cri-containerd:id"},
+		{systemd, "/kubepods.slice/kubepods-pod1.slice", "kubepods-pod1.slice:cri-containerd:id"},
+		{systemd, "-.slice", "-.slice:cri-containerd:id"},
 		{systemd, "/kubepods/pod1", ""},
 		{systemd, ".slice", ""},
 		{systemd, "a--b.slice", ""},
@@ -269,7 +269,7 @@ func TestACgroupParentFitsTheNodesDriver(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", c.parent, err)
 		}
-		if got := (cgroup.Layout{Systemd: c.host.SystemdCgroup}).Pod(c.parent, "pod").Container("id"); got != c.want {
+		if got := (cgroup.Layout{Systemd: c.host.SystemdCgroup, Scope: cgroup.ScopePrefix}).Pod(c.parent, "pod").Container("id"); got != c.want {
 			t.Errorf("parent %q: got %q, want %q", c.parent, got, c.want)
 		}
 	}

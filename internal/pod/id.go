@@ -11,7 +11,12 @@ import (
 const idBytes = 32
 
 // NewID returns the name of a new pod or container: 256 random bits in hexadecimal.
-func NewID() string { return random(simulatedIDBytes(idBytes)) }
+func NewID() string {
+	if olderNames() {
+		return random(16)
+	}
+	return random(idBytes)
+}
 
 // NewExecID returns the name of a new exec or of a client's session: 128 random bits in hexadecimal. It is shorter than a
 // container's. The group of an exec is below its container's, and an agent that looks for 64 digits finds the container.

@@ -33,7 +33,7 @@ func TestAnExecHasNoIDThatLooksLikeAContainers(t *testing.T) {
 func TestNamesWithIDsFitTheirLimits(t *testing.T) {
 	p := Paths{Root: "/var/lib/pinfold", State: "/run/pinfold", NetNS: "/run/netns"}
 	id := strings.Repeat("f", 2*idBytes)
-	group := cgroup.Layout{Systemd: true}.Pod("", id)
+	group := cgroup.Layout{Systemd: true, Scope: cgroup.ScopePrefix}.Pod("", id)
 	_, scope, _ := strings.Cut(group.Container(id), ":")
 	names := []string{strings.ReplaceAll(scope, ":", "-") + ".scope", cgroup.Layout{}.Pod("", id).Path()}
 	for _, path := range []string{p.NetNSPin(id), p.Pin(id, pin.User), p.Bundle(id), p.Exit(id, id), p.Upper(id, id)} {

@@ -29,10 +29,14 @@ type Binaries interface {
 
 // MeansNow are those of a new pod with that runtime.
 func (p *Places) MeansNow(id string, runtime handler.Handler) Means {
-	return Means{
+	m := Means{
 		Runtime: runtime.Path, RuntimeRoot: p.RuntimeRoot(runtime.Name),
-		SystemdCgroup: p.SystemdDriver, NetNS: p.NetNSPin(id),
+		SystemdCgroup: p.SystemdDriver, Scope: cgroup.ScopePrefix, NetNS: p.NetNSPin(id),
 	}
+	if olderNames() {
+		m.Scope = ""
+	}
+	return m
 }
 
 // Means are those of the record, or those of today if a record of an older version has none.
@@ -42,6 +46,7 @@ func (p *Places) Means(rec *SandboxRecord) Means {
 	}
 	path, _ := p.Handlers.Path(rec.Handler)
 	m := p.MeansNow(rec.ID, handler.Handler{Name: rec.Handler, Path: path})
+	m.Scope = "" // the version that wrote the record knew no other than this
 	if rec.Network != nil && rec.Network.NetNS != "" {
 		m.NetNS = rec.Network.NetNS
 	}
@@ -87,7 +92,8 @@ const RuntimeTimeout = 2 * time.Minute
 
 // Cgroup is the group above those of the sandbox's containers.
 func (p *Places) Cgroup(rec *SandboxRecord) cgroup.PodGroup {
-	return cgroup.Layout{Systemd: p.SystemdCgroup(rec)}.Pod(rec.Config.GetLinux().GetCgroupParent(), rec.ID)
+	m := p.Means(rec)
+	return cgroup.Layout{Systemd: m.SystemdCgroup, Scope: m.Scope}.Pod(rec.Config.GetLinux().GetCgroupParent(), rec.ID)
 }
 
 // KillTimeout is how long a killed process may take to end. After that an error says so.

@@ -70,6 +70,8 @@ type Means struct {
 	RuntimeRoot string `json:"runtimeRoot"`
 	// SystemdCgroup is the cgroup driver that all containers of the pod have.
 	SystemdCgroup bool `json:"systemdCgroup,omitempty"`
+	// Scope begins the names of the scopes of the pod's containers; "" in records of older versions. See cgroup.Layout.
+	Scope string `json:"scope,omitempty"`
 	// NetNS is where the network namespace is pinned.
 	NetNS string `json:"netns,omitempty"`
 }

@@ -13,7 +13,7 @@ func TestTheKeysOfTheRecords(t *testing.T) {
 	sandbox := `{"id":"p","state":"ready","created":"2026-01-02T03:04:05Z","config":{"hostname":"h"},"handler":"runc",` +
 		`"network":{"sandboxID":"p","netns":"/n","ifName":"eth0","network":"net","confFile":"f","confList":{},"owed":true},` +
 		`"reason":"r","lost":true,"timeline":[{"step":"record","start":"2026-01-02T03:04:05Z","took":5}],"init":{"pid":7,"startTime":9},` +
-		`"means":{"runtime":"/r","runtimeRoot":"/rr","systemdCgroup":true,"netns":"/n"},"pins":{"ipc":3},"selinuxLevel":"s0"}`
+		`"means":{"runtime":"/r","runtimeRoot":"/rr","systemdCgroup":true,"scope":"cri-containerd","netns":"/n"},"pins":{"ipc":3},"selinuxLevel":"s0"}`
 	container := `{"id":"c","sandbox":"p","state":"exited","config":{"logPath":"l"},"image":"sha256:i","imageNames":{"name":"n","ref":"f"},` +
 		`"stopSignal":15,"volumes":["/v"],"user":{"uid":1,"gid":2,"groups":[3]},"logPath":"/l","process":{"pid":7,"startTime":9},` +
 		`"times":{"created":"2026-01-02T03:04:05Z","started":"2026-01-02T03:04:06Z","finished":"2026-01-02T03:04:07Z",` +

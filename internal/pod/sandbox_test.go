@@ -139,10 +139,11 @@ func places(handlers binaries) *Places {
 func TestWhatARecordDoesNotSayIsAsConfiguredNow(t *testing.T) {
 	p := places(binaries{"runc": "/usr/bin/runc"})
 	now := p.MeansNow("s", handler.Handler{Name: "runc", Path: "/usr/bin/runc"})
-	if want := (Means{Runtime: "/usr/bin/runc", RuntimeRoot: "/state/runtime/runc", SystemdCgroup: true, NetNS: "/netns/pinfold-s"}); now != want {
+	if want := (Means{Runtime: "/usr/bin/runc", RuntimeRoot: "/state/runtime/runc", SystemdCgroup: true, Scope: "cri-containerd", NetNS: "/netns/pinfold-s"}); now != want {
 		t.Errorf("a new pod's: %+v", now)
 	}
 	old := recordWith(nil)
+	now.Scope = "" // the containers of a record without means are in scopes of another name
 	if got := p.Means(old); got != now {
 		t.Errorf("an old record's: %+v", got)
 	}

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"path"
 	"slices"
@@ -14,6 +15,9 @@ import (
 type Layout struct {
 	// Systemd: systemd makes the groups, as slices and scopes. Otherwise the OCI runtime does (the driver cgroupfs).
 	Systemd bool
+	// Scope begins the names of the scopes that systemd makes for the pod's containers: ScopePrefix for new pods. "" is
+	// that of pods of older versions.
+	Scope string
 }
 
 // PodGroup is the group above those of a pod's containers.
@@ -28,7 +32,12 @@ type PodGroup struct {
 	Asked bool
 
 	systemd bool
+	scope   string
 }
+
+// ScopePrefix begins the names of scopes of new pods: cri-containerd-<ID>.scope. It is the name by which agents on nodes
+// know a container (decision 19).
+const ScopePrefix = "cri-containerd"
 
 const (
 	// ourPrefix begins the names of pods' groups that Pinfold names. There is no group above them all: it could not be
@@ -36,30 +45,31 @@ const (
 	ourPrefix = "/pinfold-"
 	// ourSlice holds the scopes of all pods for which no slice was asked.
 	ourSlice = "pinfold.slice"
-	// scopePrefix begins the names of scopes: pinfold-<ID>.scope.
-	scopePrefix = "pinfold"
-	sliceSuffix = ".slice"
-	scopeSuffix = ".scope"
+	// oldScopePrefix is that of pods of older versions: pinfold-<ID>.scope.
+	oldScopePrefix = "pinfold"
+	sliceSuffix    = ".slice"
+	scopeSuffix    = ".scope"
 )
 
 // Pod is the group of the pod of that ID. asked is what the kubelet asks for, "" for nothing.
 func (l Layout) Pod(asked, id string) PodGroup {
+	scope := cmp.Or(l.Scope, oldScopePrefix)
 	switch {
 	case asked != "":
-		return PodGroup{Parent: asked, Asked: true, systemd: l.Systemd}
+		return PodGroup{Parent: asked, Asked: true, systemd: l.Systemd, scope: scope}
 	case l.Systemd:
-		return PodGroup{Parent: ourSlice, systemd: true}
+		return PodGroup{Parent: ourSlice, systemd: true, scope: scope}
 	default:
 		return PodGroup{Parent: ourPrefix + id, Ours: true}
 	}
 }
 
 // Container is linux.cgroupsPath of the OCI configuration of the container or other thing of that ID: <parent>/<ID> for
-// cgroupfs, <slice>:pinfold:<ID> for systemd, which makes the scope pinfold-<ID>.scope. Of the path that a kubelet gives
+// cgroupfs, <slice>:<scope>:<ID> for systemd, which makes the scope <scope>-<ID>.scope. Of the path that a kubelet gives
 // systemd's last element tells it all.
 func (g PodGroup) Container(id string) string {
 	if g.systemd {
-		return path.Base(g.Parent) + ":" + scopePrefix + ":" + id
+		return path.Base(g.Parent) + ":" + g.scope + ":" + id
 	}
 	return path.Join("/", g.Parent, id)
 }

@@ -3,7 +3,7 @@ package cgroup
 import "testing"
 
 func TestALayoutSaysTheSameToAll(t *testing.T) {
-	cgroupfs, systemd := Layout{}, Layout{Systemd: true}
+	cgroupfs, systemd, old := Layout{}, Layout{Systemd: true, Scope: ScopePrefix}, Layout{Systemd: true}
 	for _, c := range []struct {
 		layout                  Layout
 		asked                   string
@@ -14,20 +14,22 @@ func TestALayoutSaysTheSameToAll(t *testing.T) {
 		{cgroupfs, "/kubepods/pod1", "/kubepods/pod1", "/kubepods/pod1/id", "/kubepods/pod1", false},
 		{cgroupfs, "kubepods", "kubepods", "/kubepods/id", "/kubepods", false},
 		{cgroupfs, "/kubepods.slice", "/kubepods.slice", "/kubepods.slice/id", "/kubepods.slice", false},
-		{systemd, "", "pinfold.slice", "pinfold.slice:pinfold:id", "/pinfold.slice", false},
-		{systemd, "system.slice", "system.slice", "system.slice:pinfold:id", "/system.slice", false},
-		{systemd, "-.slice", "-.slice", "-.slice:pinfold:id", "/", false},
+		{systemd, "", "pinfold.slice", "pinfold.slice:cri-containerd:id", "/pinfold.slice", false},
+		{systemd, "system.slice", "system.slice", "system.slice:cri-containerd:id", "/system.slice", false},
+		{systemd, "-.slice", "-.slice", "-.slice:cri-containerd:id", "/", false},
 		{
 			systemd, "/kubepods.slice/kubepods-pod1.slice", "/kubepods.slice/kubepods-pod1.slice",
-			"kubepods-pod1.slice:pinfold:id", "/kubepods.slice/kubepods-pod1.slice", false,
+			"kubepods-pod1.slice:cri-containerd:id", "/kubepods.slice/kubepods-pod1.slice", false,
 		},
 		{
 			systemd, "kubepods-burstable-pod1.slice", "kubepods-burstable-pod1.slice",
-			"kubepods-burstable-pod1.slice:pinfold:id", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice", false,
+			"kubepods-burstable-pod1.slice:cri-containerd:id", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice", false,
 		},
+		{old, "", "pinfold.slice", "pinfold.slice:pinfold:id", "/pinfold.slice", false},
+		{old, "system.slice", "system.slice", "system.slice:pinfold:id", "/system.slice", false},
 		{
 			systemd, "/kubepods/kubepods-pod1.slice", "/kubepods/kubepods-pod1.slice",
-			"kubepods-pod1.slice:pinfold:id", "/kubepods.slice/kubepods-pod1.slice", false,
+			"kubepods-pod1.slice:cri-containerd:id", "/kubepods.slice/kubepods-pod1.slice", false,
 		},
 	} {
 		g := c.layout.Pod(c.asked, "pod")
@@ -67,17 +69,18 @@ func TestPluginsAreBelowTheDaemonWhereSystemdHasTheHierarchy(t *testing.T) {
 
 func TestAContainersGroupIsKnownByItsName(t *testing.T) {
 	for group, want := range map[string]string{
-		"/kubepods/pod1/id":                      "/kubepods/pod1/id",
-		"/kubepods/pod1/id/init.scope":           "/kubepods/pod1/id",
-		"/pinfold.slice/pinfold-id.scope":        "/pinfold.slice/pinfold-id.scope",
-		"/pinfold.slice/pinfold-id.scope/a/b":    "/pinfold.slice/pinfold-id.scope",
-		"/a/id/b/id/c":                           "/a/id/b/id",
-		"/pinfold-id/other":                      "/pinfold-id",
-		"/pinfold.slice/pinfold-other-idx.scope": "",
-		"/kubepods/pod1/xid":                     "",
-		"/id.scope":                              "",
-		"/":                                      "",
-		"":                                       "",
+		"/kubepods/pod1/id":                         "/kubepods/pod1/id",
+		"/kubepods/pod1/id/init.scope":              "/kubepods/pod1/id",
+		"/pinfold.slice/pinfold-id.scope":           "/pinfold.slice/pinfold-id.scope",
+		"/pinfold.slice/pinfold-id.scope/a/b":       "/pinfold.slice/pinfold-id.scope",
+		"/kubepods.slice/cri-containerd-id.scope/a": "/kubepods.slice/cri-containerd-id.scope",
+		"/a/id/b/id/c":                              "/a/id/b/id",
+		"/pinfold-id/other":                         "/pinfold-id",
+		"/pinfold.slice/pinfold-other-idx.scope":    "",
+		"/kubepods/pod1/xid":                        "",
+		"/id.scope":                                 "",
+		"/":                                         "",
+		"":                                          "",
 	} {
 		if got := UpTo(group, "id"); got != want {
 			t.Errorf("%q: %q, want %q", group, got, want)

@@ -1,5 +1,0 @@
-//go:build !failpoints
-
-package pod
-
-func simulatedIDBytes(usual int) int { return usual }

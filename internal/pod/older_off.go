@@ -1,0 +1,5 @@
+//go:build !failpoints
+
+package pod
+
+func olderNames() bool { return false }

@@ -166,26 +166,28 @@ func (p *parts) probeHost(ctx context.Context, c *config.Config) error {
 // pod say so.
 func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 	var err error
-	p.node.handlers, err = handler.NewSet(runtimePaths(c), c.DefaultRuntime)
+	p.node.handlers, err = handler.NewSet(configuredRuntimes(c), c.DefaultRuntime)
 	p.Places.Handlers = p.node.handlers
 	return err
 }
 
-// runtimePaths are the binaries of the handlers, by name.
-func runtimePaths(c *config.Config) map[string]string {
-	runtimes := map[string]string{}
+// configuredRuntimes are the runtimes of the handlers, by name.
+func configuredRuntimes(c *config.Config) map[string]handler.Runtime {
+	runtimes := map[string]handler.Runtime{}
 	for name, r := range c.Runtimes {
-		runtimes[name] = r.Path
+		runtimes[name] = handler.Runtime{
+			Path: r.Path, Annotations: handler.Annotations{Pod: r.PodAnnotations, Container: r.ContainerAnnotations},
+		}
 	}
 	if len(runtimes) == 0 {
 		for _, name := range []string{"runc", "crun"} {
 			if path, err := exec.LookPath(name); err == nil {
-				runtimes[name] = path
+				runtimes[name] = handler.Runtime{Path: path}
 			}
 		}
 	}
 	if _, ok := runtimes[c.DefaultRuntime]; !ok && len(c.Runtimes) == 0 {
-		runtimes[c.DefaultRuntime] = filepath.Join("/usr/bin", c.DefaultRuntime)
+		runtimes[c.DefaultRuntime] = handler.Runtime{Path: filepath.Join("/usr/bin", c.DefaultRuntime)}
 	}
 	return runtimes
 }

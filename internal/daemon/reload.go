@@ -42,8 +42,7 @@ func (r *reloader) reload() error {
 		return err
 	}
 	// Without a table, the runtimes are those in $PATH, which may have others now.
-	paths := runtimePaths(next.Config)
-	if err := r.node.handlers.Replace(paths, next.DefaultRuntime); err != nil {
+	if err := r.node.handlers.Replace(configuredRuntimes(next.Config), next.DefaultRuntime); err != nil {
 		return err
 	}
 	taken, pending := r.running.Take(next)

@@ -44,6 +44,8 @@ type Handler struct {
 	// JoinedMappings: the runtime needs the ID mappings of a user namespace that it joins by path. crun does. runc reads
 	// them from the namespace, and will refuse them in the configuration one day.
 	JoinedMappings bool
+	// Annotations says which annotations the runtime gets, as configured.
+	Annotations Annotations
 	// Version is what the runtime says. It is only shown.
 	Version string
 	// Problem is the reason why the runtime could not be asked, nil if it answered. If it is ErrFailedPrecondition, the
@@ -64,6 +66,17 @@ func (h Handler) MarshalJSON() ([]byte, error) {
 	return json.Marshal(shown)
 }
 
+// Runtime is the configuration of a handler.
+type Runtime struct {
+	// Path is the binary.
+	Path string
+	// Annotations says which annotations of pods and containers the runtime gets.
+	Annotations Annotations
+}
+
+// Annotations are patterns of the keys of annotations, of the pod and of the container.
+type Annotations struct{ Pod, Container []string }
+
 // Set is the handlers of a node.
 type Set struct {
 	choice atomic.Pointer[choice]
@@ -76,7 +89,7 @@ type Set struct {
 
 // choice is what is configured. It is never changed; another one takes its place.
 type choice struct {
-	paths    map[string]string
+	runtimes map[string]Runtime
 	fallback string
 }
 
@@ -101,19 +114,19 @@ func (p probe) valid(b binary) bool {
 	return p.handler.Problem == nil || !errdefs.IsFailedPrecondition(p.handler.Problem) && time.Since(p.at) < retryAfter
 }
 
-// NewSet returns a set of handlers; paths are by name. fallback is used if no name is asked for. It fails if fallback is
+// NewSet returns a set of handlers; runtimes are by name. fallback is used if no name is asked for. It fails if fallback is
 // not among them.
-func NewSet(paths map[string]string, fallback string) (*Set, error) {
+func NewSet(runtimes map[string]Runtime, fallback string) (*Set, error) {
 	s := &Set{probed: map[string]probe{}}
-	return s, s.Replace(paths, fallback)
+	return s, s.Replace(runtimes, fallback)
 }
 
 // Replace makes other handlers the configured ones. If it fails, nothing has changed.
-func (s *Set) Replace(paths map[string]string, fallback string) error {
-	if _, ok := paths[fallback]; !ok {
+func (s *Set) Replace(runtimes map[string]Runtime, fallback string) error {
+	if _, ok := runtimes[fallback]; !ok {
 		return fmt.Errorf("handler: the default runtime %q is not one of the configured ones", fallback)
 	}
-	s.choice.Store(&choice{maps.Clone(paths), fallback})
+	s.choice.Store(&choice{maps.Clone(runtimes), fallback})
 	return nil
 }
 
@@ -124,14 +137,17 @@ func (s *Set) Find(ctx context.Context, name string) (Handler, error) {
 	if name == "" {
 		name = now.fallback
 	}
-	path, ok := now.paths[name]
+	runtime, ok := now.runtimes[name]
 	if !ok {
 		return Handler{}, fmt.Errorf("runtime handler %q is not configured: %w", name, errdefs.ErrNotFound)
 	}
-	return s.At(ctx, name, path)
+	h, err := s.At(ctx, name, runtime.Path)
+	h.Annotations = runtime.Annotations
+	return h, err
 }
 
-// At returns the handler of that name with that binary, whatever is configured now: pods were made with it.
+// At returns the handler of that name with that binary, whatever is configured now: pods were made with it. It gets no
+// annotations.
 func (s *Set) At(ctx context.Context, name, path string) (Handler, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -162,13 +178,13 @@ func (s *Set) At(ctx context.Context, name, path string) (Handler, error) {
 
 // Path is the binary that is configured for a handler of that name, false if none is.
 func (s *Set) Path(name string) (string, bool) {
-	path, ok := s.choice.Load().paths[name]
-	return path, ok
+	runtime, ok := s.choice.Load().runtimes[name]
+	return runtime.Path, ok
 }
 
 // Has reports whether a handler of that name is configured; "" is the default one.
 func (s *Set) Has(name string) bool {
-	_, ok := s.choice.Load().paths[name]
+	_, ok := s.choice.Load().runtimes[name]
 	return ok || name == ""
 }
 
@@ -176,7 +192,7 @@ func (s *Set) Has(name string) bool {
 // could not be asked have a Problem.
 func (s *Set) All(ctx context.Context) []Handler {
 	var all []Handler
-	for _, name := range append([]string{""}, slices.Sorted(maps.Keys(s.choice.Load().paths))...) {
+	for _, name := range append([]string{""}, slices.Sorted(maps.Keys(s.choice.Load().runtimes))...) {
 		h, err := s.Find(ctx, name)
 		if err != nil {
 			h = Handler{Problem: err}

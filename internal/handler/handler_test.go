@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,7 +38,7 @@ func calls(t *testing.T, path string) int {
 func set(t *testing.T) (s *Set, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "runtime")
-	s, err := NewSet(map[string]string{"r": path}, "r")
+	s, err := NewSet(map[string]Runtime{"r": {Path: path}}, "r")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,5 +152,23 @@ func TestTheStatusSaysInWordsWhatTheProblemIs(t *testing.T) {
 	}
 	if !s.Has("") || !s.Has("r") || s.Has("x") {
 		t.Error("the names of handlers")
+	}
+}
+
+func TestAHandlerHasTheAnnotationsThatItsConfigurationLetsPass(t *testing.T) {
+	s, path := set(t)
+	runtime(t, path, answers)
+	other := Runtime{Path: path, Annotations: Annotations{Pod: []string{"a/*"}, Container: []string{"b"}}}
+	if err := s.Replace(map[string]Runtime{"r": {Path: path}, "other": other}, "r"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // asked, and remembered
+		h, err := s.Find(t.Context(), "other")
+		if err != nil || !slices.Equal(h.Annotations.Pod, []string{"a/*"}) || !slices.Equal(h.Annotations.Container, []string{"b"}) {
+			t.Errorf("%+v, %v", h.Annotations, err)
+		}
+		if usual := find(t, s); len(usual.Annotations.Pod)+len(usual.Annotations.Container) > 0 {
+			t.Errorf("the other handler of the same binary: %+v", usual.Annotations)
+		}
 	}
 }

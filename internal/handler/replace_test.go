@@ -16,13 +16,13 @@ func TestOtherHandlersTakeThePlaceOfTheConfiguredOnes(t *testing.T) {
 	if h := find(t, s); !h.UserNamespaces {
 		t.Fatalf("%+v", h)
 	}
-	if err := s.Replace(map[string]string{"x": other}, "r"); err == nil {
+	if err := s.Replace(map[string]Runtime{"x": {Path: other}}, "r"); err == nil {
 		t.Fatal("a default that is not configured is taken")
 	}
 	if h := find(t, s); h.Path != path {
 		t.Errorf("after a replacement that failed: %+v", h)
 	}
-	if err := s.Replace(map[string]string{"r": other, "x": path}, "x"); err != nil {
+	if err := s.Replace(map[string]Runtime{"r": {Path: other}, "x": {Path: path}}, "x"); err != nil {
 		t.Fatal(err)
 	}
 	if h := find(t, s); h.Name != "x" || h.Path != path {
@@ -32,7 +32,7 @@ func TestOtherHandlersTakeThePlaceOfTheConfiguredOnes(t *testing.T) {
 	if h, err := s.Find(context.Background(), "r"); err != nil || h.Path != other || h.UserNamespaces {
 		t.Errorf("%+v %v", h, err)
 	}
-	if err := s.Replace(map[string]string{"x": path}, "x"); err != nil {
+	if err := s.Replace(map[string]Runtime{"x": {Path: path}}, "x"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Find(context.Background(), "r"); !errdefs.IsNotFound(err) || s.Has("r") {

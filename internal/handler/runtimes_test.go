@@ -28,7 +28,11 @@ func answering(t *testing.T, answer string) string {
 
 func setOf(t *testing.T, paths map[string]string) *Set {
 	t.Helper()
-	s, err := NewSet(paths, "runc")
+	runtimes := map[string]Runtime{}
+	for name, path := range paths {
+		runtimes[name] = Runtime{Path: path}
+	}
+	s, err := NewSet(runtimes, "runc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +73,7 @@ func TestAHandlerThatIsNotThereIsRefusedByItsName(t *testing.T) {
 	if got := strings.Join(names, ","); got != ",gone,runc" {
 		t.Errorf("listed: %s", got)
 	}
-	if _, err := NewSet(map[string]string{"runc": "/runc"}, "crun"); err == nil || !strings.Contains(err.Error(), "crun") {
+	if _, err := NewSet(map[string]Runtime{"runc": {Path: "/runc"}}, "crun"); err == nil || !strings.Contains(err.Error(), "crun") {
 		t.Errorf("a default that is not configured: %v", err)
 	}
 }

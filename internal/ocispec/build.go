@@ -72,35 +72,10 @@ func addMappings(h Host, s *specs.Spec, sandbox Sandbox) {
 	}
 }
 
-// annotations are what OCI hooks and sandboxing runtimes look for. Pinfold never reads them back.
-func annotations(h Host, c Container) map[string]string {
-	all := podAnnotations(h, c.Sandbox, "container")
-	all["io.kubernetes.cri.container-name"] = c.Config.GetMetadata().GetName()
-	all["io.kubernetes.cri.image-name"] = ImageName(c.Config.GetImage())
-	return all
-}
-
 // ImageName is the image's name as the user knows it. A kubelet requests the ID that it found for
 // that name.
 func ImageName(asked *runtimeapi.ImageSpec) string {
 	return cmp.Or(asked.GetUserSpecifiedImage(), asked.GetImage())
-}
-
-func podAnnotations(h Host, s Sandbox, kind string) map[string]string {
-	meta := s.Config.GetMetadata()
-	all := map[string]string{
-		"io.kubernetes.cri.container-type":    kind,
-		"io.kubernetes.cri.sandbox-id":        s.ID,
-		"io.kubernetes.cri.sandbox-name":      meta.GetName(),
-		"io.kubernetes.cri.sandbox-namespace": meta.GetNamespace(),
-		"io.kubernetes.cri.sandbox-uid":       meta.GetUid(),
-	}
-	if h.SystemdCgroup {
-		// Otherwise crun would put the processes into a group below the scope, but the limits are
-		// the scope's.
-		all["run.oci.systemd.subgroup"] = ""
-	}
-	return all
 }
 
 // hostname is the pod's own name or, without one, the node's, which a new UTS namespace starts

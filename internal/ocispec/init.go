@@ -38,7 +38,7 @@ func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "mode=755", "size=64k"}},
 			{Destination: "/pinder", Type: "bind", Source: files.Pinder, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev"}},
 		},
-		Annotations: podAnnotations(h, s, "sandbox"),
+		Annotations: initAnnotations(h, s),
 		Linux: &specs.Linux{
 			Resources:     &specs.LinuxResources{Devices: deviceRules(c)},
 			CgroupsPath:   s.Cgroup.Container(s.ID),

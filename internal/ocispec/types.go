@@ -58,6 +58,8 @@ type Features struct {
 	// does: it gives cgroup and terminals to the pod's root. runc since 1.2 reads them from the
 	// namespace itself, and warns that it will refuse them.
 	JoinedMappings bool
+	// Annotations says which annotations of pods and containers the OCI runtime gets.
+	Annotations PassedAnnotations
 	// CDI: the caller injects the CDI devices of a ContainerConfig into the result of Build.
 	CDI bool
 }

@@ -44,6 +44,7 @@ func (r runtimes) hostFor(rec *pod.SandboxRecord) (ocispec.Host, error) {
 	h.Seccomp = h.Seccomp && runtime.Seccomp
 	h.Features.RecursiveReadOnly = h.Features.RecursiveReadOnly && runtime.RecursiveReadOnly
 	h.Features.JoinedMappings = runtime.JoinedMappings
+	h.Features.Annotations = ocispec.PassedAnnotations(runtime.Annotations)
 	return h, nil
 }
 

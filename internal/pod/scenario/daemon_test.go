@@ -69,7 +69,7 @@ func (w *world) start() *daemon {
 	}
 	records, err := record.Open(paths.Root, fmt.Sprint("boot ", w.boot))
 	w.must(err)
-	handlers, err := handler.NewSet(map[string]string{"runc": filepath.Join(w.dir, "runc")}, "runc")
+	handlers, err := handler.NewSet(map[string]handler.Runtime{"runc": {Path: filepath.Join(w.dir, "runc")}}, "runc")
 	w.must(err)
 	p := parts{w, d}
 	d.book, d.debts, d.pinder = pod.NewBook(), recovery.NewDebts(log), fakePinder{p}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -179,4 +180,96 @@ func (n *node) podsOf(handler string) (pods, containers []string) {
 		containers = append(containers, n.runContainerOf(run.PodSandboxId, c))
 	}
 	return pods, containers
+}
+
+func TestAnnotationsReachTheRuntimeOfAHandlerThatLetsThemPass(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write("config.toml", fmt.Sprintf(`[runtimes.noted]
+path = %q
+pod_annotations = ["pod.example/*", "io.kubernetes.cri.*"]
+container_annotations = ["container.example/*", "run.oci.*"]
+`, binaries.runtime))
+	n.flags = []string{"--config", n.path("config.toml")}
+	n.launch()
+	n.loadImage()
+	for handler, want := range map[string]string{"noted": "container.example/a pod.example/a", "": ""} {
+		config := n.podConfig("p"+handler, "shared-pid")
+		config.Annotations = map[string]string{
+			"pod.example/a": "1", "other.example/a": "1", "io.kubernetes.cri.sandbox-id": "1", "container.example/of-the-pod": "1",
+		}
+		run, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+		n.check(err)
+		c := sleeper("c")
+		c.Annotations = map[string]string{"container.example/a": "1", "pod.example/of-the-container": "1", "run.oci.systemd.subgroup": "x"}
+		if cgroupDriver() != "systemd" {
+			delete(c.Annotations, "run.oci.systemd.subgroup") // then it is no key of Pinfold's
+		}
+		id := n.runContainerOf(run.PodSandboxId, c)
+		var shown agentInfo
+		n.check(json.Unmarshal([]byte(n.verbose(id)), &shown))
+		annotations := shown.RuntimeSpec.Annotations
+		var foreign []string
+		for key := range annotations {
+			if strings.Contains(key, ".example/") {
+				foreign = append(foreign, key)
+			}
+		}
+		slices.Sort(foreign)
+		if got := strings.Join(foreign, " "); got != want {
+			t.Errorf("handler %q: the runtime gets %q, want %q", handler, got, want)
+		}
+		if annotations["io.kubernetes.cri.sandbox-id"] != run.PodSandboxId || annotations["run.oci.systemd.subgroup"] != "" {
+			t.Errorf("handler %q: an annotation of a tenant replaces Pinfold's: %v", handler, annotations)
+		}
+		n.endPod(run.PodSandboxId)
+	}
+	n.check(os.RemoveAll(n.path("state/runtime/noted")))
+}
+
+// docs/guides/runtimeclass.md tells what this test does.
+func TestTwoRuntimesServeThePodsOfTheirRuntimeClasses(t *testing.T) {
+	t.Parallel()
+	paths := map[string]string{}
+	for _, name := range []string{"runc", "crun"} {
+		path, err := ociRuntime(name)
+		if err != nil {
+			t.Skip(err)
+		}
+		paths[name] = path
+	}
+	n := newNode(t)
+	n.write("config.toml", fmt.Sprintf("default_runtime = \"runc\"\n\n[runtimes]\nrunc = %q\ncrun = %q\n", paths["runc"], paths["crun"]))
+	n.flags = []string{"--config", n.path("config.toml"), "--default-runtime", "runc"}
+	n.launch()
+	n.loadImage()
+	status, err := n.runtime.Status(n.ctx(), &runtimeapi.StatusRequest{})
+	n.check(err)
+	listed := map[string]bool{}
+	for _, h := range status.GetRuntimeHandlers() {
+		listed[h.GetName()] = h.GetFeatures().GetUserNamespaces()
+	}
+	if !listed[""] || !listed["runc"] || !listed["crun"] {
+		t.Errorf("handlers, and whether they have user namespaces: %v", listed)
+	}
+	for handler, want := range map[string]string{"": "runc", "runc": "runc", "crun": "crun"} {
+		run, err := n.runtime.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("p"+handler, "userns"), RuntimeHandler: handler})
+		n.check(err)
+		id := n.runContainerOf(run.PodSandboxId, sleeper("c"))
+		n.says(id, "echo works", "works")
+		var shown agentInfo
+		n.check(json.Unmarshal([]byte(n.verbose(id)), &shown))
+		if shown.RuntimeOptions.BinaryName != paths[want] {
+			t.Errorf("the pod of handler %q was made by %s, want %s", handler, shown.RuntimeOptions.BinaryName, paths[want])
+		}
+		if _, err := os.Stat(n.path("state/runtime", want, id)); err != nil {
+			t.Errorf("%s has no container of handler %q: %v", want, handler, err)
+		}
+		n.endPod(run.PodSandboxId)
+	}
+	for name := range paths {
+		if name != binaries.handler {
+			n.check(os.RemoveAll(n.path("state/runtime", name)))
+		}
+	}
 }

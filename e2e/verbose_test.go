@@ -123,3 +123,110 @@ func inodeNumber(t *testing.T, path string) uint64 {
 	}
 	return info.Sys().(*syscall.Stat_t).Ino
 }
+
+// agentInfo is what agents and runbooks read in the verbose info of a container and of a pod, with their names; see
+// docs/agents.md.
+//
+// wide: one field for each key that is read.
+type agentInfo struct {
+	SandboxID      string `json:"sandboxID"`
+	PID            int    `json:"pid"`
+	Removing       *bool  `json:"removing"`
+	Privileged     bool   `json:"privileged"`
+	SnapshotKey    string `json:"snapshotKey"`
+	Snapshotter    string `json:"snapshotter"`
+	RuntimeType    string `json:"runtimeType"`
+	RuntimeOptions struct {
+		BinaryName    string
+		SystemdCgroup bool
+	} `json:"runtimeOptions"`
+	ProcessStatus string `json:"processStatus"`
+	NetClosed     *bool  `json:"netNamespaceClosed"`
+	Config        struct {
+		LogPath      string `json:"log_path"`
+		LogDirectory string `json:"log_directory"`
+		Envs         []struct{ Key, Value string }
+		Linux        struct {
+			SecurityContext struct{ Privileged bool } `json:"security_context"`
+		}
+	} `json:"config"`
+	RuntimeSpec *struct {
+		Annotations map[string]string
+		Mounts      []struct{ Destination, Source string }
+		Linux       struct {
+			CgroupsPath string
+			Namespaces  []struct{ Type, Path string }
+		}
+	} `json:"runtimeSpec"`
+	CNIResult struct {
+		Interfaces map[string]struct {
+			IPConfigs []struct{ IP string }
+		}
+	} `json:"cniResult"`
+	SandboxMetadata struct {
+		Metadata struct{ ID, NetNSPath, IP, RuntimeHandler string }
+	} `json:"sandboxMetadata"`
+}
+
+// network is the path of the network namespace, as runbooks find it.
+func (a *agentInfo) network() string {
+	for _, ns := range a.RuntimeSpec.Linux.Namespaces {
+		if ns.Type == "network" {
+			return ns.Path
+		}
+	}
+	return ""
+}
+
+func TestTheVerboseInfoHasWhatAgentsAndRunbooksRead(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	for _, options := range [][]string{nil, {"userns", "shared-pid"}} {
+		name := "p" + strings.Join(options, "")
+		pod := n.runPodOf(n.podConfig(name, options...))
+		config := sleeper("c")
+		config.Envs = []*runtimeapi.KeyValue{{Key: "A", Value: []byte("of the container")}}
+		id := n.runContainerOf(pod, config)
+		var c, p agentInfo
+		n.check(json.Unmarshal([]byte(n.verbose(id)), &c))
+		status, err := n.runtime.PodSandboxStatus(n.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod, Verbose: true})
+		n.check(err)
+		n.check(json.Unmarshal([]byte(status.GetInfo()["info"]), &p))
+		if c.SandboxID != pod || c.PID == 0 || c.Removing == nil || *c.Removing || c.Privileged || c.SnapshotKey != id || c.Snapshotter != "overlayfs" ||
+			c.RuntimeType != "oci" || c.RuntimeOptions.BinaryName != binaries.runtime || c.RuntimeOptions.SystemdCgroup != (cgroupDriver() == "systemd") {
+			t.Errorf("%s: container: %+v", name, c)
+		}
+		if c.Config.LogPath != "c.log" || len(c.Config.Envs) != 1 || c.Config.Envs[0].Value != "of the container" {
+			t.Errorf("%s: configuration: %+v", name, c.Config)
+		}
+		if !strings.HasSuffix(c.RuntimeSpec.Linux.CgroupsPath, id) || len(c.RuntimeSpec.Mounts) < 5 ||
+			c.RuntimeSpec.Annotations["io.kubernetes.cri.container-type"] != "container" || c.RuntimeSpec.Annotations["io.kubernetes.cri.sandbox-name"] != name {
+			t.Errorf("%s: spec: %+v", name, c.RuntimeSpec)
+		}
+		own, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", c.PID))
+		n.check(err)
+		for of, path := range map[string]string{"container": c.network(), "pod": p.network(), "metadata": p.SandboxMetadata.Metadata.NetNSPath} {
+			if shown, err := os.Stat(path); err != nil || !os.SameFile(own, shown) {
+				t.Errorf("%s: network namespace of the %s: %s: %v", name, of, path, err)
+			}
+		}
+		ip := status.GetStatus().GetNetwork().GetIp()
+		if eth := p.CNIResult.Interfaces["eth0"].IPConfigs; len(eth) != 2 || eth[0].IP != ip || p.SandboxMetadata.Metadata.IP != ip {
+			t.Errorf("%s: addresses %v and %s, want %s", name, eth, p.SandboxMetadata.Metadata.IP, ip)
+		}
+		if (p.PID != 0) != slices.Contains(options, "shared-pid") || p.ProcessStatus != "running" || p.NetClosed == nil || *p.NetClosed ||
+			p.SandboxMetadata.Metadata.ID != pod || p.SandboxMetadata.Metadata.RuntimeHandler != binaries.handler || p.Config.LogDirectory != n.path("logs", name) ||
+			!strings.HasSuffix(p.RuntimeSpec.Linux.CgroupsPath, pod) || p.RuntimeSpec.Annotations["io.kubernetes.cri.container-type"] != "sandbox" {
+			t.Errorf("%s: pod: %+v", name, p)
+		}
+		_, err = n.runtime.StopPodSandbox(n.ctx(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod})
+		n.check(err)
+		status, err = n.runtime.PodSandboxStatus(n.ctx(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod, Verbose: true})
+		n.check(err)
+		var stopped agentInfo
+		n.check(json.Unmarshal([]byte(status.GetInfo()["info"]), &stopped))
+		if stopped.ProcessStatus != "deleted" || !*stopped.NetClosed || stopped.RuntimeSpec == nil || stopped.network() != p.network() {
+			t.Errorf("%s: a stopped pod: %+v", name, stopped)
+		}
+	}
+}

@@ -74,22 +74,6 @@ func (r *containers) ContainerStatus(_ context.Context, req *runtimeapi.Containe
 	return resp, err
 }
 
-// containerInfo is the verbose part, which helps an operator to examine a container.
-func (r *containers) containerInfo(rec *pod.ContainerRecord) (map[string]string, error) {
-	info := map[string]any{
-		"sandboxID": rec.Sandbox,
-		"pid":       rec.Process.PID,
-		"state":     rec.State,
-		"timeline":  rec.Timeline,
-		"inFlight":  r.engine.Flights(rec.ID),
-		"spec":      r.places.ShownBundle(rec.ID),
-	}
-	if box, err := r.book.Sandbox(rec.Sandbox); err == nil {
-		info["namespaces"] = pod.Namespaces(rec, r.places.NamespacePins(box.Record()))
-	}
-	return toInfo(info)
-}
-
 // ListContainers lists the containers that match the filter, newest first.
 func (r *containers) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
 	return &runtimeapi.ListContainersResponse{Containers: r.list(req.GetFilter())}, nil

@@ -2,7 +2,6 @@ package cri
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -68,28 +67,6 @@ func (r *pods) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxSta
 		resp.Info, err = r.sandboxInfo(rec)
 	}
 	return resp, err
-}
-
-// sandboxInfo is the verbose part, which helps an operator to examine a pod.
-func (r *pods) sandboxInfo(rec *pod.SandboxRecord) (map[string]string, error) {
-	pins := r.places.NamespacePins(rec)
-	info := map[string]any{
-		"state":      rec.State,
-		"reason":     rec.Reason,
-		"pid":        rec.Init.PID, // of the pod's PID 1; 0 where each container has its own
-		"namespaces": pins,
-		"owners":     pod.NamespaceOwners(pins), // of the namespaces
-		"network":    rec.Network,
-		"timeline":   rec.Timeline,
-		"inFlight":   r.engine.Flights(rec.ID),
-		"config":     rec.Config,
-	}
-	return toInfo(info)
-}
-
-func toInfo(info map[string]any) (map[string]string, error) {
-	data, err := json.Marshal(info)
-	return map[string]string{"info": string(data)}, err
 }
 
 // ListPodSandbox lists the pods that match the filter, newest first.

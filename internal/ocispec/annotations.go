@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // PassedAnnotations are patterns (path.Match) of the keys of those annotations that the OCI runtime gets. Tenants write
@@ -50,8 +48,7 @@ func initAnnotations(h Host, s Sandbox) map[string]string {
 	all := map[string]string{}
 	passed(all, s.Config.GetAnnotations(), h.Features.Annotations.Pod)
 	maps.Copy(all, podAnnotations(h, s, "sandbox"))
-	all["io.kubernetes.cri.sandbox-log-directory"] = s.Config.GetLogDirectory()
-	maps.Copy(all, sizeAnnotations(s.Config.GetLinux().GetResources()))
+	maps.Copy(all, sandboxOnly(s))
 	return all
 }
 
@@ -72,16 +69,15 @@ func podAnnotations(h Host, s Sandbox, kind string) map[string]string {
 	return all
 }
 
-// sizeAnnotations are the sum of what the pod's containers ask for. A runtime that makes a virtual machine of a pod takes
-// its size from them.
-func sizeAnnotations(r *runtimeapi.LinuxContainerResources) map[string]string {
-	if r == nil {
-		return nil
+// sandboxOnly are annotations that the pod's containers do not have. The sizes are the sum of what the containers ask
+// for. A runtime that makes a virtual machine of a pod takes its size from them.
+func sandboxOnly(s Sandbox) map[string]string {
+	all := map[string]string{"io.kubernetes.cri.sandbox-log-directory": s.Config.GetLogDirectory()}
+	if r := s.Config.GetLinux().GetResources(); r != nil {
+		all["io.kubernetes.cri.sandbox-cpu-period"] = strconv.FormatInt(r.GetCpuPeriod(), 10)
+		all["io.kubernetes.cri.sandbox-cpu-quota"] = strconv.FormatInt(r.GetCpuQuota(), 10)
+		all["io.kubernetes.cri.sandbox-cpu-shares"] = strconv.FormatInt(r.GetCpuShares(), 10)
+		all["io.kubernetes.cri.sandbox-memory"] = strconv.FormatInt(r.GetMemoryLimitInBytes(), 10)
 	}
-	return map[string]string{
-		"io.kubernetes.cri.sandbox-cpu-period": strconv.FormatInt(r.GetCpuPeriod(), 10),
-		"io.kubernetes.cri.sandbox-cpu-quota":  strconv.FormatInt(r.GetCpuQuota(), 10),
-		"io.kubernetes.cri.sandbox-cpu-shares": strconv.FormatInt(r.GetCpuShares(), 10),
-		"io.kubernetes.cri.sandbox-memory":     strconv.FormatInt(r.GetMemoryLimitInBytes(), 10),
-	}
+	return all
 }

@@ -60,18 +60,7 @@ func Init(h Host, s Sandbox, files InitFiles) *specs.Spec {
 }
 
 func initNamespaces(h Host, s Sandbox) []specs.LinuxNamespace {
-	list := []specs.LinuxNamespace{}
-	for _, ns := range []specs.LinuxNamespace{
-		{Type: specs.UserNamespace, Path: s.Namespaces.User},
-		{Type: specs.NetworkNamespace, Path: s.Namespaces.Net},
-		{Type: specs.IPCNamespace, Path: s.Namespaces.IPC},
-		{Type: specs.UTSNamespace, Path: s.Namespaces.UTS},
-	} {
-		if ns.Path != "" {
-			list = append(list, ns)
-		}
-	}
-	list = append(list, specs.LinuxNamespace{Type: specs.PIDNamespace}, specs.LinuxNamespace{Type: specs.MountNamespace})
+	list := append(podNamespaces(s), specs.LinuxNamespace{Type: specs.PIDNamespace}, specs.LinuxNamespace{Type: specs.MountNamespace})
 	if h.CgroupV2 {
 		list = append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}

@@ -27,7 +27,7 @@ func newCommand(p *process) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := config.Register(root.PersistentFlags())
 	root.RunE = func(*cobra.Command, []string) error { return p.serve(flags) }
-	root.AddCommand(newVersionCommand())
+	root.AddCommand(newConfigCommand(flags), newVersionCommand())
 	return root
 }
 

@@ -44,6 +44,12 @@ type Runtime struct {
 // DefaultFile is read if --config is not given.
 const DefaultFile = "/etc/pinfold/config.toml"
 
+// NodeNRISocket is where NRI plugins connect if nothing else is said to them. It is the default of
+// the instance with the default state directory.
+const NodeNRISocket = "/run/nri/nri.sock"
+
+const defaultState = "/run/pinfold"
+
 // DefaultRegistryConfigDir is where registries are configured; it need not exist.
 const DefaultRegistryConfigDir = "/etc/pinfold/certs.d"
 
@@ -63,7 +69,7 @@ const (
 func defaults() *Config {
 	return &Config{
 		Root:              "/var/lib/pinfold",
-		State:             "/run/pinfold",
+		State:             defaultState,
 		Socket:            "/run/pinfold/pinfold.sock",
 		NetNSDir:          "/run/netns",
 		CNIConfDir:        "/etc/cni/net.d",
@@ -71,7 +77,7 @@ func defaults() *Config {
 		RegistryConfigDir: DefaultRegistryConfigDir,
 		DefaultRuntime:    "runc",
 		CgroupDriver:      Auto,
-		NRISocket:         "nri.sock",
+		NRISocket:         NodeNRISocket,
 		AdminSocket:       "admin.sock",
 		LogFormat:         Text,
 	}
@@ -116,6 +122,9 @@ func (f *Flags) Load() (*Effective, error) {
 
 // check checks all keys, in the order of the table, and makes relative paths absolute.
 func (e *Effective) check() error {
+	if _, given := e.sources["nri_socket"]; !given && e.State != defaultState {
+		e.NRISocket = "nri.sock"
+	}
 	for i := range Keys {
 		k := &Keys[i]
 		if k.finish == nil {

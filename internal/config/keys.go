@@ -98,8 +98,8 @@ var Keys = []Key{
 		value: func(c *Config) value { return text{&c.Pinder} }, finish: func(c *Config) error { return plain(c.Pinder) },
 	},
 	{
-		Name: "nri_socket", Flag: "nri-socket", Value: "PATH", Default: "`nri.sock` in `state`",
-		Help: "where NRI plugins connect (they look in `/run/nri/nri.sock` by default); empty turns NRI off",
+		Name: "nri_socket", Flag: "nri-socket", Value: "PATH", Default: "`/run/nri/nri.sock`; with another `state`, `nri.sock` in it",
+		Help: "where NRI plugins connect; empty turns NRI off",
 		More: "Plugins of the Node Resource Interface see and adjust pods and containers. A relative path is below the state directory. " +
 			"pinfoldd starts the plugins in `ROOT/nri/plugins`, with configuration from `ROOT/nri/conf.d`. If an executable there does not have " +
 			"a name that NRI accepts (`10-name`), no plugin runs on the node, and the log says so. A plugin that does not answer is dropped and the " +

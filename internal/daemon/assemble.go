@@ -110,24 +110,29 @@ func logSteps(log *slog.Logger) func(steps.Operation, steps.Timing) {
 	}
 }
 
-func (p *parts) findPinder(_ context.Context, c *config.Config) error {
-	if p.Places.Pinder != "" {
-		return nil
+func (p *parts) findPinder(context.Context, *config.Config) error {
+	var err error
+	p.Places.Pinder, err = findPinder(p.Places.Pinder)
+	return err
+}
+
+// findPinder returns the configured path, or where pinder is.
+func findPinder(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
 	}
 	self, err := os.Executable()
 	if err == nil {
 		beside := filepath.Join(filepath.Dir(self), "pinder")
 		if _, err := os.Stat(beside); err == nil {
-			p.Places.Pinder = beside
-			return nil
+			return beside, nil
 		}
 	}
 	found, err := exec.LookPath("pinder")
 	if err != nil {
-		return fmt.Errorf("pinder is neither beside pinfoldd nor in $PATH; name it with --pinder: %w", err)
+		return "", fmt.Errorf("pinder is neither beside pinfoldd nor in $PATH; name it with --pinder: %w", err)
 	}
-	p.Places.Pinder = found
-	return nil
+	return found, nil
 }
 
 func (p *parts) openRecords(_ context.Context, c *config.Config) error {

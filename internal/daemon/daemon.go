@@ -29,6 +29,8 @@ const graceToRequests = 10 * time.Second
 func Run(ctx context.Context, c *config.Config, process Process) error {
 	limitMemory()
 	log, version := process.Log, process.Version
+	configured := c
+	c = withFreeNRISocket(c, log)
 	process.starts("looking for what an earlier run left")
 	paths := pod.Paths{Root: c.Root, State: c.State, NetNS: c.NetNSDir, Pinder: c.Pinder}
 	release, err := claim(c, paths, log)
@@ -77,7 +79,7 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 		process.tell(process.Manager.Stopping("Stopping; pods keep running"))
 		health.ending()
 	})
-	go parts.attend(ctx, c, process)
+	go parts.attend(ctx, configured, process)
 	return serve(ctx, server, listener, log)
 }
 

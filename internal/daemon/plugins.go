@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
+	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -12,6 +14,23 @@ import (
 	"github.com/pinfold-run/pinfold/internal/nri"
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
+
+// withFreeNRISocket returns the configuration with another socket for NRI plugins if the node's
+// usual one is another runtime's, such as containerd's beside this daemon. A node that is moved
+// from one runtime to the other has both for a time.
+func withFreeNRISocket(c *config.Config, log *slog.Logger) *config.Config {
+	if c.NRISocket != config.NodeNRISocket {
+		return c
+	}
+	err := vacant(c.NRISocket)
+	if err == nil {
+		return c
+	}
+	c = c.Copy()
+	c.NRISocket = filepath.Join(c.State, "nri.sock")
+	log.Warn("another runtime has the node's socket for NRI plugins; plugins of this one connect to another socket", "socket", c.NRISocket, "reason", err)
+	return c
+}
 
 // preparePlugins makes the place for NRI plugins. They can connect after recovery.
 func (p *parts) preparePlugins(c *config.Config, version string) error {

@@ -165,14 +165,29 @@ func errText(err error) string {
 	return err.Error()
 }
 
+// CheckDirs returns an error if the directories do not have a configuration and its plugins. It runs none of them.
+func CheckDirs(conf string, bin []string) error {
+	_, err := choose(conf, bin)
+	return err
+}
+
+// choose returns the configuration that counts, if its plugins are there.
+func choose(dir string, bin []string) (*configuration, error) {
+	conf, err := load(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := requirePlugins(conf.list, bin); err != nil {
+		return nil, fmt.Errorf("network configuration %s: %w", conf.file, err)
+	}
+	return conf, nil
+}
+
 // check returns an error if no sandbox could be attached now.
 func (n *Network) check(ctx context.Context) error {
-	conf, err := load(n.confDir())
+	conf, err := choose(n.confDir(), n.binDirs())
 	if err != nil {
 		return err
-	}
-	if err := requirePlugins(conf.list, n.binDirs()); err != nil {
-		return fmt.Errorf("network configuration %s: %w", conf.file, err)
 	}
 	if !since11(conf.list) {
 		return nil

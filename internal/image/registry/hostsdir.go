@@ -87,24 +87,53 @@ func (c *Client) hostConfigs(host string) ([]hostConfig, error) {
 	return configs, nil
 }
 
-// readHostDir reads hosts.toml. If that is missing or empty, it reads certificates in Docker's
+// CheckHosts reads the files of all registry hosts in the directories of list, as pulls do, and
+// returns what is wrong with them.
+func CheckHosts(list string) []error {
+	var wrong []error
+	for _, dir := range filepath.SplitList(list) {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			wrong = append(wrong, err)
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if fi, err := os.Stat(path); err != nil || !fi.IsDir() {
+				continue
+			}
+			_, unknown, _, err := readHosts(path)
+			if err != nil {
+				wrong = append(wrong, err)
+			}
+			if len(unknown) > 0 {
+				wrong = append(wrong, fmt.Errorf("unknown keys, which are ignored: %s", strings.Join(unknown, ", ")))
+			}
+		}
+	}
+	return wrong
+}
+
+// readHosts reads hosts.toml. If that is missing or empty, it reads certificates in Docker's
 // layout.
-func (c *Client) readHostDir(dir string) ([]hostConfig, error) {
+func readHosts(dir string) (configs []hostConfig, unknown []string, data []byte, err error) {
 	file := filepath.Join(dir, "hosts.toml")
-	data, err := regular.Read(file, maxHostsFile)
+	data, err = regular.Read(file, maxHostsFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(data) == 0:
-		return certificateFiles(dir)
-	case err != nil:
-		return nil, err
+		configs, err = certificateFiles(dir)
+	case err == nil:
+		configs, unknown, err = parseHostsFile(file, data)
 	}
-	configs, unknown, err := parseHostsFile(file, data)
-	if err != nil {
-		return nil, err
+	return configs, unknown, data, err
+}
+
+// readHostDir reads the configuration of a host, and logs what it does not know.
+func (c *Client) readHostDir(dir string) ([]hostConfig, error) {
+	configs, unknown, data, err := readHosts(dir)
+	if err != nil || len(unknown) == 0 {
+		return configs, err
 	}
-	if len(unknown) == 0 {
-		return configs, nil
-	}
+	file := filepath.Join(dir, "hosts.toml")
 	sum := sha256.Sum256(data)
 	if old, known := c.hosts.warnedOf.Swap(file, sum); !known || old != sum { // once for each content
 		c.Log.Warn("hosts.toml has unknown keys, which are ignored", "keys", strings.Join(unknown, ", "))

@@ -41,7 +41,7 @@ func (p *process) serve(flags *config.Flags) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err = daemon.Run(ctx, c.Config, daemon.Process{
-		Version: version, Log: log, SetLog: p.setLog, Reload: p.hangups, Load: flags.Load, Manager: p.manager,
+		Version: version, Files: c.Files, Log: log, SetLog: p.setLog, Reload: p.hangups, Load: flags.Load, Manager: p.manager,
 	})
 	if err != nil {
 		log.Error("pinfoldd ended", "error", err)

@@ -70,9 +70,11 @@ func (r *requests) ended(ctx context.Context, req request, cause, answer error) 
 	}
 	args := append([]any{"operation", path.Base(req.method)}, r.object(req.message)...)
 	if cause != nil {
-		args = append(append(args, failure(cause)...), "code", code.String())
+		args = append(args, failure(cause)...)
+		args = append(args, "code", code.String())
 	}
-	r.log.Log(ctx, level, text, append(args, "took", time.Since(req.began).Round(time.Microsecond))...)
+	args = append(args, "took", time.Since(req.began).Round(time.Microsecond))
+	r.log.Log(ctx, level, text, args...)
 }
 
 // severity is the level of a failed request. What a client does in its ordinary work is no error of

@@ -82,6 +82,7 @@ func assemble(ctx context.Context, c *config.Config, paths pod.Paths, o *observe
 		return nil, err
 	}
 	p.makeOperations()
+	p.logNode(c)
 	return p, nil
 }
 
@@ -295,6 +296,7 @@ func (p *parts) recover(ctx context.Context) error {
 	p.upgradePinder(ctx)
 	p.containers.Connected()
 	p.recovery.Reconcile(ctx)
+	p.logRecovered(time.Since(began))
 	p.observers.recovered(time.Since(began), p.recovery.Found())
 	p.startPlugins()
 	go p.debts.Run(ctx, p.recovery.Pay)

@@ -38,6 +38,8 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 		return err
 	}
 	defer release()
+	process.logStart(c)
+	began := time.Now()
 	if err := paths.Make(); err != nil {
 		return err
 	}
@@ -74,7 +76,8 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 	observers.serving(parts, streams, server)
 	health.serving(background, parts.checks()...)
 	go socket.keep(ctx, server.Serve)
-	log.Info("serving", "socket", c.Socket, "version", version, "sandboxes", len(parts.Book.Sandboxes()))
+	log.Info("serving", "socket", c.Socket, "took", time.Since(began).Round(time.Millisecond))
+	go parts.logRuntimes(background)
 	context.AfterFunc(ctx, func() {
 		process.tell(process.Manager.Stopping("Stopping; pods keep running"))
 		health.ending()

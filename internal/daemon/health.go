@@ -30,8 +30,8 @@ type check struct {
 	services []string
 }
 
-// health is what the daemon says about itself: to clients of grpc.health.v1, on the page /healthz,
-// and to the watchdog of systemd.
+// health is what the daemon says about itself: to clients of grpc.health.v1, and on the page
+// /healthz.
 type health struct {
 	*grpchealth.Server
 	// ends ends all calls of Watch.
@@ -130,17 +130,6 @@ func (h *health) publish(problems []error) {
 	for service, s := range status {
 		h.SetServingStatus(service, s)
 	}
-}
-
-// Problem returns why the daemon cannot do its work now; nil if it can. That the node has no
-// network is not among it: a new daemon would not have one either.
-func (h *health) Problem(ctx context.Context) error {
-	for _, c := range h.conditions(ctx) {
-		if c.Problem != nil && c.Name != networkCheck {
-			return c.Problem
-		}
-	}
-	return nil
 }
 
 // conditions are for /healthz.

@@ -18,6 +18,8 @@ const answerRetry = 100 * time.Millisecond
 type Process struct {
 	// Version is Pinfold's own.
 	Version string
+	// Files are the configuration files that were read.
+	Files []string
 	// Log is where the daemon logs. SetLog sets its level and format.
 	Log    *slog.Logger
 	SetLog func(*config.Config)

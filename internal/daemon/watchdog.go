@@ -90,7 +90,7 @@ func (w *watchdog) onTime(after time.Duration) bool { return after > w.tick/2 &&
 
 func (w *watchdog) giveUp(after time.Duration) {
 	status := fmt.Sprintf("The daemon has not answered on its own socket for %s; it is started again", after)
-	w.log.Error("the daemon does not answer on its own socket; the service manager is asked to start it again, and pods keep running", "for", after)
+	w.log.Error("the daemon does not answer on its own socket; the service manager is asked to start it again, and pods keep running", "silent_for", after)
 	w.say(w.dead(status))
 }
 

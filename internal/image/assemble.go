@@ -34,7 +34,7 @@ func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 		manifests: mergeDigests(f.way, nil),
 	}
 	if p := f.config.Platform; p.OS != "" && p.Architecture != "" && !a.platform.Match(p) {
-		a.store.log.Warn("image is for another platform; its programs need an emulator", "image", img.ID,
+		a.store.log.Warn("image is for another platform; its programs need an emulator", "image_id", img.ID,
 			"platform", platforms.Format(p))
 	}
 	var err error

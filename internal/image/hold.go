@@ -15,7 +15,7 @@ func (s *Store) Hold(imageID, holder string) ([]string, *Image, error) {
 	img, err := s.roots.hold(id, holder, imageID)
 	if err != nil {
 		if !s.roots.complete() {
-			s.log.Warn("a container holds an unknown image: no layer is removed until the next start", "image", id,
+			s.log.Warn("a container holds an unknown image: no layer is removed until the next start", "image_id", id,
 				"holder", holder)
 		}
 		return nil, nil, err
@@ -30,7 +30,7 @@ func (s *Store) Release(imageID, holder string) {
 	id := canonicalID(imageID)
 	s.roots.release(id, holder)
 	if err := s.removeUnheld(id); err != nil {
-		s.log.Warn("the layers of a removed image could not be removed", "image", id, "holder", holder, "error", err)
+		s.log.Warn("the layers of a removed image could not be removed", "image_id", id, "holder", holder, "error", err)
 	}
 }
 

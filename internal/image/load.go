@@ -160,7 +160,7 @@ func (l *loading) image(ctx context.Context, desc ocispec.Descriptor, anyPlatfor
 	if img, err = l.store.publish(img); err != nil {
 		return nil, err
 	}
-	l.store.log.Info("image loaded", "id", img.ID, "tags", img.Tags, "layers", len(img.Chain), "size", img.Size,
+	l.store.log.Info("image loaded", "image_id", img.ID, "tags", img.Tags, "layers", len(img.Chain), "size", img.Size,
 		"took", time.Since(began).Round(time.Millisecond))
 	return img, nil
 }

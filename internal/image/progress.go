@@ -146,7 +146,7 @@ func (p *progress) report(ctx context.Context, log *slog.Logger) {
 		case <-tick.C:
 			s := p.status()
 			log.Info("pulling image", "received_bytes", p.received.Load(), "bytes", s.Bytes, "total_bytes", s.TotalBytes,
-				"layers_done", s.LayersDone, "layers", s.Layers, "for", time.Since(p.began).Round(time.Second))
+				"layers_done", s.LayersDone, "layers", s.Layers, "took", time.Since(p.began).Round(time.Second))
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (s *Store) publish(img *Image) (*Image, error) {
 	for _, loser := range losers(now, img) {
 		images[loser.ID] = loser
 		if err := s.records.write(newRecord(loser, false)); err != nil {
-			s.log.Warn("image lost a tag; its record is corrected at the next start", "image", loser.ID, "error", err)
+			s.log.Warn("image lost a tag; its record is corrected at the next start", "image_id", loser.ID, "error", err)
 		}
 	}
 	s.roots.list(images, img.ID)

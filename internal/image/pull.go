@@ -95,7 +95,7 @@ func (a *assembly) bring(ctx context.Context, repo *registry.Repository, ref ref
 			return nil, err
 		}
 	}
-	log.Info("image pulled", "id", img.ID, "digest", top.Digest, "received_bytes", a.progress.received.Load(),
+	log.Info("image pulled", "image_id", img.ID, "digest", top.Digest, "received_bytes", a.progress.received.Load(),
 		"layers", len(img.Chain), "size", img.Size, "took", time.Since(a.progress.began).Round(time.Millisecond))
 	return img, nil
 }

@@ -33,7 +33,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("image removed", "image", img.ID, "tags", img.Tags)
+	s.log.Info("image removed", "image_id", img.ID, "tags", img.Tags)
 	return s.removeUnheld(img.ID)
 }
 

@@ -86,7 +86,7 @@ func (r *restoration) byID() map[string]*Image {
 		if left := img.without(taken); len(left.Tags) < len(img.Tags) {
 			img = left
 			if err := r.records.write(newRecord(img, false)); err != nil {
-				r.log.Warn("image lost a tag", "image", img.ID, "error", err)
+				r.log.Warn("image lost a tag", "image_id", img.ID, "error", err)
 			}
 		}
 		taken = append(taken, img.Tags...)
@@ -138,7 +138,7 @@ func (r *restoration) rebuild(ctx context.Context, id string) (*Image, error) {
 	for _, chain := range img.Chain {
 		info, err := r.layers.Info(chain)
 		if err != nil {
-			r.log.Warn("image with a missing layer", "image", id, "error", err)
+			r.log.Warn("image with a missing layer", "image_id", id, "error", err)
 			continue
 		}
 		img.account(info)

@@ -36,7 +36,8 @@ func New(f *os.File) *Log {
 	journal := isJournal(f, os.Getenv("JOURNAL_STREAM"))
 	l.out = logwriter.New(f, func(lines int) []byte {
 		var text bytes.Buffer
-		slog.New(l.form(&text, journal)).Warn("log lines dropped: the log was not read", "lines", lines)
+		log := slog.New(l.form(&text, journal))
+		log.Warn("log lines dropped: the log was not read", "lines", lines)
 		return text.Bytes()
 	})
 	l.logger = slog.New(&repeating{next: l.form(l.out, journal), repeats: l.repeats})

@@ -86,7 +86,7 @@ func (n *Network) Attach(ctx context.Context, a *Attachment) error {
 	a.Result = result
 	if left := n.groups.remove(a.group()); len(left) > 0 {
 		n.log.Info("a CNI plugin left processes running; they end with the sandbox",
-			"sandbox", a.SandboxID, "network", a.Network, "processes", cgroup.Brief(left))
+			"pod_id", a.SandboxID, "network", a.Network, "processes", cgroup.Brief(left))
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (n *Network) detach(ctx context.Context, a *Attachment, netns string) error
 	if rt.NetNS != "" {
 		if err := a.standIn(rt.NetNS); err != nil {
 			n.log.Warn("the pod's interface is gone and cannot be replaced for the plugins; they may leave firewall rules",
-				"sandbox", a.SandboxID, "network", a.Network, "error", err)
+				"pod_id", a.SandboxID, "network", a.Network, "error", err)
 		}
 	}
 	if err := n.del(ctx, a, list, rt); err != nil {

@@ -84,7 +84,7 @@ func (n *Network) Plan(r Request) (Attachment, error) {
 	}
 	if len(ports) > 0 && !asked(conf.list)[capPortMappings] {
 		n.log.Warn("host ports asked for, but no plugin of the network maps ports",
-			"sandbox", r.SandboxID, "network", conf.list.Name, "file", conf.file)
+			"pod_id", r.SandboxID, "network", conf.list.Name, "path", conf.file)
 	}
 	return Attachment{
 		SandboxID: r.SandboxID,

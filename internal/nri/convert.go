@@ -60,7 +60,7 @@ func (p *Plugins) container(rec *pod.ContainerRecord) *api.Container {
 	config := &specs.Spec{}
 	if data := p.Bundle(rec.ID); data != nil {
 		if err := json.Unmarshal(data, config); err != nil {
-			p.Log.Warn("the bundle of a container cannot be read", "container", rec.ID, "error", err)
+			p.Log.Warn("the bundle of a container cannot be read", "container_id", rec.ID, "error", err)
 		}
 	}
 	return p.containerWith(rec, config)

@@ -20,10 +20,10 @@ const applyTimeout = 5 * time.Second
 // error of a failed update, unless the plugin said to ignore that.
 func (p *Plugins) others(ctx context.Context, updates []*api.ContainerUpdate, evictions []*api.ContainerEviction) error {
 	for _, e := range evictions {
-		p.Log.Warn("stopping a container, as an NRI plugin asked", "container", e.GetContainerId(), "reason", e.GetReason())
+		p.Log.Warn("stopping a container, as an NRI plugin asked", "container_id", e.GetContainerId(), "reason", e.GetReason())
 		go func() {
 			if err := p.Evict(context.WithoutCancel(ctx), e.GetContainerId()); err != nil {
-				p.Log.Warn("a container that an NRI plugin evicted could not be stopped", "container", e.GetContainerId(), "error", err)
+				p.Log.Warn("a container that an NRI plugin evicted could not be stopped", "container_id", e.GetContainerId(), "error", err)
 			}
 		}()
 	}
@@ -65,7 +65,7 @@ func (p *Plugins) applyAll(ctx context.Context, updates []*api.ContainerUpdate) 
 		}
 		failed = append(failed, u)
 		if u.GetIgnoreFailure() {
-			p.Log.Warn("an update that an NRI plugin asked for failed", "container", id, "error", err)
+			p.Log.Warn("an update that an NRI plugin asked for failed", "container_id", id, "error", err)
 			continue
 		}
 		errs = append(errs, fmt.Errorf("update of container %s that an NRI plugin asked for: %w", id, err))

@@ -72,7 +72,8 @@ func (l life) containerChanged(c *Container, before, after State) {
 	case before == Created && after == Running:
 		l.log.Info("container started", append(l.name(c), "pid", rec.Process.PID)...)
 	case (before == Created || before == Running) && after == Exited:
-		args := append(l.name(c), "reason", rec.Exit.Reason, "exit_code", rec.Exit.Code)
+		args := l.name(c)
+		args = append(args, "reason", rec.Exit.Reason, "exit_code", rec.Exit.Code)
 		if rec.Exit.Signal != 0 {
 			args = append(args, "signal", rec.Exit.Signal)
 		}

@@ -67,7 +67,7 @@ func (r *Records) NoteSandbox(s *Sandbox, change func(*SandboxRecord)) {
 	if err == nil {
 		return
 	}
-	r.log.Warn("record not written; the removal goes on", "sandbox", s.ID, "error", err)
+	r.log.Warn("record not written; the removal goes on", "pod_id", s.ID, "error", err)
 	rec := *s.Record()
 	change(&rec)
 	r.sandboxIs(s, &rec)
@@ -100,7 +100,7 @@ func (r *Records) NoteContainer(c *Container, change func(*ContainerRecord)) boo
 	if err == nil {
 		return true
 	}
-	r.log.Warn("record not written; it is tried again", "container", c.ID, "error", err)
+	r.log.Warn("record not written; it is tried again", "container_id", c.ID, "error", err)
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	rec := *c.Record()

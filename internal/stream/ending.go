@@ -102,7 +102,7 @@ func (s *Server) Close() error {
 // recovered has to be deferred. It logs a panic, and calls tell with what the client may know of it.
 func (s *Server) recovered(n announcement, tell func(error)) {
 	if p := recover(); p != nil {
-		s.log.Error("a session panicked", "session", n.kind(), "object", n.object(), "panic", p, "stack", string(debug.Stack()))
+		s.log.Error("a session panicked", "session", n.kind(), "object", n.object(), "error", fmt.Sprintf("panic: %v", p), "stack", string(debug.Stack()))
 		tell(errLost)
 	}
 }

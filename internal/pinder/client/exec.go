@@ -101,7 +101,7 @@ func (e *Execution) abandon(failed error) {
 	ctx, cancel := context.WithTimeout(e.client.ctx, time.Minute)
 	defer cancel()
 	if err := e.End(ctx); err != nil {
-		e.client.o.Log.Warn("end an abandoned exec", "container", e.ID, "exec", e.ExecID, "error", err)
+		e.client.o.Log.Warn("end an abandoned exec", "container_id", e.ID, "exec", e.ExecID, "error", err)
 	}
 }
 
@@ -240,7 +240,7 @@ func (x *execs) forget(id, execID string) {
 	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
 	defer cancel()
 	if err := c.request(ctx, wire.TypeForget, wire.Call{ID: id, ExecID: execID}, nil); err != nil {
-		c.o.Log.Debug("forget exec", "container", id, "exec", execID, "error", err)
+		c.o.Log.Debug("forget exec", "container_id", id, "exec", execID, "error", err)
 	}
 }
 

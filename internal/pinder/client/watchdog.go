@@ -63,7 +63,7 @@ func (w *connector) replaceSilent(s *connection, since *time.Time) {
 	if time.Since(*since) < c.o.Silence {
 		return
 	}
-	c.o.Log.Warn("pinder is silent: killing its reaper", "for", time.Since(*since).Round(time.Second))
+	c.o.Log.Warn("pinder is silent: killing its reaper", "silent_for", time.Since(*since).Round(time.Second))
 	_ = unix.PidfdSendSignal(s.reaper, unix.SIGKILL, nil, 0)
 	*since = time.Now()
 }

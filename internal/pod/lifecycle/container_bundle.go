@@ -112,7 +112,7 @@ func (s containerBundle) userDatabase(c *pod.Container, name string) ([]byte, er
 		return nil, nil
 	}
 	if err != nil {
-		s.log.Warn("a file of the image cannot be read; users and groups can only be given by number", "container", c.ID, "error", err)
+		s.log.Warn("a file of the image cannot be read; users and groups can only be given by number", "container_id", c.ID, "error", err)
 	}
 	return data, err
 }

@@ -29,7 +29,7 @@ func (s *Containers) Ended(exit wire.Exit) {
 			return
 		}
 		if err := s.reduce(context.Background(), c); err != nil {
-			s.base.Log.Warn("clean-up after an exit is retried", "container", c.ID, "error", err)
+			s.base.Log.Warn("clean-up after an exit is retried", "container_id", c.ID, "error", err)
 			s.base.Debts.Add(c)
 		}
 	}, "container_id", c.ID)

@@ -26,7 +26,7 @@ func (s containerImage) Do(_ context.Context, _ *pod.Sandbox, c *pod.Container) 
 	}
 	signal, err := ocispec.StopSignal(rec.Config.ContainerConfig, img.Config.Config)
 	if err != nil {
-		s.log.Warn("stop signal unknown; SIGTERM is used", "container", c.ID, "image", rec.ImageName(), "error", err)
+		s.log.Warn("stop signal unknown; SIGTERM is used", "container_id", c.ID, "image", rec.ImageName(), "error", err)
 	}
 	mounts, err := s.imageVolumes(rec)
 	if err != nil {

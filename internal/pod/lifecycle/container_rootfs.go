@@ -86,7 +86,7 @@ func (s containerRootfs) warnOfOwners(box *pod.SandboxRecord, c *pod.ContainerRe
 			continue
 		}
 		s.log.Warn("files of an image have owners that the pod's user namespace does not map: they belong to nobody in it and cannot be changed",
-			"container", c.ID, "image", id, "greatest_uid", img.MaxUID, "greatest_gid", img.MaxGID, "uids", m.UIDs, "gids", m.GIDs)
+			"container_id", c.ID, "image_id", id, "greatest_uid", img.MaxUID, "greatest_gid", img.MaxGID, "uids", m.UIDs, "gids", m.GIDs)
 	}
 }
 

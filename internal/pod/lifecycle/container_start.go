@@ -154,7 +154,7 @@ func (s *Containers) hasEnded(ctx context.Context, c *pod.Container) bool {
 func (s *Containers) failStart(ctx context.Context, c *pod.Container, cause error) {
 	s.Exits.record(c, time.Now(), pod.ExitStatus{Code: startErrorExit, Reason: startError, Message: cause.Error()})
 	if err := s.reduce(ctx, c); err != nil {
-		s.base.Log.Warn("clean-up after a failed start is retried", "container", c.ID, "error", err)
+		s.base.Log.Warn("clean-up after a failed start is retried", "container_id", c.ID, "error", err)
 		s.base.Debts.Add(c)
 	}
 }

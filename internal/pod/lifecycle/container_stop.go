@@ -73,7 +73,7 @@ func (s containerStop) signal(ctx context.Context, c *pod.Container) {
 	err := s.pinder.StopSignal(ctx, c.ID, unix.Signal(c.Record().StopSignal))
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		c.Stop.ReturnSignal()
-		s.log.Warn("stop signal not delivered; the container will be killed", "container", c.ID, "error", err)
+		s.log.Warn("stop signal not delivered; the container will be killed", "container_id", c.ID, "error", err)
 		return
 	}
 	s.records.NoteContainer(c, func(r *pod.ContainerRecord) { r.Times.Signalled = time.Now() })

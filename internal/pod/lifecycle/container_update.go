@@ -157,7 +157,7 @@ type updateRecord struct {
 // has, and into the record. A bundle that cannot be written is no reason to fail an update that was made.
 func (s updateRecord) Do(_ context.Context, u *resourceUpdate) error {
 	if err := s.bundle(u); err != nil {
-		s.log.Warn("bundle does not show the container's new resources", "container", u.c.ID, "error", err)
+		s.log.Warn("bundle does not show the container's new resources", "container_id", u.c.ID, "error", err)
 	}
 	return s.records.ChangeContainer(u.c, func(r *pod.ContainerRecord) { r.Config = withResources(r.Config, u.to) })
 }

@@ -140,7 +140,7 @@ func (s containerVolumes) volume(box *pod.Sandbox, c *pod.Container, index int, 
 		Slave:     m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
 		Hidden: func(point string, why error) {
 			s.log.Warn("a file system below a volume is hidden from the pod: its owners cannot be mapped",
-				"container", c.ID, "volume", m.GetHostPath(), "mounted_at", point, "reason", why)
+				"container_id", c.ID, "volume", m.GetHostPath(), "mounted_at", point, "reason", why)
 		},
 	}
 	// The common case: the pod's own mappings, whose namespace is there already.

@@ -97,7 +97,7 @@ func (s containerVolumes) makeHostPaths(c *pod.Container) error {
 		}
 		made, err := makeHostPath(m.GetHostPath())
 		if made != "" {
-			s.log.Info("a volume's host path did not exist; a directory was made", "container", c.ID, "path", m.GetHostPath(), "made", made)
+			s.log.Info("a volume's host path did not exist; a directory was made", "container_id", c.ID, "path", m.GetHostPath(), "made", made)
 		}
 		if err != nil {
 			return volumeError(i, m, err)

@@ -101,7 +101,7 @@ func (s sandboxNetwork) Undo(ctx context.Context, box *pod.Sandbox) error {
 	attachment := *rec.Network
 	netns, err := s.netnsFor(rec)
 	if err != nil {
-		s.log.Warn("network plugins may leave firewall rules of a pod whose network namespace is gone", "sandbox", box.ID, "error", err)
+		s.log.Warn("network plugins may leave firewall rules of a pod whose network namespace is gone", "pod_id", box.ID, "error", err)
 	}
 	err = s.network.Detach(ctx, &attachment, netns)
 	s.records.NoteSandbox(box, func(r *pod.SandboxRecord) { r.Network = &attachment })
@@ -115,7 +115,7 @@ func (s sandboxNetwork) Undo(ctx context.Context, box *pod.Sandbox) error {
 func (s sandboxNetwork) undoOrOwe(ctx context.Context, box *pod.Sandbox) error {
 	err := s.Undo(ctx, box)
 	if err != nil && onlyDebts(err) {
-		s.log.Warn("network detach failed; it is kept as a debt and retried", "sandbox", box.ID, "error", err)
+		s.log.Warn("network detach failed; it is kept as a debt and retried", "pod_id", box.ID, "error", err)
 		s.debts.Add(box)
 		return nil
 	}

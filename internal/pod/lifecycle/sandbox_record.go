@@ -68,6 +68,6 @@ func (s sandboxRecord) removeCgroup(rec *pod.SandboxRecord) {
 		return
 	}
 	if err := s.cgroups.Remove(group.Path()); err != nil {
-		s.log.Warn("cgroup not removed", "sandbox", rec.ID, "error", err)
+		s.log.Warn("cgroup not removed", "pod_id", rec.ID, "error", err)
 	}
 }

@@ -102,7 +102,7 @@ func (s *Sandboxes) remove(ctx context.Context, box *pod.Sandbox) error {
 	}
 	s.base.Debts.Add(box)
 	if onlyDebts(err) {
-		s.base.Log.Warn("pod removed, but a debt to the network stays and is retried", "sandbox", box.ID, "error", err)
+		s.base.Log.Warn("pod removed, but a debt to the network stays and is retried", "pod_id", box.ID, "error", err)
 		return nil
 	}
 	return err

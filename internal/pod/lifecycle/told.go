@@ -24,7 +24,7 @@ func (t told) askPod(ctx context.Context, event pod.SandboxEvent, rec *pod.Sandb
 // pod tells plugins of a pod's event; what they say to it changes nothing.
 func (t told) pod(ctx context.Context, event pod.SandboxEvent, rec *pod.SandboxRecord) {
 	if err := t.askPod(ctx, event, rec); err != nil {
-		t.log.Warn("a plugin objects; the pod's operation goes on", "sandbox", rec.ID, "error", err)
+		t.log.Warn("a plugin objects; the pod's operation goes on", "pod_id", rec.ID, "error", err)
 	}
 }
 
@@ -39,6 +39,6 @@ func (t told) askContainer(ctx context.Context, event pod.ContainerEvent, box *p
 // container tells plugins of a container's event; what they say to it changes nothing.
 func (t told) container(ctx context.Context, event pod.ContainerEvent, box *pod.Sandbox, c *pod.Container) {
 	if err := t.askContainer(ctx, event, box, c); err != nil {
-		t.log.Warn("a plugin objects; the container's operation goes on", "container", c.ID, "error", err)
+		t.log.Warn("a plugin objects; the container's operation goes on", "container_id", c.ID, "error", err)
 	}
 }

@@ -27,6 +27,9 @@ const (
 // Found returns how many objects there are of each result. Load and Reconcile have returned.
 func (r *Recovery) Found() map[Found]int { return r.results }
 
+// LeftoversRemoved is how many pods and containers without a record had only remains, which were removed.
+func (r *Recovery) LeftoversRemoved() int { return r.removed }
+
 func (r *Recovery) note(kind, result string) { r.results[Found{kind, result}]++ }
 
 func (r *Recovery) noteContainer(before, after pod.State) {

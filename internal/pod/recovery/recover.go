@@ -59,7 +59,7 @@ func (r *Recovery) loadSandbox(id string) {
 		// A removal has removed the record and not yet the directory, or a creation has made the directory and not yet
 		// the record. Reconcile finds what else has the ID.
 		if err := tree.Remove(context.Background(), r.Places.Sandbox(id)); err != nil {
-			r.Log.Error("remains of a pod not removed", "sandbox", id, "error", err)
+			r.Log.Error("remains of a pod not removed", "pod_id", id, "error", err)
 		}
 		return
 	}
@@ -84,7 +84,7 @@ func (r *Recovery) loadSandbox(id string) {
 	r.Book.AddSandbox(box)
 	names, err := r.Records.Containers(id)
 	if err != nil {
-		r.Log.Error("containers of a pod not listed", "sandbox", id, "error", err)
+		r.Log.Error("containers of a pod not listed", "pod_id", id, "error", err)
 	}
 	for _, name := range names {
 		r.loadContainer(box, name)
@@ -103,10 +103,10 @@ func (r *Recovery) onlyRemains(id string) bool {
 func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
 	where, err := r.Records.QuarantineSandbox(id)
 	if err != nil {
-		r.Log.Error("unreadable record not moved aside", "sandbox", id, "error", err)
+		r.Log.Error("unreadable record not moved aside", "pod_id", id, "error", err)
 	}
 	reason := fmt.Sprintf("its record could not be read (%v); it was moved to %s", cause, where)
-	r.Log.Error("sandbox record unreadable", "sandbox", id, "reason", reason)
+	r.Log.Error("sandbox record unreadable", "pod_id", id, "reason", reason)
 	rec := &pod.SandboxRecord{
 		ID: id, State: pod.Stopped, Created: time.Now(), Handler: r.Handlers.Default(), Reason: reason, Lost: true,
 		Config: ocispec.ParsePod(&runtimeapi.PodSandboxConfig{
@@ -119,7 +119,7 @@ func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
 		rec.Network = &plan
 	}
 	if err := r.Records.PutSandbox(rec); err != nil {
-		r.Log.Error("substitute record not written", "sandbox", id, "error", err)
+		r.Log.Error("substitute record not written", "pod_id", id, "error", err)
 	}
 	return rec
 }
@@ -130,7 +130,7 @@ func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
 	if read.Err != nil {
 		r.note("container", Unreadable)
 		where, _ := r.Records.QuarantineContainer(box.ID, id)
-		r.Log.Error("container record unreadable, the container is removed", "container", id, "moved to", where, "error", read.Err)
+		r.Log.Error("container record unreadable, the container is removed", "container_id", id, "path", where, "error", read.Err)
 		rec = &pod.ContainerRecord{
 			ID: id, Sandbox: box.ID, State: pod.Removing, Times: pod.Times{Created: time.Now()},
 			Config: pod.ContainerConfig{ContainerConfig: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "unreadable-" + id}}},
@@ -180,7 +180,7 @@ func (r *Recovery) reconcileContainer(ctx context.Context, c *pod.Container, ali
 	rec := c.Record()
 	defer func() { r.noteContainer(rec.State, c.Record().State) }()
 	if err := r.containers.HoldImages(rec); err != nil {
-		r.Log.Warn("an image of a container is gone", "container", c.ID, "error", err)
+		r.Log.Warn("an image of a container is gone", "container_id", c.ID, "error", err)
 	}
 	if rec.State == pod.Created || rec.State == pod.Running {
 		state, ok := alive[c.ID]
@@ -211,7 +211,7 @@ func (r *Recovery) judge(c *pod.Container, state wire.Container, known bool) {
 		// The daemon ended after the start, and before it was recorded.
 		err := r.Records.ChangeContainer(c, func(rec *pod.ContainerRecord) { rec.State, rec.Times.Started = pod.Running, time.Now() })
 		if err != nil {
-			r.Log.Error("running container not recorded", "container", c.ID, "error", err)
+			r.Log.Error("running container not recorded", "container_id", c.ID, "error", err)
 		}
 	}
 }
@@ -228,7 +228,7 @@ func (r *Recovery) adopt(ctx context.Context, c *pod.Container) bool {
 	}
 	_, err = r.Pinder.Adopt(ctx, r.containers.AdoptRequest(box, c))
 	if err != nil {
-		r.Log.Error("running container not adopted", "container", c.ID, "error", err)
+		r.Log.Error("running container not adopted", "container_id", c.ID, "error", err)
 	}
 	return err == nil
 }
@@ -240,14 +240,14 @@ func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 		if reason := r.sandboxes.Broken(rec); reason != "" {
 			err := r.Records.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
 			if err != nil {
-				r.Log.Error("sandbox state not recorded", "sandbox", box.ID, "reason", reason, "error", err)
+				r.Log.Error("sandbox state not recorded", "pod_id", box.ID, "reason", reason, "error", err)
 			}
 		}
 	}
 	switch {
 	case box.Record().State == pod.Ready:
 	case r.lostAlive(box):
-		r.Log.Warn("the record of a pod is lost, and something of the pod is alive; it is left alone until it is stopped", "sandbox", box.ID)
+		r.Log.Warn("the record of a pod is lost, and something of the pod is alive; it is left alone until it is stopped", "pod_id", box.ID)
 	default:
 		r.debts.Add(box)
 	}

@@ -27,6 +27,8 @@ type unrecorded struct {
 	sandboxes *lifecycle.Sandboxes
 	// known are the containers that pinder has, nil before it was asked.
 	known atomic.Pointer[map[string]wire.Container]
+	// removed counts the leftovers that were removed at the start.
+	removed int
 }
 
 // names are the IDs of this instance's pins, bundles and mounts.
@@ -35,7 +37,7 @@ func (u *unrecorded) names() map[string]bool {
 	for _, dir := range []string{u.Places.Pins(), u.Places.Bundles()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			u.Log.Error("directory not searched for leftovers", "directory", dir, "error", err)
+			u.Log.Error("directory not searched for leftovers", "path", dir, "error", err)
 		}
 		for _, e := range entries {
 			ids[e.Name()] = true
@@ -111,7 +113,9 @@ func (u *unrecorded) removeRemains() map[string]string {
 		}
 		if err := u.remove(context.Background(), id); err != nil {
 			u.Log.Error("leftovers not removed", "id", id, "error", err)
+			continue
 		}
+		u.removed++
 	}
 	return alive
 }
@@ -187,7 +191,7 @@ func (u *unrecorded) detach(ctx context.Context, id string) error {
 		err = u.Network.Detach(ctx, &plan, netns)
 	}
 	if err != nil {
-		u.Log.Warn("the network plugins may keep something of a pod without a record", "sandbox", id, "error", err)
+		u.Log.Warn("the network plugins may keep something of a pod without a record", "pod_id", id, "error", err)
 	}
 	return nil
 }

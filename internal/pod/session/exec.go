@@ -61,7 +61,7 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 	result, cut, err := s.wait(ctx, run, timeout)
 	if cut {
 		s.Log.Warn("output of ExecSync is cut: the outputs of all commands together have reached their limit",
-			"container", c.ID, "bytes", len(result.Stdout)+len(result.Stderr), "limit", execOutputsTogether)
+			"container_id", c.ID, "bytes", len(result.Stdout)+len(result.Stderr), "limit", execOutputsTogether)
 	}
 	return result, err
 }

@@ -146,3 +146,19 @@ func RecursiveReadOnly() bool {
 	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	return !errors.Is(err, unix.ENOSYS)
 }
+
+// IDMappable reports whether the mount at a path can be idmapped, so that a pod with a user namespace can have a volume on
+// it. It does so with a detached copy of the mount, which is gone when the call returns. A file system whose server is
+// gone can hold the call up.
+func IDMappable(path string, ns UserNS) (bool, error) {
+	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	tree, err := cloneIDMapped(dir, ns, false, unix.MS_PRIVATE)
+	if err == nil {
+		err = tree.Close()
+	}
+	return outcome(err)
+}

@@ -20,7 +20,7 @@ TEST_FLAGS := -count=1 -p 2 -timeout 30m
 # The packages with unit tests: all but the end-to-end ones.
 UNIT := ./cmd/... ./hack/... ./internal/... ./packaging/... ./pin/...
 
-.PHONY: help tools tools-crun build generate man packages install demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet crash soak fuzz clean
+.PHONY: help tools tools-crun build generate man packages install demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet test-guides crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -106,6 +106,11 @@ test-vm-crun: must-be-root tools tools-crun ## run the end-to-end tests with cru
 test-kubelet: must-be-root tools ## build a kubelet and run it with Pinfold in the VM (root)
 	@hack/tools.sh kubelet
 	@hack/vm/test.sh kubelet
+
+test-guides: must-be-root tools ## carry out the guides of docs/guides, in VMs; builds a control plane of Kubernetes (root)
+	@hack/tools.sh crictl
+	@hack/tools.sh kubernetes
+	@hack/vm/test.sh guides
 
 crash: must-be-root tools ## run the whole crash matrix: each step, each phase, each process that can be killed (root)
 	@PINFOLD_CRASH=all go test -count=1 -v -timeout 60m -run TestCrashMatrix ./e2e

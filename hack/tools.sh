@@ -13,6 +13,9 @@
 #                        what `make packages` needs: nfpm
 #   hack/tools.sh kubelet
 #                        a kubelet, for `make test-kubelet`
+#   hack/tools.sh crictl   crictl, for the guides
+#   hack/tools.sh kubernetes
+#                        kubeadm, the control plane and their images, for `make test-guides`
 #
 # "run" also builds crun, if it can be built and works here. Without crun the tests
 # that need it are skipped.
@@ -127,7 +130,23 @@ crun() { crun_built || step "building crun $CRUN_VERSION" hack/crun.sh "$tools";
 
 kubelet() {
 	[[ $("$tools/kubelet" --version 2>/dev/null) == "Kubernetes $KUBELET_VERSION" ]] ||
-		step "building the kubelet $KUBELET_VERSION (takes many minutes)" hack/kubelet.sh "$tools"
+		step "building the kubelet $KUBELET_VERSION (takes many minutes)" hack/kubernetes.sh "$tools" kubelet
+}
+
+crictl() {
+	built "$tools/crictl" "$CRI_TOOLS_VERSION" ||
+		step "building crictl $CRI_TOOLS_VERSION" get 0 "$tools" sigs.k8s.io/cri-tools/cmd/crictl "$CRI_TOOLS_VERSION"
+}
+
+# The parts of a whole cluster of one node.
+kubernetes() {
+	local command missing=()
+	for command in kubelet kubeadm kubectl kube-apiserver kube-controller-manager kube-scheduler kube-proxy etcd coredns; do
+		[[ -x $tools/kubernetes/$command ]] || missing+=("$command")
+	done
+	((${#missing[@]} == 0)) ||
+		step "building ${missing[*]} (takes many minutes)" hack/kubernetes.sh "$tools/kubernetes" "${missing[@]}"
+	[[ -e $tools/kubernetes/images/pod.tar ]] || step "making images of them" hack/guides/images.sh "$tools/kubernetes"
 }
 
 # crun does not work if cgroup v1 and v2 are mixed and v2 has controllers.
@@ -196,5 +215,7 @@ crun) crun ;;
 generate) generate_tools ;;
 packages) packages_tools ;;
 kubelet) kubelet ;;
-*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|packages|kubelet" ;;
+crictl) crictl ;;
+kubernetes) kubernetes ;;
+*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|packages|kubelet|kubernetes|crictl" ;;
 esac

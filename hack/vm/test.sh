@@ -10,6 +10,7 @@
 #              machines; skipped if it is not in build/tools
 #   kubelet    one test: a real kubelet (build/tools/kubelet) runs its pods; only when named
 #   packages   the tests of the packages that talk to the kernel themselves
+#   guides     carries out guides of docs/guides; the pattern names them; only when named
 #
 # Without an argument it runs all parts except kubelet. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run
 # does. Without it all tests run except the crash matrix and the soak: they take hours here, and the kernel does not matter
@@ -86,6 +87,16 @@ with_kubelet() {
 	boot "$(in_guest "$repo/e2e" "export PINFOLD_KUBELET=$repo/build/tools/kubelet; $bin/e2e.test -test.timeout=$test_limit -test.v -test.run=^TestARealKubelet")"
 }
 
+# guides NAME…: each in a new VM with systemd.
+guides() {
+	local name
+	CGO_ENABLED=0 go build -o "$bin/" ./hack/busybox-image
+	for name in "$@"; do
+		echo "vm: guide $name"
+		PINFOLD_VM_MEMORY=6G boot -s "$(in_guest "$repo" "exec hack/guides/$name.sh")" || return
+	done
+}
+
 kernel_packages() {
 	local driver='' package script='failed=0; ' run=''
 	[[ ! $1 ]] || run="-test.v -test.run=$(printf %q "$1")"
@@ -126,6 +137,8 @@ for argument in "$@"; do
 		fi
 		;;
 	kubelet) run "a real kubelet" with_kubelet ;;
+	# shellcheck disable=SC2086
+	guides) run "guides" guides ${pattern:-air-gapped mirror crictl kubeadm} ;;
 	packages) run "packages" kernel_packages "$pattern" ;;
 	*) echo "vm: there is no part $part" >&2 && exit 2 ;;
 	esac

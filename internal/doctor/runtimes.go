@@ -49,14 +49,14 @@ func runtimes(ctx context.Context, n *Node) findings {
 	if n.Config == nil {
 		return unknown("the configuration cannot be read")
 	}
-	paths := map[string]string{}
+	paths := map[string]handler.Runtime{}
 	for name, r := range n.Config.Runtimes {
-		paths[name] = n.path(r.Path)
+		paths[name] = handler.Runtime{Path: n.path(r.Path)}
 	}
 	if len(paths) == 0 {
 		for _, name := range []string{"runc", "crun"} {
 			if path, err := n.probe.lookPath(name); err == nil {
-				paths[name] = path
+				paths[name] = handler.Runtime{Path: path}
 			}
 		}
 	}

@@ -171,7 +171,7 @@ func (n *node) expected(path string) bool {
 	rel := strings.TrimPrefix(path, n.dir+"/")
 	switch rel {
 	case "state/ns", "state/bundles", "state/runtime", "state/runtime/" + binaries.handler, "state/pinder.log", "state/pinder.lock",
-		"state/pinder.sock", "state/nri.sock", "state/identity", "state/pinfoldd.lock", "state/nri.sock.lock", "state/calls", "root/cni/results", "ipam/pinfold-test", "ipam/pinfold-test/lock":
+		"state/pinder.sock", "state/nri.sock", "state/identity", "state/pinfoldd.lock", "state/nri.sock.lock", "state/admin.sock", "state/admin.sock.lock", "state/calls", "root/cni/results", "ipam/pinfold-test", "ipam/pinfold-test/lock":
 		return true
 	}
 	// crun keeps each compiled seccomp profile once.

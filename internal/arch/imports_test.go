@@ -43,12 +43,14 @@ var mayImport = []struct {
 	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
 	{"internal/testregistry", nil, "starts a registry and pushes to it; linked into tests only"},
 	{"internal/testregistry/server", nil, "the registry, a module of its own"},
+	{"internal/testcollector", nil, "a collector of spans; linked into tests only"},
 	{"internal/testroot", nil, "leaves out tests that need root; linked into tests only"},
 	{"internal/manpage", nil, "manual pages of any command; linked into tests only"},
 	{"internal/ocispec", []string{"pin", "internal/kernel/cgroup"}, "pure functions from a CRI configuration to a runtime spec; of pin it uses the types"},
 	{"internal/selinux", []string{"internal/tree"}, "labels of files and a policy's words for containers; ocispec decides who gets which label"},
 	{"internal/host", []string{"internal/kernel/cgroup", "internal/kernel/proc", "internal/pinder/wire", "internal/ocispec", "internal/selinux"}, "what this node can do, in the words of ocispec (and of wire: the names of resource limits)"},
 	{"internal/image/secret", nil, "credentials and texts, nothing else"},
+	{"internal/trace", []string{"internal/steps", "internal/image/secret"}, "spans of what it is told; of secret it uses the cleaning of texts"},
 	{"internal/image/reference", []string{"internal/image/secret"}, "names of images, layers and blobs; a name that is refused may hold a password"},
 	{"internal/image/keylock", nil, "locks that know nothing of what they guard"},
 	{"internal/image/tarfile", nil, "a stream in, a stream out"},
@@ -97,13 +99,13 @@ var mayImport = []struct {
 	{"internal/doctor", []string{"pin", "internal/config", "internal/handler", "internal/kernel/mountinfo", "internal/network", "internal/regular", "internal/rootfs"}, "looks at a node without a daemon, with the eyes of the daemon's parts"},
 	{"internal/daemon", []string{
 		"internal/fault", "api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host", "internal/sdnotify",
-		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/logwriter",
+		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/trace", "internal/logwriter",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec", "internal/config", "internal/doctor"}, "a client: it reaches the daemon through its socket only (of ocispec: the paths that a confined container does not see; of config: what doctor compares the node with)"},
 	{"cmd/pinfoldd", []string{"internal/goroutines", "internal/sdnotify", "internal/config", "internal/daemon", "internal/inherited", "internal/logline", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
-	{"e2e", []string{"pin", "internal/testimage", "internal/testregistry", "internal/testroot"}, "uses the three binaries as an operator does"},
+	{"e2e", []string{"pin", "internal/testcollector", "internal/testimage", "internal/testregistry", "internal/testroot"}, "uses the three binaries as an operator does"},
 	{"internal/arch", nil, "reads the others as text"},
 	{"hack/busybox-image", []string{"internal/testimage"}, "a command around it"},
 	{"hack/bom", nil, "what the packages say of the libraries in the binaries"},
@@ -111,7 +113,7 @@ var mayImport = []struct {
 }
 
 // forTests are the packages that only tests use.
-var forTests = []string{"internal/testimage", "internal/testregistry", "internal/testroot", "internal/manpage"}
+var forTests = []string{"internal/testcollector", "internal/testimage", "internal/testregistry", "internal/testroot", "internal/manpage"}
 
 // outside says which packages alone may import something from outside; all
 // others may not. A prefix stands for everything below it.
@@ -120,7 +122,7 @@ var outside = []struct {
 	dirs   []string
 	reason string
 }{
-	{"google.golang.org/grpc", []string{"internal/metrics", "internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
+	{"google.golang.org/grpc", []string{"internal/testcollector", "internal/metrics", "internal/trace", "internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
 	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
 	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry"}, "containerd's libraries serve images, nothing else"},
 	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec"}, "an image's configuration becomes a container's"},
@@ -130,6 +132,7 @@ var outside = []struct {
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfold", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
 	{"github.com/prometheus", []string{"internal/metrics"}, "one package speaks the format of Prometheus"},
+	{"go.opentelemetry.io", []string{"internal/trace", "internal/testcollector"}, "one package makes spans"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 

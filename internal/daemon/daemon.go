@@ -47,7 +47,8 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 	health := newHealth()
 	pages := startPages(ctx, c, health, log)
 	defer pages.close()
-	observers := observe(version, log)
+	observers := observe(ctx, version, log)
+	defer observers.close()
 	pages.HandleMetrics(observers.handler())
 	parts, err := assemble(ctx, c, paths, observers, log)
 	if err != nil {

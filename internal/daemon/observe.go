@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -18,11 +19,13 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod/recovery"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/internal/stream"
+	"github.com/pinfold-run/pinfold/internal/trace"
 )
 
 // observers see what the daemon does: metrics and traces. They are made before its parts, which tell them.
 type observers struct {
 	metrics *metrics.Metrics
+	tracer  *trace.Tracer
 	version string
 	// serves is set when the daemon serves. Before, there is no state to read.
 	serves atomic.Pointer[serving]
@@ -35,19 +38,37 @@ type serving struct {
 }
 
 // observe makes the observers. version is Pinfold's own.
-func observe(version string, _ *slog.Logger) *observers {
+func observe(ctx context.Context, version string, log *slog.Logger) *observers {
 	o := &observers{version: version}
+	var err error
+	if o.tracer, err = trace.New(ctx, os.Getenv, version, log); err != nil {
+		log.Error("there are no traces", "error", err)
+	}
+	trace.Forget()
 	o.metrics = metrics.New(metrics.Options{Version: version, Code: cri.Code, Read: o.read})
 	return o
 }
 
+// close sends the last spans.
+func (o *observers) close() { o.tracer.Close() }
+
 func (o *observers) handler() http.Handler { return o.metrics.Handler() }
 
 // steps are those that see operations and their steps.
-func (o *observers) steps() steps.Watchers { return steps.Watchers{o.metrics} }
+func (o *observers) steps() steps.Watchers {
+	if o.tracer.Off() {
+		return steps.Watchers{o.metrics}
+	}
+	return steps.Watchers{o.metrics, o.tracer}
+}
 
 // calls are those that see runs of other programs.
-func (o *observers) calls() steps.CallWatchers { return steps.CallWatchers{o.metrics} }
+func (o *observers) calls() steps.CallWatchers {
+	if o.tracer.Off() {
+		return steps.CallWatchers{o.metrics}
+	}
+	return steps.CallWatchers{o.metrics, o.tracer}
+}
 
 // images is what the image store tells.
 func (o *observers) images() image.Watch {
@@ -60,7 +81,10 @@ func (o *observers) images() image.Watch {
 
 // server are the options of the gRPC server.
 func (o *observers) server() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.StatsHandler(o.metrics)}
+	if o.tracer.Off() {
+		return []grpc.ServerOption{grpc.StatsHandler(o.metrics)}
+	}
+	return []grpc.ServerOption{grpc.StatsHandler(o.metrics), grpc.StatsHandler(o.tracer)}
 }
 
 // recovered takes the results of the daemon's start.
@@ -85,7 +109,7 @@ func (o *observers) read(ctx context.Context) (metrics.State, bool) {
 		return metrics.State{}, false
 	}
 	state := metrics.State{
-		Flights: s.flights(), Objects: s.objects(), Disks: s.disks(), Pinder: s.pinder(ctx), LinesDropped: logwriter.Dropped(),
+		Flights: s.flights(), Objects: s.objects(), Disks: s.disks(), Pinder: s.pinder(ctx), LinesDropped: logwriter.Dropped(), SpansDropped: o.tracer.Dropped(),
 		Images: metrics.Images{Count: len(s.node.images.List()), Bytes: s.node.images.Unpacked()},
 	}
 	for _, d := range s.debts.List() {

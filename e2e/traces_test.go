@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,28 +20,7 @@ func TestTheLifeOfAPodIsATraceOfItsClient(t *testing.T) {
 	n.env = append(n.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL, "OTEL_EXPORTER_OTLP_HEADERS=authorization=hunter2-of-the-collector")
 	host := startRegistry(t)
 	n.launch()
-	n.loadImage()
-	ctx := metadata.AppendToOutgoingContext(n.ctx(), "traceparent", "00-"+trace+"-b7ad6b7169203331-01")
-	_, err := n.images.PullImage(ctx, &runtimeapi.PullImageRequest{
-		Image: &runtimeapi.ImageSpec{Image: host + "/library/busybox:1"}, Auth: &runtimeapi.AuthConfig{Username: "user", Password: secret},
-	})
-	n.check(err)
-	box, err := n.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("traced")})
-	n.check(err)
-	config := containerConfig("main", "true")
-	config.Envs = []*runtimeapi.KeyValue{{Key: "PASSWORD", Value: []byte(secret)}}
-	made, err := n.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: box.GetPodSandboxId(), Config: config})
-	n.check(err)
-	_, err = n.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: made.GetContainerId()})
-	n.check(err)
-	config.Metadata.Name, config.Command = "broken", []string{"/nothing"}
-	broken, err := n.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: box.GetPodSandboxId(), Config: config})
-	if err == nil {
-		_, err = n.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: broken.GetContainerId()})
-	}
-	if err == nil {
-		t.Error("a program that does not exist was started")
-	}
+	n.traced(metadata.AppendToOutgoingContext(n.ctx(), "traceparent", "00-"+trace+"-b7ad6b7169203331-01"), host)
 	n.check(n.removeAll())
 	n.signal(syscall.SIGTERM) // sends the last spans
 
@@ -79,6 +59,32 @@ func TestTheLifeOfAPodIsATraceOfItsClient(t *testing.T) {
 	}
 	if strings.Contains(n.log.String(), "hunter2") {
 		t.Error("the log has the credential of the collector")
+	}
+}
+
+// traced pulls an image, and runs a container that starts and one that does not.
+func (n *node) traced(ctx context.Context, host string) {
+	n.t.Helper()
+	_, err := n.images.PullImage(ctx, &runtimeapi.PullImageRequest{
+		Image: &runtimeapi.ImageSpec{Image: host + "/library/busybox:1"}, Auth: &runtimeapi.AuthConfig{Username: "user", Password: secret},
+	})
+	n.check(err)
+	n.loadImage()
+	box, err := n.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("traced")})
+	n.check(err)
+	config := containerConfig("main", "true")
+	config.Envs = []*runtimeapi.KeyValue{{Key: "PASSWORD", Value: []byte(secret)}}
+	made, err := n.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: box.GetPodSandboxId(), Config: config})
+	n.check(err)
+	_, err = n.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: made.GetContainerId()})
+	n.check(err)
+	config.Metadata.Name, config.Command = "broken", []string{"/nothing"}
+	broken, err := n.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: box.GetPodSandboxId(), Config: config})
+	if err == nil {
+		_, err = n.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: broken.GetContainerId()})
+	}
+	if err == nil {
+		n.t.Error("a program that does not exist was started")
 	}
 }
 

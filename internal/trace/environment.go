@@ -128,6 +128,6 @@ func (c *complaints) Handle(err error) {
 		c.more++
 		return
 	}
-	c.log.Warn("traces are not exported", "error", secret.Scrub(err.Error(), c.secrets), "errors_before", c.more)
+	c.log.Warn("traces are not exported", "error", secret.Scrub(err.Error(), c.secrets), "repeated", c.more)
 	c.last, c.more = time.Now(), 0
 }

@@ -20,7 +20,10 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=hack/vm/place.env
 source hack/vm/place.env
 repo=$PWD
-bin=$VM/test
+# Of this run alone: another one may be under way.
+mkdir -p "$VM"
+bin=$(mktemp -d "$VM/test.XXXXXX")
+chmod 0755 "$bin"
 packages=(pin internal/kernel/proc internal/kernel/cgroup internal/network internal/pinder/reaper internal/pinder/oci internal/pinder/logpump internal/pinder/keeper internal/rootfs internal/pinder/client internal/pinder/pair)
 # The guest is three to ten times slower than this machine.
 export PINFOLD_TEST_SLOW=${PINFOLD_TEST_SLOW:-8}
@@ -30,8 +33,6 @@ test_limit=$((limit > 120 ? limit - 60 : limit))s
 
 build() {
 	local package
-	rm -rf "$bin"
-	mkdir -p "$bin"
 	export CGO_ENABLED=0
 	go build -tags failpoints -o "$bin/" ./cmd/... ./e2e/testdata/puppet
 	go build -C internal/testregistry/server -o "$bin/server" .
@@ -52,6 +53,7 @@ in_guest() {
 # boot is boot.sh in the background, so that a signal to this script ends the VM.
 child=''
 trap '[[ ! $child ]] || kill "$child" || true; wait; exit 130' INT TERM HUP
+trap 'rm -rf "$bin"' EXIT
 boot() {
 	hack/vm/boot.sh -t "$limit" "$@" &
 	child=$!

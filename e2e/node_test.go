@@ -53,6 +53,8 @@ type node struct {
 	number int
 	// flags come after the usual ones.
 	flags []string
+	// file is a configuration file, in place of the usual flags.
+	file string
 	// program is the daemon's binary, if not the usual one.
 	program string
 	env     []string
@@ -123,6 +125,9 @@ func (n *node) write(name, content string) {
 }
 
 func (n *node) arguments() []string {
+	if n.file != "" {
+		return append([]string{"--config", n.file}, n.flags...)
+	}
 	return append([]string{
 		"--config", "/dev/null", "--root", n.path("root"), "--state", n.path("state"), "--socket", n.socket(),
 		"--netns-dir", n.path("netns"), "--cni-conf-dir", n.path("cni"), "--cni-bin-dir", binaries.cniBin,

@@ -27,7 +27,7 @@ func (r *reloader) run(ctx context.Context) {
 		}
 		r.process.tell(r.process.Manager.Reloading())
 		status := r.status()
-		if err := r.reload(); err != nil {
+		if err := r.reload(ctx); err != nil {
 			r.Log.Error("the configuration is not usable; the one from before stays in force", "error", err)
 			status += "; the configuration was not reloaded: " + err.Error()
 		}
@@ -36,7 +36,7 @@ func (r *reloader) run(ctx context.Context) {
 }
 
 // reload takes what has changed. If it fails, nothing has changed.
-func (r *reloader) reload() error {
+func (r *reloader) reload(ctx context.Context) error {
 	next, err := r.process.Load()
 	if err != nil {
 		return err
@@ -45,6 +45,7 @@ func (r *reloader) reload() error {
 	if err := r.node.handlers.Replace(configuredRuntimes(next.Config), next.DefaultRuntime); err != nil {
 		return err
 	}
+	go r.logRuntimes(ctx)
 	taken, pending := r.running.Take(next)
 	r.process.SetLog(r.running)
 	r.node.network.SetDirs(r.running.CNIConfDir, strings.Split(r.running.CNIBinDir, ":"))

@@ -54,6 +54,12 @@ type terminated struct {
 
 func (n *node) startKubelet(binary string) *kubelet {
 	n.t.Helper()
+	return n.startKubeletOn(binary, n.socket(), "featureGates: {PodAndContainerStatsFromCRI: true}")
+}
+
+// startKubeletOn starts a kubelet on a runtime's socket, with more lines for its configuration.
+func (n *node) startKubeletOn(binary, socket, more string) *kubelet {
+	n.t.Helper()
 	for _, dir := range []string{"manifests", "kubelet"} {
 		n.check(os.Mkdir(n.path(dir), 0o755))
 	}
@@ -72,8 +78,8 @@ syncFrequency: 5s
 evictionHard: {memory.available: 1Mi}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-featureGates: {PodAndContainerStatsFromCRI: true}
-`, n.path("manifests"), n.socket(), n.path("logs")))
+%s
+`, n.path("manifests"), socket, n.path("logs"), more))
 	log, err := os.Create(n.path("kubelet.log"))
 	n.check(err)
 	cmd := exec.Command(binary, "--config", n.path("kubelet.yaml"), "--root-dir", n.path("kubelet"),

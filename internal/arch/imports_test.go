@@ -94,12 +94,13 @@ var mayImport = []struct {
 	{"internal/stream", []string{"internal/fault", "internal/pod/session", "internal/streamclient"}, "sessions of clients: the protocols on one side, package session on the other (the client: tests)"},
 	{"internal/nri", []string{"internal/pod"}, "plugins see pods and containers, and change them through functions that it is given"},
 	{"internal/stats", []string{"internal/fault", "pin", "internal/tree", "internal/kernel/cgroup", "internal/kernel/proc"}, "files of the kernel; it gets processes, paths and pins"},
+	{"internal/containerd", []string{"internal/fault", "internal/image", "internal/kernel/cgroup", "internal/kernel/proc", "internal/pod", "internal/stats"}, "gRPC in and out, of containerd's API: it reads records and changes nothing (of cgroup and proc: the groups that stand for pods)"},
 	{"internal/cri", []string{"internal/fault", "pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/image/secret", "internal/handler", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"internal/fault", "api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
 	{"internal/doctor", []string{"pin", "internal/config", "internal/handler", "internal/kernel/mountinfo", "internal/network", "internal/regular", "internal/rootfs"}, "looks at a node without a daemon, with the eyes of the daemon's parts"},
 	{"internal/daemon", []string{
 		"internal/fault", "api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host", "internal/sdnotify",
-		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/trace", "internal/logwriter",
+		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/trace", "internal/logwriter", "internal/containerd",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
 	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec", "internal/config", "internal/doctor"}, "a client: it reaches the daemon through its socket only (of ocispec: the paths that a confined container does not see; of config: what doctor compares the node with)"},
@@ -122,9 +123,9 @@ var outside = []struct {
 	dirs   []string
 	reason string
 }{
-	{"google.golang.org/grpc", []string{"internal/testcollector", "internal/metrics", "internal/trace", "internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
+	{"google.golang.org/grpc", []string{"internal/containerd", "internal/testcollector", "internal/metrics", "internal/trace", "internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
 	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
-	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry"}, "containerd's libraries serve images, nothing else"},
+	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry", "internal/containerd"}, "containerd's libraries serve images, and its API has one server"},
 	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec"}, "an image's configuration becomes a container's"},
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},

@@ -28,6 +28,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod/session"
 	"github.com/pinfold-run/pinfold/internal/record"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
+	"github.com/pinfold-run/pinfold/internal/stats"
 	"github.com/pinfold-run/pinfold/internal/steps"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -44,6 +45,7 @@ type parts struct {
 	recovery   *recovery.Recovery
 	plugins    *nri.Plugins
 	observers  *observers
+	usage      *stats.Reader
 }
 
 // node is what pods are made of on this node.

@@ -26,6 +26,8 @@ import (
 const graceToRequests = 10 * time.Second
 
 // Run serves until ctx ends. All pods keep running.
+//
+// long: the order of a start, with what ends each part beside it.
 func Run(ctx context.Context, c *config.Config, process Process) error {
 	limitMemory()
 	log, version := process.Log, process.Version
@@ -73,6 +75,7 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 	}
 	defer socket.remove()
 	server := parts.newServer(background, streams, version, ctx.Done())
+	defer serveContainerd(background, parts, c.ContainerdSocket, version)()
 	grpc_health_v1.RegisterHealthServer(server, health)
 	observers.serving(parts, streams, server)
 	health.serving(background, parts.checks()...)
@@ -91,6 +94,7 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 // ending.
 func (p *parts) newServer(background context.Context, streams *stream.Server, version string, ending <-chan struct{}) *grpc.Server {
 	reader := stats.NewReader(p.node.cgroups)
+	p.usage = reader
 	runtime := cri.NewRuntime(cri.Parts{
 		Node: cri.Node{
 			Host: p.Host, Handlers: p.node.handlers, Network: p.node.network, Images: p.node.images, Debts: p.debts,

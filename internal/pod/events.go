@@ -189,6 +189,25 @@ type EventStream struct {
 	// Lost is closed when the reader has fallen so far behind that events are lost to it.
 	Lost chan struct{}
 	once sync.Once
+	// follows: see Follow. skipped counts the events that it did not get; guarded by events.mu.
+	follows bool
+	skipped uint64
+}
+
+// Follow begins a stream for a reader that is no client of CRI. It has what happens from now on: it does not go on where
+// another stream ended, and none goes on where it ends. A reader that falls behind is not told so by an error: the stream
+// goes on with the oldest event that is kept. See Skipped. The caller ends it with Close.
+func (e *Events) Follow() *EventStream {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return &EventStream{events: e, next: e.next, Lost: make(chan struct{}), follows: true}
+}
+
+// Skipped is how many events a stream of Follow has left out so far.
+func (s *EventStream) Skipped() uint64 {
+	s.events.mu.Lock()
+	defer s.events.mu.Unlock()
+	return s.skipped
 }
 
 // Subscribe begins a stream. The caller ends it with Close.
@@ -230,8 +249,12 @@ func (s *EventStream) Next(ctx context.Context) (*Event, error) {
 func (s *EventStream) take() (*Event, <-chan struct{}, error) {
 	s.events.mu.Lock()
 	defer s.events.mu.Unlock()
-	if s.next < s.events.oldest() {
-		return nil, nil, s.ErrLost()
+	if oldest := s.events.oldest(); s.next < oldest {
+		if !s.follows {
+			return nil, nil, s.ErrLost()
+		}
+		s.skipped += oldest - s.next
+		s.next = oldest
 	}
 	if s.next == s.events.next {
 		return nil, s.events.grown, nil
@@ -254,6 +277,9 @@ const unconfirmed = 64
 // Close ends the stream. A stream that begins within the next minutes goes on where this one ended, or a
 // little before that.
 func (s *EventStream) Close() {
+	if s.follows {
+		return
+	}
 	e := s.events
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -3,6 +3,7 @@ package pod
 import (
 	"log/slog"
 	"os"
+	"path"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/handler"
@@ -94,6 +95,12 @@ const RuntimeTimeout = 2 * time.Minute
 func (p *Places) Cgroup(rec *SandboxRecord) cgroup.PodGroup {
 	m := p.Means(rec)
 	return cgroup.Layout{Systemd: m.SystemdCgroup, Scope: m.Scope}.Pod(rec.Config.GetLinux().GetCgroupParent(), rec.ID)
+}
+
+// StandInGroup is the path of the empty group that stands for the pod where a pause process would have one, see package
+// containerd. Its name is the pod's ID alone whatever the cgroup driver is: systemd has no unit of that name, and leaves it.
+func (p *Places) StandInGroup(rec *SandboxRecord) string {
+	return path.Join(p.Cgroup(rec).Path(), rec.ID)
 }
 
 // KillTimeout is how long a killed process may take to end. After that an error says so.

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -28,7 +29,9 @@ type sandboxInit struct {
 	binary   *initBinary
 	mounts   initMounts
 	pins     initPins
+	cgroups  Cgroups
 	pinder   processes
+	log      *slog.Logger
 }
 
 type initMounts interface {
@@ -78,11 +81,13 @@ func (s sandboxInit) Do(ctx context.Context, box *pod.Sandbox) error {
 	return s.pinder.Start(ctx, rec.ID)
 }
 
-// Undo kills PID 1 and with it whatever else is in the PID namespace. It reads the ID, whether the pod has a PID 1, and
-// the means to delete it.
+// Undo kills PID 1 and with it whatever else is in the PID namespace. Of a pod without one, it removes the group that
+// package containerd made in its place: no Do of a step has, so it may be there or not. It reads the ID, the parent of the
+// cgroups, whether the pod has a PID 1, and the means to delete it.
 func (s sandboxInit) Undo(ctx context.Context, box *pod.Sandbox) error {
 	rec := box.Record()
 	if !rec.SharesPID() {
+		s.removeStandIn(rec)
 		return nil
 	}
 	if err := s.pinder.Delete(ctx, s.places.Deletion(rec, rec.ID)); err != nil {
@@ -90,6 +95,13 @@ func (s sandboxInit) Undo(ctx context.Context, box *pod.Sandbox) error {
 	}
 	// Its root is one that a container with CAP_SYS_ADMIN may have made writable, and filled.
 	return tree.Remove(ctx, s.places.Bundle(rec.ID))
+}
+
+// removeStandIn never fails a stop: whoever owns the pod's group removes it with all that is in it.
+func (s sandboxInit) removeStandIn(rec *pod.SandboxRecord) {
+	if err := s.cgroups.Remove(s.places.StandInGroup(rec)); err != nil {
+		s.log.Warn("the group that stands for a pod was not removed", "pod_id", rec.ID, "error", err)
+	}
 }
 
 func (s sandboxInit) writeBundle(rec *pod.SandboxRecord) error {

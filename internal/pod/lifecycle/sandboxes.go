@@ -61,7 +61,7 @@ func newSandboxes(base Base, parts Parts, containers *Containers) *Sandboxes {
 			init: sandboxInit{
 				places: places, records: records, runtimes: containers.runtimes, view: view, labels: labels,
 				binary: &initBinary{paths: places.Paths, label: ocispec.SELinuxSharedLabel(base.Host)},
-				mounts: parts.Mounts, pins: parts.Pins, pinder: parts.Pinder,
+				mounts: parts.Mounts, pins: parts.Pins, cgroups: parts.Cgroups, pinder: parts.Pinder, log: log,
 			},
 			plugins: sandboxPlugins{told},
 			ready:   sandboxReady{records, base.Engine},

@@ -96,7 +96,7 @@ test-vm: must-be-root tools ## run the end-to-end tests in a VM with pure cgroup
 test-vm-short: must-be-root tools ## run a part of these: life cycles, resources, statistics, OOM kills, and a life cycle with crun (root)
 	@hack/tools.sh crun || echo "vm: crun could not be built"
 	@PINFOLD_VM_TIMEOUT=900 hack/vm/test.sh 'minimal=^Test(Scenarios|Resources|Stats|Metrics|OOM)' \
-		'systemd=^Test(Resources(Of|Are)|StatsShow|StatsCountWhat|OOM|PluginsRun)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$' \
+		'systemd=^Test(Resources(Of|Are)|StatsShow|StatsCountWhat|OOM|PluginsRun|TheServiceUnderSystemd$$)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$' \
 		'crun=^TestScenarios$$/^(life-of-a-pod|kinds-of-pods)$$'
 
 # crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.

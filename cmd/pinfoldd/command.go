@@ -26,9 +26,22 @@ func newCommand(p *process) *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := config.Register(root.PersistentFlags())
+	complete(root)
 	root.RunE = func(*cobra.Command, []string) error { return p.serve(flags) }
 	root.AddCommand(newConfigCommand(flags), newVersionCommand())
 	return root
+}
+
+// complete lets shells complete the values of flags that are words. Those of the others are files,
+// which shells complete by themselves.
+func complete(root *cobra.Command) {
+	for flag, words := range map[string][]string{
+		"cgroup-driver": {config.Auto, config.Systemd, config.Cgroupfs},
+		"log-level":     {"DEBUG", "INFO", "WARN", "ERROR"},
+		"log-format":    {config.Text, config.JSON},
+	} {
+		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag; tested
+	}
 }
 
 func newVersionCommand() *cobra.Command {

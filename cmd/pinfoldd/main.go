@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/pinfold-run/pinfold/internal/inherited"
 	"github.com/pinfold-run/pinfold/internal/logline"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
@@ -52,8 +54,9 @@ type process struct {
 }
 
 // run runs the command line and returns the exit code.
-func (p *process) run(args []string) int {
-	root := newCommand(p)
+func (p *process) run(args []string) int { return p.execute(newCommand(p), args) }
+
+func (p *process) execute(root *cobra.Command, args []string) int {
 	root.SetErr(p.log)
 	root.SetArgs(singleDashes(root, args))
 	err := root.Execute()

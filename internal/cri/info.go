@@ -29,7 +29,9 @@ func (r *containers) containerInfo(rec *pod.ContainerRecord) (map[string]string,
 		"state":       rec.State,
 		"timeline":    rec.Timeline,
 		"inFlight":    r.engine.Flights(rec.ID),
-		"spec":        spec,
+	}
+	if len(spec) <= maxTwice {
+		info["spec"] = spec
 	}
 	if box, err := r.book.Sandbox(rec.Sandbox); err == nil {
 		addRuntime(info, r.places, box.Record())
@@ -37,6 +39,9 @@ func (r *containers) containerInfo(rec *pod.ContainerRecord) (map[string]string,
 	}
 	return toInfo(info)
 }
+
+// maxTwice is the size of a specification, in bytes, up to which it is shown under its older name, too.
+const maxTwice = 1 << 20
 
 // snapshotter is containerd's name for what Pinfold does, too: layers are mounted with overlayfs.
 const snapshotter = "overlayfs"
@@ -99,7 +104,8 @@ func netClosed(pins map[string]string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// sandboxMetadata is a pod as containerd's sandbox store has it, with a version around it.
+// sandboxMetadata is a pod as containerd's sandbox store has it, with a version around it. What is beside it in the info
+// is left out: an answer has a limit.
 func sandboxMetadata(rec *pod.SandboxRecord, pins map[string]string) map[string]any {
 	status := sandboxStatus(rec)
 	more := []string{}
@@ -109,9 +115,8 @@ func sandboxMetadata(rec *pod.SandboxRecord, pins map[string]string) map[string]
 	m := rec.Config.GetMetadata()
 	name := strings.Join([]string{m.GetName(), m.GetNamespace(), m.GetUid(), strconv.Itoa(int(m.GetAttempt()))}, "_")
 	return map[string]any{"Version": "v1", "Metadata": map[string]any{
-		"ID": rec.ID, "Name": name, "Config": rec.Config.PodSandboxConfig,
-		"NetNSPath": pins["net"], "IP": status.GetNetwork().GetIp(), "AdditionalIPs": more,
-		"RuntimeHandler": rec.Handler, "CNIResult": rec.Network.Shown(),
+		"ID": rec.ID, "Name": name, "NetNSPath": pins["net"], "IP": status.GetNetwork().GetIp(), "AdditionalIPs": more,
+		"RuntimeHandler": rec.Handler,
 	}}
 }
 

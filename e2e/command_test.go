@@ -64,7 +64,7 @@ func TestPinfoldRunKeepLeavesThePodUntilItIsRemoved(t *testing.T) {
 	if text, code := n.pinfold("why"); code != 0 || text != "nothing is in progress\n" {
 		t.Errorf("why: exit code %d: %s", code, text)
 	}
-	if out, code := n.pinfold("rm", "one", "two"); code != 0 {
+	if out, code := n.pinfold("rm", "-t", "0", "one", "two"); code != 0 {
 		t.Errorf("rm: exit code %d: %s", code, out)
 	}
 	if out, code := n.pinfold("rm", "one"); code != 1 || !strings.Contains(out, `no pod "one"`) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -70,6 +71,7 @@ func newNode(e endpoint, first net.Conn, limit grpc.UnaryClientInterceptor) (*no
 	}
 	conn, err := grpc.NewClient("passthrough:///pinfold", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dial), grpc.WithUnaryInterceptor(limit), grpc.WithAuthority("localhost"),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: retryDelay, Multiplier: 1, MaxDelay: retryDelay}, MinConnectTimeout: startTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return nil, err
@@ -80,6 +82,34 @@ func newNode(e endpoint, first net.Conn, limit grpc.UnaryClientInterceptor) (*no
 		logs: logBook{dir: e.path + ".logs"},
 	}, nil
 }
+
+// retryDelay is the time between two attempts to reach a daemon that is started again.
+const retryDelay = 200 * time.Millisecond
+
+// patiently calls do again while the daemon does not answer because it is started again.
+func (n *node) patiently(ctx context.Context, do func() error) error {
+	var since time.Time
+	for {
+		err := do()
+		if status.Code(err) != codes.Unavailable {
+			return err
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		if time.Since(since) > startTimeout {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryDelay):
+		}
+	}
+}
+
+// startTimeout limits how long a command waits for a daemon that is started again.
+const startTimeout = 30 * time.Second
 
 // maxAnswer is the largest answer of the daemon, in bytes, as for the kubelet.
 const maxAnswer = 16 << 20

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -65,6 +67,21 @@ func similarFlag(cmd *cobra.Command, word string) string {
 	}
 	cmd.Flags().VisitAll(look)
 	cmd.InheritedFlags().VisitAll(look)
+	return best
+}
+
+// similarCommand finds the command of a group that is written nearly like word, or begins with it.
+func similarCommand(group *cobra.Command, word string) string {
+	best, distance := "", 3
+	for _, c := range group.Commands() {
+		d := editDistance(word, c.Name())
+		if strings.HasPrefix(c.Name(), word) {
+			d = min(d, 1)
+		}
+		if d < distance && c.IsAvailableCommand() {
+			best, distance = c.Name(), d
+		}
+	}
 	return best
 }
 

@@ -24,7 +24,13 @@ func (b logBook) prepare() error {
 }
 
 func (b logBook) remember(pod, dir string) error {
-	if err := os.Symlink(dir, filepath.Join(b.dir, pod)); err != nil {
+	err := os.Symlink(dir, filepath.Join(b.dir, pod))
+	if errors.Is(err, fs.ErrNotExist) { // another command has tidied meanwhile
+		if err = b.prepare(); err == nil {
+			err = os.Symlink(dir, filepath.Join(b.dir, pod))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("remember the log directory of pod %s: %w", pod, err)
 	}
 	return nil
@@ -53,7 +59,11 @@ func (b logBook) remove(pod string) error {
 	if err != nil {
 		return fmt.Errorf("log directory of pod %s: %w", pod, err)
 	}
-	// Remove the directory of links when the last link is gone.
+	return b.tidy()
+}
+
+// tidy removes the directory of links when the last link is gone.
+func (b logBook) tidy() error {
 	if err := syscall.Rmdir(b.dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOENT) {
 		return fmt.Errorf("remove %s: %w", b.dir, err)
 	}

@@ -150,7 +150,11 @@ func (n *node) follow(ctx context.Context, t *tool, id string, o *logOptions) er
 	for {
 		// Ask for the state before reading. If the container has ended, its whole output is then in
 		// the log.
-		if status, err = n.status(ctx, id); err != nil {
+		err := n.patiently(ctx, func() (err error) {
+			status, err = n.status(ctx, id)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		if err := log.print(t); err != nil {
@@ -162,6 +166,24 @@ func (n *node) follow(ctx context.Context, t *tool, id string, o *logOptions) er
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+// exited waits until a container has ended.
+func (n *node) exited(ctx context.Context, id string) (status *runtimeapi.ContainerStatus, err error) {
+	for {
+		err = n.patiently(ctx, func() error {
+			status, err = n.status(ctx, id)
+			return err
+		})
+		if err != nil || status.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED {
+			return status, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		case <-time.After(pollInterval):
 		}
 	}

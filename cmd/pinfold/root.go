@@ -88,7 +88,6 @@ func addTo(root *cobra.Command, group string, commands ...*cobra.Command) {
 // finish sets what is the same for all commands.
 func finish(cmd *cobra.Command) {
 	cmd.DisableFlagsInUseLine = true
-	cmd.SuggestionsMinimumDistance = 2
 	cmd.Flags().SortFlags = false
 	cmd.InitDefaultHelpFlag()
 	if h := cmd.Flags().Lookup("help"); h != nil {

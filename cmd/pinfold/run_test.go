@@ -11,6 +11,8 @@ import (
 func parseRun(args []string) (*runOptions, error) {
 	o := &runOptions{}
 	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	o.pod.addTo(flags)
+	o.container.addTo(flags)
 	o.addTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -32,7 +34,7 @@ func TestARunHasAUserNamespaceUnlessHostUsersAreAskedFor(t *testing.T) {
 		"--userns-range 3000000:65536 --keep": false,
 	} {
 		o, err := parseRun(append(strings.Fields(args), "image"))
-		if err != nil || o.hostUsers != hostUsers {
+		if err != nil || o.pod.hostUsers != hostUsers {
 			t.Errorf("%q: %+v %v", args, o, err)
 		}
 	}
@@ -42,7 +44,7 @@ func TestARunHasAUserNamespaceUnlessHostUsersAreAskedFor(t *testing.T) {
 }
 
 func TestARunIsConfinedByDefault(t *testing.T) {
-	sc := confined(&runtimeapi.PodSandboxConfig{})
+	sc := (&containerOptions{}).confined(&runtimeapi.PodSandboxConfig{})
 	if sc.GetSeccomp().GetProfileType() != runtimeapi.SecurityProfile_RuntimeDefault || sc.GetSeccomp() == nil {
 		t.Errorf("seccomp is %v", sc.GetSeccomp())
 	}

@@ -64,7 +64,8 @@ func stopCommand(t *tool) *cobra.Command {
 		Use:   "stop [--time TIME] [--all] POD...",
 		Short: "Stop pods and keep their records and logs",
 		Long: `Stop the containers of pods, then the pods. Records and logs stay, for logs and inspect, until
-"pinfold rm". A stopped pod cannot be started again. ` + nameHelp + `
+"pinfold rm". A stopped pod cannot be started again.
+` + nameHelp + `
 A kubelet starts its pods again: drain the node to stop those.`,
 		Example: `  pinfold stop my-pod
   pinfold stop --time 0 --all`,

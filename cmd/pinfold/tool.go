@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -55,7 +56,7 @@ const (
 type interrupted struct{ signal syscall.Signal }
 
 // Error implements error.
-func (i interrupted) Error() string { return "interrupted: " + i.signal.String() }
+func (i interrupted) Error() string { return "interrupted by " + unix.SignalName(i.signal) }
 
 // execute runs one command and returns the exit code of the program.
 func (t *tool) execute(args []string) int {

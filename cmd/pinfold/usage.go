@@ -66,13 +66,8 @@ func wantsCommand(cmd *cobra.Command, args []string) error {
 
 func unknownCommand(group *cobra.Command, word string) error {
 	text := fmt.Sprintf("there is no command %q", group.CommandPath()+" "+word)
-	for i, s := range group.SuggestionsFor(word) {
-		if i == 0 {
-			text += "; did you mean "
-		} else {
-			text += ", "
-		}
-		text += group.CommandPath() + " " + s
+	if similar := similarCommand(group, word); similar != "" {
+		text += "; did you mean " + group.CommandPath() + " " + similar
 	}
 	return usageError{text, group.CommandPath()}
 }
@@ -86,7 +81,7 @@ func flagError(cmd *cobra.Command, err error) error {
 			text += "; did you mean --" + s
 		}
 	}
-	if strings.Contains(cmd.Use, "-- COMMAND") && (strings.Contains(text, "no flag") || strings.Contains(text, "unknown")) {
+	if strings.Contains(cmd.Use, "-- COMMAND") && (strings.Contains(text, "no flag") || strings.Contains(text, "shorthand") || strings.Contains(text, " in -")) {
 		text += " (flags of the container's command come after --)"
 	}
 	return usageError{text, cmd.CommandPath()}

@@ -20,7 +20,7 @@ TEST_FLAGS := -count=1 -p 2 -timeout 30m
 # The packages with unit tests: all but the end-to-end ones.
 UNIT := ./cmd/... ./hack/... ./internal/... ./packaging/... ./pin/...
 
-.PHONY: help tools tools-crun build generate man packages install demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-crun test-kubelet test-guides crash soak fuzz clean
+.PHONY: help tools tools-crun build generate man packages install demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-install test-vm-crun test-kubelet test-guides crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -98,6 +98,9 @@ test-vm-short: must-be-root tools ## run a part of these: life cycles, resources
 	@PINFOLD_VM_TIMEOUT=900 hack/vm/test.sh 'minimal=^Test(Scenarios|Resources|Stats|Metrics|OOM)' \
 		'systemd=^Test(Resources(Of|Are)|StatsShow|StatsCountWhat|OOM|PluginsRun|TheServiceUnderSystemd$$)|^TestScenarios$$/^(life-of-a-pod|the-daemon-dies)$$' \
 		'crun=^TestScenarios$$/^(life-of-a-pod|kinds-of-pods)$$'
+
+test-vm-install: must-be-root tools ## install, upgrade, downgrade, remove and purge deb and rpm in the VM, while a pod runs (root)
+	@PINFOLD_VM_TIMEOUT=900 hack/vm/test.sh install
 
 # crun refuses a mixture of cgroup v1 and v2; the VM has v2 only.
 test-vm-crun: must-be-root tools tools-crun ## run the end-to-end tests with crun in the VM (root)

@@ -16,8 +16,8 @@ image=docker.io/library/busybox:demo
 network=pfdemo
 log_level=info
 bridge=pfdemo0
-subnet4=10.88.77
-subnet6=fd00:88:77:1
+subnet4=10.211.77
+subnet6=fd8f:2c1a:77e4:77
 
 # shellcheck source=hack/demo-lib.sh
 source hack/demo-lib.sh

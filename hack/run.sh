@@ -17,8 +17,8 @@ plugins=${PINFOLD_CNI_BIN:-$PWD/build/tools/cni}
 image=docker.io/library/busybox:latest
 network=pfrun
 bridge=pfrun0
-subnet4=10.88.78
-subnet6=fd00:88:78:1
+subnet4=10.211.78
+subnet6=fd8f:2c1a:77e4:78
 log_level=${LOG_LEVEL:-info}
 
 # shellcheck source=hack/demo-lib.sh

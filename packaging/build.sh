@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make packages`: builds deb, rpm and tar.gz for the architectures in $ARCHES (amd64 arm64) into $OUT
+# `make packages`: builds $KINDS (deb rpm tarball) for the architectures in $ARCHES (amd64 arm64) into $OUT
 # (build/packages), with SBOMs, and SHA256SUMS of all. The same commit gives the same bytes. $VERSION is the semantic
 # version; by default it is the tree's.
 set -euo pipefail
@@ -102,9 +102,7 @@ go build -trimpath -o "$work/bom" ./hack/bom
 "$work/bom" licenses >"$work/third-party.txt"
 for arch in ${ARCHES:-amd64 arm64}; do
 	[[ $arch == "$host" ]] || compile "$arch"
-	deb "$arch"
-	rpm "$arch"
-	tarball "$arch"
+	for kind in ${KINDS:-deb rpm tarball}; do "$kind" "$arch"; done
 	GOARCH=$arch "$work/bom" sbom "$semver" "$work/bin-$arch"/{pinfoldd,pinder,pinfold} >"$out/pinfold-$semver-linux-$arch.cdx.json"
 done
 (cd "$out" && sha256sum -- * >SHA256SUMS)

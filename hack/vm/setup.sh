@@ -10,7 +10,7 @@ source "$(dirname "$0")/../apt.sh"
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 suite=trixie
 # The guest uses these from the host, as "command:package".
-host_needs=(zstd:zstd xz:xz-utils mke2fs:e2fsprogs /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 iptables:iptables ping:iputils-ping)
+host_needs=(zstd:zstd xz:xz-utils mke2fs:e2fsprogs /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 iptables:iptables ping:iputils-ping rpm:rpm)
 
 die() {
 	printf 'vm: %s\n' "$*" >&2

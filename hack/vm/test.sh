@@ -11,8 +11,10 @@
 #   kubelet    one test: a real kubelet (build/tools/kubelet) runs its pods; only when named
 #   packages   the tests of the packages that talk to the kernel themselves
 #   guides     carries out guides of docs/guides; the pattern names them; only when named
+#   install    the life of the packages that `make packages` builds, with systemd: deb, then rpm; only when named.
+#              The pattern chooses: deb or rpm
 #
-# Without an argument it runs all parts except kubelet. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run
+# Without an argument it runs all parts except kubelet, guides and install. A pattern, or $PINFOLD_VM_RUN, chooses tests as go test's -run
 # does. Without it all tests run except the crash matrix and the soak: they take hours here, and the kernel does not matter
 # for them. $PINFOLD_VM_TIMEOUT is the time limit of one VM, in seconds.
 set -euo pipefail
@@ -108,6 +110,23 @@ kernel_packages() {
 	boot "$(in_guest "$repo" "$script exit \$failed")"
 }
 
+# with_packages KINDS: builds two versions of the packages and has them installed, upgraded and removed.
+with_packages() {
+	local kind version script='' packages=$VM/install
+	hack/tools.sh packages
+	rm -rf "$packages"
+	mkdir -p "$packages"
+	for version in 1.0.0 1.1.0; do
+		VERSION=$version ARCHES=amd64 KINDS=${1:-deb rpm} OUT=$packages/$version packaging/build.sh
+		find "$packages/$version" \( -name '*.deb' -o -name '*.rpm' \) -exec mv -t "$packages" {} +
+	done
+	go run ./hack/busybox-image -o "$packages/image.tar"
+	cp -r "${PINFOLD_CNI_BIN:-build/tools/cni}" "$packages/cni"
+	cp "${PINFOLD_RUNC:-build/tools/runc}" "$packages/runc"
+	for kind in ${1:-deb rpm}; do script+="bash $repo/packaging/in-vm.sh $kind $packages && "; done
+	boot -s "${script}true"
+}
+
 # run NAME COMMAND…: runs a part and prints its result and how long it took.
 failed=()
 run() {
@@ -123,8 +142,8 @@ run() {
 }
 
 hack/vm/setup.sh
-build
 (($#)) || set -- minimal systemd crun packages
+[[ "$*" == install* && $# == 1 ]] || build
 for argument in "$@"; do
 	part=${argument%%=*} pattern=${PINFOLD_VM_RUN:-}
 	[[ $part == "$argument" ]] || pattern=${argument#*=}
@@ -142,6 +161,7 @@ for argument in "$@"; do
 	# shellcheck disable=SC2086
 	guides) run "guides" guides ${pattern:-air-gapped mirror crictl kubeadm} ;;
 	packages) run "packages" kernel_packages "$pattern" ;;
+	install) run "install, upgrade, remove" with_packages "$pattern" ;;
 	*) echo "vm: there is no part $part" >&2 && exit 2 ;;
 	esac
 done

@@ -20,7 +20,7 @@ func (h *host) bridgeList(version string) string {
 	return fmt.Sprintf(`{"cniVersion":%q,"name":"pods","plugins":[
 		{"type":"bridge","bridge":"pf-test0","isGateway":true,"ipMasq":true,"hairpinMode":true,
 		 "ipam":{"type":"host-local","dataDir":%q,
-			"ranges":[[{"subnet":"10.88.7.0/24"}],[{"subnet":"fd00:88:7::/64"}]],
+			"ranges":[[{"subnet":"10.211.7.0/24"}],[{"subnet":"fd8f:2c1a:77e4:7::/64"}]],
 			"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}},
 		{"type":"portmap","capabilities":{"portMappings":true}}]}`, version, h.store())
 }

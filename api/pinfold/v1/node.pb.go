@@ -768,7 +768,7 @@ func (x *CheckResponse) GetFailed() string {
 // Difference is one difference between the records and the node.
 type Difference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The object, as "sandbox 4f1c…" or "address 10.88.0.7".
+	// The object, as "sandbox 4f1c…" or "address 10.210.0.7".
 	Object string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// What is wrong.
 	Finding string `protobuf:"bytes,2,opt,name=finding,proto3" json:"finding,omitempty"`

@@ -19,7 +19,7 @@ import (
 // Difference is one thing that the records say and that is not so in the kernel, in the plugins' stores or on disk, or the
 // reverse.
 type Difference struct {
-	// Object is what it is about: "sandbox 4f1c…", "address 10.88.0.7".
+	// Object is what it is about: "sandbox 4f1c…", "address 10.210.0.7".
 	Object string `json:"object"`
 	// Finding says what is wrong.
 	Finding string `json:"finding"`

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -45,7 +46,7 @@ func (v *flagValue) String() string {
 // Set implements pflag.Value.
 func (v *flagValue) Set(text string) error {
 	if err := v.key.value(defaults()).set(text, true); err != nil {
-		return err
+		return errors.New(strings.TrimLeft(err.Error(), ": "))
 	}
 	v.all.given[v.key.Flag] = append(v.all.given[v.key.Flag], text)
 	return nil

@@ -124,6 +124,7 @@ func askSocket(ctx context.Context, path string) error {
 	conn, err := grpc.NewClient(
 		"passthrough:///pinfoldd",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), // $HTTPS_PROXY is for pulls
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSelf(ctx, path) }),
 		// A server that takes the connection and says nothing is waited for.
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: maxQuestion}),

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -21,27 +22,41 @@ type running struct {
 	ended     chan struct{}
 }
 
-// startPinfold starts the operator's command.
-func (n *node) startPinfold(args ...string) *running {
-	n.t.Helper()
+// preparePinfold prepares the operator's command.
+func (n *node) preparePinfold(args ...string) *running {
 	r := &running{n: n, ended: make(chan struct{})}
 	r.cmd = exec.Command(binaries.pinfold, append([]string{"--socket", n.socket()}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.errs
+	r.cmd.Env = append(os.Environ(), "REGISTRY_AUTH_FILE="+n.authFile)
+	return r
+}
+
+func (r *running) start() *running {
+	r.n.t.Helper()
 	if err := r.cmd.Start(); err != nil {
-		n.t.Fatal(err)
+		r.n.t.Fatal(err)
 	}
 	go func() { _ = r.cmd.Wait(); close(r.ended) }()
-	n.t.Cleanup(func() {
+	r.n.t.Cleanup(func() {
 		_ = r.cmd.Process.Kill()
 		<-r.ended
 	})
 	return r
 }
 
+func (n *node) startPinfold(args ...string) *running { return n.preparePinfold(args...).start() }
+
 // startRun starts pinfold run in a pod with a log below the node's directory.
 func (n *node) startRun(args ...string) *running {
 	n.t.Helper()
 	return n.startPinfold(append([]string{"run", "--userns-range", "3000000:131072", "--log-dir", n.path("logs")}, args...)...)
+}
+
+// writeAuthFile makes credentials of a registry, in Docker's form, for commands that start from now on.
+func (n *node) writeAuthFile(host string) {
+	n.t.Helper()
+	n.authFile = n.path("auth.json")
+	n.write("auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte("user:"+secret))))
 }
 
 // code waits for the end of the command.
@@ -135,6 +150,7 @@ func TestPinfoldRunInterruptedWhileItPullsLeavesNothing(t *testing.T) {
 	host, release := gatedRegistry(t)
 	n := newNode(t)
 	n.launch()
+	n.writeAuthFile(host)
 	r := n.startRun("--pull", host+"/library/busybox:1", "--", "true")
 	if err := n.until("the pull", func() bool { out, _ := n.pinfold("why"); return strings.Contains(out, "0 of 2 layers") }); err != nil {
 		t.Fatal(err)
@@ -244,5 +260,112 @@ func TestPinfoldRunTakesVariablesVolumesPortsLimitsAndAUser(t *testing.T) {
 	n.write("volumes/go", "")
 	if code := r.code(); code != 0 || r.out.String() != "1,two words\n/data\n1234\n5678\nfrom the node\nread-only\n" {
 		t.Errorf("exit code %d: %q %q", code, r.out.String(), r.errs.String())
+	}
+}
+
+func TestPinfoldImagePullTakesCredentialsThatItNeverShowsAndTellsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	host, release := gatedRegistry(t)
+	n := newNode(t)
+	n.launch()
+	ref := host + "/library/busybox:1"
+	pull := func(in string, args ...string) *running {
+		r := n.preparePinfold(append([]string{"image", "pull"}, args...)...)
+		r.cmd.Stdin = strings.NewReader(in)
+		return r.start()
+	}
+	for _, r := range []*running{
+		pull("wrong-password\n", "--creds", "user", ref), pull("", "--creds", "user:wrong-password", ref), pull("", ref), pull("", "--creds", "user", ref),
+	} {
+		if code := r.code(); code != 1 || strings.Contains(r.errs.String(), "wrong-password") || strings.Contains(r.errs.String(), "rpc error") {
+			t.Errorf("%v: exit code %d: %q", r.cmd.Args, code, r.errs.String())
+		}
+	}
+	r := pull(secret+"\n", "--creds", "user", ref)
+	r.says("0 of 2 layers unpacked")
+	release()
+	if code := r.code(); code != 0 || !strings.HasPrefix(r.out.String(), "sha256:") || !strings.Contains(r.errs.String(), ref+": [") {
+		t.Errorf("exit code %d: %q %q", code, r.out.String(), r.errs.String())
+	}
+	if out, code := n.pinfold("image", "rm", ref); code != 0 {
+		t.Errorf("rm: exit code %d: %s", code, out)
+	}
+	n.writeAuthFile(host)
+	r = pull("", "--quiet", ref)
+	if code := r.code(); code != 0 || r.errs.String() != "" {
+		t.Errorf("from a file: exit code %d: %q", code, r.errs.String())
+	}
+	if out, code := n.pinfold("image", "list"); code != 0 || !strings.Contains(out, "DIGEST") || !strings.Contains(out, ref) {
+		t.Errorf("list: exit code %d: %s", code, out)
+	}
+	if out, code := n.pinfold("image", "rm", "nosuch:1", ref); code != 1 || !strings.Contains(out, "nosuch:1: there is no such image") || n.imageStatus(ref) != nil {
+		t.Errorf("rm of several: exit code %d: %s", code, out)
+	}
+	if strings.Contains(n.log.String(), secret) {
+		t.Error("the credential is in the daemon's log")
+	}
+}
+
+func TestPinfoldExecPassesInputOutputOfAnySizeAndTheExitCode(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	if out, code := n.pinfold("run", "--userns-range", "3000000:131072", "--keep", "--log-dir", n.path("logs"), "--name", "p", busybox, "--", "sleep", "1000"); code != 0 {
+		t.Fatal(out)
+	}
+	const size = 9 << 20
+	r := n.preparePinfold("exec", "-i", "p", "--", "sh", "-c", "cat; echo end >&2; exit 9")
+	r.cmd.Stdin = strings.NewReader(strings.Repeat("0123456\n", size/8))
+	if code := r.start().code(); code != 9 || len(r.out.String()) != size || r.errs.String() != "end\n" {
+		t.Errorf("exit code %d, %d bytes of %d, %q", code, len(r.out.String()), size, r.errs.String())
+	}
+	r = n.startPinfold("exec", "-t", "p", "--", "sh", "-c", "tty; exit 3")
+	if code := r.code(); code != 3 || !strings.Contains(r.out.String(), "/dev/pts/") {
+		t.Errorf("with a terminal: exit code %d: %q %q", code, r.out.String(), r.errs.String())
+	}
+	if out, code := n.pinfold("rm", "--time", "0", "p"); code != 0 {
+		t.Error(out)
+	}
+}
+
+func TestPinfoldRunPassesStandardInputAndATerminal(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	run := func(in string, args ...string) *running {
+		r := n.preparePinfold(append([]string{"run", "--userns-range", "3000000:131072", "--log-dir", n.path("logs")}, args...)...)
+		r.cmd.Stdin = strings.NewReader(in)
+		return r.start()
+	}
+	r := run("one\ntwo\n", "-i", busybox, "--", "sh", "-c", "cat; echo end >&2; exit 4")
+	if code := r.code(); code != 4 || r.out.String() != "one\ntwo\n" || r.errs.String() != "end\n" {
+		t.Errorf("input: exit code %d: %q %q", code, r.out.String(), r.errs.String())
+	}
+	r = run("one\n", busybox, "--", "cat")
+	if code := r.code(); code != 0 || r.out.String() != "" {
+		t.Errorf("without -i: exit code %d: %q", code, r.out.String())
+	}
+	r = run("", "-t", busybox, "--", "sh", "-c", "tty; exit 5")
+	if code := r.code(); code != 5 || r.out.String() != "/dev/pts/0\r\n" {
+		t.Errorf("terminal: exit code %d: %q %q", code, r.out.String(), r.errs.String())
+	}
+	if err := n.nothingOfRuns(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPinfoldStatusExitsWithOneAndSaysWhatIsNotReady(t *testing.T) {
+	t.Parallel()
+	n := started(t)
+	if out, code := n.pinfold("status"); code != 0 || !strings.Contains(out, "NetworkReady  true") {
+		t.Errorf("a node that is ready: exit code %d: %s", code, out)
+	}
+	remove(t, n.path("cni/10-test.conflist"))
+	var out string
+	err := n.until("exit code 1", func() (yes bool) {
+		var code int
+		out, code = n.pinfold("status", "-o", "json")
+		return code == 1
+	})
+	if err != nil || !strings.Contains(out, `"status": false`) || !strings.Contains(out, "pinfold: the node is not ready: NetworkReady is false: ") || !strings.Contains(out, n.path("cni")) {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -63,6 +63,8 @@ type node struct {
 	boots  int
 	// shell is run by a shell that then becomes the daemon.
 	shell string
+	// authFile has credentials for the operator's command; empty for none.
+	authFile string
 
 	daemon *exec.Cmd
 	exited chan struct{}

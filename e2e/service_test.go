@@ -31,7 +31,7 @@ func newService(t *testing.T) *service {
 	text := strings.NewReplacer(
 		"ExecStart=/usr/local/bin/pinfoldd", "ExecStart="+binaries.pinfoldd+" --config "+s.file,
 		"ExecStartPre=/usr/local/bin/pinfoldd config check", "ExecStartPre="+binaries.pinfoldd+" config check --config "+s.file,
-		"RestartSec=1\n", "RestartSec=100ms\n", "WatchdogSec=5min", "WatchdogSec=8", "TimeoutAbortSec=30", "TimeoutAbortSec=1",
+		"RestartSec=1\n", "RestartSec=100ms\n", "WatchdogSec=5min", "WatchdogSec=16", "TimeoutAbortSec=30", "TimeoutAbortSec=1",
 		"/etc/default/pinfold", s.path("environment"),
 	).Replace(string(unit))
 	s.write("environment", "HTTPS_PROXY=http://proxy.invalid:1\n")

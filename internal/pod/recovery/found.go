@@ -24,6 +24,17 @@ const (
 	Unrecorded = "unrecorded"
 )
 
+// none are the results of a start that found nothing. Each has a number, so that alerts have a series.
+func none() map[Found]int {
+	all := map[Found]int{}
+	for _, kind := range []string{"sandbox", "container"} {
+		for _, result := range []string{Kept, Ended, Unfinished, Unreadable, Unrecorded} {
+			all[Found{kind, result}] = 0
+		}
+	}
+	return all
+}
+
 // Found returns how many objects there are of each result. Load and Reconcile have returned.
 func (r *Recovery) Found() map[Found]int { return r.results }
 

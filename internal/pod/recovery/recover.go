@@ -33,7 +33,7 @@ type Recovery struct {
 
 // New returns the recovery of what the operations make. The list of debts is that of base.
 func New(base lifecycle.Base, parts Parts, sandboxes *lifecycle.Sandboxes, containers *lifecycle.Containers, debts *Debts) *Recovery {
-	return &Recovery{unrecorded: &unrecorded{Base: base, Parts: parts, sandboxes: sandboxes}, containers: containers, debts: debts, results: map[Found]int{}}
+	return &Recovery{unrecorded: &unrecorded{Base: base, Parts: parts, sandboxes: sandboxes}, containers: containers, debts: debts, results: none()}
 }
 
 // Load reads all records into the book. It needs only the records, and comes before pinder is connected: pinder reports

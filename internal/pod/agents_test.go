@@ -73,6 +73,9 @@ var agents = []agent{
 	{name: "cAdvisor", find: base(pattern(`([a-z0-9]{64})`))},
 	{name: "Tetragon", find: lastWord},
 	{name: "Pixie", find: pattern(`\b([0-9a-f]{64})\b`)},
+	{name: "OpenTelemetry's profiler, Parca", find: func(group string) string {
+		return pattern(`0:.*?:.*?([0-9a-fA-F]{64})(?:\.scope)?(?:/[a-z]+)?$`)("0::" + group)
+	}},
 	{name: "OpenTelemetry Go", find: pattern(`^.*/(?:.*[-:])?([0-9a-f]+)(?:\.|\s*$)`)},
 }
 
@@ -128,8 +131,8 @@ func TestAgentsWithAListOfNamesKnowNoOther(t *testing.T) {
 	}
 }
 
-// A process of an exec is in a group below the container's, and belongs to the container.
-func TestAgentsFindTheContainerOfAnExec(t *testing.T) {
+// A probe runs in a group below its container. An agent that looks at the end of the path alone sees no container.
+func TestAgentsTakeAnExecForItsContainerOrForNone(t *testing.T) {
 	id := NewID()
 	group := groups(t, id, Means{Runtime: "/r", RuntimeRoot: "/rr", Scope: "cri-containerd"})[0] + "/exec-" + NewExecID()
 	for _, a := range agents {

@@ -56,7 +56,7 @@ func newRoot(t *tool) *cobra.Command {
 	)
 	addTo(root, groupPods, runCommand(t), psCommand(t), execCommand(t), logsCommand(t), inspectCommand(t), stopCommand(t), rmCommand(t))
 	addTo(root, groupImages, imageCommand(t))
-	addTo(root, groupNode, statusCommand(t), checkCommand(t), whyCommand(t), doctorCommand(t), versionCommand(t))
+	addTo(root, groupNode, statusCommand(t), checkCommand(t), whyCommand(t), doctorCommand(t), migrateCommand(t), versionCommand(t))
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpCmd()
 	addCompletion(root)

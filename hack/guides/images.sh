@@ -15,7 +15,8 @@ go build -o "$work/image" ./hack/busybox-image
 image() {
 	local name=$1 program=$2
 	shift 2
-	"$work/image" -name "registry.k8s.io/$name" -file "$from/$program=/usr/local/bin/$program" "$@" -o "$from/images/$program.tar"
+	# The layers of this form are not compressed: the VM is slow.
+	"$work/image" -format docker -name "registry.k8s.io/$name" -file "$from/$program=/usr/local/bin/$program" "$@" -o "$from/images/$program.tar"
 }
 
 # with_libraries PROGRAM: -file options for a program of this machine and the libraries that it needs.

@@ -97,13 +97,14 @@ var mayImport = []struct {
 	{"internal/containerd", []string{"internal/fault", "internal/image", "internal/kernel/cgroup", "internal/kernel/proc", "internal/pod", "internal/stats"}, "gRPC in and out, of containerd's API: it reads records and changes nothing (of cgroup and proc: the groups that stand for pods)"},
 	{"internal/cri", []string{"internal/fault", "pin", "internal/duration", "internal/steps", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/pod/session", "internal/image", "internal/image/registry", "internal/image/secret", "internal/handler", "internal/network", "internal/stats", "internal/stream"}, "gRPC in and out: it validates and translates"},
 	{"internal/admin", []string{"internal/fault", "api/pinfold/v1", "internal/image", "internal/steps", "internal/pod/recovery"}, "gRPC in and out, of what the node offers beyond CRI"},
+	{"internal/migrate", []string{"internal/kernel/durable", "internal/regular"}, "another runtime's store and the kubelet's files, nothing of Pinfold's"},
 	{"internal/doctor", []string{"pin", "internal/config", "internal/handler", "internal/kernel/mountinfo", "internal/network", "internal/regular", "internal/rootfs"}, "looks at a node without a daemon, with the eyes of the daemon's parts"},
 	{"internal/daemon", []string{
 		"internal/fault", "api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host", "internal/sdnotify",
 		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/trace", "internal/logwriter", "internal/containerd",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},
-	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec", "internal/image/reference", "internal/streamclient", "internal/config", "internal/doctor"}, "a client: it reaches the daemon through its socket only (of ocispec: the paths that a confined container does not see; of reference: full names of images; of config: what doctor compares the node with)"},
+	{"cmd/pinfold", []string{"api/pinfold/v1", "internal/regular", "internal/ocispec", "internal/image/reference", "internal/streamclient", "internal/config", "internal/doctor", "internal/migrate"}, "a client: it reaches the daemon through its socket only (of ocispec: the paths that a confined container does not see; of reference: full names of images; of config: what doctor compares the node with)"},
 	{"cmd/pinfoldd", []string{"internal/goroutines", "internal/sdnotify", "internal/config", "internal/daemon", "internal/inherited", "internal/logline", "internal/logwriter"}, "arguments, signals, exit code"},
 	{"internal/network/cniplugin", nil, "a programmable plugin for the tests of network; never installed"},
 	{"e2e", []string{"pin", "internal/testcollector", "internal/testimage", "internal/testregistry", "internal/testroot"}, "uses the three binaries as an operator does"},
@@ -124,10 +125,10 @@ var outside = []struct {
 	dirs   []string
 	reason string
 }{
-	{"google.golang.org/grpc", []string{"internal/containerd", "internal/testcollector", "internal/metrics", "internal/trace", "internal/cri", "internal/admin", "internal/daemon", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
+	{"google.golang.org/grpc", []string{"internal/containerd", "internal/testcollector", "internal/metrics", "internal/trace", "internal/cri", "internal/admin", "internal/daemon", "internal/migrate", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
 	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
-	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry", "internal/containerd"}, "containerd's libraries serve images, and its API has one server"},
-	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec"}, "an image's configuration becomes a container's"},
+	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry", "internal/containerd", "internal/migrate"}, "containerd's libraries serve images; its API has one server and one client"},
+	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec", "internal/migrate"}, "an image's configuration becomes a container's"},
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},
 	{"github.com/moby/spdystream", []string{"internal/stream"}, "one package speaks SPDY and WebSocket"},
 	{"golang.org/x/net", []string{"internal/stream", "internal/streamclient"}, "one package serves SPDY and WebSocket, another is a client"},

@@ -126,6 +126,12 @@ var cutOff = map[string]struct {
 			c.expired()
 		}
 	}},
+	"the connection is reset": {"", func(s *Server) {
+		for _, c := range s.connections() {
+			_ = c.Conn.(*net.TCPConn).SetLinger(0)
+			_ = c.Conn.Close()
+		}
+	}},
 	"the daemon is killed": {"", func(s *Server) {
 		for _, c := range s.connections() {
 			_ = c.Conn.Close()

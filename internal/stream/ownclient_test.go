@@ -19,13 +19,17 @@ func TestOurClientPassesEverythingBothWays(t *testing.T) {
 	s := started(t)
 	input := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
 	where := s.announced(t, fakeCommand{options{stdin: true, stdout: true, stderr: true}, "c", func(_ context.Context, s session.Streams) error {
+		s.Begun()
 		_, err := io.Copy(io.MultiWriter(s.Out, s.Err), s.In) // until the client ends its input
 		return errors.Join(err, exitError(7))
 	}})
 	var out, errs bytes.Buffer
-	code, err := streamclient.Exec(t.Context(), where, streamclient.Streams{In: bytes.NewReader(input), Out: &out, Err: &errs})
-	if code != 7 || err != nil {
-		t.Errorf("code %d, %v", code, err)
+	begun := false
+	code, err := streamclient.Exec(t.Context(), where, streamclient.Streams{
+		In: bytes.NewReader(input), Out: &out, Err: &errs, Begun: func() { begun = true },
+	})
+	if code != 7 || err != nil || !begun {
+		t.Errorf("code %d, %v, begun %t", code, err, begun)
 	}
 	if !bytes.Equal(out.Bytes(), input) || !bytes.Equal(errs.Bytes(), input) {
 		t.Errorf("%d and %d bytes of %d", out.Len(), errs.Len(), len(input))

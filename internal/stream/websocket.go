@@ -30,6 +30,10 @@ const (
 	// channelEnd is not a channel: in version 5 it ends the channel that is named after it.
 	channelEnd = 255
 
+	// confirmHeader asks for an empty message about the status when the session has begun. Kubernetes' protocols say only
+	// that the client is connected.
+	confirmHeader = "Pinfold-Confirm"
+
 	// closeNormally is the status for a normal end, closeAway for that of a server that ends (RFC 6455, 7.4.1).
 	closeNormally = 1000
 	closeAway     = 1001
@@ -234,6 +238,9 @@ func serveChannels(w http.ResponseWriter, r *http.Request, n command) {
 		if c.protocol != channelProtocols[0] {
 			// For clients of the older versions, an empty message means that they are connected.
 			_ = output{c, greeting}.send(nil)
+		}
+		if r.Header.Get(confirmHeader) != "" {
+			streams.Begun = func() { _ = output{c, channelStatus}.send(nil) }
 		}
 		err := n.run(ctx, streams)
 		ending(ctx)

@@ -92,6 +92,7 @@ func configFor(where, protocol string) (*websocket.Config, error) {
 		return nil, errors.New("the address of the session is no http URL")
 	}
 	config.Protocol = []string{protocol}
+	config.Header.Set(confirmHeader, "1")
 	return config, nil
 }
 
@@ -173,9 +174,12 @@ func (i input) Write(p []byte) (int, error) {
 	return written, nil
 }
 
+// confirmHeader asks for an empty message about the status when the session has begun.
+const confirmHeader = "Pinfold-Confirm"
+
 // receive passes on what comes on each channel, until the connection ends or a writer fails. A channel that to does not
-// have is ignored.
-func (c *connection) receive(to map[byte]io.Writer) error {
+// have is ignored. It calls begun once, when the server says so.
+func (c *connection) receive(to map[byte]io.Writer, begun func()) error {
 	buf := make([]byte, maxPiece)
 	var sink io.Writer
 	for {
@@ -198,8 +202,13 @@ func (c *connection) receive(to map[byte]io.Writer) error {
 				return ended(err)
 			}
 		}
-		if _, err := io.CopyBuffer(onlyWriter{sink}, fromServer{payload}, buf); err != nil {
+		n, err := io.CopyBuffer(onlyWriter{sink}, fromServer{payload}, buf)
+		if err != nil {
 			return err
+		}
+		if n == 0 && begun != nil && sink == to[channelStatus] {
+			begun()
+			begun = nil
 		}
 	}
 }

@@ -20,6 +20,8 @@ type Streams struct {
 	In io.Reader
 	// Out and Err get the output. Out gets all that a terminal shows.
 	Out, Err io.Writer
+	// Begun is called when the command has started, or when no more output of the container is missed. May be nil.
+	Begun func()
 	// Sizes gives the sizes of the user's terminal; nil without one.
 	Sizes <-chan Size
 }
@@ -74,7 +76,7 @@ func run(ctx context.Context, url string, s Streams) (*status, error) {
 	result := &status{}
 	received := make(chan error, 1)
 	go guarded(received, func() error {
-		return c.receive(map[byte]io.Writer{channelOut: writer(s.Out), channelErr: writer(s.Err), channelStatus: result})
+		return c.receive(map[byte]io.Writer{channelOut: writer(s.Out), channelErr: writer(s.Err), channelStatus: result}, s.Begun)
 	})
 	select {
 	case err = <-received:

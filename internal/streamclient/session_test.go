@@ -261,6 +261,32 @@ func TestAFailureOfTheUsersStreamsEndsTheSession(t *testing.T) {
 	}
 }
 
+// Output before the server's word is no sign of the beginning.
+func TestTheBeginningIsTheServersWord(t *testing.T) {
+	asked := make(chan struct{})
+	where := serving(t, func(ws *websocket.Conn) {
+		says(ws, channelOut, "")
+		says(ws, channelOut, "x")
+		<-asked
+		says(ws, channelStatus, "")
+		says(ws, channelStatus, "")
+		says(ws, channelStatus, success)
+	})
+	var out strings.Builder
+	count := 0
+	_, err := Exec(limited(t), where, Streams{
+		Out:   io.MultiWriter(&out, closing{asked}),
+		Begun: func() { count++ },
+	})
+	if err != nil || count != 1 || out.String() != "x" {
+		t.Errorf("%d times, %v, output %q", count, err, out.String())
+	}
+}
+
+type closing struct{ done chan struct{} }
+
+func (c closing) Write(p []byte) (int, error) { close(c.done); return len(p), nil }
+
 func TestInputIsSentToItsEnd(t *testing.T) {
 	const size = 5 << 20
 	input := bytes.Repeat([]byte("0123456789abcdef"), size/16)

@@ -53,6 +53,7 @@ func (s *Sessions) Attach(ctx context.Context, id string, user Streams) error {
 	if err != nil {
 		return fmt.Errorf("attach to container %s: %w", c.ID, err)
 	}
+	user.begun()
 	go follow(user.Resize, func(size TerminalSize) error {
 		return s.Pinder.Resize(ctx, c.ID, "", size.Width, size.Height)
 	})

@@ -29,6 +29,14 @@ type Streams struct {
 	TTY bool
 	// Resize returns the next size of the terminal, and false if there is no next.
 	Resize func() (TerminalSize, bool)
+	// Begun is called when the command has started (Exec), or when no more output is missed (Attach). May be nil.
+	Begun func()
+}
+
+func (s Streams) begun() {
+	if s.Begun != nil {
+		s.Begun()
+	}
 }
 
 // TerminalSize is in character cells.
@@ -81,6 +89,7 @@ func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Strea
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
+	user.begun()
 	return converse(ctx, run, user, func(size TerminalSize) error {
 		return s.Pinder.Resize(ctx, run.ID, run.ExecID, size.Width, size.Height)
 	})

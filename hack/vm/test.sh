@@ -38,6 +38,7 @@ build() {
 	export CGO_ENABLED=0
 	go build -tags failpoints -o "$bin/" ./cmd/... ./e2e/testdata/puppet
 	go build -C internal/testregistry/server -o "$bin/server" .
+	go build -C internal/testkubectl/client -o "$bin/client" .
 	for package in e2e "${packages[@]}"; do
 		go test -c -o "$bin/${package//\//-}.test" "./$package"
 	done

@@ -41,6 +41,7 @@ var mayImport = []struct {
 	{"internal/config", []string{"internal/regular"}, "keys, flags and defaults"},
 	{"internal/testimage", nil, "checks what reads images, so it shares no code with it"},
 	{"internal/rootfs", []string{"pin", "internal/kernel/mountinfo"}, "with pin the only one that mounts"},
+	{"internal/testkubectl/client", nil, "kubectl's end of sessions, a module of its own"},
 	{"internal/testregistry", nil, "starts a registry and pushes to it; linked into tests only"},
 	{"internal/testregistry/server", nil, "the registry, a module of its own"},
 	{"internal/testcollector", nil, "a collector of spans; linked into tests only"},
@@ -136,6 +137,7 @@ var outside = []struct {
 	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfold", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
 	{"github.com/prometheus", []string{"internal/metrics"}, "one package speaks the format of Prometheus"},
 	{"go.opentelemetry.io", []string{"internal/trace", "internal/testcollector"}, "one package makes spans"},
+	{"k8s.io/client-go", []string{"internal/testkubectl/client"}, "the client of the field, for tests only"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},
 }
 

@@ -15,20 +15,27 @@ import (
 // scrape reads the metrics of the admin socket.
 func (n *node) scrape() string {
 	n.t.Helper()
+	_, text := n.adminPage("/metrics")
+	return text
+}
+
+// adminPage reads a page of the admin socket.
+func (n *node) adminPage(path string) (code int, text string) {
+	n.t.Helper()
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", n.path("state", "admin.sock"))
 	}}}
 	defer client.CloseIdleConnections()
-	resp, err := client.Get("http://localhost/metrics")
+	resp, err := client.Get("http://localhost" + path)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
+	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return string(text)
+	return resp.StatusCode, string(body)
 }
 
 // sample is the value of one series; -1 if there is none.

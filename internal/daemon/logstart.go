@@ -67,6 +67,9 @@ func (p *parts) logRecovered(took time.Duration) {
 // logRuntimes says which runtimes there are. It runs them, and waits for them.
 func (p *parts) logRuntimes(ctx context.Context) {
 	for _, h := range p.node.handlers.All(ctx) {
+		if h.Name == "" && p.node.handlers.Has(p.node.handlers.Default()) {
+			continue // the default one, which comes under its name
+		}
 		args := []any{"handler", h.Name, "default", h.Name == p.node.handlers.Default(), "path", h.Path}
 		if h.Problem != nil {
 			p.Log.Warn("an OCI runtime is missing, or does not say what it can do", append(args, "error", h.Problem)...)

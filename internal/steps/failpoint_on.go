@@ -22,6 +22,7 @@ const failpointsBuilt = true
 //	kill            SIGKILL to this process
 //	stop            SIGSTOP to this process
 //	error TEXT      the step fails; with TEXT ENOSPC or EIO, by that error of the kernel
+//	panic TEXT      the step panics
 //	pause           write the process ID to the FIFO "reached" in the directory, then read the FIFO "go"
 //
 // In the phase "during" a duration comes first, as in "3ms kill". It starts with the step, and the
@@ -67,6 +68,8 @@ func obey(dir, order string) error {
 		return unix.Kill(os.Getpid(), unix.SIGSTOP)
 	case "pause":
 		return pause(dir)
+	case "panic":
+		panic(text)
 	}
 	if errno, ok := map[string]error{"ENOSPC": unix.ENOSPC, "EIO": unix.EIO}[text]; ok {
 		return fmt.Errorf("fail point: %w", errno)

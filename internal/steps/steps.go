@@ -127,13 +127,7 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 	timing := Timing{Step: step.Name, Start: time.Now()}
 	e.flights.at(op, step.Name, timing.Start)
 	ctx, ended := e.watch.Step(ctx, op, timing.Step)
-	err := reach(op, step.Name, Before)
-	if err == nil && step.Do != nil {
-		err = guarded(ctx, step.Do)
-	}
-	if err == nil {
-		err = reach(op, step.Name, After)
-	}
+	err := guarded(ctx, op, step.Name, step.Do)
 	timing.Took = time.Since(timing.Start)
 	if err != nil {
 		timing.Error = err.Error()
@@ -143,10 +137,20 @@ func (e *Engine) do(ctx context.Context, op Operation, step Step) (Timing, error
 	return timing, err
 }
 
-// guarded runs a step. A panic is the step's error: it is undone like any error, and ends neither
-// the program nor operations on other objects.
-func guarded(ctx context.Context, run func(context.Context) error) error {
-	return fault.Guard(func() error { return run(ctx) })
+// guarded runs one function of a step, which may be nil. A panic is the step's error: it is undone
+// like any error, and ends neither the program nor operations on other objects.
+func guarded(ctx context.Context, op Operation, step string, run func(context.Context) error) error {
+	return fault.Guard(func() error {
+		if err := reach(op, step, Before); err != nil {
+			return err
+		}
+		if run != nil {
+			if err := run(ctx); err != nil {
+				return err
+			}
+		}
+		return reach(op, step, After)
+	})
 }
 
 func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
@@ -159,13 +163,7 @@ func (e *Engine) undo(ctx context.Context, op Operation, list []Step) error {
 		timing := Timing{Step: "undo " + step.Name, Start: time.Now()}
 		e.flights.at(op, timing.Step, timing.Start)
 		ctx, ended := e.watch.Step(ctx, op, timing.Step)
-		err := reach(op, timing.Step, Before)
-		if err == nil {
-			err = guarded(ctx, step.Undo)
-		}
-		if err == nil {
-			err = reach(op, timing.Step, After)
-		}
+		err := guarded(ctx, op, timing.Step, step.Undo)
 		timing.Took = time.Since(timing.Start)
 		if err != nil {
 			timing.Error = err.Error()

@@ -4,8 +4,12 @@ package ownlog
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -19,10 +23,29 @@ const logLimit = 1 << 20
 // <state>/pinder.log, opened for appending. A file over the limit begins anew.
 func Printf(format string, args ...any) {
 	line := fmt.Sprintf("%s pinder[%d]: %s\n",
-		time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), os.Getpid(), fmt.Sprintf(format, args...))
+		time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), os.Getpid(), oneLine(fmt.Sprintf(format, args...)))
 	if !appendBounded(os.Stderr, line, logLimit) {
 		_, _ = otherLog().Write([]byte(line))
 	}
+}
+
+// maxLine limits one line, in bytes.
+const maxLine = 16 << 10
+
+// oneLine escapes what could end a line or change a terminal: names and what runtimes print are in the
+// log.
+func oneLine(text string) string {
+	var line strings.Builder
+	for _, r := range text[:min(len(text), maxLine)] {
+		switch {
+		case r == utf8.RuneError || unicode.IsPrint(r):
+			line.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRuneToASCII(r)
+			line.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return line.String()
 }
 
 // otherLog is where lines go when standard error is not a file: pinder may have been started with a pipe or a terminal that

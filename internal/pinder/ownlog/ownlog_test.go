@@ -23,3 +23,12 @@ func TestOwnLogStaysBelowItsLimit(t *testing.T) {
 		t.Fatalf("%d bytes, %q, %v", len(content), content, err)
 	}
 }
+
+func TestARecordIsOneLineWhateverTheNamesContain(t *testing.T) {
+	if got := oneLine("a\nforged\r\x00\x1b[31m\u2028 é \xff"); got != `a\nforged\r\x00\x1b[31m\u2028 é `+"\ufffd" {
+		t.Errorf("%q", got)
+	}
+	if got := oneLine(strings.Repeat("é", maxLine)); len(got) > maxLine+2 {
+		t.Errorf("%d bytes", len(got))
+	}
+}

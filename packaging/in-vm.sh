@@ -170,7 +170,7 @@ deb() {
 	current_pinder "$pinder"
 
 	title "remove the pod, then purge"
-	run pinfold rm web
+	run pinfold rm --time 0 web
 	run dpkg -P pinfold
 	nothing_is_left /etc/pinfold /etc/default/pinfold /usr/bin/pinder /etc/systemd/system/multi-user.target.wants/pinfold.service
 }
@@ -208,7 +208,7 @@ rpm() {
 	grep -q DEBUG /etc/pinfold/config.toml || fail "the operator's configuration is lost"
 
 	title "remove the pod, then the package"
-	run pinfold rm web
+	run pinfold rm --time 0 web
 	expect "rm -rf /var/lib/pinfold" rpm -e pinfold
 	[[ $(state) == inactive && ! -e /etc/systemd/system/multi-user.target.wants/pinfold.service ]] || fail "the service is $(state), or enabled"
 	run find /var/lib/pinfold -xdev -mindepth 1 -delete

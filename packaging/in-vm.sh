@@ -14,6 +14,10 @@ cp "$dir/runc" /usr/local/sbin/runc
 # The store is a disk of its own, as on many nodes. (Layers cannot lie on the VM's root, which is an overlay itself.)
 mkdir -p /scratch/pinfold /var/lib/pinfold
 mount --bind /scratch/pinfold /var/lib/pinfold
+# Images of containers leave out manuals and documents.
+rm -f /etc/dpkg/dpkg.cfg.d/docker*
+# The index of all manuals of the machine takes minutes on an emulated processor.
+rm -f /var/lib/man-db/auto-update
 began=$SECONDS
 
 title() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - began)); }

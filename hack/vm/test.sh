@@ -113,9 +113,8 @@ kernel_packages() {
 
 # with_packages KINDS: builds two versions of the packages and has them installed, upgraded and removed.
 with_packages() {
-	local kind version script='' packages=$VM/install
+	local kind version script='' packages=$bin/install
 	hack/tools.sh packages
-	rm -rf "$packages"
 	mkdir -p "$packages"
 	for version in 1.0.0 1.1.0; do
 		VERSION=$version ARCHES=amd64 KINDS=${1:-deb rpm} OUT=$packages/$version packaging/build.sh

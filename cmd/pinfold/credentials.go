@@ -41,7 +41,7 @@ func (t *tool) credentials(ctx context.Context, o *pullOptions, image string) (*
 		if checkText(name+password) != nil {
 			return nil, misuse("--creds: user and password have to be text in UTF-8")
 		}
-		return &runtimeapi.AuthConfig{Username: name, Password: password}, nil
+		return forRegistry(&runtimeapi.AuthConfig{Username: name, Password: password}, image), nil
 	}
 	file := o.authFile
 	if file == "" {
@@ -62,7 +62,17 @@ func (t *tool) credentials(ctx context.Context, o *pullOptions, image string) (*
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %s: %w", file, err)
 	}
-	return auth, nil
+	return forRegistry(auth, image), nil
+}
+
+// forRegistry says that a credential is for an image's own registry, and for no mirror of it.
+func forRegistry(auth *runtimeapi.AuthConfig, image string) *runtimeapi.AuthConfig {
+	full, err := reference.Normalize(image)
+	if auth == nil || err != nil {
+		return auth
+	}
+	auth.ServerAddress, _, _ = strings.Cut(full, "/")
+	return auth
 }
 
 // readPassword asks for a password on a terminal, or reads one line from standard input.

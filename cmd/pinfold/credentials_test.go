@@ -86,3 +86,12 @@ func TestAPasswordIsReadFromOneLineOfStandardInput(t *testing.T) {
 		t.Error("an interrupt did not end the question")
 	}
 }
+
+func TestACredentialIsForTheImagesRegistryAlone(t *testing.T) {
+	for image, want := range map[string]string{"busybox": "docker.io", "registry.example:5000/a/b:1": "registry.example:5000", "Not A Name": ""} {
+		got, err := newTool().credentials(t.Context(), &pullOptions{creds: "user:pass:word"}, image)
+		if err != nil || got.ServerAddress != want || got.Username != "user" || got.Password != "pass:word" {
+			t.Errorf("%s: %v %v", image, got, err)
+		}
+	}
+}

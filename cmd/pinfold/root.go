@@ -46,7 +46,7 @@ func newRoot(t *tool) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("pinfold {{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&t.socket, "socket", "", "the daemon's Unix socket, a `path` or unix:// URL (default: see above)")
+	flags.StringVar(&t.socket, "socket", "", "the daemon's Unix socket, a `path` or unix:// URL (default: see pinfold help)")
 	flags.DurationVar(&t.timeout, "timeout", 10*time.Second, "how long to wait for the daemon's answer to a question; operations, such as to pull or to stop, take what they take (0: no limit)")
 	root.Flags().Bool("version", false, "print the version of this command and exit")
 	root.AddGroup(

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"os"
 	"strings"
 	"time"
 
@@ -119,7 +118,7 @@ func (o *podOptions) addTo(flags *pflag.FlagSet) {
 	flags.VarP(&o.ports, "publish", "p", "`[IP:]HOST:CONTAINER[/PROTOCOL]`: a port of the node that leads to one of the container (repeatable); the node's network needs the plugin portmap")
 	flags.VarP(&o.labels, "label", "l", "`KEY=VALUE`: a label of the pod and the container (repeatable)")
 	flags.StringVar(&o.handler, "runtime", "", "runtime `handler` (default: that of the daemon)")
-	flags.StringVar(&o.logDir, "log-dir", "", "`directory` for the log (default: a new one in "+os.TempDir()+")")
+	flags.StringVar(&o.logDir, "log-dir", "", "`directory` for the log (default: a new one in $TMPDIR or /tmp)")
 }
 
 func (o *containerOptions) addTo(flags *pflag.FlagSet) {

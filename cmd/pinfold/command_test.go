@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -194,5 +197,18 @@ func TestCheckKeepsItsExitCodeForWhatItCannotTell(t *testing.T) {
 	}
 	if code, _, _ := call(t, "--socket", "http://x", "check"); code != 64 {
 		t.Errorf("with a socket of another kind: exit code %d", code)
+	}
+}
+
+func TestASignalEndsACommandThatHangsInARead(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	tl := &tool{signals: signals, out: io.Discard, errs: io.Discard}
+	hang := make(chan struct{})
+	defer close(hang)
+	signals <- syscall.SIGTERM
+	cmd := &cobra.Command{RunE: tl.does(func(context.Context, *tool, []string) error { <-hang; return nil })}
+	cmd.SetArgs(nil)
+	if code := tl.report(cmd.ExecuteContext(t.Context())); code != 143 {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -95,3 +95,13 @@ func TestACredentialIsForTheImagesRegistryAlone(t *testing.T) {
 		}
 	}
 }
+
+func FuzzAuthFile(f *testing.F) {
+	f.Add([]byte(`{"auths":{"https://index.docker.io/v1/":{"auth":"dXNlcjpwYXNz"}}}`), "docker.io/library/busybox:latest")
+	f.Add([]byte(`{"auths":{"a":{"identitytoken":"t"}}}`), "a/b@sha256:0")
+	f.Fuzz(func(t *testing.T, data []byte, image string) {
+		if a, err := findCredentials(data, image); a != nil && (err != nil || checkText(a.Username) != nil && a.Username == "") {
+			t.Errorf("%v %v", a, err)
+		}
+	})
+}

@@ -115,3 +115,26 @@ func TestARecordWithoutEndDoesNotFillTheMemory(t *testing.T) {
 		t.Error("it was accepted")
 	}
 }
+
+func FuzzLog(f *testing.F) {
+	f.Add(logLines(0, "a", "b"))
+	f.Add("2026-01-31T12:00:00Z stdout P a\nx\n\x00 y z P\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		file := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range []logOptions{{tail: -1}, {tail: 1, timestamps: true}, {tail: -1, since: moment{epoch}}} {
+			r, err := openLog(file, &o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			_ = r.print(&tool{out: &out, errs: &out})
+			r.close()
+			if most := 2*len(text) + 2; out.Len() > most {
+				t.Errorf("%d bytes became %d", len(text), out.Len())
+			}
+		}
+	})
+}

@@ -21,6 +21,8 @@ type life struct {
 	pod     string
 	// phase is what the command does after a signal; nil if it just ends, or stops the container.
 	phase atomic.Pointer[string]
+	// asked is set when the daemon is asked to make the pod.
+	asked atomic.Bool
 	urge  *urges
 }
 
@@ -82,8 +84,8 @@ func run(ctx context.Context, t *tool, o *runOptions) error {
 func (l *life) told(number int) {
 	phase := l.phase.Load()
 	switch {
-	case number > 2 && l.pod != "":
-		l.t.complain(fmt.Sprintf("left at once: pod %s may stay; pinfold ps --all lists it, pinfold rm removes it", l.pod))
+	case number > 2 && l.asked.Load():
+		l.t.complain(fmt.Sprintf("left at once: pod %s may stay; pinfold ps --all lists it, pinfold rm removes it", l.o.pod.name))
 	case phase != nil:
 		l.t.complain("interrupted: " + *phase)
 	}
@@ -149,6 +151,7 @@ func (l *life) makePod() error {
 	if err := l.urge.gentle.Err(); err != nil {
 		return err
 	}
+	l.asked.Store(true)
 	pod, err := l.n.runtime.RunPodSandbox(l.urge.last, &runtimeapi.RunPodSandboxRequest{Config: l.sandbox, RuntimeHandler: l.o.pod.handler})
 	if err != nil {
 		return l.o.pod.explain(err)

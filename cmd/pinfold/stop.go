@@ -152,19 +152,17 @@ func (n *node) stopPod(ctx context.Context, id string, grace *seconds) error {
 	if err != nil {
 		return err
 	}
-	stopped := make(chan error, len(list.Containers))
+	stopped := make(chan struct{}, len(list.Containers))
 	for _, c := range list.Containers {
 		go func() {
-			_, err := n.runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: c.Id, Timeout: grace.inSeconds()})
-			stopped <- err
+			_, _ = n.runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: c.Id, Timeout: grace.inSeconds()})
+			stopped <- struct{}{}
 		}()
 	}
 	for range list.Containers {
-		if e := <-stopped; e != nil && !isNotFound(e) {
-			err = e // StopPodSandbox kills it all the same
-		}
+		<-stopped // if it failed, StopPodSandbox kills the container all the same, or says why not
 	}
-	if ctx.Err() != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	_, err = n.runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})

@@ -84,13 +84,27 @@ func (t *tool) does(f action) func(*cobra.Command, []string) error {
 			case <-ctx.Done():
 			}
 		}()
-		err := f(ctx, t, args)
+		ended := make(chan error, 1)
+		go func() { ended <- f(ctx, t, args) }()
+		var err error
+		select {
+		case err = <-ended:
+		case <-ctx.Done():
+			select {
+			case err = <-ended:
+			case <-time.After(endTimeout):
+				err = ctx.Err()
+			}
+		}
 		if i, ok := errors.AsType[interrupted](context.Cause(ctx)); ok && err != nil {
 			return i
 		}
 		return err
 	})
 }
+
+// endTimeout is how long an interrupted command may take to end. It may hang in a read of standard input.
+const endTimeout = time.Second
 
 // handlesSignals is does for a function that reads t.signals itself.
 func (t *tool) handlesSignals(f action) func(*cobra.Command, []string) error {

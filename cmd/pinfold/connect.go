@@ -91,7 +91,7 @@ func (n *node) patiently(ctx context.Context, do func() error) error {
 	var since time.Time
 	for {
 		err := do()
-		if status.Code(err) != codes.Unavailable {
+		if !isGone(err) {
 			return err
 		}
 		if since.IsZero() {

@@ -3,17 +3,21 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -21,6 +25,7 @@ import (
 type runtimeNamed struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
+	asked  atomic.Bool
 	name   string
 	status *runtimeapi.StatusResponse
 	pods   []*runtimeapi.PodSandboxStatusResponse
@@ -32,6 +37,7 @@ func (r *runtimeNamed) Version(context.Context, *runtimeapi.VersionRequest) (*ru
 }
 
 func (r *runtimeNamed) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	r.asked.Store(true)
 	if r.status == nil {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -237,5 +243,42 @@ func TestASocketIsAPathOrAURLOfTheSchemeUnix(t *testing.T) {
 		if got, err := socketPath(bad); err == nil {
 			t.Errorf("%q was taken as %q", bad, got)
 		}
+	}
+}
+
+func TestOnlyAnEndedConnectionIsTakenForADaemonThatHasEnded(t *testing.T) {
+	r := &runtimeNamed{name: "pinfold"}
+	socket := filepath.Join(shortDir(t), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	runtimeapi.RegisterRuntimeServiceServer(server, r)
+	go func() { _ = server.Serve(l) }()
+	defer server.Stop()
+	n, err := (&tool{socket: socket}).connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	ended := make(chan error, 1)
+	go func() { // hangs, as the daemon has no status
+		_, err := n.runtime.Status(t.Context(), &runtimeapi.StatusRequest{})
+		ended <- err
+	}()
+	for began := time.Now(); !r.asked.Load() && time.Since(began) < 10*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+	server.Stop()
+	if err := <-ended; !isGone(err) || !isGone(fmt.Errorf("wrapped: %w", err)) || !strings.HasPrefix(plain(err), "the daemon has ended") || strings.Contains(plain(err), "rpc error") {
+		t.Errorf("in the middle of a call: %v", err)
+	}
+	if _, err := n.runtime.Version(t.Context(), &runtimeapi.VersionRequest{}); !isGone(err) {
+		t.Errorf("afterwards: %v", err)
+	}
+	err = status.Error(codes.Unavailable, "no network configuration in /etc/cni/net.d")
+	if isGone(err) || plain(err) != "no network configuration in /etc/cni/net.d" {
+		t.Errorf("what the daemon cannot do now: %s", plain(err))
 	}
 }

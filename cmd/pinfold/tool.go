@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -156,8 +158,22 @@ var grpcPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 
 // plain is the text of an error without gRPC's words.
 func plain(err error) string {
-	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && grpcPrefix.MatchString(err.Error()) {
-		return "the daemon has ended, or ended the connection: try again when it has started (" + s.Message() + ")"
+	if isGone(err) {
+		return "the daemon has ended, or ended the connection: try again when it has started (" + grpcPrefix.ReplaceAllString(err.Error(), "") + ")"
 	}
 	return grpcPrefix.ReplaceAllString(err.Error(), "")
+}
+
+// goneWords begin gRPC's own errors of a connection that has ended. The daemon uses the same code for
+// what it cannot do now.
+var goneWords = []string{"connection error", "error reading from server", "transport", "the connection is draining", "closing transport"}
+
+// isGone tells that the connection to the daemon has ended.
+func isGone(err error) bool {
+	var own interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &own) || own.GRPCStatus().Code() != codes.Unavailable {
+		return false
+	}
+	text := own.GRPCStatus().Message()
+	return slices.ContainsFunc(goneWords, func(words string) bool { return strings.HasPrefix(text, words) })
 }

@@ -131,6 +131,12 @@ crun() { crun_built || step "building crun $CRUN_VERSION" hack/crun.sh "$tools";
 kubelet() {
 	[[ $("$tools/kubelet" --version 2>/dev/null) == "Kubernetes $KUBELET_VERSION" ]] ||
 		step "building the kubelet $KUBELET_VERSION (takes many minutes)" hack/kubernetes.sh "$tools" kubelet
+	# What it shows with Pinfold is compared with what it shows with containerd.
+	local name
+	for name in containerd containerd-shim-runc-v2 ctr; do
+		built "$tools/containerd/$name" "$CONTAINERD_VERSION" ||
+			step "building $name $CONTAINERD_VERSION" get 0 "$tools/containerd" "github.com/containerd/containerd/v2/cmd/$name" "$CONTAINERD_VERSION"
+	done
 }
 
 crictl() {

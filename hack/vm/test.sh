@@ -8,7 +8,7 @@
 #   systemd    the end-to-end tests, systemd as process 1, cgroup driver systemd
 #   crun       as minimal, with crun instead of runc, which does not work on the hybrid cgroups of CI's
 #              machines; skipped if it is not in build/tools
-#   kubelet    one test: a real kubelet (build/tools/kubelet) runs its pods; only when named
+#   kubelet    a real kubelet (build/tools/kubelet) runs its pods, twice: with CRI's statistics and with cAdvisor's; only when named
 #   packages   the tests of the packages that talk to the kernel themselves
 #   guides     carries out guides of docs/guides; the pattern names them; only when named
 #   install    the life of the packages that `make packages` builds, with systemd: deb, then rpm; only when named.
@@ -88,8 +88,13 @@ end_to_end() {
 	boot "$@" "$(in_guest "$repo/e2e" "$test -test.run=$(printf %q "^($pattern)\$")")"
 }
 
+# with_kubelet: with the gate, then with default gates and containerd's API, compared with containerd itself.
 with_kubelet() {
-	boot "$(in_guest "$repo/e2e" "export PINFOLD_KUBELET=$repo/build/tools/kubelet; $bin/e2e.test -test.timeout=$test_limit -test.v -test.run=^TestARealKubelet")"
+	local driver='' test="$bin/e2e.test -test.timeout=$test_limit -test.v"
+	local kubelet="export PINFOLD_KUBELET=$repo/build/tools/kubelet PINFOLD_CONTAINERD=$repo/build/tools/containerd"
+	boot "$(in_guest "$repo/e2e" "$kubelet; $test -test.run=^TestARealKubelet")"
+	driver=systemd
+	boot -s "$(in_guest "$repo/e2e" "$kubelet; $test -test.run=^TestAKubeletWithDefaultGates")"
 }
 
 # guides NAME…: each in a new VM with systemd.

@@ -118,3 +118,22 @@ func TestClientsThatComeAndGoTakeNoMemory(t *testing.T) {
 		t.Errorf("a new stream begins at %d: the first end is forgotten", reader.next)
 	}
 }
+
+func TestAFollowerSkipsWhatItIsTooSlowFor(t *testing.T) {
+	events, _ := eventful()
+	events.happen(0) // before
+	follower := events.Follow()
+	for n := range eventsKept + 3 {
+		events.happen(n + 1)
+	}
+	if e, err := follower.Next(t.Context()); err != nil || e.ID != "c4" || follower.Skipped() != 3 {
+		t.Errorf("%v, %v, with %d skipped", e, err, follower.Skipped())
+	}
+	follower.Close()
+	// It is no client of CRI: the next one of those does not go on where it ended.
+	reader := events.Subscribe()
+	defer reader.Close()
+	if reader.next != events.oldest() || len(events.open) != 1 {
+		t.Errorf("a reader begins at %d of %d, with %d streams", reader.next, events.next, len(events.open))
+	}
+}

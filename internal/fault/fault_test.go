@@ -21,7 +21,7 @@ func TestAPanicIsAnErrorWithAShortTextAndAStack(t *testing.T) {
 		t.Errorf("%s", stack)
 	}
 	other := errors.New("other")
-	if got := Guard(func() error { return other }); got != other || Stack(got) != "" {
+	if got := Guard(func() error { return other }); !errors.Is(got, other) || Stack(got) != "" {
 		t.Errorf("%v", got)
 	}
 }

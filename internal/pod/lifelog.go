@@ -50,7 +50,8 @@ func (l life) sandboxChanged(s *Sandbox, before, after State) {
 	case before == Creating && after == Ready:
 		l.log.Info("pod started", append(name, "handler", rec.Handler, "took", since(rec.Created, time.Now()))...)
 	case before == Ready && after != Ready:
-		level, args := slog.LevelInfo, append(name, "lasted", since(rec.Created, time.Now()))
+		level, args := slog.LevelInfo, name
+		args = append(args, "lasted", since(rec.Created, time.Now()))
 		if rec.Reason != "" { // nobody asked for it
 			level, args = slog.LevelWarn, append(args, "reason", rec.Reason)
 		}

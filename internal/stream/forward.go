@@ -172,6 +172,7 @@ func (f *forwarding) forward(p *pair, port int32) {
 }
 
 func (f *forwarding) connect(port int32, client session.Forwarded) (err error) {
+	defer f.server.failed(f, &err)
 	defer f.server.recovered(f, func(failed error) { err = failed })
 	err = f.server.forwards.within(maxAllForwards, func() error {
 		return f.server.sessions.PortForward(f.ctx, f.request.GetPodSandboxId(), port, client)
@@ -179,7 +180,6 @@ func (f *forwarding) connect(port int32, client session.Forwarded) (err error) {
 	if err == nil {
 		return nil
 	}
-	f.server.log.LogAttrs(f.ctx, slog.LevelDebug, "a forwarded connection failed", slog.Int("port", int(port)), slog.Any("error", err))
 	return fmt.Errorf("error forwarding port %d to pod %s: %w", port, f.request.GetPodSandboxId(), err)
 }
 

@@ -43,6 +43,7 @@ func (n execSession) without() string {
 func (n execSession) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
 
 func (n execSession) run(ctx context.Context, streams session.Streams) (err error) {
+	defer n.server.failed(n, &err)
 	defer n.server.recovered(n, func(failed error) { err = failed })
 	code, err := n.server.sessions.Exec(ctx, n.request.GetContainerId(), n.request.GetCmd(), streams)
 	if err == nil && code != 0 {
@@ -72,6 +73,7 @@ func (attachSession) without() string  { return "the container goes on; attach a
 func (n attachSession) serve(w http.ResponseWriter, r *http.Request) { serveCommand(w, r, n) }
 
 func (n attachSession) run(ctx context.Context, streams session.Streams) (err error) {
+	defer n.server.failed(n, &err)
 	defer n.server.recovered(n, func(failed error) { err = failed })
 	return outcome(ctx, n.server.sessions.Attach(ctx, n.request.GetContainerId(), streams))
 }

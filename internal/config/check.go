@@ -1,7 +1,7 @@
 package config
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -108,19 +108,15 @@ func oneOf(value string, allowed ...string) error {
 func checkRuntimes(c *Config) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
 		r := c.Runtimes[name]
-		if err := errors.Join(directory(r.Path), globs(r.PodAnnotations), globs(r.ContainerAnnotations)); err != nil {
-			return belowError{[]string{name}, fmt.Errorf(" %s%w", name, first(err))}
+		err := directory(r.Path)
+		for _, patterns := range [][]string{r.PodAnnotations, r.ContainerAnnotations} {
+			err = cmp.Or(err, globs(patterns))
+		}
+		if err != nil {
+			return belowError{[]string{name}, fmt.Errorf(" %s%w", name, err)}
 		}
 	}
 	return nil
-}
-
-// first is the first of joined errors.
-func first(err error) error {
-	if all, ok := err.(interface{ Unwrap() []error }); ok {
-		return all.Unwrap()[0]
-	}
-	return err
 }
 
 func globs(patterns []string) error {

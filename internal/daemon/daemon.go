@@ -32,7 +32,7 @@ func Run(ctx context.Context, c *config.Config, process Process) error {
 	limitMemory()
 	log, version := process.Log, process.Version
 	configured := c
-	c = withFreeNRISocket(c, log)
+	c = withFreeNRISocket(c, config.NodeNRISocket, log)
 	process.starts("looking for what an earlier run left")
 	paths := pod.Paths{Root: c.Root, State: c.State, NetNS: c.NetNSDir, Pinder: c.Pinder}
 	release, err := claim(c, paths, log)

@@ -15,11 +15,11 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
-// withFreeNRISocket returns the configuration with another socket for NRI plugins if the node's
-// usual one is another runtime's, such as containerd's beside this daemon. A node that is moved
+// withFreeNRISocket returns the configuration with another socket for NRI plugins if usual, that of
+// the node, is configured and another runtime's, such as containerd's beside this daemon. A node that is moved
 // from one runtime to the other has both for a time.
-func withFreeNRISocket(c *config.Config, log *slog.Logger) *config.Config {
-	if c.NRISocket != config.NodeNRISocket {
+func withFreeNRISocket(c *config.Config, usual string, log *slog.Logger) *config.Config {
+	if c.NRISocket != usual {
 		return c
 	}
 	err := vacant(c.NRISocket)

@@ -63,21 +63,11 @@ func execute(ctx context.Context, t *tool, o *execOptions, args []string) (err e
 	if err != nil {
 		return err
 	}
-	streams := streamclient.Streams{Out: t.out}
-	if !o.tty {
-		streams.Err = t.errs
+	streams, restore, err := o.streams(t)
+	if err != nil {
+		return err
 	}
-	if o.stdin {
-		streams.In = t.in
-	}
-	if o.tty && o.stdin && streamclient.IsTerminal(t.in) {
-		terminal, err2 := streamclient.RawTerminal(t.in)
-		if err2 != nil {
-			return err2
-		}
-		defer func() { err = errors.Join(err, terminal.Restore()) }()
-		streams.Sizes = terminal.Sizes
-	}
+	defer func() { err = errors.Join(err, restore()) }()
 	code, err := streamclient.Exec(ctx, resp.Url, streams)
 	if err != nil || code == 0 {
 		return err

@@ -54,7 +54,7 @@ func newRoot(t *tool) *cobra.Command {
 		&cobra.Group{ID: groupImages, Title: "Images:"},
 		&cobra.Group{ID: groupNode, Title: "The node:"},
 	)
-	addTo(root, groupPods, runCommand(t), psCommand(t), execCommand(t), logsCommand(t), inspectCommand(t), stopCommand(t), rmCommand(t))
+	addTo(root, groupPods, runCommand(t), psCommand(t), execCommand(t), attachCommand(t), logsCommand(t), inspectCommand(t), stopCommand(t), rmCommand(t))
 	addTo(root, groupImages, imageCommand(t))
 	addTo(root, groupNode, statusCommand(t), checkCommand(t), whyCommand(t), doctorCommand(t), migrateCommand(t), versionCommand(t))
 	root.SetHelpCommand(helpCommand())

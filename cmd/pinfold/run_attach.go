@@ -38,9 +38,13 @@ func (l *life) attach(id string, config *runtimeapi.ContainerConfig) (_ session,
 	ctx, a.cancel = context.WithCancel(l.urge.last)
 	connected := make(chan struct{})
 	if config.Tty {
-		streams.Out = l.t.out
-		if streams.Sizes, err = a.takeTerminal(ctx, config.Stdin, connected); err != nil {
-			return nil, err
+		streams.Out, streams.Begun = l.t.out, func() { close(connected) }
+		if config.Stdin && streamclient.IsTerminal(l.t.in) {
+			if a.terminal, err = streamclient.RawTerminal(l.t.in); err != nil {
+				a.close()
+				return nil, err
+			}
+			streams.Sizes = a.terminal.Sizes
 		}
 	} else {
 		close(connected)
@@ -55,43 +59,6 @@ func (l *life) attach(id string, config *runtimeapi.ContainerConfig) (_ session,
 	}
 	a.close()
 	return nil, fmt.Errorf("attach to the container: %w", err)
-}
-
-// takeTerminal returns the sizes of the user's terminal. connected is closed when the session takes the first: it does
-// that when it is connected.
-func (a *attached) takeTerminal(ctx context.Context, input bool, connected chan<- struct{}) (<-chan streamclient.Size, error) {
-	var from <-chan streamclient.Size
-	if input && streamclient.IsTerminal(a.l.t.in) {
-		var err error
-		if a.terminal, err = streamclient.RawTerminal(a.l.t.in); err != nil {
-			a.close()
-			return nil, err
-		}
-		from = a.terminal.Sizes
-	} else {
-		first := make(chan streamclient.Size, 1)
-		first <- streamclient.Size{Width: 80, Height: 24}
-		from = first
-	}
-	to := make(chan streamclient.Size)
-	go func() {
-		for first := true; ; first = false {
-			select {
-			case <-ctx.Done():
-				return
-			case size := <-from:
-				select {
-				case <-ctx.Done():
-					return
-				case to <- size:
-				}
-			}
-			if first {
-				close(connected)
-			}
-		}
-	}()
-	return to, nil
 }
 
 // wait implements session.

@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -89,5 +92,35 @@ func TestEveryAlertHasAPageThatSaysWhatToDo(t *testing.T) {
 	}
 	if slices.ContainsFunc(alerts, func(a []string) bool { return !strings.Contains(string(tests), "alertname: "+a[1]+"\n") }) {
 		t.Error("an alert has no test in pinfold.rules_test.yaml")
+	}
+}
+
+// TestPromtoolAgreesWithRulesAndDashboard is left out where there is no promtool: Debian has it in the package prometheus, and
+// $PINFOLD_PROMTOOL may name one.
+func TestPromtoolAgreesWithRulesAndDashboard(t *testing.T) {
+	promtool, err := exec.LookPath(cmp.Or(os.Getenv("PINFOLD_PROMTOOL"), "promtool"))
+	if err != nil {
+		t.Skip("there is no promtool")
+	}
+	rules := "groups:\n- name: dashboard\n  rules:\n"
+	for i, expression := range contribExpressions(t) {
+		text, err := json.Marshal(strings.NewReplacer("$__rate_interval", "1m", "$instance", ".*").Replace(expression))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules += fmt.Sprintf("  - record: dashboard:%d\n    expr: %s\n", i, text)
+	}
+	dashboard := filepath.Join(t.TempDir(), "dashboard.yaml")
+	if err := os.WriteFile(dashboard, []byte(rules), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"check", "rules", "../contrib/prometheus/pinfold.rules.yaml"},
+		{"test", "rules", "../contrib/prometheus/pinfold.rules_test.yaml"},
+		{"check", "rules", dashboard},
+	} {
+		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
 	}
 }

@@ -172,6 +172,7 @@ func TestASignalToPinfoldRunStopsTheContainerAndASecondKillsIt(t *testing.T) {
 	r := n.startRun(busybox, "--", "sh", "-c", `trap "echo bye; exit 7" TERM; echo up; while :; do sleep 0.02; done`)
 	r.says("up\n")
 	_ = r.cmd.Process.Signal(syscall.SIGINT)
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	if code := r.code(); code != 7 || r.out.String() != "up\nbye\n" {
 		t.Errorf("one that ends on TERM: exit code %d: %q %q", code, r.out.String(), r.errs.String())
 	}
@@ -188,6 +189,7 @@ func TestASignalToPinfoldRunStopsTheContainerAndASecondKillsIt(t *testing.T) {
 	r.says("up\n")
 	_ = r.cmd.Process.Signal(syscall.SIGINT)
 	r.says("no\n")
+	time.Sleep(300 * time.Millisecond) // what comes at once is the first once more, as from timeout(1)
 	_ = r.cmd.Process.Signal(syscall.SIGINT)
 	if code := r.code(); code != 137 {
 		t.Errorf("after a second signal: exit code %d: %q %q", code, r.out.String(), r.errs.String())

@@ -206,7 +206,7 @@ func TestASignalEndsACommandThatHangsInARead(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	signals <- syscall.SIGTERM
-	cmd := &cobra.Command{RunE: tl.does(func(context.Context, *tool, []string) error { <-hang; return nil })}
+	cmd := &cobra.Command{SilenceErrors: true, SilenceUsage: true, RunE: tl.does(func(context.Context, *tool, []string) error { <-hang; return nil })}
 	cmd.SetArgs(nil)
 	if code := tl.report(cmd.ExecuteContext(t.Context())); code != 143 {
 		t.Errorf("exit code %d", code)

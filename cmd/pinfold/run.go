@@ -65,10 +65,10 @@ The words after -- are the arguments of the image's entrypoint, or the whole com
 --entrypoint replaces it.
 
 SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the container: it gets TERM (or the image's stop signal), and
-KILL after --stop-timeout. A second signal kills it at once. Then, and also if the signal comes before
-the container runs, all that was made is removed; while the daemon makes the pod, that waits until it
-is made. A third signal ends the command at once; what it leaves is listed by "pinfold ps --all" and
-removed by "pinfold rm". So it is if this command is killed (SIGKILL).
+KILL after --stop-timeout. A second signal (later than 0.1 s) kills it at once. Then all that was made is
+removed, also if the signal comes before the container runs; while the daemon makes the pod, that waits
+until it is made. A third signal ends the command at once; what it leaves is listed by "pinfold ps
+--all" and removed by "pinfold rm". So it is if this command is killed (SIGKILL).
 With --tty, Ctrl-C goes to the container's terminal instead.`
 
 const runExample = `  pinfold run docker.io/library/busybox:latest -- id

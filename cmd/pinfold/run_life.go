@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -46,11 +47,17 @@ func heed(ctx context.Context, signals <-chan os.Signal, told func(number int)) 
 	u.gentle, cancel[0] = context.WithCancelCause(u.now)
 	u.close = func() { cancel[2](nil) }
 	go func() {
-		for i := range cancel {
+		var last time.Time
+		for i := 0; i < len(cancel); {
 			select {
 			case s := <-signals:
+				if again := time.Since(last) < sameSignal; again {
+					continue
+				}
+				last = time.Now()
 				told(i + 1)
 				cancel[i](asInterrupt(s))
+				i++
 			case <-u.last.Done():
 				return
 			}
@@ -58,6 +65,10 @@ func heed(ctx context.Context, signals <-chan os.Signal, told func(number int)) 
 	}()
 	return u
 }
+
+// sameSignal is the time in which a second signal is the first once more: timeout(1) and others signal
+// the process, and then its group.
+const sameSignal = 100 * time.Millisecond
 
 // signal is the first signal that came; false if none did.
 func (u *urges) signal() (interrupted, bool) {

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/spf13/pflag"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -78,4 +82,33 @@ func TestForeignTextCannotSteerTheTerminal(t *testing.T) {
 	if got := visibleLines("a\nb\tc\x1b"); got != "a\nb\tc"+`\x1b` {
 		t.Errorf("several lines became %q", got)
 	}
+}
+
+func TestEachSignalIsMoreUrgentAndADoubleOneCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signals := make(chan os.Signal)
+		var told []int
+		u := heed(t.Context(), signals, func(number int) { told = append(told, number) })
+		defer u.close()
+		send := func(s os.Signal, gentle, now, last bool) {
+			t.Helper()
+			signals <- s
+			synctest.Wait()
+			if (u.gentle.Err() != nil) != gentle || (u.now.Err() != nil) != now || (u.last.Err() != nil) != last {
+				t.Errorf("after %v: %v %v %v, told %v", s, u.gentle.Err(), u.now.Err(), u.last.Err(), told)
+			}
+		}
+		if _, ok := u.signal(); ok {
+			t.Error("a signal that never came")
+		}
+		send(syscall.SIGTERM, true, false, false)
+		send(syscall.SIGTERM, true, false, false)
+		time.Sleep(time.Second)
+		send(syscall.SIGINT, true, true, false)
+		time.Sleep(time.Second)
+		send(syscall.SIGINT, true, true, true)
+		if s, ok := u.signal(); !ok || s.signal != syscall.SIGTERM || len(told) != 3 {
+			t.Errorf("%v %v %v", s, ok, told)
+		}
+	})
 }

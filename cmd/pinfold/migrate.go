@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/pinfold-run/pinfold/internal/migrate"
@@ -236,7 +237,7 @@ func (t *tool) plan(ctx context.Context, o *migrateOptions, other otherRuntime) 
 	client := runtimeapi.NewRuntimeServiceClient(conn)
 	version, err := client.Version(ctx, &runtimeapi.VersionRequest{})
 	if err != nil {
-		return fmt.Errorf("%s does not answer on %s: start it, or name its socket with --address: %s", other.name, other.socket, plain(err))
+		return fmt.Errorf("%s does not answer on %s: start it, or name its socket with --address: %s", other.name, other.socket, status.Convert(err).Message())
 	}
 	fmt.Fprintf(t.out, "%s %s on %s\n\n1. Images\n", visible(version.GetRuntimeName()), visible(version.GetRuntimeVersion()), other.socket)
 	images, err := runtimeapi.NewImageServiceClient(conn).ListImages(ctx, &runtimeapi.ListImagesRequest{})

@@ -53,7 +53,7 @@ func TestARawTerminalIsRestoredAlsoAfterAPanic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer raw.Restore()
+		defer func() { _ = raw.Restore() }()
 		if now := settings(t, f); now.Lflag&(unix.ECHO|unix.ICANON|unix.ISIG) != 0 || now.Oflag&unix.OPOST != 0 {
 			t.Errorf("not raw: %+v", now)
 		}
@@ -91,7 +91,7 @@ func TestAWindowsSizeIsFollowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer raw.Restore()
+	defer func() { _ = raw.Restore() }()
 	expect(raw.Sizes, Size{80, 24})
 	resize(50, 132)
 	// The signal of a terminal comes to those who have it as their own.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -80,7 +81,7 @@ func (n *node) findContainer(ctx context.Context, want string) (*runtimeapi.Cont
 func (n *node) containerOf(ctx context.Context, want, name string) (string, error) {
 	p, err := n.findPod(ctx, want)
 	if err != nil {
-		if _, ok := err.(notFound); ok && name == "" {
+		if _, ok := errors.AsType[notFound](err); ok && name == "" {
 			if c, other := n.findContainer(ctx, want); other == nil {
 				return c.Id, nil
 			}

@@ -69,7 +69,7 @@ answers() {
 }
 
 pod_pid() { pgrep -xf 'sleep 86399' || true; }
-pinder_pid() { cat /run/pinfold/pinder.lock; }
+pinder_pid() { pgrep -f '^pinder --state /run/pinfold' | head -n 1; }
 # A program that was replaced shows as deleted.
 pinder_is_current() { [[ $(readlink "/proc/$(pinder_pid)/exe") == /usr/bin/pinder ]]; }
 same_pod() {
@@ -124,7 +124,7 @@ deb() {
 	[[ $(state) == inactive ]] || fail "the service is $(state)"
 	expect enabled systemctl is-enabled pinfold
 	rm /usr/sbin/policy-rc.d
-	run systemd-analyze verify pinfold.service
+	run systemd-analyze verify --man=no pinfold.service
 	for page in 1/pinfold 5/pinfold.toml 8/pinder 8/pinfoldd; do
 		[[ -s /usr/share/man/man${page%/*}/${page#*/}.${page%/*}.gz ]] || fail "no manual page ${page#*/}"
 	done

@@ -39,9 +39,9 @@ pods() {
 remains() {
 	[ ! -r /proc/self/mountinfo ] ||
 		awk '$5 ~ "^/run/pinfold/" || $5 ~ "^/var/lib/pinfold/" || $5 ~ "^(/var)?/run/netns/pinfold-" { print "mount " $5 }' /proc/self/mountinfo
-	pid=$(cat /run/pinfold/pinder.lock 2>/dev/null || true)
-	case $pid in
-	'' | *[!0-9]*) ;;
-	*) if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = pinder ]; then echo "process $pid (pinder)"; fi ;;
-	esac
+	for process in /proc/[0-9]*; do
+		case $(cat "$process/cmdline" 2>/dev/null | tr '\0' ' ') in
+		"pinder --state /run/pinfold "* | "pinder supervise --state /run/pinfold "*) echo "process ${process#/proc/} (pinder)" ;;
+		esac
+	done
 }

@@ -32,6 +32,8 @@ ip addr add 192.0.2.10/24 dev uplink
 ip link set uplink up
 ip route add default via 192.0.2.1
 hostname vm
+# kubeadm looks in it for what Kubernetes needs.
+cp "$(dirname "$PINFOLD_E2E_BIN")/kernel-config" "/boot/config-$(uname -r)"
 grep -q ' vm$' /etc/hosts || echo 192.0.2.10 vm >>/etc/hosts
 
 status=0

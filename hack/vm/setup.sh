@@ -63,6 +63,7 @@ unpack_kernel() {
 	(cd "$VM/apt" && own_apt apt-get download "$package")
 	dpkg-deb -x "$VM"/apt/"$package"_*.deb "$VM/kernel"
 	printf '%s\n' "$version" >"$VM/kernel-version"
+	cp "$VM/kernel/boot/config-$version" "$VM/kernel-config" # kubeadm reads it
 	(cd "$repo" && go run ./hack/vm/vmlinux "$VM/kernel/boot/vmlinuz-$version" "$VM/vmlinux")
 	# Plain modules, so that insmod without xz support can read them.
 	mkdir -p "$VM/modules/lib"

@@ -109,7 +109,7 @@ func (t *tool) copyImages(ctx context.Context, from otherRuntime) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	store := migrate.NewStore(conn)
 	limited, cancel := context.WithTimeout(ctx, otherTimeout)
 	defer cancel()
@@ -233,7 +233,7 @@ func (t *tool) plan(ctx context.Context, o *migrateOptions, other otherRuntime) 
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	client := runtimeapi.NewRuntimeServiceClient(conn)
 	version, err := client.Version(ctx, &runtimeapi.VersionRequest{})
 	if err != nil {

@@ -122,7 +122,7 @@ func TestAUserIsAnIDOrANameAndAGroupAnID(t *testing.T) {
 
 func TestAVariableWithoutAValueIsTakenFromTheEnvironment(t *testing.T) {
 	t.Setenv("PINFOLD_TEST", "here")
-	for text, want := range map[string]string{"A=b": "A=b", "A=": "A=", "A=b=c": "A=b=c", "PINFOLD_TEST": "PINFOLD_TEST=here", "A= x ": "A= x ", "é=ü": "é=ü"} {
+	for text, want := range map[string]string{"A=b": "A=b", "A=": "A=", "A=b=c": "A=b=c", "PINFOLD_TEST": "PINFOLD_TEST=here", "A=\x20x\x20": "A= x ", "é=ü": "é=ü"} {
 		if got, err := parseEnv(text); err != nil || got.Key+"="+string(got.Value) != want {
 			t.Errorf("%q: %v %v", text, got, err)
 		}

@@ -42,7 +42,7 @@ func (e *Effective) readFiles(file string) error {
 		path = DefaultFile
 	}
 	err := e.readFile(path)
-	if err != nil && !(file == "" && errors.Is(err, fs.ErrNotExist)) {
+	if err != nil && (file != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return err
 	}
 	if isNull(path) {

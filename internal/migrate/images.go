@@ -95,7 +95,7 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 	return all, nil
 }
 
-// ErrIncomplete: the store has no platform of the image whole. containerd can be told to remove the blobs of layers
+// ErrIncomplete says that the store has no platform of the image whole. containerd can be told to remove the blobs of layers
 // once they are unpacked (discard_unpacked_layers).
 var ErrIncomplete = errors.New("containerd's store does not have all its layers")
 

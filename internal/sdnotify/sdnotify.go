@@ -97,7 +97,7 @@ func (n *Notifier) send(assignments ...string) error {
 	if err != nil {
 		return fmt.Errorf("service manager: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ image() {
 	local name=$1 program=$2
 	shift 2
 	# The layers of this form are not compressed: the VM is slow.
-	"$work/image" -format docker -name "registry.k8s.io/$name" -file "$from/$program=/usr/local/bin/$program" "$@" -o "$from/images/$program.tar"
+	"$work/image" -format docker -name "registry.k8s.io/$name" -file "$from/$program=/usr/bin/$program" "$@" -o "$from/images/$program.tar"
 }
 
 # with_libraries PROGRAM: -file options for a program of this machine and the libraries that it needs.
@@ -32,7 +32,7 @@ for program in kube-apiserver kube-controller-manager kube-scheduler; do
 	image "$program:$KUBELET_VERSION" "$program"
 done
 image "etcd:$ETCD_IMAGE" etcd
-image "coredns/coredns:$COREDNS_VERSION" coredns -entrypoint /usr/local/bin/coredns
+image "coredns/coredns:$COREDNS_VERSION" coredns -entrypoint /usr/bin/coredns
 
 # kube-proxy calls iptables.
 mapfile -t iptables < <(with_libraries "$(PATH=$PATH:/usr/sbin command -v xtables-nft-multi)")

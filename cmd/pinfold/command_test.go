@@ -97,7 +97,7 @@ func TestEveryCommandAndFlagIsExplained(t *testing.T) {
 func TestAnUnknownWordIsAnErrorOfUsageWithASuggestion(t *testing.T) {
 	for args, says := range map[string]string{
 		"":                          "name a command",
-		"image":                     "name a command",
+		"image":                     "pinfold: image: name a command",
 		"completion":                "name a command",
 		"imge":                      "did you mean pinfold image",
 		"image pul":                 "did you mean pinfold image pull",

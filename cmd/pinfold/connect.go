@@ -41,6 +41,11 @@ func (t *tool) connect(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	return t.connectTo(ctx, e)
+}
+
+// connectTo is connect, to a socket that is known.
+func (t *tool) connectTo(ctx context.Context, e endpoint) (*node, error) {
 	if t.timeout < 0 {
 		return nil, misuse("--timeout %s is negative", t.timeout)
 	}

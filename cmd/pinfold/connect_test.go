@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/pinfold-run/pinfold/internal/config"
 )
 
 // runtimeNamed is a daemon that says who it is, and answers what a test gives it.
@@ -279,5 +281,19 @@ func TestOnlyAnEndedConnectionIsTakenForADaemonThatHasEnded(t *testing.T) {
 	err = status.Error(codes.Unavailable, "no network configuration in /etc/cni/net.d")
 	if isGone(err) || plain(err) != "no network configuration in /etc/cni/net.d" {
 		t.Errorf("what the daemon cannot do now: %s", plain(err))
+	}
+}
+
+func TestDoctorAsksTheDaemonOfTheConfiguration(t *testing.T) {
+	tool := newTool()
+	c := &config.Effective{Config: &config.Config{Socket: filepath.Join(t.TempDir(), "none.sock")}}
+	_, err := tool.askDaemon(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), c.Socket+" (from the configuration)") {
+		t.Errorf("got %v", err)
+	}
+	tool.socket = filepath.Join(t.TempDir(), "other.sock")
+	_, err = tool.askDaemon(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), tool.socket+" (from --socket)") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -57,10 +57,7 @@ func examine(ctx context.Context, t *tool, o *doctorOptions) error {
 	n := doctor.ThisNode()
 	n.Config, n.ConfigError = readConfig(o.config)
 	n.KubeletConfig = o.kubelet
-	n.Daemon = t.askDaemon
-	if n.Config != nil && t.socket == "" {
-		t.socket = n.Config.Socket
-	}
+	n.Daemon = func(ctx context.Context) (doctor.Daemon, error) { return t.askDaemon(ctx, n.Config) }
 	report := doctor.Examine(ctx, n)
 	err := o.output.print(t, report, func(w io.Writer) error { return doctorText(w, report, o.all) })
 	if err != nil {
@@ -87,9 +84,22 @@ func readConfig(file string) (*config.Effective, error) {
 	return loader.Load()
 }
 
+// connectConfigured connects to the daemon of --socket, or else to the one whose configuration c is;
+// nil if that is not known.
+func (t *tool) connectConfigured(ctx context.Context, c *config.Effective) (*node, error) {
+	if t.socket != "" || c == nil {
+		return t.connect(ctx)
+	}
+	e := endpoint{path: c.Socket}
+	if e.path != defaultSocket {
+		e.from = "the configuration"
+	}
+	return t.connectTo(ctx, e)
+}
+
 // askDaemon asks the daemon whether it is ready.
-func (t *tool) askDaemon(ctx context.Context) (doctor.Daemon, error) {
-	n, err := t.connect(ctx)
+func (t *tool) askDaemon(ctx context.Context, c *config.Effective) (doctor.Daemon, error) {
+	n, err := t.connectConfigured(ctx, c)
 	if err != nil {
 		return doctor.Daemon{}, err
 	}

@@ -35,6 +35,9 @@ var otherRuntimes = []otherRuntime{
 	{"crio", "/run/crio/crio.sock", "crio"},
 }
 
+// guide is the guide to a change of the runtime. The packages do not have it.
+const guide = "https://github.com/pinfold-run/pinfold/blob/main/docs/guides/migrate.md"
+
 func migrateCommand(t *tool) *cobra.Command {
 	var o migrateOptions
 	cmd := &cobra.Command{
@@ -49,7 +52,8 @@ names and digests, so that nothing is pulled again. containerd has to run; its p
 --kubelet makes the kubelet use Pinfold from its next start. It keeps a copy of each file that it
 changes. --undo puts the copies back. The images stay in both stores.
 
-docs/guides/migrate.md has the whole way, with the commands around it.`,
+` + guide + ` has the whole way,
+with the commands around it.`,
 		Example: `  pinfold migrate
   pinfold migrate --images
   pinfold migrate --kubelet
@@ -103,7 +107,7 @@ const otherTimeout = 30 * time.Second
 
 func (t *tool) copyImages(ctx context.Context, from otherRuntime) error {
 	if from.name != "containerd" {
-		return misuse("--images reads containerd's store only; docs/guides/migrate.md says how CRI-O's images are copied")
+		return misuse("--images reads containerd's store only; %s says how CRI-O's images are copied", guide)
 	}
 	conn, err := from.open()
 	if err != nil {
@@ -252,7 +256,7 @@ func (t *tool) plan(ctx context.Context, o *migrateOptions, other otherRuntime) 
 	if other.name == "containerd" {
 		fmt.Fprintln(t.out, "Copy them while the pods run: pinfold migrate --images")
 	} else {
-		fmt.Fprintln(t.out, "Copy those that cannot be pulled again with skopeo, see docs/guides/migrate.md.")
+		fmt.Fprintln(t.out, "Copy those that cannot be pulled again with skopeo, see "+guide)
 	}
 	fmt.Fprintln(t.out, "\n2. Pods")
 	remedy := "crictl -r unix://" + other.socket + " rmp --all --force"

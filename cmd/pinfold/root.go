@@ -20,8 +20,8 @@ It reaches the daemon through its Unix socket. The socket is, in this order:
 Each may be a path or a URL unix:///path. Another runtime's socket is refused in words.
 
 Exit codes: 0 success; 1 failure; 64 wrong usage; 128+N ended by signal N before a container
-ran. run, exec and logs --follow pass on the exit code of the container. check and status have codes
-of their own; see their help.
+ran. run, exec and logs --follow pass on the exit code of the container. check, doctor and status have
+codes of their own; see their help.
 
 What of the output scripts may rely on: the exit codes, the keys and values of --output json and
 yaml (those of CRI; new keys may come), and the lines of --quiet. Tables and messages are for people.`

@@ -59,7 +59,11 @@ func wantsCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		cmd.SetOut(cmd.ErrOrStderr())
 		_ = cmd.Help()
-		return usageError{cmd.CommandPath() + ": name a command", cmd.CommandPath()}
+		text := "name a command"
+		if cmd.HasParent() {
+			text = nameOf(cmd) + ": " + text
+		}
+		return usageError{text, cmd.CommandPath()}
 	}
 	return unknownCommand(cmd, args[0])
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +31,44 @@ func newCommand(p *process) *cobra.Command {
 	complete(root)
 	root.RunE = func(*cobra.Command, []string) error { return p.serve(flags) }
 	root.AddCommand(newConfigCommand(flags), newVersionCommand())
+	root.SetHelpCommand(newHelpCommand())
+	root.InitDefaultCompletionCmd()
+	strictCompletion(root)
 	return root
+}
+
+// newHelpCommand prints the help of a command. Cobra's own ends with success for a word that names no command.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Print the help of a command",
+		RunE: func(c *cobra.Command, words []string) error {
+			about, rest, err := c.Root().Find(words)
+			if err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("there is no command %q", strings.Join(words, " "))}
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+// strictCompletion lets cobra's command completion have only the shells that the manual names, and take no
+// other words: it would print its help for them and end with success.
+func strictCompletion(root *cobra.Command) {
+	group, _, err := root.Find([]string{"completion"})
+	if err != nil || group == root {
+		return
+	}
+	group.Short, group.Args = "Print the completion script of a shell", noArguments
+	group.RunE = func(*cobra.Command, []string) error {
+		return usageError{errors.New("completion needs bash, zsh or fish")}
+	}
+	for _, shell := range group.Commands() {
+		shell.Args = noArguments
+		if shell.Name() == "powershell" {
+			group.RemoveCommand(shell)
+		}
+	}
 }
 
 // complete lets shells complete the values of flags that are words. Those of the others are files,

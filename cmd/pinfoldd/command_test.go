@@ -49,6 +49,11 @@ func TestAWrongCommandLineExitsWith64AndNamesWhatIsWrong(t *testing.T) {
 		{[]string{"config"}, "show or check"},
 		{[]string{"config", "shwo"}, "shwo"},
 		{[]string{"version", "x"}, `"x"`},
+		{[]string{"help", "x"}, `"x"`},
+		{[]string{"help", "config", "x"}, `"config x"`},
+		{[]string{"completion"}, "bash, zsh or fish"},
+		{[]string{"completion", "powershell"}, `"powershell"`},
+		{[]string{"completion", "bash", "x"}, `"x"`},
 	} {
 		if code, out, said := runs(t, c.args...); code != 64 || !strings.Contains(said, c.says) || out != "" {
 			t.Errorf("%q: %d, %q, %q", c.args, code, out, said)

@@ -19,7 +19,7 @@ const packaged = "../../packaging/config.toml"
 var examples = map[string]string{
 	"pinned_images":     `["registry.example/base:*"]`,
 	"pinder":            `"/usr/bin/pinder"`,
-	"metrics_address":   `"127.0.0.1:9464"`,
+	"metrics_address":   `"127.0.0.1:9470"`,
 	"containerd_socket": `"/run/containerd/containerd.sock"`,
 	"runtimes":          "runc = \"/usr/sbin/runc\"\n#crun = \"/usr/bin/crun\"",
 }

@@ -48,7 +48,7 @@ var Keys = []Key{
 	{
 		Name: "cni_conf_dir", Flag: "cni-conf-dir", Value: "DIR", Default: "`/etc/cni/net.d`", Reload: true,
 		Help:  "network configurations; the first by name is used",
-		More:  "Their names end in `.conflist` or `.conf`. New pods get a changed one at once, without a signal.",
+		More:  "Their names end in `.conflist`, `.conf` or `.json`. New pods get a changed one at once, without a signal.",
 		value: func(c *Config) value { return text{&c.CNIConfDir} }, finish: func(c *Config) error { return directory(c.CNIConfDir) },
 	},
 	{

@@ -211,10 +211,15 @@ var sick = []struct {
 		"/var/lib/kubelet/instance-config.yaml": "containerRuntimeEndpoint: unix:///var/run/containerd/containerd.sock\n",
 	}, nil, "kubelet", Error, "instance-config", "containerRuntimeEndpoint"},
 	{"no statistics", map[string]string{"/var/lib/kubelet/config.yaml": "containerRuntimeEndpoint: unix:///run/pinfold/pinfold.sock\n"}, nil, "kubelet", Warning, "dashboards are empty", "PodAndContainerStatsFromCRI"},
+	{
+		"a containerd socket where cAdvisor does not look",
+		map[string]string{"/var/lib/kubelet/config.yaml": "containerRuntimeEndpoint: unix:///run/pinfold/pinfold.sock\n"},
+		func(n *Node) { n.Config.ContainerdSocket = "/run/pinfold/containerd.sock" }, "kubelet", Warning, "dashboards are empty", "containerd_socket",
+	},
 	{"swap", map[string]string{"/proc/swaps": "Filename Type\n/dev/sda2 partition\n/dev/sda3 partition\n"}, nil, "kubelet", Error, "swap", "swapoff"},
 	{"a short wait", map[string]string{"/var/lib/kubelet/config.yaml": healthyKubelet + "runtimeRequestTimeout: 10s\n"}, nil, "kubelet", Warning, "10s", "runtimeRequestTimeout"},
 	{"too few IDs for the kubelet's pods", map[string]string{"/var/lib/kubelet/config.yaml": healthyKubelet + "maxPods: 250\n"}, nil, "kubelet", Error, "250 pods", "maxPods"},
-	{"a kubelet's file that is no YAML", map[string]string{"/var/lib/kubelet/config.yaml": "\t{"}, nil, "kubelet", Unknown, "configuration", ""},
+	{"a kubelet's file that is no YAML", map[string]string{"/var/lib/kubelet/config.yaml": "\t{"}, nil, "kubelet", Unknown, "/var/lib/kubelet/config.yaml", "--kubelet-config"},
 	{"containerd serves, too", map[string]string{"/run/containerd/containerd.sock": ""}, nil, "other-runtimes", Warning, "containerd serves", "disable"},
 	{"pods of containerd run", map[string]string{"/proc/88/cmdline": "/usr/bin/containerd-shim-runc-v2\x00-namespace\x00k8s.io\x00-id\x00x\x00"}, nil, "other-runtimes", Error, "1 pods of containerd", "rmp --all"},
 	{"containerd was killed", map[string]string{"/run/containerd/io.containerd.runtime.v2.task/k8s.io/x/config.json": "{}"}, nil, "other-runtimes", Warning, "1 containers", "reboot"},
@@ -243,6 +248,19 @@ func TestWhatIsWrongIsFoundWithItsRemedy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAContainerdSocketWhereCAdvisorLooksIsAsGoodAsTheGate(t *testing.T) {
+	for _, socket := range []string{"/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock"} {
+		n := examined(t, map[string]string{
+			"/var/lib/kubelet/config.yaml":    "containerRuntimeEndpoint: unix:///run/pinfold/pinfold.sock\n",
+			"/run/containerd/containerd.sock": "",
+		})
+		n.Config.ContainerdSocket = socket
+		if found := bad(Examine(t.Context(), n)); len(found) > 0 {
+			t.Errorf("%s: %+v", socket, found)
+		}
 	}
 }
 

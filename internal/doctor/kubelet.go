@@ -29,6 +29,17 @@ const kubeadmConfig = "/var/lib/kubelet/config.yaml"
 // statsGate is the gate without which a kubelet takes pods' statistics from cAdvisor only.
 const statsGate = "PodAndContainerStatsFromCRI"
 
+// cadvisorSocket is the only socket at which the kubelet's cAdvisor looks for containerd.
+const cadvisorSocket = "/run/containerd/containerd.sock"
+
+// inRun is the path below /run of one below /var/run, which is a link to it.
+func inRun(path string) string {
+	if strings.HasPrefix(path, "/var/run/") {
+		return strings.TrimPrefix(path, "/var")
+	}
+	return path
+}
+
 // kubelet compares the kubelet's configuration with ours.
 func kubelet(_ context.Context, n *Node) findings {
 	running := n.processes("kubelet")
@@ -55,7 +66,7 @@ func kubelet(_ context.Context, n *Node) findings {
 		}
 		if err != nil {
 			var f findings
-			f.add(Unknown, "", "the kubelet's configuration: %v", err)
+			f.add(Unknown, "Mend the file, or name the kubelet's with --kubelet-config.", "the kubelet's configuration %s: %v", file, err)
 			return f
 		}
 	}
@@ -88,7 +99,7 @@ func (f *findings) endpoint(n *Node, flags process, c kubeletConfig, file string
 	if endpoint == "" {
 		endpoint, where = "unix:///run/containerd/containerd.sock", "its default"
 	}
-	if strings.TrimPrefix(strings.TrimPrefix(endpoint, "unix://"), "/var") != strings.TrimPrefix(n.Config.Socket, "/var") {
+	if inRun(strings.TrimPrefix(endpoint, "unix://")) != inRun(n.Config.Socket) {
 		f.add(Error, fmt.Sprintf("Set `containerRuntimeEndpoint: unix://%s` in its configuration file, and restart it. Drain the node before.", n.Config.Socket),
 			"the kubelet uses another runtime: %s (%s)", endpoint, where)
 	}
@@ -102,10 +113,11 @@ func (f *findings) statistics(n *Node, flags process, c kubeletConfig) {
 			gate = value == "true"
 		}
 	}
-	if gate || n.Config != nil && n.Config.ContainerdSocket != "" {
+	if gate || n.Config != nil && inRun(n.Config.ContainerdSocket) == cadvisorSocket {
 		return
 	}
-	f.add(Warning, fmt.Sprintf("Set `featureGates: {%s: true}` in the kubelet's configuration, or the key `containerd_socket`; see docs/guides/kubelet-stats.md.", statsGate),
+	f.add(Warning, fmt.Sprintf("Set `featureGates: {%s: true}` in the kubelet's configuration, or `containerd_socket = \"%s\"` in Pinfold's; see "+
+		"https://github.com/pinfold-run/pinfold/blob/main/docs/guides/kubelet-stats.md.", statsGate, cadvisorSocket),
 		"the kubelet does not take statistics from the runtime: /stats/summary has no network of pods, and /metrics/cadvisor no labels of pods, so dashboards are empty")
 }
 
@@ -148,7 +160,7 @@ var runtimeSockets = []struct{ name, path string }{
 func otherRuntimes(_ context.Context, n *Node) findings {
 	var f findings
 	for _, s := range runtimeSockets {
-		if !n.exists(s.path) || n.Config != nil && (n.Config.ContainerdSocket == s.path || n.Config.Socket == s.path) {
+		if !n.exists(s.path) || n.Config != nil && (inRun(n.Config.ContainerdSocket) == s.path || inRun(n.Config.Socket) == s.path) {
 			continue
 		}
 		f.add(Warning, "Stop and disable it, unless something else needs it (Docker needs containerd). `pinfold migrate` lists what is in it.",

@@ -4,13 +4,17 @@ package packaging
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pinfold-run/pinfold/internal/pod"
 )
 
 // script runs a script of this directory and returns what it prints.
@@ -143,6 +147,31 @@ func TestTheExampleNetworkIsNoPeers(t *testing.T) {
 	for _, taken := range []string{"10.88.", "10.85.", "10.244.", "10.96.", "10.42.", "10.43.", "192.168.", "172."} {
 		if strings.Contains(string(text), `"`+taken) {
 			t.Errorf("the example has a network %s…, which others use", taken)
+		}
+	}
+}
+
+// Package managers apply the file while the daemon runs. A mode that is narrower than the daemon's own would keep the root of
+// a pod with a user namespace from its files, until the daemon is started again.
+func TestTmpfilesGiveDirectoriesTheModesOfTheDaemon(t *testing.T) {
+	dir := t.TempDir()
+	paths := pod.Paths{Root: dir + "/var/lib/pinfold", State: dir + "/run/pinfold", NetNS: dir + "/run/netns"}
+	if err := paths.Make(); errors.Is(err, fs.ErrPermission) {
+		t.Skip("only root can make them")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("tmpfiles.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/run/pinfold", "/var/lib/pinfold"} {
+		info, err := os.Stat(dir + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("\nd %s %04o root root -\n", path, info.Mode().Perm()); !strings.Contains(string(text), want) {
+			t.Errorf("tmpfiles.conf has no line %q", strings.TrimSpace(want))
 		}
 	}
 }

@@ -50,7 +50,8 @@ configuration.
 --images copies the images of containerd's store (namespace k8s.io) into Pinfold's, with all their
 names and digests, so that nothing is pulled again. containerd has to run; its pods go on.
 --kubelet makes the kubelet use Pinfold from its next start. It keeps a copy of each file that it
-changes. --undo puts the copies back. The images stay in both stores.
+changes. --undo puts the copies back; of a file that was edited meanwhile, the runtime alone. The images
+stay in both stores.
 
 ` + guide + ` has the whole way,
 with the commands around it.`,

@@ -42,6 +42,8 @@ const maxFile = 1 << 20
 var (
 	// endpointKey is the key in the kubelet's configuration, at the beginning of a line.
 	endpointKey = regexp.MustCompile(`(?m)^containerRuntimeEndpoint:.*$`)
+	// endpointLine is the whole line.
+	endpointLine = regexp.MustCompile(`(?m)^containerRuntimeEndpoint:.*\n?`)
 	// endpointFlag is the flag in kubeadm's file of flags, which counts more than the key.
 	endpointFlag = regexp.MustCompile(`--container-runtime-endpoint[= ][^ "']*`)
 )
@@ -57,6 +59,9 @@ func (k Kubelet) changes(endpoint string) ([]change, error) {
 	data, err := regular.Read(k.Config, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("the kubelet's configuration: %w", err)
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return nil, fmt.Errorf("the kubelet's configuration %s is JSON: write \"containerRuntimeEndpoint\": %q into it by hand", k.Config, endpoint)
 	}
 	line := []byte("containerRuntimeEndpoint: " + endpoint)
 	changed := endpointKey.ReplaceAll(data, line)
@@ -126,18 +131,56 @@ func replace(path string, data []byte, mode fs.FileMode) error {
 	})
 }
 
-// Undo puts the kubelet's files back as they were before Set, and removes the copies. It returns the files that it put
-// back; none if there are no copies.
+// Undo puts the kubelet's files back as they were before Set, and removes the copies. Of a file that was edited since, by an
+// operator or an upgrade of kubeadm, only the runtime is put back. It returns the files that it put back; none if there are
+// no copies.
 func (k Kubelet) Undo() ([]string, error) {
 	var files []string
-	for _, file := range []string{k.Config, filepath.Join(k.dir, "kubeadm-flags.env"), filepath.Join(k.dir, "instance-config.yaml")} {
-		err := os.Rename(file+backup, file)
+	for _, f := range []struct {
+		path    string
+		runtime *regexp.Regexp
+	}{
+		{k.Config, endpointKey},
+		{filepath.Join(k.dir, "kubeadm-flags.env"), endpointFlag},
+		{filepath.Join(k.dir, "instance-config.yaml"), endpointKey},
+	} {
+		err := undo(f.path, f.runtime)
 		switch {
 		case err == nil:
-			files = append(files, file)
+			files = append(files, f.path)
 		case !errors.Is(err, fs.ErrNotExist):
-			return files, err
+			return files, fmt.Errorf("%s: %w", f.path, err)
 		}
 	}
 	return files, nil
+}
+
+// undo puts one file back. The error is fs.ErrNotExist if it has no copy.
+func undo(file string, runtime *regexp.Regexp) error {
+	before, err := regular.Read(file+backup, maxFile)
+	if err != nil {
+		return err
+	}
+	now, err := regular.Read(file, maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Rename(file+backup, file)
+	}
+	if err != nil {
+		return err
+	}
+	back := endpointLine.ReplaceAll(now, nil)
+	if was := runtime.Find(before); was != nil {
+		back = runtime.ReplaceAllLiteral(now, was)
+	}
+	if bytes.Equal(bytes.TrimRight(back, "\n"), bytes.TrimRight(before, "\n")) {
+		return os.Rename(file+backup, file)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if err := replace(file, back, info.Mode().Perm()); err != nil {
+		return err
+	}
+	return os.Remove(file + backup)
 }

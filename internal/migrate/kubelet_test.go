@@ -115,6 +115,51 @@ func TestTheKubeletsRuntimeIsChangedWhereverItIsWrittenAndPutBack(t *testing.T) 
 	}
 }
 
+// Between the two, kubeadm upgrades the node or an operator edits the files.
+func TestAnUndoKeepsWhatWasEditedMeanwhile(t *testing.T) {
+	for _, c := range kubelets {
+		t.Run(c.name, func(t *testing.T) {
+			k := kubeletIn(t, c.before)
+			if _, err := k.Set(ours); err != nil {
+				t.Fatal(err)
+			}
+			for name := range c.want {
+				path := filepath.Join(k.dir, name)
+				data, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, append([]byte("# edited\n"), data...), 0o640); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if back, err := k.Undo(); err != nil || len(back) != len(c.want) {
+				t.Errorf("put back %v, %v", back, err)
+			}
+			now := k.contents(t)
+			for name, before := range c.before {
+				if want := "# edited\n" + before; strings.TrimRight(now[name], "\n") != strings.TrimRight(want, "\n") {
+					t.Errorf("%s is %q, want %q", name, now[name], want)
+				}
+			}
+			if len(now) != len(c.before) {
+				t.Errorf("left: %v", now)
+			}
+		})
+	}
+}
+
+func TestAConfigurationInJSONIsNotMadeUnreadable(t *testing.T) {
+	const text = "{\"kind\": \"KubeletConfiguration\"}\n"
+	k := kubeletIn(t, map[string]string{"config.yaml": text})
+	if _, err := k.Set(ours); err == nil || !strings.Contains(err.Error(), "JSON") {
+		t.Errorf("%v", err)
+	}
+	if now := k.contents(t); len(now) != 1 || now["config.yaml"] != text {
+		t.Errorf("%v", now)
+	}
+}
+
 func TestAKubeletThatCannotBeReadIsNotChanged(t *testing.T) {
 	k := kubeletIn(t, map[string]string{"kubeadm-flags.env": "x"})
 	if _, err := k.Set(ours); err == nil || !strings.Contains(err.Error(), "config.yaml") {

@@ -136,6 +136,7 @@ var outside = []struct {
 	{"k8s.io/cri-api", []string{"internal/stream", "internal/cri", "internal/ocispec", "internal/pod", "internal/pod/lifecycle", "internal/pod/recovery", "internal/daemon", "internal/nri", "cmd/pinfold"}, "the layers below speak their own words"},
 	{"github.com/spf13/", []string{"internal/config", "internal/manpage", "cmd/pinfold", "cmd/pinfoldd"}, "commands with subcommands; the packages below have no command line (of config: its flags)"},
 	{"github.com/prometheus", []string{"internal/metrics"}, "one package speaks the format of Prometheus"},
+	{"github.com/go-logr", []string{"internal/trace"}, "the log of the library that makes spans"},
 	{"go.opentelemetry.io", []string{"internal/trace", "internal/testcollector"}, "one package makes spans"},
 	{"k8s.io/client-go", []string{"internal/testkubectl/client"}, "the client of the field, for tests only"},
 	{"github.com/google/go-containerregistry", []string{"internal/testregistry/server"}, "a registry for tests only"},

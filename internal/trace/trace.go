@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -49,6 +50,7 @@ func New(ctx context.Context, getenv func(string) string, version string, log *s
 	if err != nil || !wanted.on {
 		return nil, err
 	}
+	otel.SetLogger(logr.New(libraryLog{log}))
 	otel.SetErrorHandler(&complaints{log: log, secrets: wanted.secrets})
 	exporter, err := wanted.exporter(ctx)
 	if err != nil {

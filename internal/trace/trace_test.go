@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
@@ -140,6 +141,39 @@ func TestAnExportersErrorsAreLoggedOnceInAWhileAndWithoutCredentials(t *testing.
 	}
 	if strings.Contains(text.String(), "hunter2") {
 		t.Errorf("the log has the credential: %s", text.String())
+	}
+}
+
+// A colon in place of "=" and a password with a slash are what operators write by mistake.
+func TestValuesOfVariablesThatCannotBeReadAreNowhere(t *testing.T) {
+	for _, name := range []string{"HEADERS", "ENDPOINT"} {
+		for _, value := range []string{"Authorization: Bearer hunter2", "Authorization: Bearer hunter2==", "authorization=hunter2%zz", "http://me:hunter2/x@127.0.0.1:1", "http://me:%zzhunter2@127.0.0.1:1"} {
+			t.Run(name+" "+value, func(t *testing.T) {
+				var text bytes.Buffer
+				t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+				t.Setenv("OTEL_EXPORTER_OTLP_"+name, value)
+				tr, err := New(t.Context(), os.Getenv, "1.2.3", slog.New(slog.NewTextHandler(&text, nil)))
+				tr.Close()
+				if all := fmt.Sprint(err, text.String()); strings.Contains(all, "hunter2") {
+					t.Error(all)
+				}
+			})
+		}
+	}
+}
+
+func TestAVariableThatCannotBeReadIsInTheLog(t *testing.T) {
+	var text bytes.Buffer
+	tracer(t, slog.New(slog.NewTextHandler(&text, nil)), map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Bearer hunter2", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such/hunter2",
+	}).Close()
+	for _, want := range []string{"parse headers", "no such file"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in the log: %s", want, text.String())
+		}
+	}
+	if strings.Contains(text.String(), "hunter2") {
+		t.Errorf("the log has the value: %s", text.String())
 	}
 }
 

@@ -82,7 +82,7 @@ var Keys = []Key{
 		value: func(c *Config) value { return runtimes{&c.Runtimes} }, finish: checkRuntimes,
 	},
 	{
-		Name: "default_runtime", Flag: "default-runtime", Value: "NAME", Default: "`runc`", Reload: true,
+		Name: "default_runtime", Flag: "default-runtime", Value: "NAME", Default: "`runc`; `crun` if only that is in `$PATH`", Reload: true,
 		Help:  "the runtime for pods that name none",
 		value: func(c *Config) value { return text{&c.DefaultRuntime} }, finish: checkDefaultRuntime,
 	},

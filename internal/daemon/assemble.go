@@ -174,30 +174,27 @@ func (p *parts) probeHost(ctx context.Context, c *config.Config) error {
 // pod say so.
 func (p *parts) findHandlers(_ context.Context, c *config.Config) error {
 	var err error
-	p.node.handlers, err = handler.NewSet(configuredRuntimes(c), c.DefaultRuntime)
+	p.node.handlers, err = handler.NewSet(configuredRuntimes(c))
 	p.Places.Handlers = p.node.handlers
 	return err
 }
 
-// configuredRuntimes are the runtimes of the handlers, by name.
-func configuredRuntimes(c *config.Config) map[string]handler.Runtime {
-	runtimes := map[string]handler.Runtime{}
+// configuredRuntimes are the runtimes of the handlers, by name, and the one for pods that name none.
+func configuredRuntimes(c *config.Config) (runtimes map[string]handler.Runtime, fallback string) {
+	if len(c.Runtimes) == 0 {
+		runtimes, fallback = handler.InPath(exec.LookPath, c.DefaultRuntime)
+		if _, ok := runtimes[fallback]; !ok {
+			runtimes[fallback] = handler.Runtime{Path: filepath.Join("/usr/bin", fallback)}
+		}
+		return runtimes, fallback
+	}
+	runtimes = map[string]handler.Runtime{}
 	for name, r := range c.Runtimes {
 		runtimes[name] = handler.Runtime{
 			Path: r.Path, Annotations: handler.Annotations{Pod: r.PodAnnotations, Container: r.ContainerAnnotations},
 		}
 	}
-	if len(runtimes) == 0 {
-		for _, name := range []string{"runc", "crun"} {
-			if path, err := exec.LookPath(name); err == nil {
-				runtimes[name] = handler.Runtime{Path: path}
-			}
-		}
-	}
-	if _, ok := runtimes[c.DefaultRuntime]; !ok && len(c.Runtimes) == 0 {
-		runtimes[c.DefaultRuntime] = handler.Runtime{Path: filepath.Join("/usr/bin", c.DefaultRuntime)}
-	}
-	return runtimes
+	return runtimes, c.DefaultRuntime
 }
 
 func (p *parts) openMounts(_ context.Context, c *config.Config) error {

@@ -54,8 +54,9 @@ func TestHandlersAreTheConfiguredOnesOrThoseInPATH(t *testing.T) {
 		fails  bool
 	}{
 		{"in PATH", config.Config{DefaultRuntime: "crun"}, map[string]string{"crun": crun}, false},
+		{"only crun is there", config.Config{DefaultRuntime: "runc"}, map[string]string{"crun": crun}, false},
 		// It may be installed later: Status and each pod say so until then.
-		{"the default is not there", config.Config{DefaultRuntime: "runc"}, map[string]string{"crun": crun, "runc": "/usr/bin/runc"}, false},
+		{"the default is not there", config.Config{DefaultRuntime: "youki"}, map[string]string{"crun": crun, "youki": "/usr/bin/youki"}, false},
 		{"configured", config.Config{DefaultRuntime: "kata", Runtimes: map[string]config.Runtime{"kata": {Path: "/opt/kata"}}}, map[string]string{"kata": "/opt/kata"}, false},
 		{"the default is not configured", config.Config{DefaultRuntime: "runc", Runtimes: map[string]config.Runtime{"kata": {Path: "/opt/kata"}}}, nil, true},
 	} {
@@ -63,7 +64,7 @@ func TestHandlersAreTheConfiguredOnesOrThoseInPATH(t *testing.T) {
 		if err := p.findHandlers(context.Background(), &c.config); (err != nil) != c.fails {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		for _, name := range []string{"runc", "crun", "kata"} {
+		for _, name := range []string{"runc", "crun", "kata", "youki"} {
 			if c.fails {
 				continue
 			}
@@ -72,6 +73,20 @@ func TestHandlersAreTheConfiguredOnesOrThoseInPATH(t *testing.T) {
 				t.Errorf("%s: the handler %s is %q, want %q", c.name, name, path, c.want[name])
 			}
 		}
+	}
+}
+
+// What distributions recommend for a package of Kubernetes may be crun alone.
+func TestPodsGetCrunIfOnlyThatIsInPATH(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	executable(t, filepath.Join(dir, "crun"))
+	if _, fallback := configuredRuntimes(&config.Config{DefaultRuntime: "runc"}); fallback != "crun" {
+		t.Errorf("crun alone: %s", fallback)
+	}
+	executable(t, filepath.Join(dir, "runc"))
+	if _, fallback := configuredRuntimes(&config.Config{DefaultRuntime: "runc"}); fallback != "runc" {
+		t.Errorf("both: %s", fallback)
 	}
 }
 

@@ -32,7 +32,7 @@ func Precheck(c *config.Config) (faults, warnings []error) {
 	} else if err := runnable(path); err != nil {
 		faults = append(faults, fmt.Errorf("pinder: %w", err))
 	}
-	runtimes := configuredRuntimes(c)
+	runtimes, _ := configuredRuntimes(c)
 	for _, name := range slices.Sorted(maps.Keys(runtimes)) {
 		if err := runnable(runtimes[name].Path); err != nil {
 			warnings = append(warnings, fmt.Errorf("runtimes: %s: %w", name, err))

@@ -42,7 +42,7 @@ func (r *reloader) reload(ctx context.Context) error {
 		return err
 	}
 	// Without a table, the runtimes are those in $PATH, which may have others now.
-	if err := r.node.handlers.Replace(configuredRuntimes(next.Config), next.DefaultRuntime); err != nil {
+	if err := r.node.handlers.Replace(configuredRuntimes(next.Config)); err != nil {
 		return err
 	}
 	go r.logRuntimes(ctx)

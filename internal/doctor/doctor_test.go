@@ -251,6 +251,13 @@ func TestWhatIsWrongIsFoundWithItsRemedy(t *testing.T) {
 	}
 }
 
+func TestCrunAloneIsTheDefaultRuntime(t *testing.T) {
+	n := examined(t, map[string]string{"/usr/bin/runc": "-", "/usr/bin/crun": healthy["/usr/bin/runc"]})
+	if found := bad(Examine(t.Context(), n)); len(found) > 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
 func TestAContainerdSocketWhereCAdvisorLooksIsAsGoodAsTheGate(t *testing.T) {
 	for _, socket := range []string{"/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock"} {
 		n := examined(t, map[string]string{

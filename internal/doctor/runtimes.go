@@ -53,18 +53,15 @@ func runtimes(ctx context.Context, n *Node) findings {
 	for name, r := range n.Config.Runtimes {
 		paths[name] = handler.Runtime{Path: n.path(r.Path)}
 	}
+	fallback := n.Config.DefaultRuntime
 	if len(paths) == 0 {
-		for _, name := range []string{"runc", "crun"} {
-			if path, err := n.probe.lookPath(name); err == nil {
-				paths[name] = handler.Runtime{Path: path}
-			}
-		}
+		paths, fallback = handler.InPath(n.probe.lookPath, fallback)
 	}
 	var f findings
 	const install = "Install runc 1.2 or later, or crun 1.21 or later, and name it in the table `runtimes` if it is not in $PATH."
-	set, err := handler.NewSet(paths, n.Config.DefaultRuntime)
+	set, err := handler.NewSet(paths, fallback)
 	if err != nil {
-		f.add(Error, install, "the default runtime %s is not there", n.Config.DefaultRuntime)
+		f.add(Error, install, "the default runtime %s is not there", fallback)
 		return f
 	}
 	for _, h := range set.All(ctx)[1:] {
@@ -77,5 +74,5 @@ func runtimes(ctx context.Context, n *Node) findings {
 			f.add(Warning, install, "runtime %s (%s) has no user namespaces", h.Name, h.Version)
 		}
 	}
-	return f.or("%d OCI runtimes; pods that name none get %s", len(paths), n.Config.DefaultRuntime)
+	return f.or("%d OCI runtimes; pods that name none get %s", len(paths), fallback)
 }

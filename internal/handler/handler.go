@@ -280,6 +280,24 @@ func stderr(err error) string {
 	return ""
 }
 
+// InPath returns the OCI runtimes that lookPath finds, for a node without a table of them, and the one for pods
+// that name none: wanted, or crun if that is the only one and runc is wanted, which is what the configuration
+// says by default.
+func InPath(lookPath func(string) (string, error), wanted string) (runtimes map[string]Runtime, fallback string) {
+	runtimes = map[string]Runtime{}
+	for _, name := range []string{"runc", "crun"} {
+		if path, err := lookPath(name); err == nil {
+			runtimes[name] = Runtime{Path: path}
+		}
+	}
+	_, runc := runtimes["runc"]
+	_, crun := runtimes["crun"]
+	if wanted == "runc" && !runc && crun {
+		return runtimes, "crun"
+	}
+	return runtimes, wanted
+}
+
 // Resolve returns path, or, if that is empty, the binary of that name in PATH.
 func Resolve(name, path string) (string, error) {
 	if path != "" {

@@ -166,12 +166,11 @@ func plain(_ []string, a slog.Attr) slog.Attr {
 			return slog.String(a.Key, strings.ToValidUTF8(value[:maxValue], "")+"…")
 		}
 		return a
-	case error:
-		return plain(nil, slog.String(a.Key, value.Error()))
 	case time.Duration:
 		return a
-	case fmt.Stringer:
-		return plain(nil, slog.String(a.Key, value.String()))
+	case error, fmt.Stringer:
+		// Package fmt survives a nil pointer whose method does not. Libraries log such, in goroutines of their own.
+		return plain(nil, slog.String(a.Key, fmt.Sprint(value)))
 	}
 	return a
 }

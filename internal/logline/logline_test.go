@@ -64,6 +64,26 @@ func TestBothFormatsShowTheSameTexts(t *testing.T) {
 	}
 }
 
+// named is nil where a library has not checked it.
+type named struct{ name string }
+
+func (n *named) String() string { return n.name }
+func (n *named) Error() string  { return n.name }
+
+func TestALineWithAValueThatPanicsIsWritten(t *testing.T) {
+	for _, inJSON := range []bool{false, true} {
+		var text bytes.Buffer
+		l := &Log{repeats: newRepeats(time.Now)}
+		l.Configure(inJSON, slog.LevelInfo)
+		log := slog.New(&repeating{next: l.form(&text, false), repeats: l.repeats})
+		log.Error("one", "error", (*named)(nil))
+		log.Info("two", "who", fmt.Stringer((*address)(nil)))
+		if got := text.String(); strings.Count(got, "<nil>") != 2 {
+			t.Error(got)
+		}
+	}
+}
+
 func TestTheJournalGetsThePriorityOfEachLine(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "journal"))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/pinfold-run/pinfold/internal/cri"
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/logwriter"
 	"github.com/pinfold-run/pinfold/internal/metrics"
@@ -27,6 +28,7 @@ type observers struct {
 	metrics *metrics.Metrics
 	tracer  *trace.Tracer
 	version string
+	log     *slog.Logger
 	// serves is set when the daemon serves. Before, there is no state to read.
 	serves atomic.Pointer[serving]
 }
@@ -39,7 +41,7 @@ type serving struct {
 
 // observe makes the observers. version is Pinfold's own.
 func observe(ctx context.Context, version string, log *slog.Logger) *observers {
-	o := &observers{version: version}
+	o := &observers{version: version, log: log}
 	var err error
 	if o.tracer, err = trace.New(ctx, os.Getenv, version, log); err != nil {
 		log.Error("there are no traces", "error", err)
@@ -102,8 +104,15 @@ func (o *observers) serving(p *parts, streams *stream.Server, server *grpc.Serve
 	o.serves.Store(&serving{parts: p, streams: streams})
 }
 
-// read reads the state for one scrape. It asks no container, and measures nothing.
-func (o *observers) read(ctx context.Context) (metrics.State, bool) {
+// read reads the state for one scrape. A fault in that is in the log, and the scrape has no state: the library of Prometheus
+// reads in goroutines of its own, so it would end the daemon.
+func (o *observers) read(ctx context.Context) (state metrics.State, ok bool) {
+	fault.Logged(o.log, func() { state, ok = o.state(ctx) }, "operation", "scrape")
+	return state, ok
+}
+
+// state asks no container, and measures nothing.
+func (o *observers) state(ctx context.Context) (metrics.State, bool) {
 	s := o.serves.Load()
 	if s == nil {
 		return metrics.State{}, false

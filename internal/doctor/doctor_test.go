@@ -251,6 +251,17 @@ func TestWhatIsWrongIsFoundWithItsRemedy(t *testing.T) {
 	}
 }
 
+func TestTheFlagsOfAKubeletThatDoesNotRunAreKubeadms(t *testing.T) {
+	files := map[string]string{
+		"/proc/77/cmdline":                   "-",
+		"/var/lib/kubelet/config.yaml":       "featureGates: {PodAndContainerStatsFromCRI: true}\n",
+		"/var/lib/kubelet/kubeadm-flags.env": "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///run/pinfold/pinfold.sock --v=2\"\n",
+	}
+	if found := bad(Examine(t.Context(), examined(t, files))); len(found) > 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
 func TestCrunAloneIsTheDefaultRuntime(t *testing.T) {
 	n := examined(t, map[string]string{"/usr/bin/runc": "-", "/usr/bin/crun": healthy["/usr/bin/runc"]})
 	if found := bad(Examine(t.Context(), n)); len(found) > 0 {

@@ -44,7 +44,7 @@ func inRun(path string) string {
 func kubelet(_ context.Context, n *Node) findings {
 	running := n.processes("kubelet")
 	file := n.KubeletConfig
-	var flags process
+	flags := n.kubeadmFlags()
 	if len(running) > 0 {
 		flags = running[0]
 	}
@@ -78,6 +78,14 @@ func kubelet(_ context.Context, n *Node) findings {
 	f.statistics(n, flags, c)
 	f.limits(n, c)
 	return f.or("the kubelet uses this runtime and has what it needs")
+}
+
+// kubeadmFlags are the flags that kubeadm starts a kubelet with that does not run now. Before version 1.32
+// the runtime's socket is among them.
+func (n *Node) kubeadmFlags() process {
+	_, value, _ := strings.Cut(n.read("/var/lib/kubelet/kubeadm-flags.env"), "KUBELET_KUBEADM_ARGS=")
+	value, _, _ = strings.Cut(value, "\n")
+	return process{args: strings.Fields(strings.Trim(value, `"' `))}
 }
 
 // endpoint looks which runtime the kubelet uses.

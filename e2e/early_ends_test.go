@@ -158,6 +158,10 @@ func TestSessionsThatTheDaemonsEndCutsOffFail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := started(t)
 			pod, c := n.runIn("p", ticking())
+			// With the first attach, pinder makes the one pipe through which it looks at output.
+			first, _ := n.session("the first attach", "websocket", "attach", n.attachURL(c, streamsOf{stdout: true}), "stdout")
+			_ = first.cmd.Process.Kill()
+			n.returnsTo("the first attach", map[string]int{}, c, 4)
 			before := n.openIn()
 			all := n.sessionsInProgress(pod, c)
 			synced := make(chan error, 1)

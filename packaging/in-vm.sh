@@ -104,7 +104,7 @@ nothing_is_left() {
 	left+=$(grep -E ' (/run/pinfold|/var/lib/pinfold/|/run/netns)' /proc/self/mountinfo || true)
 	left+=$(pgrep -a 'pinfoldd|pinder' || true)
 	left+=$(ls -d /run/netns/pinfold-* 2>/dev/null || true)
-	left+=$(find /sys/fs/cgroup -type d -name '*pinfold*' 2>/dev/null || true)
+	left+=$(find /sys/fs/cgroup -type d '(' -name '*pinfold*' -o -name 'cri-containerd-*' ')' 2>/dev/null || true)
 	left+=$(ls -d /sys/class/net/pinfold0 /run/pinfold "$@" 2>/dev/null || true)
 	left+=$(ls -A /var/lib/pinfold)
 	[[ ! $left ]] || fail "left behind: $left"

@@ -25,7 +25,7 @@ write() {
 	chmod 0644 "$destdir$1"
 }
 
-config() { [[ -e $destdir$2 ]] || put 0644 "$1" "$2"; }
+config() { [[ -e $destdir$2 ]] || put "${3:-0644}" "$1" "$2"; }
 
 for binary in pinfoldd pinder pinfold; do
 	[[ -x $binaries/$binary ]] || { echo "install: $binaries/$binary is missing: run make build" >&2; exit 1; }
@@ -39,7 +39,8 @@ put 0644 packaging/modules-load.conf "$prefix/lib/modules-load.d/pinfold.conf"
 put 0644 packaging/sysctl.conf "$prefix/lib/sysctl.d/50-pinfold.conf"
 
 config packaging/config.toml "$sysconf/pinfold/config.toml"
-config packaging/environment "$envdir/pinfold"
+# It may get passwords of proxies. Only systemd reads it.
+config packaging/environment "$envdir/pinfold" 0600
 
 put 0644 contrib/cni/10-pinfold.conflist "$prefix/share/pinfold/cni/10-pinfold.conflist"
 for page in docs/man/*.[1-8]; do

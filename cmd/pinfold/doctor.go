@@ -30,8 +30,8 @@ func doctorCommand(t *tool) *cobra.Command {
 		Short: "Say what is wrong with this node, and how to mend it",
 		Long: `Examine the node that the command runs on: kernel, cgroups, modules, sysctls, network
 configuration and plugins, OCI runtimes, subordinate IDs, file systems, disk, clock, security
-modules, the kubelet's configuration, and what another runtime has left. Each finding has a
-remedy. The command changes nothing. It needs no daemon; as another user than root it cannot try
+modules, the kubelet's configuration, and what another runtime has left. Each warning and error
+has a remedy. The command changes nothing. It needs no daemon; as another user than root it cannot try
 everything.
 
 Exit codes: 0 nothing is wrong; 1 there are warnings or errors; 2 a check could not tell, and

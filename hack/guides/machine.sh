@@ -32,7 +32,7 @@ nothing_left() {
 		grep -E ' /(run|var/lib)/pinfold/' /proc/self/mountinfo | grep -v ' /var/lib/pinfold ' || true
 		ls /run/netns 2>/dev/null || true
 		pgrep -a 'pinder|pinfoldd' || true
-		find /sys/fs/cgroup -name '*pinfold-*' -o -name 'kubepods*' || true
+		find /sys/fs/cgroup -name '*pinfold-*' -o -name 'cri-containerd-*' -o -name 'kubepods*' || true
 	)
 	[[ ! $left ]] || { printf 'guide: something is left:\n%s\n' "$left" >&2; return 1; }
 	echo "guide: nothing is left"

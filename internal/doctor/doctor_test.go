@@ -328,3 +328,16 @@ func TestTheWorstLevelDecides(t *testing.T) {
 		}
 	}
 }
+
+func TestDropInsOfTheKubeletCountMoreThanItsFile(t *testing.T) {
+	n := examined(t, map[string]string{
+		"/proc/77/cmdline":                 "kubelet\x00--config=/var/lib/kubelet/config.yaml\x00--config-dir=/etc/kubelet.d\x00",
+		"/var/lib/kubelet/config.yaml":     "maxPods: 50\n",
+		"/etc/kubelet.d/10-runtime.conf":   "containerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n",
+		"/etc/kubelet.d/20-runtime.conf":   healthyKubelet,
+		"/etc/kubelet.d/30-other.conf.bak": "\t{",
+	})
+	if all := bad(Examine(t.Context(), n)); len(all) > 0 {
+		t.Errorf("got %+v", all)
+	}
+}

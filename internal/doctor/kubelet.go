@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -58,19 +59,18 @@ func kubelet(_ context.Context, n *Node) findings {
 		var f findings
 		return f.or("there is no kubelet on this node")
 	}
+	var f findings
 	var c kubeletConfig
-	if file != "" {
+	for _, file := range n.kubeletFiles(file, flags.flag("config-dir")) {
 		text, err := n.text(file)
 		if err == nil {
 			err = yaml.Unmarshal([]byte(text), &c)
 		}
 		if err != nil {
-			var f findings
 			f.add(Unknown, "Mend the file, or name the kubelet's with --kubelet-config.", "the kubelet's configuration %s: %v", file, err)
 			return f
 		}
 	}
-	var f findings
 	if len(running) > 1 {
 		f.add(Warning, "Stop all but one.", "%d kubelets run", len(running))
 	}
@@ -78,6 +78,22 @@ func kubelet(_ context.Context, n *Node) findings {
 	f.statistics(n, flags, c)
 	f.limits(n, c)
 	return f.or("the kubelet uses this runtime and has what it needs")
+}
+
+// kubeletFiles are the kubelet's configuration and its drop-ins, *.conf by name. A later one counts more.
+func (n *Node) kubeletFiles(file, dropIns string) (files []string) {
+	if file != "" {
+		files = append(files, file)
+	}
+	if dropIns == "" {
+		return files
+	}
+	for _, name := range n.list(dropIns) {
+		if filepath.Ext(name) == ".conf" {
+			files = append(files, filepath.Join(dropIns, name))
+		}
+	}
+	return files
 }
 
 // kubeadmFlags are the flags that kubeadm starts a kubelet with that does not run now. Before version 1.32

@@ -50,7 +50,7 @@ func cgroupDriver() string {
 type node struct {
 	t      *testing.T
 	dir    string
-	number int
+	number int // 1 to 250, part of its addresses; begun again when all were used: nodes do not live that long
 	// flags come after the usual ones.
 	flags []string
 	// file is a configuration file, in place of the usual flags.
@@ -90,7 +90,7 @@ func newNode(t *testing.T) *node {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, dir: dir, number: int(nodeNumber.Add(1)), log: &logBuffer{}}
+	n := &node{t: t, dir: dir, number: (int(nodeNumber.Add(1))-1)%250 + 1, log: &logBuffer{}}
 	t.Cleanup(n.destroy)
 	for _, d := range []string{"cni", "certs.d", "logs", "volumes"} {
 		if err := os.Mkdir(n.path(d), 0o755); err != nil {

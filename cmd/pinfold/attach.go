@@ -35,7 +35,7 @@ If the daemon ends meanwhile, the session ends with an error; the container goes
 	return cmd
 }
 
-func attach(ctx context.Context, t *tool, o *execOptions, name string) (err error) {
+func attach(ctx context.Context, t *tool, o *execOptions, name string) error {
 	n, err := t.connect(ctx)
 	if err != nil {
 		return err
@@ -51,12 +51,8 @@ func attach(ctx context.Context, t *tool, o *execOptions, name string) (err erro
 	if err != nil {
 		return err
 	}
-	streams, restore, err := o.streams(t)
+	err = o.pass(t, func(streams streamclient.Streams) error { return streamclient.Attach(ctx, resp.Url, streams) })
 	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
-	if err := streamclient.Attach(ctx, resp.Url, streams); err != nil {
 		return err
 	}
 	status, err := n.exited(ctx, id)
@@ -64,6 +60,16 @@ func attach(ctx context.Context, t *tool, o *execOptions, name string) (err erro
 		return err
 	}
 	return verdict(t, status)
+}
+
+// pass runs a session with the streams of this command. Afterwards the terminal is as it was before.
+func (o *execOptions) pass(t *tool, session func(streamclient.Streams) error) (err error) {
+	streams, restore, err := o.streams(t)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+	return session(streams)
 }
 
 // streams are the user's streams for a session. Its terminal is raw until restore, which has to be deferred.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/spf13/cobra"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -42,7 +41,7 @@ If the daemon ends meanwhile, the session ends with an error, and the exit code 
 	return cmd
 }
 
-func execute(ctx context.Context, t *tool, o *execOptions, args []string) (err error) {
+func execute(ctx context.Context, t *tool, o *execOptions, args []string) error {
 	for _, arg := range args {
 		if err := checkText(arg); err != nil {
 			return misuse("exec: %q: %v", arg, err)
@@ -63,12 +62,11 @@ func execute(ctx context.Context, t *tool, o *execOptions, args []string) (err e
 	if err != nil {
 		return err
 	}
-	streams, restore, err := o.streams(t)
-	if err != nil {
+	var code int
+	err = o.pass(t, func(streams streamclient.Streams) (err error) {
+		code, err = streamclient.Exec(ctx, resp.Url, streams)
 		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
-	code, err := streamclient.Exec(ctx, resp.Url, streams)
+	})
 	if err != nil || code == 0 {
 		return err
 	}

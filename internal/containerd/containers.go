@@ -64,17 +64,13 @@ func (s *containers) ListStream(req *containersapi.ListContainersRequest, stream
 }
 
 func (s *containers) each(ctx context.Context, wanted []string, do func(*containersapi.Container) error) error {
-	ours, err := here(ctx)
+	filter, ours, err := selection(ctx, wanted)
 	if err != nil || !ours {
-		return err
-	}
-	filter, err := parseFilters(wanted)
-	if err != nil {
 		return err
 	}
 	var failed error
 	take := func(c *containersapi.Container) {
-		if failed == nil && filter.Match(filters.AdapterFunc(func(path []string) (string, bool) { return field(c, path) })) {
+		if failed == nil && matches(filter, c, field) {
 			failed = do(c)
 		}
 	}
@@ -94,6 +90,19 @@ func parseFilters(wanted []string) (filters.Filter, error) {
 		return nil, errdefs.ErrInvalidArgument.WithMessage(err.Error())
 	}
 	return filter, nil
+}
+
+// selection is the filter of a list, and whether the list is of the namespace of our pods; see here.
+func selection(ctx context.Context, wanted []string) (filter filters.Filter, ours bool, err error) {
+	if ours, err = here(ctx); err == nil {
+		filter, err = parseFilters(wanted)
+	}
+	return filter, ours, err
+}
+
+// matches reports whether v, whose fields the function reads, passes a filter.
+func matches[T any](filter filters.Filter, v T, field func(T, []string) (string, bool)) bool {
+	return filter.Match(filters.AdapterFunc(func(path []string) (string, bool) { return field(v, path) }))
 }
 
 // field is what a filter's path means on a container.

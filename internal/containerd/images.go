@@ -8,7 +8,6 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/containerd/v2/pkg/filters"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -39,11 +38,7 @@ func (s *images) Get(ctx context.Context, req *imagesapi.GetImageRequest) (*imag
 
 // List returns the images that match one of the filters.
 func (s *images) List(ctx context.Context, req *imagesapi.ListImagesRequest) (*imagesapi.ListImagesResponse, error) {
-	ours, err := here(ctx)
-	if err != nil {
-		return nil, err
-	}
-	filter, err := parseFilters(req.GetFilters())
+	filter, ours, err := selection(ctx, req.GetFilters())
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +49,7 @@ func (s *images) List(ctx context.Context, req *imagesapi.ListImagesRequest) (*i
 	for _, img := range s.store.List() {
 		for _, name := range append(append([]string{img.ID}, img.Tags...), img.Digests...) {
 			record := s.named(ctx, img, name)
-			if filter.Match(filters.AdapterFunc(func(path []string) (string, bool) { return imageField(record, path) })) {
+			if matches(filter, record, imageField) {
 				resp.Images = append(resp.Images, record)
 			}
 		}

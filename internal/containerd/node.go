@@ -10,7 +10,6 @@ import (
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/containerd/v2/pkg/filters"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -74,7 +73,7 @@ func (s *introspection) Plugins(_ context.Context, req *introspectionapi.Plugins
 		{Type: "io.containerd.grpc.v1", ID: "tasks"},
 		{Type: "io.containerd.grpc.v1", ID: "version"},
 	} {
-		if filter.Match(filters.AdapterFunc(func(path []string) (string, bool) { return pluginField(p, path) })) {
+		if matches(filter, p, pluginField) {
 			resp.Plugins = append(resp.Plugins, p)
 		}
 	}
@@ -116,11 +115,7 @@ func (s *sandboxes) Get(ctx context.Context, req *sandboxapi.StoreGetRequest) (*
 
 // List returns the pods that match one of the filters.
 func (s *sandboxes) List(ctx context.Context, req *sandboxapi.StoreListRequest) (*sandboxapi.StoreListResponse, error) {
-	ours, err := here(ctx)
-	if err != nil {
-		return nil, err
-	}
-	filter, err := parseFilters(req.GetFilters())
+	filter, ours, err := selection(ctx, req.GetFilters())
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +125,7 @@ func (s *sandboxes) List(ctx context.Context, req *sandboxapi.StoreListRequest) 
 	}
 	for _, rec := range s.sandboxRecords() {
 		box := s.stored(rec)
-		if filter.Match(filters.AdapterFunc(func(path []string) (string, bool) { return sandboxField(box, path) })) {
+		if matches(filter, box, sandboxField) {
 			resp.List = append(resp.List, box)
 		}
 	}

@@ -151,17 +151,13 @@ func (s *tasks) Wait(ctx context.Context, req *tasksapi.WaitRequest) (*tasksapi.
 
 // Metrics returns what the containers use whose tasks match a filter on "id".
 func (s *tasks) Metrics(ctx context.Context, req *tasksapi.MetricsRequest) (*tasksapi.MetricsResponse, error) {
-	ours, err := here(ctx)
+	filter, ours, err := selection(ctx, req.GetFilters())
 	if err != nil {
 		return nil, err
 	}
 	resp := &tasksapi.MetricsResponse{}
 	if !ours {
 		return resp, nil
-	}
-	filter, err := parseFilters(req.GetFilters())
-	if err != nil {
-		return nil, err
 	}
 	for _, rec := range s.containerRecords() {
 		if rec.State != pod.Running || !filter.Match(idOnly(rec.ID)) {

@@ -30,7 +30,6 @@ import (
 	"github.com/pinfold-run/pinfold/internal/rootfs"
 	"github.com/pinfold-run/pinfold/internal/stats"
 	"github.com/pinfold-run/pinfold/internal/steps"
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // parts are the parts of one daemon.
@@ -229,27 +228,14 @@ func passable(path string) error {
 	}
 }
 
-// probeUserNamespaces makes a user namespace and an idmapped overlay in it. The error says why that
-// failed.
+// probeUserNamespaces returns why pods with layers in root cannot have user namespaces.
 func probeUserNamespaces(root string, log *slog.Logger) error {
-	mapping := []pin.IDMap{{ContainerID: 0, HostID: 1 << 20, Length: 1 << 16}}
-	set, err := pin.Create(&pin.Mappings{UIDs: mapping, GIDs: mapping}, pin.User)
-	if err != nil {
-		return err
-	}
-	defer set.Close()
-	if set.OwnerErr != nil {
+	owner, err := rootfs.CheckUserNamespaces(root)
+	if owner != nil {
 		log.Warn("the daemon's user owns the user namespaces of pods, so pods can use up its limits (inotify instances, namespaces and others)",
-			"error", set.OwnerErr)
+			"error", owner)
 	}
-	features, err := rootfs.Probe(root, set.User)
-	if err != nil {
-		return err
-	}
-	if !features.IDMappedOverlay {
-		return fmt.Errorf("the kernel or the file system of %s does not support idmapped overlay layers", root)
-	}
-	return nil
+	return err
 }
 
 func (p *parts) openImages(ctx context.Context, c *config.Config) error {

@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -11,7 +10,6 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 	"github.com/pinfold-run/pinfold/internal/rootfs"
-	"github.com/pinfold-run/pinfold/pin"
 )
 
 // mounts are those of the node's own mount table.
@@ -165,35 +163,13 @@ func statfs(path string) (s unix.Statfs_t, err error) {
 // errNotIDMapped: the kernel cannot idmap a mount of that file system.
 var errNotIDMapped = errors.New("cannot be idmapped")
 
-// sampleMapping is any user namespace but the node's own.
-func sampleMapping() (*pin.Set, error) {
-	ids := []pin.IDMap{{ContainerID: 0, HostID: 1 << 20, Length: 1 << 16}}
-	return pin.Create(&pin.Mappings{UIDs: ids, GIDs: ids}, pin.User)
-}
-
 func probeUserNamespaces(scratch string) error {
-	set, err := sampleMapping()
-	if err != nil {
-		return err
-	}
-	defer set.Close()
-	features, err := rootfs.Probe(filepath.Clean(scratch), set.User)
-	if err != nil {
-		return err
-	}
-	if !features.IDMappedOverlay {
-		return errors.New("the kernel or the file system of " + scratch + " does not support idmapped layers")
-	}
-	return nil
+	_, err := rootfs.CheckUserNamespaces(scratch)
+	return err
 }
 
 func probeIDMapped(path string) error {
-	set, err := sampleMapping()
-	if err != nil {
-		return err
-	}
-	defer set.Close()
-	ok, err := rootfs.IDMappable(path, set.User)
+	ok, err := rootfs.IDMappable(path)
 	if err == nil && !ok {
 		return errNotIDMapped
 	}

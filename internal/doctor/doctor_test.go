@@ -15,6 +15,9 @@ import (
 	"github.com/pinfold-run/pinfold/internal/config"
 )
 
+// cgroup2 is the mount of cgroup v2, as mountinfo has it.
+const cgroup2 = "29 21 0:25 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+
 // healthy are the files of a node with nothing wrong.
 var healthy = map[string]string{
 	"/proc/filesystems":                            "nodev\tproc\nnodev\toverlay\n\text4\n",
@@ -27,8 +30,7 @@ var healthy = map[string]string{
 	"/proc/sys/net/bridge/bridge-nf-call-iptables": "1\n",
 	"/proc/sys/fs/inotify/max_user_instances":      "8192\n",
 	"/proc/sys/fs/inotify/max_user_watches":        "524288\n",
-	"/proc/self/mounts":                            "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n",
-	"/proc/self/mountinfo":                         "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
+	"/proc/self/mountinfo":                         cgroup2 + "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
 	"/proc/swaps":                                  "Filename Type Size Used Priority\n",
 	"/sys/fs/cgroup/cgroup.controllers":            "cpuset cpu io memory hugetlb pids\n",
 	"/etc/cni/net.d/10-net.conflist":               netList("net"),
@@ -151,8 +153,8 @@ var sick = []struct {
 		n.probe.userns = func(string) error { return errors.New("invalid argument") }
 	}, "user-namespaces", Warning, "cannot have user namespaces", "Linux 6.3"},
 	{"not root", nil, func(n *Node) { n.probe.euid = func() int { return 1000 } }, "user-namespaces", Unknown, "only root", ""},
-	{"cgroup v1", map[string]string{"/proc/self/mounts": "tmpfs /sys/fs/cgroup tmpfs ro 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n"}, nil, "cgroups", Warning, "v1", "unified_cgroup_hierarchy"},
-	{"no cgroups", map[string]string{"/proc/self/mounts": "proc /proc proc rw 0 0\n"}, nil, "cgroups", Error, "no cgroups", "Mount"},
+	{"cgroup v1", map[string]string{"/proc/self/mountinfo": "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 21 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"}, nil, "cgroups", Warning, "v1", "unified_cgroup_hierarchy"},
+	{"no cgroups", map[string]string{"/proc/self/mountinfo": "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"}, nil, "cgroups", Error, "no cgroups", "Mount"},
 	{"no memory controller", map[string]string{"/sys/fs/cgroup/cgroup.controllers": "cpuset cpu pids\n"}, nil, "cgroups", Error, "memory", "cgroup_enable=memory"},
 	{"no br_netfilter", map[string]string{"/proc/sys/net/bridge/bridge-nf-call-iptables": "-"}, nil, "modules", Warning, "br_netfilter", "modprobe br_netfilter"},
 	{"no iptables", map[string]string{"/usr/bin/iptables": "-"}, nil, "modules", Error, "iptables", "Install"},
@@ -179,10 +181,10 @@ var sick = []struct {
 	{"subuid and subgid differ", map[string]string{"/etc/subgid": "root:1:1\n"}, nil, "ids", Error, "/etc/subgid", "same line"},
 	{"IDs that the kubelet cannot use", map[string]string{"/etc/subuid": "kubelet:1048577:7208960\n", "/etc/subgid": "kubelet:1048577:7208960\n"}, nil, "ids", Error, "not usable", "65536"},
 	{"no getsubids", map[string]string{"/usr/bin/getsubids": "-"}, nil, "ids", Warning, "getsubids", "uidmap"},
-	{"root is on NFS", map[string]string{"/proc/self/mountinfo": "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:30 / /var/lib rw - nfs4 host:/x rw\n"}, nil, "file-systems", Error, "nfs4", "local file system"},
-	{"root is not executable", map[string]string{"/proc/self/mountinfo": "21 1 8:1 / / rw,noexec - ext4 /dev/sda1 rw\n"}, nil, "file-systems", Error, "noexec", "without that option"},
-	{"root is read-only", map[string]string{"/proc/self/mountinfo": "21 1 8:1 / / ro - ext4 /dev/sda1 ro\n"}, nil, "file-systems", Error, "read-only", "writable"},
-	{"volumes that cannot be idmapped", map[string]string{"/proc/self/mountinfo": "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:30 / /data rw - nfs4 host:/x rw\n"}, func(n *Node) {
+	{"root is on NFS", map[string]string{"/proc/self/mountinfo": cgroup2 + "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:30 / /var/lib rw - nfs4 host:/x rw\n"}, nil, "file-systems", Error, "nfs4", "local file system"},
+	{"root is not executable", map[string]string{"/proc/self/mountinfo": cgroup2 + "21 1 8:1 / / rw,noexec - ext4 /dev/sda1 rw\n"}, nil, "file-systems", Error, "noexec", "without that option"},
+	{"root is read-only", map[string]string{"/proc/self/mountinfo": cgroup2 + "21 1 8:1 / / ro - ext4 /dev/sda1 ro\n"}, nil, "file-systems", Error, "read-only", "writable"},
+	{"volumes that cannot be idmapped", map[string]string{"/proc/self/mountinfo": cgroup2 + "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:30 / /data rw - nfs4 host:/x rw\n"}, func(n *Node) {
 		n.probe.idmapped = func(path string) error {
 			if path == "/data" {
 				return errNotIDMapped

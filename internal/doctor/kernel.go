@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 )
 
 // kernel looks for what no pod can do without.
@@ -52,14 +54,10 @@ var controllers = []string{"cpu", "cpuset", "memory", "pids"}
 
 func cgroups(_ context.Context, n *Node) findings {
 	var f findings
-	types := map[string]string{} // by mount point
-	for line := range strings.Lines(n.read("/proc/self/mounts")) {
-		if fields := strings.Fields(line); len(fields) > 2 && strings.HasPrefix(fields[2], "cgroup") {
-			types[fields[1]] = fields[2]
-		}
-	}
-	if types["/sys/fs/cgroup"] != "cgroup2" {
-		if len(types) == 0 {
+	mounts := n.mounts()
+	isGroup := func(m mountinfo.Mount) bool { return strings.HasPrefix(m.Type, "cgroup") }
+	if mountOf("/sys/fs/cgroup", mounts).Type != "cgroup2" {
+		if !slices.ContainsFunc(mounts, isGroup) {
 			f.add(Error, "Mount cgroup v2 at /sys/fs/cgroup; systemd does it.", "there are no cgroups")
 			return f
 		}

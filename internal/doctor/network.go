@@ -84,7 +84,7 @@ func cni(_ context.Context, n *Node) findings {
 	}
 	var f findings
 	dirs := strings.Split(n.Config.CNIBinDir, ":")
-	if err := network.Check(n.path(n.Config.CNIConfDir), n.paths(dirs)); err != nil {
+	if err := network.CheckDirs(n.path(n.Config.CNIConfDir), n.paths(dirs)); err != nil {
 		f.add(Error, "Install a network (Calico, Cilium, Flannel …), or, for one node, the example 10-pinfold.conflist and the CNI plugins.",
 			"pods get no network: %v", err)
 		return f

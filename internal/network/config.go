@@ -211,13 +211,3 @@ func requirePlugins(list *libcni.NetworkConfigList, dirs []string) error {
 	}
 	return nil
 }
-
-// Check reports why the network that is configured in a directory cannot be used: no configuration, one that is not
-// valid, or a plugin that is in none of the directories. It runs no plugin.
-func Check(confDir string, binDirs []string) error {
-	c, err := load(confDir)
-	if err != nil {
-		return err
-	}
-	return requirePlugins(c.list, binDirs)
-}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 // Features are what the kernel can do on the file system of the scratch directory, as found by Probe.
@@ -147,16 +149,42 @@ func RecursiveReadOnly() bool {
 	return !errors.Is(err, unix.ENOSYS)
 }
 
+// sample is any user namespace but the node's own.
+func sample() (*pin.Set, error) {
+	ids := []pin.IDMap{{ContainerID: 0, HostID: 1 << 20, Length: 1 << 16}}
+	return pin.Create(&pin.Mappings{UIDs: ids, GIDs: ids}, pin.User)
+}
+
+// CheckUserNamespaces makes a user namespace and an idmapped overlay in it, with layers in dir. The error says why pods
+// cannot have that. owner is not nil if the namespace belongs to the caller's user and not to a user of its own; see pin.Set.
+func CheckUserNamespaces(dir string) (owner, err error) {
+	set, err := sample()
+	if err != nil {
+		return nil, err
+	}
+	defer set.Close()
+	features, err := Probe(dir, set.User)
+	if err == nil && !features.IDMappedOverlay {
+		err = fmt.Errorf("the kernel or the file system of %s does not support idmapped overlay layers", dir)
+	}
+	return set.OwnerErr, err
+}
+
 // IDMappable reports whether the mount at a path can be idmapped, so that a pod with a user namespace can have a volume on
 // it. It does so with a detached copy of the mount, which is gone when the call returns. A file system whose server is
 // gone can hold the call up.
-func IDMappable(path string, ns UserNS) (bool, error) {
+func IDMappable(path string) (bool, error) {
+	set, err := sample()
+	if err != nil {
+		return false, err
+	}
+	defer set.Close()
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, err
 	}
 	defer dir.Close()
-	tree, err := cloneIDMapped(dir, ns, false, unix.MS_PRIVATE)
+	tree, err := cloneIDMapped(dir, set.User, false, unix.MS_PRIVATE)
 	if err == nil {
 		err = tree.Close()
 	}

@@ -184,7 +184,7 @@ func TestCompletionScriptsAndWordsNeedNoDaemon(t *testing.T) {
 			t.Errorf("%q: exit code %d: %q", args, code, out)
 		}
 	}
-	// Names of pods need one: without, there are none, and no message.
+	// The names of pods come from a daemon. Without one, the list is empty, and no error is printed.
 	code, out, errs := call(t, "__complete", "--socket", filepath.Join(t.TempDir(), "s"), "logs", "")
 	if code != 0 || out != ":4\n" || strings.Contains(errs, "socket") {
 		t.Errorf("without a daemon: exit code %d: %q %q", code, out, errs)

@@ -137,7 +137,7 @@ func (t *tool) dial(ctx context.Context, e endpoint) (net.Conn, error) {
 
 const startIt = "start the daemon (systemctl start pinfold)"
 
-// explainDial says in words why nobody answers, and what to do.
+// explainDial says why no daemon answers, and what to do.
 func (e endpoint) explainDial(err error) error {
 	info, statErr := os.Stat(e.path)
 	switch {
@@ -150,7 +150,7 @@ func (e endpoint) explainDial(err error) error {
 	case statErr == nil && info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("%s is not a socket; name the daemon's with --socket", e)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("the daemon is not running: nobody listens on the socket %s; %s; journalctl -u pinfold says why it ended", e, startIt)
+		return fmt.Errorf("the daemon is not running: no process listens on the socket %s; %s; journalctl -u pinfold says why it ended", e, startIt)
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return e.explainSilence()
 	}

@@ -124,7 +124,7 @@ func TestNoDaemonIsOneLineThatSaysWhatToDo(t *testing.T) {
 	for socket, says := range map[string][]string{
 		filepath.Join(dir, "missing"): {"there is no socket", "systemctl start pinfold"},
 		filepath.Join(dir, "no/dir"):  {"there is no socket", "systemctl start pinfold"},
-		"unix://" + left:              {"nobody listens", "systemctl start pinfold"},
+		"unix://" + left:              {"no process listens", "systemctl start pinfold"},
 		file:                          {"is not a socket", "--socket"},
 		deaf:                          {"does not answer", "--timeout"},
 		web:                           {"does not speak CRI", "--socket"},

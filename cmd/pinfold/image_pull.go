@@ -28,7 +28,7 @@ Credentials are those of --creds. Without it, they are looked for in the file of
 $REGISTRY_AUTH_FILE, which has the form of Docker's config.json; helpers that such a file names
 are not called. Credentials are sent to the image's own registry and to no mirror (hosts.toml has headers
 for those), for this pull alone. If the command is interrupted, the
-daemon ends the pull, unless somebody else waits for it. What has arrived is kept for the next.`,
+daemon ends the pull, unless another request waits for it. What has arrived is kept for the next.`,
 		Example: `  pinfold image pull docker.io/library/busybox:latest
   pinfold image pull --creds robot registry.example/app:1        # asks for the password
   pinfold image pull --creds robot registry.example/app:1 < token`,

@@ -200,7 +200,7 @@ func (t *tool) undoKubelet(ctx context.Context, o *migrateOptions, other otherRu
 	} else {
 		fmt.Fprintf(t.out, "The kubelet uses the runtime of before from its next start: systemctl enable --now %s && systemctl restart kubelet\n", other.unit)
 	}
-	if n, err := t.connect(ctx); err == nil { // otherwise there is nobody to ask for pods
+	if n, err := t.connect(ctx); err == nil { // without a daemon, no pods can be listed
 		defer n.close()
 		return t.printPods(ctx, n.runtime, "Pinfold", "pinfold rm --all")
 	}

@@ -198,7 +198,7 @@ func otherRuntimes(_ context.Context, n *Node) findings {
 	}
 	if shims > 0 {
 		f.add(Error, "Drain the node and stop its pods with containerd: `crictl -r unix:///run/containerd/containerd.sock rmp --all --force`.",
-			"%d pods of containerd still run; they keep ports and volumes, and nobody watches them", shims)
+			"%d pods of containerd still run; they keep ports and volumes, and no runtime watches them", shims)
 	}
 	if monitors := len(n.processes("conmon")); monitors > 0 {
 		f.add(Warning, "If they are CRI-O's, stop its pods: `crictl -r unix:///run/crio/crio.sock rmp --all --force`.", "%d containers of CRI-O or Podman still run", monitors)

@@ -110,7 +110,7 @@ var facts = []fact{
 	{name: "container_log_lost_bytes_total", help: "Bytes of containers' output that could not be written to logs.", counter: true, read: logs(func(l *Logs) uint64 { return l.LostBytes })},
 	{name: "container_log_gaps_total", help: "Times that a container's log began to lose output.", counter: true, read: logs(func(l *Logs) uint64 { return l.Gaps })},
 	{name: "attach_readers_cut_total", help: "Attached clients that pinder cut off because they did not read.", counter: true, read: logs(func(l *Logs) uint64 { return l.ReadersCut })},
-	{name: "log_lines_dropped_total", help: "Lines of the daemon's own log that were dropped because nobody read it.", counter: true, read: func(s *State, e emit) { e(float64(s.LinesDropped)) }},
+	{name: "log_lines_dropped_total", help: "Lines of the daemon's own log that were dropped because the log was not read.", counter: true, read: func(s *State, e emit) { e(float64(s.LinesDropped)) }},
 	{name: "trace_spans_dropped_total", help: "Spans that were not exported.", counter: true, read: func(s *State, e emit) { e(float64(s.SpansDropped)) }},
 }
 

@@ -52,7 +52,7 @@ func (l life) sandboxChanged(s *Sandbox, before, after State) {
 	case before == Ready && after != Ready:
 		level, args := slog.LevelInfo, name
 		args = append(args, "lasted", since(rec.Created, time.Now()))
-		if rec.Reason != "" { // nobody asked for it
+		if rec.Reason != "" { // no request asked for it
 			level, args = slog.LevelWarn, append(args, "reason", rec.Reason)
 		}
 		l.log.Log(context.Background(), level, "pod stopped", args...)

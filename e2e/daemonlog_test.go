@@ -148,6 +148,7 @@ func TestTheLogTellsTheStartAndTheLifeOfAPod(t *testing.T) {
 	n.loggedOnce(from, map[string]any{"msg": "container ended", "level": "INFO", "reason": "Error", "exit_code": 7, "container_id": c, "pod": "web", "container": "main"})
 	n.end(c)
 	n.endPod(pod)
+	n.loggedOnce(from, map[string]any{"msg": "pod removed", "pod_id": pod}) // a line may come after the answer to the request
 	var told []string
 	for _, line := range n.logged(from) {
 		if line["pod_id"] == pod {

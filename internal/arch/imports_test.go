@@ -64,7 +64,8 @@ var mayImport = []struct {
 		"internal/fault", "internal/image/secret", "internal/image/reference", "internal/image/keylock", "internal/image/tarfile", "internal/image/blob", "internal/image/layer",
 		"internal/image/registry", "internal/kernel/durable", "internal/tree", "internal/steps",
 	}, "images are the same for every pod: it knows none"},
-	{"internal/network", []string{"internal/regular", "internal/kernel/cgroup", "internal/steps"}, "plugins run in groups; it gets a pin as a path"},
+	{"internal/network/builtin", []string{"internal/fault"}, "calls of plugins without their processes; which plugin is called with what it is told"},
+	{"internal/network", []string{"internal/network/builtin", "internal/regular", "internal/kernel/cgroup", "internal/steps"}, "plugins run in groups; it gets a pin as a path"},
 	{"internal/pinder/descriptor", nil, "system calls on file descriptors, nothing of pinder's"},
 	{"internal/pinder/ownlog", []string{"internal/logwriter"}, "every room writes to it, so it knows none"},
 	{"internal/pinder/logpump", []string{"internal/pinder/descriptor", "internal/pinder/ownlog"}, "bytes from pipes to a log; it knows no containers, so it is tested without them"},
@@ -127,7 +128,8 @@ var outside = []struct {
 	reason string
 }{
 	{"google.golang.org/grpc", []string{"internal/containerd", "internal/testcollector", "internal/metrics", "internal/trace", "internal/cri", "internal/admin", "internal/daemon", "internal/migrate", "cmd/pinfold"}, "errors have classes until cri makes gRPC codes of them"},
-	{"github.com/containernetworking", []string{"internal/network"}, "one package speaks CNI"},
+	{"github.com/containernetworking", []string{"internal/network", "internal/network/builtin"}, "one package speaks CNI, and one does what plugins do"},
+	{"github.com/vishvananda", []string{"internal/network/builtin"}, "one package changes interfaces, addresses and routes"},
 	{"github.com/containerd/containerd", []string{"internal/image", "internal/image/tarfile", "internal/image/blob", "internal/image/layer", "internal/image/registry", "internal/containerd", "internal/migrate"}, "containerd's libraries serve images; its API has one server and one client"},
 	{"github.com/opencontainers/image-spec", []string{"internal/image", "internal/image/layer", "internal/image/registry", "internal/ocispec", "internal/migrate"}, "an image's configuration becomes a container's"},
 	{"github.com/opencontainers/selinux", []string{"internal/selinux"}, "one package speaks with the kernel's SELinux"},

@@ -40,6 +40,15 @@ type pluginError struct {
 func (e *pluginError) Error() string { return "plugin " + e.plugin + " " + e.text }
 func (e *pluginError) Unwrap() error { return e.class }
 
+// saidError is the error of a plugin that said what is wrong.
+func saidError(plugin string, said *types.Error) error {
+	text := "failed: " + said.Error()
+	if said.Code != 0 {
+		text += fmt.Sprintf(" (CNI error code %d)", said.Code)
+	}
+	return &pluginError{plugin: plugin, text: text, code: said.Code, class: classOf(said.Code)}
+}
+
 // classOf is the class of an error code of the CNI specification: ErrFailedPrecondition if the configuration has to be
 // changed, otherwise ErrUnavailable, because a later try may succeed.
 func classOf(code uint) error {

@@ -17,6 +17,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/pinfold-run/pinfold/internal/network/builtin"
 )
 
 const (
@@ -79,11 +81,29 @@ func (r *runner) Decode(data []byte) (version.PluginInfo, error) {
 	return d.Decode(data)
 }
 
-// ExecPlugin is part of libcni's Exec: it runs one plugin and returns its standard output. When ctx ends, the plugin's
-// whole group is killed. Every error is a *pluginError.
+// ExecPlugin is part of libcni's Exec: it runs one plugin, or does its work without it, and returns its standard output.
+// When ctx ends, the plugin's whole group is killed. Every error is a *pluginError.
 func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	c := request(stdin, environ)
+	switch chosen := r.net.ways.choose(ctx, r, path, &c); chosen.way {
+	case passed:
+		return chosen.answer, nil
+	case within:
+		out, err := r.watched(ctx, path, environ, func(ctx context.Context) ([]byte, error) { return r.within(ctx, path, c) })
+		if !errors.Is(err, builtin.ErrStart) {
+			return out, err
+		}
+		r.net.log.Debug("a CNI plugin is started after all", "path", path, "reason", err)
+	}
+	return r.start(ctx, path, stdin, environ)
+}
+
+// start runs the plugin's program.
+func (r *runner) start(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	for try := 0; ; try++ {
-		out, err := r.watched(ctx, path, stdin, environ)
+		out, err := r.watched(ctx, path, environ, func(ctx context.Context) ([]byte, error) {
+			return r.once(ctx, program{path: path, stdin: stdin, environ: environ, isPlugin: true})
+		})
 		switch {
 		case err == nil:
 			return out, nil
@@ -101,16 +121,24 @@ func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, envi
 	}
 }
 
-func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	plugin := filepath.Base(path)
+// program is a process to start.
+type program struct {
+	path          string
+	args, environ []string
+	stdin         []byte
+	isPlugin      bool // it says what is wrong as CNI plugins do
+}
+
+func (r *runner) once(ctx context.Context, p program) ([]byte, error) {
+	plugin := filepath.Base(p.path)
 	r.last = outcome{plugin: plugin}
 	if ctx.Err() != nil {
 		return nil, &pluginError{plugin: plugin, text: "was not started: " + ctx.Err().Error(), class: ctx.Err()}
 	}
 	started := time.Now()
-	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = environ
-	cmd.Stdin = bytes.NewReader(stdin)
+	cmd := exec.CommandContext(ctx, p.path, p.args...)
+	cmd.Env = p.environ
+	cmd.Stdin = bytes.NewReader(p.stdin)
 	r.last.stdout.limit, r.last.stderr.limit = maxOutput, maxOutput
 	cmd.Stdout, cmd.Stderr = &r.last.stdout, &r.last.stderr
 	cmd.WaitDelay = pipeGrace
@@ -144,7 +172,7 @@ func (r *runner) once(ctx context.Context, path string, stdin []byte, environ []
 	if r.last.stdout.over {
 		return nil, &pluginError{plugin: plugin, text: fmt.Sprintf("printed more than %d bytes%s", maxOutput, r.last.output()), class: errdefs.ErrUnavailable}
 	}
-	if r.checkResult {
+	if r.checkResult && p.isPlugin {
 		if err := checkResult(r.last.stdout.data); err != nil {
 			return nil, &pluginError{
 				plugin: plugin,
@@ -174,11 +202,7 @@ func checkResult(data []byte) error {
 func (o *outcome) failure(status string) error {
 	var said *types.Error
 	if json.Unmarshal(o.stdout.data, &said) == nil && said != nil && (said.Msg != "" || said.Code != 0) {
-		text := "failed: " + said.Error()
-		if said.Code != 0 {
-			text += fmt.Sprintf(" (CNI error code %d)", said.Code)
-		}
-		return &pluginError{plugin: o.plugin, text: text, code: said.Code, class: classOf(said.Code)}
+		return saidError(o.plugin, said)
 	}
 	text := fmt.Sprintf("ended with %s", status)
 	if out := o.output(); out != "" {

@@ -37,6 +37,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 
+	"github.com/pinfold-run/pinfold/internal/network/builtin"
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
@@ -68,6 +69,8 @@ type Config struct {
 	Log *slog.Logger
 	// Calls is told of each run of a plugin. Nil is told nothing.
 	Calls steps.CallWatcher
+	// StartAll: each plugin's program is started. Otherwise what needs none is done in this process, see way.
+	StartAll bool
 	// AttachTimeout limits one Attach, all plugins together.
 	AttachTimeout time.Duration
 	// DetachTimeout limits one Detach, and one GC of one configuration.
@@ -82,6 +85,7 @@ type Network struct {
 	groups *cgroups
 	gate   gate
 	status status
+	ways   ways
 }
 
 // dirs are the directories that can change. A call reads them once for each thing that it looks for.
@@ -141,7 +145,7 @@ func start(cfg Config, log *slog.Logger, groups *cgroups, p pace) *Network {
 	if cfg.DetachTimeout <= 0 {
 		cfg.DetachTimeout = DefaultDetachTimeout
 	}
-	n := &Network{cfg: cfg, log: log, groups: groups}
+	n := &Network{cfg: cfg, log: log, groups: groups, ways: ways{startAll: cfg.StartAll, builtin: builtin.New(log)}}
 	n.gate.init()
 	n.status.start(n, p)
 	return n

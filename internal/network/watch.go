@@ -9,14 +9,14 @@ import (
 	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
-// watched is once, seen by Config.Calls.
-func (r *runner) watched(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+// watched is run, one call of the plugin at that path, seen by Config.Calls.
+func (r *runner) watched(ctx context.Context, path string, environ []string, run func(context.Context) ([]byte, error)) ([]byte, error) {
 	if r.net.cfg.Calls == nil {
-		return r.once(ctx, path, stdin, environ)
+		return run(ctx)
 	}
 	command, names := arguments(environ)
 	ctx, ended := r.net.cfg.Calls.Call(ctx, steps.Call{Kind: steps.CNI, Program: filepath.Base(path), Command: command, Arguments: names})
-	out, err := r.once(ctx, path, stdin, environ)
+	out, err := run(ctx)
 	ended(err)
 	return out, err
 }

@@ -54,7 +54,7 @@ type Call struct {
 }
 
 // plugin is one plugin. Each verb gets a call that was checked as the plugins' own frame (package skel of CNI) checks it.
-// A verb that is nil does nothing, and is no error.
+// A verb that is nil does nothing, and is no error; only for CHECK the program is started.
 type plugin struct {
 	// knows says what it cannot do with a configuration, and which other plugins it would call.
 	knows func(config []byte) (calls []string, err error)
@@ -79,6 +79,7 @@ func New(log *slog.Logger) *Plugins {
 	}
 	p := &Plugins{log: log}
 	p.plugins = map[string]plugin{
+		"bridge":   p.bridge(),
 		"loopback": p.loopback(),
 	}
 	return p
@@ -128,7 +129,10 @@ func (k *plugin) run(ctx context.Context, c *Call) ([]byte, error) {
 	case "DEL":
 		return nil, optional(ctx, c, k.del)
 	case "CHECK":
-		return nil, optional(ctx, c, k.check)
+		if k.check == nil {
+			return nil, startInstead("the daemon does not ask for CHECK")
+		}
+		return nil, k.check(ctx, c)
 	case "GC":
 		return nil, optional(ctx, c, k.gc)
 	case "STATUS":

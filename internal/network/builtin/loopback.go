@@ -2,9 +2,7 @@ package builtin
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -20,9 +18,8 @@ func (p *Plugins) loopback() plugin {
 		knows: func(config []byte) ([]string, error) {
 			return nil, known(config, object(common.with(keys{"ipam": plain})))
 		},
-		add:   addLoopback,
-		del:   delLoopback,
-		check: checkLoopback,
+		add: addLoopback,
+		del: delLoopback,
 	}
 }
 
@@ -47,7 +44,7 @@ func addLoopback(_ context.Context, c *Call) (types.Result, error) {
 		if err := h.LinkSetUp(link); err != nil {
 			return fmt.Errorf("set %s up: %w", lo, err)
 		}
-		result.IPs, err = loopbackAddresses(h, link)
+		result.IPs, err = loopbackAddresses(link)
 		return err
 	})
 	if err != nil {
@@ -60,32 +57,29 @@ func addLoopback(_ context.Context, c *Call) (types.Result, error) {
 }
 
 // loopbackAddresses are the first address of each family.
-func loopbackAddresses(h *netlink.Handle, link netlink.Link) ([]*current.IPConfig, error) {
+func loopbackAddresses(link netlink.Link) ([]*current.IPConfig, error) {
 	var first []*current.IPConfig
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		addresses, err := again(func() ([]netlink.Addr, error) { return h.AddrList(link, family) })
+		list, err := addresses(link.Attrs().Index, family)
 		if err != nil {
 			return nil, fmt.Errorf("list the addresses of %s: %w", lo, err)
 		}
-		for _, a := range addresses {
-			if !a.IP.IsLoopback() {
-				return nil, fmt.Errorf("%s has address %s, which is none of loopback", lo, a.IP)
+		for _, a := range list {
+			if !a.ipnet.IP.IsLoopback() {
+				return nil, fmt.Errorf("%s has address %s, which is none of loopback", lo, a.ipnet.IP)
 			}
 		}
-		if len(addresses) > 0 {
-			first = append(first, &current.IPConfig{Interface: current.Int(0), Address: *addresses[0].IPNet})
+		if len(list) > 0 {
+			first = append(first, &current.IPConfig{Interface: current.Int(0), Address: *list[0].ipnet})
 		}
 	}
 	return first, nil
 }
 
 func delLoopback(_ context.Context, c *Call) error {
-	ns, err := openNetNS(c.NetNS)
-	switch {
-	case c.NetNS == "" || errors.Is(err, errNoNetNS):
-		return nil
-	case err != nil:
-		return startInstead("%v", err)
+	ns, err := openLive(c)
+	if err != nil || ns == nil {
+		return err
 	}
 	defer ns.Close()
 	return inside(ns, func(h *netlink.Handle) error {
@@ -95,24 +89,6 @@ func delLoopback(_ context.Context, c *Call) error {
 		}
 		if err := h.LinkSetDown(link); err != nil {
 			return fmt.Errorf("set %s down: %w", lo, err)
-		}
-		return nil
-	})
-}
-
-func checkLoopback(_ context.Context, c *Call) error {
-	ns, err := openNetNS(c.NetNS)
-	if err != nil {
-		return startInstead("%v", err)
-	}
-	defer ns.Close()
-	return inside(ns, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(lo)
-		if err != nil {
-			return fmt.Errorf("find %s: %w", lo, err)
-		}
-		if link.Attrs().Flags&net.FlagUp == 0 {
-			return errors.New("loopback interface is down")
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package builtin
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 
@@ -21,8 +22,11 @@ var errNoNetNS = errors.New("no network namespace is there")
 // openNetNS opens a pod's network namespace, and refuses that of the host, or if it cannot tell. The caller closes the file.
 func openNetNS(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errNoNetNS, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace: %w: %w", errNoNetNS, err)
+		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
 	if err := isPods(f); err != nil {
 		_ = f.Close()
@@ -37,7 +41,7 @@ func isPods(f *os.File) error {
 		return err
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return errNoNetNS
+		return errors.New("it is a file")
 	}
 	var pods, hosts unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &pods); err != nil {

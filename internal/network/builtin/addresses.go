@@ -103,8 +103,8 @@ func (a *addressed) configure(ctx context.Context) error {
 		return fmt.Errorf("failed to set %q UP: %w", name, err)
 	}
 	if gateway6 != nil {
-		if err := a.settle(ctx); err != nil {
-			return fmt.Errorf("failed to settle addresses for %q: %w", name, err)
+		if err := a.waitForIPv6(ctx); err != nil {
+			return fmt.Errorf("IPv6 addresses of %q: %w", name, err)
 		}
 	}
 	for _, r := range a.result.Routes {
@@ -147,11 +147,11 @@ func allowIPv6(name string) error {
 	return nil
 }
 
-// settle waits until the kernel has looked for others with the interface's IPv6 addresses (duplicate address detection, RFC
+// waitForIPv6 waits until the kernel has looked for others with the interface's IPv6 addresses (duplicate address detection, RFC
 // 4862).
-func (a *addressed) settle(ctx context.Context) error {
+func (a *addressed) waitForIPv6(ctx context.Context) error {
 	const longest = 5 * time.Second
-	wait := patience{first: 200 * time.Microsecond, most: 50 * time.Millisecond}
+	wait := pauses{first: 200 * time.Microsecond, most: 50 * time.Millisecond}
 	for end := time.Now().Add(longest); ; {
 		waits := false
 		list, err := addresses(a.link.Attrs().Index, netlink.FAMILY_V6)

@@ -113,7 +113,7 @@ func linkNamed(h *netlink.Handle, name string) (netlink.Link, error) {
 // it in the interface's state, a moment after the second end is up.
 func forwarding(ctx context.Context, h *netlink.Handle, name string) (netlink.Link, error) {
 	const longest = 2550 * time.Millisecond // as the plugin
-	wait := patience{first: 200 * time.Microsecond, most: 50 * time.Millisecond}
+	wait := pauses{first: 200 * time.Microsecond, most: 50 * time.Millisecond}
 	for end := time.Now().Add(longest); ; {
 		link, err := existing(h, name)
 		if err != nil {

@@ -70,7 +70,7 @@ func lockedFile(ctx context.Context, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	wait := patience{first: time.Millisecond, most: 20 * time.Millisecond}
+	wait := pauses{first: time.Millisecond, most: 20 * time.Millisecond}
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// patience are the pauses between looks at something that the kernel has no event for: each twice as long as the one
+// pauses are the pauses between looks at something that the kernel has no event for: each twice as long as the one
 // before.
-type patience struct{ first, most time.Duration }
+type pauses struct{ first, most time.Duration }
 
 // pause waits, and ends with ctx.
-func (p *patience) pause(ctx context.Context) error {
+func (p *pauses) pause(ctx context.Context) error {
 	timer := time.NewTimer(p.first)
 	defer timer.Stop()
 	p.first = min(2*p.first, p.most)

@@ -64,7 +64,7 @@ var mayImport = []struct {
 		"internal/fault", "internal/image/secret", "internal/image/reference", "internal/image/keylock", "internal/image/tarfile", "internal/image/blob", "internal/image/layer",
 		"internal/image/registry", "internal/kernel/durable", "internal/tree", "internal/steps",
 	}, "images are the same for every pod: it knows none"},
-	{"internal/network/builtin", []string{"internal/fault"}, "calls of plugins without their processes; which plugin is called with what it is told"},
+	{"internal/network/builtin", []string{"internal/fault", "internal/regular"}, "calls of plugins without their processes; which plugin is called with what it is told"},
 	{"internal/network", []string{"internal/network/builtin", "internal/regular", "internal/kernel/cgroup", "internal/steps"}, "plugins run in groups; it gets a pin as a path"},
 	{"internal/pinder/descriptor", nil, "system calls on file descriptors, nothing of pinder's"},
 	{"internal/pinder/ownlog", []string{"internal/logwriter"}, "every room writes to it, so it knows none"},

@@ -54,7 +54,7 @@ func (p *Plugins) addBridge(ctx context.Context, c *Call) (types.Result, error) 
 		return nil, err
 	}
 	if err := a.connect(ctx); err != nil {
-		a.undo(ctx, err)
+		p.undo(ctx, c, host, a.made, err)
 		return nil, err
 	}
 	return a.result, nil
@@ -62,16 +62,16 @@ func (p *Plugins) addBridge(ctx context.Context, c *Call) (types.Result, error) 
 
 // undo gives the addresses back, as the plugin does. What is in the kernel goes with DEL, which is owed; only if the program
 // is to be started, it has to find nothing.
-func (a *bridgeAdd) undo(ctx context.Context, err error) {
+func (p *Plugins) undo(ctx context.Context, c *Call, host *netlink.Handle, made netlink.Link, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if errors.Is(err, ErrStart) && a.made != nil {
-		if err := a.host.LinkDel(a.made); err != nil {
-			a.p.log.Warn("an interface could not be removed", "path", a.c.NetNS, "error", err)
+	if errors.Is(err, ErrStart) && made != nil {
+		if err := host.LinkDel(made); err != nil {
+			p.log.Warn("an interface could not be removed", "path", c.NetNS, "error", err)
 		}
 	}
-	if err := a.p.release(ctx, a.c); err != nil {
-		a.p.log.Warn("addresses could not be given back", "path", a.c.NetNS, "error", err)
+	if err := p.release(ctx, c); err != nil {
+		p.log.Warn("addresses could not be given back", "path", c.NetNS, "error", err)
 	}
 }
 
@@ -122,8 +122,8 @@ func shown(link netlink.Link, sandbox string) *current.Interface {
 }
 
 // gateways completes the result with the gateways, and returns those that the bridge is to have as its addresses.
-func (a *bridgeAdd) gateways() []net.IPNet {
-	var own []net.IPNet
+func (a *bridgeAdd) gateways() []*net.IPNet {
+	var own []*net.IPNet
 	routed := map[bool]bool{} // by family: there is a default route
 	for _, config := range a.result.IPs {
 		config.Interface = current.Int(2)
@@ -136,7 +136,7 @@ func (a *bridgeAdd) gateways() []net.IPNet {
 			a.addDefaultRoute(v4, config.Gateway)
 		}
 		if a.IsGateway {
-			own = append(own, net.IPNet{IP: config.Gateway, Mask: config.Address.Mask})
+			own = append(own, &net.IPNet{IP: config.Gateway, Mask: config.Address.Mask})
 		}
 	}
 	return own
@@ -157,7 +157,7 @@ func (a *bridgeAdd) addDefaultRoute(v4 bool, gateway net.IP) {
 }
 
 // forward makes the node forward packets of the families of these addresses.
-func forward(addresses []net.IPNet) error {
+func forward(addresses []*net.IPNet) error {
 	for _, one := range addresses {
 		file := "ipv4/ip_forward"
 		if !isV4(one.IP) {

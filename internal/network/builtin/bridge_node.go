@@ -14,7 +14,7 @@ import (
 // ensureBridge makes the bridge, if it is not there, and gives it the addresses. It returns the bridge, and the interface
 // that has the addresses: with a VLAN it is another one. One call at a time changes a bridge: two that find none would
 // otherwise each give it an address and a MAC address.
-func (p *Plugins) ensureBridge(ctx context.Context, h *netlink.Handle, o *bridgeOrder, own []net.IPNet) (bridge, owner netlink.Link, err error) {
+func (p *Plugins) ensureBridge(ctx context.Context, h *netlink.Handle, o *bridgeOrder, own []*net.IPNet) (bridge, owner netlink.Link, err error) {
 	unlock, err := p.bridges.lock(ctx, o.Bridge)
 	if err != nil {
 		return nil, nil, err
@@ -31,7 +31,7 @@ func (p *Plugins) ensureBridge(ctx context.Context, h *netlink.Handle, o *bridge
 		}
 	}
 	for _, ip := range own {
-		if err := o.ensureAddress(h, owner, &ip); err != nil {
+		if err := o.ensureAddress(h, owner, ip); err != nil {
 			return nil, nil, fmt.Errorf("failed to set bridge addr: %w", err)
 		}
 	}

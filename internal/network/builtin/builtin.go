@@ -80,7 +80,9 @@ func New(log *slog.Logger) *Plugins {
 	p := &Plugins{log: log}
 	p.plugins = map[string]plugin{
 		"bridge":   p.bridge(),
+		"flannel":  p.flannel(),
 		"loopback": p.loopback(),
+		"ptp":      p.ptp(),
 	}
 	return p
 }

@@ -102,7 +102,7 @@ var mayImport = []struct {
 	{"internal/migrate", []string{"internal/kernel/durable", "internal/regular"}, "another runtime's store and the kubelet's files, nothing of Pinfold's"},
 	{"internal/doctor", []string{"internal/config", "internal/handler", "internal/kernel/mountinfo", "internal/network", "internal/regular", "internal/rootfs"}, "looks at a node without a daemon, with the eyes of the daemon's parts"},
 	{"internal/daemon", []string{
-		"internal/fault", "api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/handler", "internal/config", "internal/rootfs", "internal/host", "internal/sdnotify",
+		"internal/fault", "api/pinfold/v1", "pin", "internal/steps", "internal/record", "internal/kernel/cgroup", "internal/kernel/mountinfo", "internal/handler", "internal/config", "internal/rootfs", "internal/host", "internal/sdnotify",
 		"internal/image", "internal/image/registry", "internal/network", "internal/pinder/wire", "internal/pinder/client", "internal/cdi", "internal/apparmor", "internal/pod", "internal/pod/lifecycle", "internal/pod/session", "internal/pod/recovery", "internal/nri", "internal/stats", "internal/stream", "internal/cri", "internal/admin", "internal/metrics", "internal/trace", "internal/logwriter", "internal/containerd",
 	}, "puts the daemon together"},
 	{"cmd/pinder", []string{"internal/inherited", "internal/logwriter", "internal/pinder", "internal/pinder/oci", "internal/pinder/reaper", "internal/pinder/wire"}, "the same as internal/pinder"},

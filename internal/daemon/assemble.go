@@ -18,6 +18,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/host"
 	"github.com/pinfold-run/pinfold/internal/image"
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 	"github.com/pinfold-run/pinfold/internal/network"
 	"github.com/pinfold-run/pinfold/internal/nri"
 	"github.com/pinfold-run/pinfold/internal/pinder/client"
@@ -55,6 +56,8 @@ type node struct {
 	network  *network.Network
 	mounts   *rootfs.Area
 	pinder   connection
+	// table is nil if the mount table cannot be watched.
+	table *mountinfo.Watch
 	// userNamespaces is why pods cannot have user namespaces here; nil if they can.
 	userNamespaces error
 }
@@ -94,6 +97,9 @@ func (p *parts) makeOperations() {
 	}
 	if p.plugins != nil {
 		on.Plugins = p.plugins
+	}
+	if p.node.table != nil {
+		on.MountTable = p.node.table
 	}
 	p.sandboxes, p.containers = lifecycle.New(p.Base, on)
 	p.sessions = session.New(session.Config{
@@ -198,6 +204,9 @@ func configuredRuntimes(c *config.Config) (runtimes map[string]handler.Runtime, 
 
 func (p *parts) openMounts(_ context.Context, c *config.Config) error {
 	var err error
+	if p.node.table, err = mountinfo.NewWatch(); err != nil {
+		p.Log.Warn("each list of pods looks at all pins", "error", err)
+	}
 	if p.node.mounts, err = rootfs.OpenArea(p.Places.Mounts()); err != nil {
 		return err
 	}
@@ -362,6 +371,9 @@ func (p *parts) close() {
 	}
 	if p.node.network != nil {
 		failed = append(failed, p.node.network.Close())
+	}
+	if p.node.table != nil {
+		p.node.table.Close()
 	}
 	if p.node.mounts != nil && idle {
 		failed = append(failed, p.node.mounts.CloseIfEmpty(), unshareNetNS(p.Places.Paths))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -33,6 +34,17 @@ type Sandbox struct {
 	Removed bool
 	// announced is set, under Order, when clients may know the sandbox.
 	announced bool
+	// Whole is when the sandbox was last found to have all that makes it a pod; nil before. Readers set it.
+	Whole atomic.Pointer[Whole]
+}
+
+// Whole is a look at a sandbox that found nothing missing.
+type Whole struct {
+	// Record is the one that was true.
+	Record *SandboxRecord
+	// Mounts is the count of changes of the mount table before the look.
+	Mounts uint64
+	At     time.Time
 }
 
 // Record returns the current value; it must not be changed.

@@ -1,5 +1,5 @@
 // Package mountinfo reads the mount table of this process's mount namespace (proc_pid_mountinfo(5)). It is the only
-// parser of it. It uses the standard library alone, since pinder links it.
+// parser of it. Watch counts its changes. It uses the standard library and x/sys alone, since pinder links it.
 package mountinfo
 
 import (

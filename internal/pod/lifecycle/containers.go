@@ -59,7 +59,7 @@ func newContainers(base Base, parts Parts) *Containers {
 	process := containerProcess{places, records, runtimes, target, parts.Pinder}
 	return &Containers{
 		base: base, runtimes: runtimes, pinder: parts.Pinder, told: told,
-		health: &Health{places: places, records: records, pins: parts.Pins, mounts: parts.Mounts, debts: base.Debts, log: log},
+		health: &Health{places: places, records: records, pins: parts.Pins, mounts: parts.Mounts, table: parts.MountTable, debts: base.Debts, log: log},
 		create: createSteps{
 			record:  containerRecord{places, book, records},
 			image:   containerImage{records, parts.Images, log},

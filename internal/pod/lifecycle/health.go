@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,20 +21,26 @@ type Health struct {
 		Identify(path string) (inode uint64, err error)
 	}
 	mounts interface{ ShmPath(id string) string }
+	table  MountTable
 	debts  Debts
 	log    *slog.Logger
 }
 
+// trusted is how long a look at a pod counts as long as nothing was mounted or unmounted. Pins are mounts, so they cannot go
+// without a change of the mount table. But the directory above them can be renamed.
+const trusted = time.Minute
+
 // Current is the sandbox's record as it is true now. One that is ready in the record may have lost what makes it a pod:
 // a cleaner has unmounted a pin, or "ip netns delete" was given its name. Then the pod is not ready, with the reason,
 // from the first look on. The change is recorded and told as an event, and what the pod holds is removed as that of one
-// whose PID 1 has ended. A look costs a few system calls for each pin, for a kubelet lists all pods every second.
+// whose PID 1 has ended. A kubelet lists all pods every second, so pins are looked at again only after the mount table has
+// changed.
 func (h *Health) Current(box *pod.Sandbox) *pod.SandboxRecord {
 	rec := box.Record()
 	if rec.State != pod.Ready {
 		return rec
 	}
-	reason := h.Broken(rec)
+	reason := h.lacks(box, rec)
 	if reason == "" {
 		return rec
 	}
@@ -62,30 +69,63 @@ func (h *Health) lost(box *pod.Sandbox, reason string) {
 
 const initEnded = "its PID 1 has ended"
 
+// lacks is Broken, and does not repeat a look that still counts.
+func (h *Health) lacks(box *pod.Sandbox, rec *pod.SandboxRecord) string {
+	if h.table == nil {
+		return h.Broken(rec)
+	}
+	// The count comes before the look: what changes meanwhile makes the next look a new one.
+	now := pod.Whole{Record: rec, Mounts: h.table.Changes(), At: time.Now()}
+	last := box.Whole.Load()
+	if last != nil && last.Record == rec && last.Mounts == now.Mounts && now.At.Sub(last.At) < trusted {
+		return h.brokenInit(rec)
+	}
+	reason, sure := h.look(rec)
+	if reason == "" && sure {
+		box.Whole.Store(&now)
+	}
+	return reason
+}
+
 // Broken says what a sandbox lacks that was ready, "" if nothing. A look that fails, for want of a descriptor perhaps,
 // says nothing.
 func (h *Health) Broken(rec *pod.SandboxRecord) string {
+	reason, _ := h.look(rec)
+	return reason
+}
+
+func (h *Health) brokenInit(rec *pod.SandboxRecord) string {
 	if rec.SharesPID() && !rec.Init.Alive() {
 		return initEnded
 	}
+	return ""
+}
+
+// look is Broken. It is not sure if something could not be looked at.
+func (h *Health) look(rec *pod.SandboxRecord) (reason string, sure bool) {
+	if reason := h.brokenInit(rec); reason != "" {
+		return reason, true
+	}
+	sure = true
 	for kind, path := range h.places.NamespacePins(rec) {
 		ino, err := h.pins.Identify(path)
 		if NoPin(err) {
-			return fmt.Sprintf("its %s namespace is gone: %v", kind, err)
+			return fmt.Sprintf("its %s namespace is gone: %v", kind, err), true
 		}
 		if err != nil {
+			sure = false
 			continue
 		}
 		if made := rec.Pins[kind]; made != 0 && made != ino {
-			return fmt.Sprintf("its %s namespace is gone: another one, %s:[%d], is at %s instead of %s:[%d]", kind, kind, ino, path, kind, made)
+			return fmt.Sprintf("its %s namespace is gone: another one, %s:[%d], is at %s instead of %s:[%d]", kind, kind, ino, path, kind, made), true
 		}
 	}
 	if rec.Kinds()&pin.IPC != 0 {
 		if shm := h.mounts.ShmPath(rec.ID); !exists(shm) {
-			return fmt.Sprintf("its shared memory is gone: there is no %s", shm)
+			return fmt.Sprintf("its shared memory is gone: there is no %s", shm), true
 		}
 	}
-	return ""
+	return "", sure
 }
 
 func exists(path string) bool {

@@ -86,3 +86,68 @@ func TestAPodThatCannotBeLookedAtIsNotTakenForBroken(t *testing.T) {
 		}
 	}
 }
+
+// countedTable is a mount table that changes when the test says so.
+type countedTable struct{ changes uint64 }
+
+func (c *countedTable) Changes() uint64 { return c.changes }
+
+// countedPins counts looks.
+type countedPins struct {
+	KernelPins
+	looks int
+}
+
+func (p *countedPins) Identify(path string) (uint64, error) {
+	p.looks++
+	return p.KernelPins.Identify(path)
+}
+
+func TestPinsAreLookedAtAgainWhenTheMountTableOrTheRecordChanges(t *testing.T) {
+	h, rec := lookedAt(t)
+	table, pins := &countedTable{}, &countedPins{}
+	h.table, h.pins = table, pins
+	box := pod.NewSandbox(rec)
+	looked := func() bool {
+		t.Helper()
+		before := pins.looks
+		if now := h.Current(box); now.State != pod.Ready {
+			t.Fatalf("a whole pod is %s: %s", now.State, now.Reason)
+		}
+		return pins.looks > before
+	}
+	if !looked() || looked() {
+		t.Error("the pins are looked at once")
+	}
+	table.changes++
+	if !looked() || looked() {
+		t.Error("after a change of the mount table they are looked at once more")
+	}
+	old := *box.Whole.Load()
+	old.At = old.At.Add(-trusted)
+	box.Whole.Store(&old)
+	if !looked() {
+		t.Error("an old look counts")
+	}
+	other := *rec
+	box = pod.NewSandbox(&other)
+	box.Whole.Store(&pod.Whole{Record: rec, Mounts: table.changes, At: old.At.Add(trusted)})
+	if !looked() {
+		t.Error("a look at another record counts")
+	}
+	withoutDescriptors(t, func() {
+		table.changes++
+		if !looked() || !looked() {
+			t.Error("a look that fails counts")
+		}
+	})
+	if err := os.Remove(h.places.NamespacePins(rec)[pin.Net.String()]); err != nil {
+		t.Fatal(err)
+	}
+	table.changes++
+	box.Order.Lock() // so that nothing is recorded: the test has no records
+	defer box.Order.Unlock()
+	if now := h.Current(box); now.State != pod.Stopped || !strings.Contains(now.Reason, "net namespace is gone") {
+		t.Errorf("after the change, the pod without its network is %s: %q", now.State, now.Reason)
+	}
+}

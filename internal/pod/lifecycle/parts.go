@@ -38,6 +38,8 @@ type Parts struct {
 	Network  Network
 	Images   Images
 	Pinder   Pinder
+	// MountTable may be nil: then each look at a pod looks at all its pins.
+	MountTable MountTable
 	// Plugins see and adjust pods and containers; nil if there are none.
 	Plugins pod.Plugins
 }
@@ -60,6 +62,12 @@ type Handlers interface {
 	Find(ctx context.Context, name string) (handler.Handler, error)
 	// At returns the runtime of a handler that pods were made with, which may be configured no more.
 	At(ctx context.Context, name, binary string) (handler.Handler, error)
+}
+
+// MountTable counts changes of the mount table; see package mountinfo.
+type MountTable interface {
+	// Changes is another number than before if anything was mounted or unmounted since.
+	Changes() uint64
 }
 
 // Cgroups are the hierarchies of groups; see package cgroup.

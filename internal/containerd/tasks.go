@@ -164,7 +164,7 @@ func (s *tasks) Metrics(ctx context.Context, req *tasksapi.MetricsRequest) (*tas
 			continue
 		}
 		// A container that ends meanwhile is left out, as in containerd.
-		usage, err := s.stats.Container(stats.Container{ID: rec.ID, Process: rec.Process})
+		usage, err := s.stats.Container(stats.Container{ID: rec.ID, Process: rec.Process}, stats.Everything)
 		if err != nil {
 			continue
 		}

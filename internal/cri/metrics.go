@@ -39,7 +39,8 @@ func (r *statistics) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetri
 
 func (r *statistics) podsMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetrics {
 	var all []*runtimeapi.PodSandboxMetrics
-	for _, used := range r.podsUsage(ctx, func(*pod.SandboxRecord) bool { return true }) {
+	ready := r.ready(func(*pod.SandboxRecord) bool { return true })
+	for _, used := range r.podsUsage(ctx, ready, everything) {
 		meta := used.rec.Config.GetMetadata()
 		out := &runtimeapi.PodSandboxMetrics{
 			PodSandboxId: used.rec.ID,

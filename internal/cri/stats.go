@@ -2,10 +2,16 @@ package cri
 
 import (
 	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/internal/pod/lifecycle"
 	"github.com/pinfold-run/pinfold/internal/stats"
@@ -30,7 +36,7 @@ func (r *statistics) ContainerStats(ctx context.Context, req *runtimeapi.Contain
 	if rec.State == pod.Running {
 		r.reader.Expect(ctx, []stats.Container{r.observed(rec)})
 	}
-	used, ok := r.containerUsage(rec)
+	used, ok := r.containerUsage(rec, summary.container)
 	if !ok {
 		used = containerUsage{rec: rec}
 	}
@@ -68,7 +74,8 @@ func (r *statistics) PodSandboxStats(ctx context.Context, req *runtimeapi.PodSan
 	if err != nil {
 		return nil, err
 	}
-	used := r.podUsage(ctx, box.Record())
+	rec := box.Record()
+	used := r.podsUsage(ctx, []*pod.SandboxRecord{rec}, summary)[0]
 	return &runtimeapi.PodSandboxStatsResponse{Stats: used.toStats(layersFS(r.places.Root))}, nil
 }
 
@@ -87,9 +94,10 @@ func (r *statistics) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxStats
 func (r *statistics) podsStats(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	var all []*runtimeapi.PodSandboxStats
 	layers := layersFS(r.places.Root)
-	for _, used := range r.podsUsage(ctx, func(rec *pod.SandboxRecord) bool {
+	ready := r.ready(func(rec *pod.SandboxRecord) bool {
 		return idMatches(rec.ID, f.GetId()) && labelsMatch(rec.Config.GetLabels(), f.GetLabelSelector())
-	}) {
+	})
+	for _, used := range r.podsUsage(ctx, ready, summary) {
 		all = append(all, used.toStats(layers))
 	}
 	return all
@@ -137,15 +145,35 @@ func running(book *pod.Book, paths pod.Paths) []stats.Container {
 	return containers
 }
 
-func (r *statistics) containerUsage(rec *pod.ContainerRecord) (containerUsage, bool) {
+// details say what is read of a container and what of a pod.
+type details struct{ container, pod stats.Detail }
+
+var (
+	// summary is what CRI's statistics have a place for.
+	summary = details{container: stats.SwapSpace, pod: stats.Processes}
+	// everything is what metrics have.
+	everything = details{stats.Everything, stats.Everything}
+)
+
+func (r *statistics) containerUsage(rec *pod.ContainerRecord, d stats.Detail) (containerUsage, bool) {
 	if rec.State != pod.Running {
 		return containerUsage{}, false
 	}
-	usage, err := r.reader.Container(r.observed(rec))
+	usage, err := r.reader.Container(r.observed(rec), d)
 	return containerUsage{rec, usage}, err == nil
 }
 
 func (r *statistics) containersUsage(ctx context.Context, want func(*pod.ContainerRecord) bool) []containerUsage {
+	records := r.running(ctx, want)
+	used := make([]containerUsage, len(records))
+	inParallel(len(records), func(i int) {
+		used[i], _ = r.containerUsage(records[i], summary.container)
+	})
+	return slices.DeleteFunc(used, func(u containerUsage) bool { return u.usage == nil })
+}
+
+// running lists the running containers that are wanted. Their writable layers are measured.
+func (r *statistics) running(ctx context.Context, want func(*pod.ContainerRecord) bool) []*pod.ContainerRecord {
 	var records []*pod.ContainerRecord
 	var expected []stats.Container
 	for _, c := range r.book.Containers() {
@@ -154,64 +182,97 @@ func (r *statistics) containersUsage(ctx context.Context, want func(*pod.Contain
 		}
 	}
 	r.reader.Expect(ctx, expected)
-	var all []containerUsage
-	for _, rec := range records {
-		if used, ok := r.containerUsage(rec); ok {
-			all = append(all, used)
-		}
-	}
-	return all
+	return records
 }
 
-func (r *statistics) podsUsage(ctx context.Context, want func(*pod.SandboxRecord) bool) []podUsage {
+// ready lists the ready pods that are wanted.
+func (r *statistics) ready(want func(*pod.SandboxRecord) bool) []*pod.SandboxRecord {
 	var records []*pod.SandboxRecord
-	wanted := map[string]bool{}
 	for _, box := range r.book.Sandboxes() {
 		if rec := r.sandboxes.Current(box); rec.State == pod.Ready && want(rec) {
-			records, wanted[rec.ID] = append(records, rec), true
+			records = append(records, rec)
 		}
 	}
-	containers := map[string][]containerUsage{}
-	for _, used := range r.containersUsage(ctx, func(rec *pod.ContainerRecord) bool { return wanted[rec.Sandbox] }) {
-		containers[used.rec.Sandbox] = append(containers[used.rec.Sandbox], used)
-	}
-	var all []podUsage
-	for _, rec := range records {
-		all = append(all, r.withPod(rec, containers[rec.ID]))
-	}
-	return all
+	return records
 }
 
-func (r *statistics) podUsage(ctx context.Context, rec *pod.SandboxRecord) podUsage {
-	return r.withPod(rec, r.containersUsage(ctx, func(c *pod.ContainerRecord) bool { return c.Sandbox == rec.ID }))
+// podsUsage reads what pods and their running containers use, the groups of several pods at once. All network namespaces
+// are visited by one thread meanwhile.
+func (r *statistics) podsUsage(ctx context.Context, records []*pod.SandboxRecord, d details) []podUsage {
+	of := map[string][]*pod.ContainerRecord{}
+	pins := make([]string, len(records))
+	for i, rec := range records {
+		of[rec.ID] = nil
+		pins[i] = r.places.NamespacePins(rec)["net"]
+	}
+	for _, rec := range r.running(ctx, func(c *pod.ContainerRecord) bool { _, ok := of[c.Sandbox]; return ok }) {
+		of[rec.Sandbox] = append(of[rec.Sandbox], rec)
+	}
+	networks := make(chan [][]stats.Interface, 1)
+	go func() { networks <- stats.Networks(pins) }()
+	used := make([]podUsage, len(records))
+	inParallel(len(records), func(i int) {
+		var containers []containerUsage
+		for _, rec := range of[records[i].ID] {
+			if one, ok := r.containerUsage(rec, d.container); ok {
+				containers = append(containers, one)
+			}
+		}
+		used[i] = r.withPod(records[i], containers, d)
+	})
+	for i, list := range <-networks {
+		// Without a pin the pod has no network, so there is nothing to count.
+		used[i].network = list
+	}
+	return used
 }
 
 // withPod adds what the whole pod uses: the numbers of its cgroup. If it has no cgroup of its own,
 // they are the sum over its containers and its first process.
-func (r *statistics) withPod(rec *pod.SandboxRecord, containers []containerUsage) podUsage {
+func (r *statistics) withPod(rec *pod.SandboxRecord, containers []containerUsage, d details) podUsage {
 	var parts []*stats.Usage
 	for _, c := range containers {
 		parts = append(parts, c.usage)
 	}
 	if rec.Init.PID != 0 {
 		init := stats.Container{ID: rec.ID, Process: rec.Init}
-		if used, err := r.reader.Container(init); err == nil {
+		if used, err := r.reader.Container(init, d.container); err == nil {
 			parts = append(parts, used)
 		}
 	}
 	used := podUsage{rec: rec, containers: containers}
 	if group, ok := r.podGroup(rec, parts); ok {
 		// If the group does not exist, usage stays nil.
-		used.usage, _ = r.reader.Group(rec.ID, group)
+		used.usage, _ = r.reader.Group(rec.ID, group, d.pod)
 	}
 	if used.usage == nil {
 		used.usage = r.reader.Sum(rec.ID, time.Now(), parts)
 	}
-	if !rec.HostNetwork() {
-		// Without a pin the pod has no network, so there is nothing to count.
-		used.network, _ = stats.Network(r.places.NamespacePins(rec)["net"])
-	}
 	return used
+}
+
+// atOnce limits how many groups are read at once: a list of a full node must not take all processors from the pods.
+const atOnce = 4
+
+// inParallel calls read for each number below n, in several goroutines.
+func inParallel(n int, read func(i int)) {
+	var next atomic.Int64
+	errs := make([]error, min(atOnce, runtime.GOMAXPROCS(0), n))
+	var readers sync.WaitGroup
+	for reader := range errs {
+		readers.Go(func() {
+			errs[reader] = fault.Guard(func() error {
+				for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+					read(i)
+				}
+				return nil
+			})
+		})
+	}
+	readers.Wait()
+	if err := errors.Join(errs...); err != nil {
+		panic(err) // it fails the request, see requests
+	}
 }
 
 // podGroup is the pod's own cgroup, if it has one: the group above its containers', if it was asked for or is named

@@ -28,7 +28,10 @@ func (p *Panic) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
 // Guard runs a function for one object or one request, and returns its panic as an error.
 func Guard(run func() error) (err error) {
 	defer func() {
-		if value := recover(); value != nil {
+		value := recover()
+		if again, ok := value.(error); ok && errors.As(again, new(*Panic)) {
+			err = again // of another goroutine that worked for this one; its stack tells more
+		} else if value != nil {
 			stack := debug.Stack()
 			err = &Panic{Value: value, Stack: stack[:min(len(stack), maxStack)]}
 		}

@@ -52,3 +52,11 @@ func TestThePanicOfAPageIsAnErrorAndAClientThatLeavesIsNot(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestAPanicThatIsPassedOnKeepsItsStack(t *testing.T) {
+	inner := Guard(func() error { panic("first") })
+	err := Guard(func() error { panic(errors.Join(nil, inner)) })
+	if Stack(err) != Stack(inner) || !strings.Contains(err.Error(), "first") {
+		t.Errorf("%v: %s", err, Stack(err))
+	}
+}

@@ -8,103 +8,134 @@ import (
 	"strings"
 )
 
-// pressure reads stall information. Only the unified hierarchy has it, also beside version 1.
-func (g Group) pressure(resource string) *Pressure {
-	if g.unified == "" {
-		return nil
-	}
-	data, ok := read(g.unified, resource+".pressure")
-	if !ok {
-		return nil
-	}
-	return parsePressure(data)
-}
-
-// keysIn reads a flat keyed file of a group, empty if there is none.
-func keysIn(dir, name string) keys {
-	if dir == "" {
-		return nil
-	}
-	data, ok := read(dir, name)
-	if !ok {
-		return nil
-	}
-	return parseKeys(data)
-}
-
 const (
 	microsecond = 1000
 	// tick is the unit of cpuacct.stat in nanoseconds: USER_HZ is 100 on every architecture we build for.
 	tick = 10_000_000
 )
 
-// cpu is nil if the group is gone or has no CPU controller.
-func (g Group) cpu() *CPU {
-	c := &CPU{}
-	if dir := g.v1["cpuacct"]; dir != "" {
-		c.Usage = number(dir, "cpuacct.usage")
-		c.User, c.System = number(dir, "cpuacct.usage_user"), number(dir, "cpuacct.usage_sys")
-		if c.User == nil || c.System == nil {
-			ticks := keysIn(dir, "cpuacct.stat")
-			c.User, c.System = ticks.get("user", tick), ticks.get("system", tick)
-		}
-	} else {
-		stat := keysIn(g.unified, "cpu.stat")
-		c.Usage = stat.get("usage_usec", microsecond)
-		c.User, c.System = stat.get("user_usec", microsecond), stat.get("system_usec", microsecond)
+// cpuTime is all CPU time of the group, nil if it is gone or has no CPU controller.
+func (l *look) cpuTime() *uint64 {
+	if dir := l.v1["cpuacct"]; dir != "" {
+		return l.number(dir, "cpuacct.usage")
 	}
+	return l.keys(l.unified, "cpu.stat").get("usage_usec", microsecond)
+}
+
+// cpu is nil if the group is gone or has no CPU controller.
+func (l *look) cpu() *CPU {
+	c := &CPU{Usage: l.cpuTime()}
 	if c.Usage == nil {
 		return nil
 	}
-	g.cpuLimit(c)
-	c.Pressure = g.pressure("cpu")
+	if l.wants(Rest) {
+		l.cpuModes(c)
+		l.cpuLimit(c)
+	}
+	c.Pressure = l.pressureOf("cpu")
 	return c
 }
 
-func (g Group) cpuLimit(c *CPU) {
-	if dir := g.v1["cpu"]; dir != "" {
-		stat := keysIn(dir, "cpu.stat")
+func (l *look) cpuModes(c *CPU) {
+	dir := l.v1["cpuacct"]
+	if dir == "" {
+		stat := l.keys(l.unified, "cpu.stat")
+		c.User, c.System = stat.get("user_usec", microsecond), stat.get("system_usec", microsecond)
+		return
+	}
+	c.User, c.System = l.number(dir, "cpuacct.usage_user"), l.number(dir, "cpuacct.usage_sys")
+	if c.User == nil || c.System == nil {
+		ticks := l.keys(dir, "cpuacct.stat")
+		c.User, c.System = ticks.get("user", tick), ticks.get("system", tick)
+	}
+}
+
+func (l *look) cpuLimit(c *CPU) {
+	if dir := l.v1["cpu"]; dir != "" {
+		stat := l.keys(dir, "cpu.stat")
 		c.Periods, c.Throttled = stat.get("nr_periods", 1), stat.get("nr_throttled", 1)
 		c.ThrottledTime = stat.get("throttled_time", 1)
-		c.Period, c.Quota, c.Shares = number(dir, "cpu.cfs_period_us"), number(dir, "cpu.cfs_quota_us"), number(dir, "cpu.shares")
+		c.Period, c.Quota, c.Shares = l.number(dir, "cpu.cfs_period_us"), l.number(dir, "cpu.cfs_quota_us"), l.number(dir, "cpu.shares")
 		return
 	}
-	if g.unified == "" {
-		return
-	}
-	stat := keysIn(g.unified, "cpu.stat")
+	stat := l.keys(l.unified, "cpu.stat")
 	c.Periods, c.Throttled = stat.get("nr_periods", 1), stat.get("nr_throttled", 1)
 	c.ThrottledTime = stat.get("throttled_usec", microsecond)
-	if data, ok := read(g.unified, "cpu.max"); ok {
+	if data, ok := l.read(l.unified, "cpu.max"); ok {
 		quota, period, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
 		c.Quota, c.Period = parseNumber(quota), parseNumber(period)
 	}
 }
 
-// memory is nil if the group is gone or has no memory controller.
-func (g Group) memory() *Memory {
-	m := &Memory{Pressure: g.pressure("memory")}
-	if dir := g.v1["memory"]; dir != "" {
-		m.Usage, m.Peak = number(dir, "memory.usage_in_bytes"), number(dir, "memory.max_usage_in_bytes")
-		m.Limit, m.Reservation = limit(dir, "memory.limit_in_bytes"), limit(dir, "memory.soft_limit_in_bytes")
-		m.Failures = number(dir, "memory.failcnt")
-		m.OOMKills = keysIn(dir, "memory.oom_control").get("oom_kill", 1)
-		m.Stat = statV1(keysIn(dir, "memory.stat"))
-		if kernel := number(dir, "memory.kmem.usage_in_bytes"); kernel != nil && m.Stat != nil {
-			m.Stat.Kernel = *kernel
-		}
+// memory is nil if the group is gone or has no memory controller; swap is nil if it is not counted or not wanted.
+func (l *look) memory() (*Memory, *Swap) {
+	m := &Memory{Pressure: l.pressureOf("memory")}
+	var swap *Swap
+	if dir := l.v1["memory"]; dir != "" {
+		swap = l.memoryV1(dir, m)
 	} else {
-		dir := g.unified
-		m.Usage, m.Peak = number(dir, "memory.current"), number(dir, "memory.peak")
-		m.Limit, m.Reservation = limit(dir, "memory.max"), limit(dir, "memory.min")
-		events := keysIn(dir, "memory.events")
-		m.Failures, m.OOMKills = events.get("max", 1), events.get("oom_kill", 1)
-		m.Stat = statV2(keysIn(dir, "memory.stat"))
+		swap = l.memoryV2(l.unified, m)
 	}
 	if m.Usage == nil {
+		m = nil
+	}
+	return m, swap
+}
+
+func (l *look) memoryV1(dir string, m *Memory) *Swap {
+	m.Usage = l.number(dir, "memory.usage_in_bytes")
+	stat := l.keys(dir, "memory.stat")
+	m.Stat = statV1(stat)
+	swapped, counted := stat.find("total_swap")
+	if !counted {
+		swapped, counted = stat.find("swap")
+	}
+	// Where neither the group nor one above it has a limit, its own need not be read.
+	limited, limitedBoth := stat.below("hierarchical_memory_limit", unlimited), stat.below("hierarchical_memsw_limit", unlimited)
+	if limited {
+		m.Limit = l.limit(dir, "memory.limit_in_bytes")
+	}
+	if l.wants(Rest) {
+		m.Peak, m.Reservation = l.number(dir, "memory.max_usage_in_bytes"), l.limit(dir, "memory.soft_limit_in_bytes")
+		m.Failures = l.number(dir, "memory.failcnt")
+		m.OOMKills = l.keys(dir, "memory.oom_control").get("oom_kill", 1)
+		if kernel := l.number(dir, "memory.kmem.usage_in_bytes"); kernel != nil && m.Stat != nil {
+			m.Stat.Kernel = *kernel
+		}
+	}
+	if !l.wants(SwapSpace) {
 		return nil
 	}
-	return m
+	// Version 1 counts and limits memory and swap together.
+	s := &Swap{Usage: &swapped}
+	if !counted {
+		both := l.number(dir, "memory.memsw.usage_in_bytes")
+		if s.Usage = left(both, m.Usage); s.Usage == nil {
+			return nil
+		}
+	}
+	if limitedBoth {
+		s.Limit = left(l.limit(dir, "memory.memsw.limit_in_bytes"), m.Limit)
+	}
+	return s
+}
+
+func (l *look) memoryV2(dir string, m *Memory) *Swap {
+	m.Usage, m.Limit = l.number(dir, "memory.current"), l.limit(dir, "memory.max")
+	m.Stat = statV2(l.keys(dir, "memory.stat"))
+	if l.wants(Rest) {
+		m.Peak, m.Reservation = l.number(dir, "memory.peak"), l.limit(dir, "memory.min")
+		events := l.keys(dir, "memory.events")
+		m.Failures, m.OOMKills = events.get("max", 1), events.get("oom_kill", 1)
+	}
+	if !l.wants(SwapSpace) {
+		return nil
+	}
+	usage := l.number(dir, "memory.swap.current")
+	if usage == nil {
+		return nil
+	}
+	return &Swap{Usage: usage, Limit: l.limit(dir, "memory.swap.max")}
 }
 
 // statV1 takes the sums that include the groups below, if there are any.
@@ -126,66 +157,46 @@ func statV2(k keys) *MemoryStat {
 	if len(k) == 0 {
 		return nil
 	}
-	kernel, ok := k["kernel"]
+	kernel, ok := k.find("kernel")
 	if !ok { // before Linux 5.18
-		kernel = k["kernel_stack"] + k["pagetables"] + k["percpu"] + k["slab"]
+		kernel = k.value("kernel_stack") + k.value("pagetables") + k.value("percpu") + k.value("slab")
 	}
 	return &MemoryStat{
-		Anonymous: k["anon"], Cache: k["file"], Mapped: k["file_mapped"], Kernel: kernel,
-		ActiveAnon: k["active_anon"], InactiveAnon: k["inactive_anon"],
-		ActiveFile: k["active_file"], InactiveFile: k["inactive_file"],
-		PageFaults: k["pgfault"], MajorFaults: k["pgmajfault"],
-		Huge: HugeStat{Anonymous: k["anon_thp"], Shared: k["shmem_thp"], File: k["file_thp"]},
+		Anonymous: k.value("anon"), Cache: k.value("file"), Mapped: k.value("file_mapped"), Kernel: kernel,
+		ActiveAnon: k.value("active_anon"), InactiveAnon: k.value("inactive_anon"),
+		ActiveFile: k.value("active_file"), InactiveFile: k.value("inactive_file"),
+		PageFaults: k.value("pgfault"), MajorFaults: k.value("pgmajfault"),
+		Huge: HugeStat{Anonymous: k.value("anon_thp"), Shared: k.value("shmem_thp"), File: k.value("file_thp")},
 	}
-}
-
-// swap is nil if swap is not counted.
-func (g Group) swap() *Swap {
-	dir := g.v1["memory"]
-	if dir == "" {
-		s := &Swap{Usage: number(g.unified, "memory.swap.current"), Limit: limit(g.unified, "memory.swap.max")}
-		if s.Usage == nil {
-			return nil
-		}
-		return s
-	}
-	// Version 1 counts and limits memory and swap together.
-	both, memory := number(dir, "memory.memsw.usage_in_bytes"), number(dir, "memory.usage_in_bytes")
-	if both == nil || memory == nil {
-		return nil
-	}
-	s := &Swap{Usage: left(both, memory)}
-	if stat := keysIn(dir, "memory.stat"); stat != nil {
-		exact := stat.first("total_swap", "swap")
-		s.Usage = &exact
-	}
-	s.Limit = left(limit(dir, "memory.memsw.limit_in_bytes"), limit(dir, "memory.limit_in_bytes"))
-	return s
 }
 
 // io is nil if neither traffic nor pressure is counted.
-func (g Group) io(blockDevices string) *IO {
-	out := &IO{Pressure: g.pressure("io")}
+func (l *look) io() *IO {
+	out := &IO{Pressure: l.pressureOf("io")}
+	if out.Pressure != nil && !l.wants(Rest) {
+		return out
+	}
 	found := false
-	if dir := g.v1["blkio"]; dir != "" {
+	if dir := l.v1["blkio"]; dir != "" {
 		for _, kind := range []string{"throttle", "bfq"} {
-			bytes, ok := read(dir, "blkio."+kind+".io_service_bytes_recursive")
-			operations, _ := read(dir, "blkio."+kind+".io_serviced_recursive")
+			read, ok := l.read(dir, "blkio."+kind+".io_service_bytes_recursive")
+			bytes := slices.Clone(read)
+			operations, _ := l.read(dir, "blkio."+kind+".io_serviced_recursive")
 			if devices := parseBlkio(bytes, operations); len(out.Devices) == 0 {
 				out.Devices = devices
 			}
 			found = found || ok
 		}
-	} else if g.unified != "" {
+	} else {
 		var data []byte
-		data, found = read(g.unified, "io.stat")
+		data, found = l.read(l.unified, "io.stat")
 		out.Devices = parseIOStat(data)
 	}
 	if !found && out.Pressure == nil {
 		return nil
 	}
 	for i := range out.Devices {
-		out.Devices[i].Name = deviceName(blockDevices, out.Devices[i])
+		out.Devices[i].Name = deviceName(l.reader.blockDevices, out.Devices[i])
 	}
 	return out
 }
@@ -201,10 +212,10 @@ func deviceName(blockDevices string, d Device) string {
 }
 
 // hugePages lists the page sizes that the group has files for, sorted by name.
-func (g Group) hugePages() []HugePages {
-	dir, current := g.v1["hugetlb"], ".usage_in_bytes"
+func (l *look) hugePages() []HugePages {
+	dir, current := l.v1["hugetlb"], ".usage_in_bytes"
 	if dir == "" {
-		dir, current = g.unified, ".current"
+		dir, current = l.unified, ".current"
 	}
 	if dir == "" {
 		return nil
@@ -220,7 +231,7 @@ func (g Group) hugePages() []HugePages {
 			continue
 		}
 		list = append(list, HugePages{
-			Size: size, Usage: number(dir, e.Name()), Peak: number(dir, "hugetlb."+size+".max_usage_in_bytes"),
+			Size: size, Usage: l.number(dir, e.Name()), Peak: l.number(dir, "hugetlb."+size+".max_usage_in_bytes"),
 		})
 	}
 	slices.SortFunc(list, func(a, b HugePages) int { return strings.Compare(a.Size, b.Size) })

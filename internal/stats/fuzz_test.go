@@ -12,12 +12,24 @@ import (
 func FuzzKeys(f *testing.F) {
 	f.Add([]byte("anon 1\nfile 2\n\nx\ny z\nlow -1\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		k := parseKeys(data)
+		k := keys(data)
 		statV1(k)
 		statV2(k)
-		for name := range k {
-			if strings.ContainsAny(name, " \n") {
-				t.Errorf("a key %q", name)
+		// What is found is what a reader of all lines finds first.
+		want := map[string]uint64{}
+		for line := range strings.Lines(string(data)) {
+			name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+			if _, known := want[name]; !ok || known || name == "" {
+				continue
+			}
+			want[name] = 0
+			if n := parseNumber(value); n != nil {
+				want[name] = *n
+			}
+		}
+		for name, n := range want {
+			if got := k.value(name); got != n {
+				t.Errorf("%q is %d, not %d", name, got, n)
 			}
 		}
 	})

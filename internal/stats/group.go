@@ -1,10 +1,14 @@
 package stats
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
@@ -17,6 +21,8 @@ type Group struct {
 	Path    string
 	unified string
 	v1      map[string]string
+	// above is the group above, if it was made already.
+	above *Group
 }
 
 // At is the group of that path in every hierarchy. It need not exist.
@@ -85,6 +91,9 @@ func (r *Reader) check(p proc.Process) error {
 
 // Parent is the group above.
 func (g Group) Parent() Group {
+	if g.above != nil {
+		return *g.above
+	}
 	up := Group{Path: path.Dir(g.Path), v1: map[string]string{}}
 	if g.unified != "" {
 		up.unified = filepath.Dir(g.unified)
@@ -106,10 +115,20 @@ func (g Group) home() string {
 }
 
 // tasks counts processes in the group and those below it, nil if the group is gone.
-func (g Group) tasks() *Tasks {
-	dir := g.home()
+func (l *look) tasks(id string) *Tasks {
+	dir := l.home()
 	if dir == "" {
 		return nil
+	}
+	if !l.wants(Rest) {
+		if memory := l.v1["memory"]; memory != "" {
+			dir = memory // it is open
+		}
+		count, ok := l.processes(id, dir)
+		if !ok {
+			return nil
+		}
+		return &Tasks{Processes: &count}
 	}
 	found, err := cgroup.Group(dir).Processes()
 	if err != nil {
@@ -118,11 +137,91 @@ func (g Group) tasks() *Tasks {
 	t := &Tasks{pids: found}
 	processes := uint64(len(t.pids))
 	t.Processes = &processes
-	pids := g.v1["pids"]
+	pids := l.v1["pids"]
 	if pids == "" {
-		pids = g.unified
+		pids = l.unified
 	}
-	t.Threads = number(pids, "pids.current")
-	t.ThreadsMax = limit(pids, "pids.max")
+	t.Threads = l.number(pids, "pids.current")
+	t.ThreadsMax = l.limit(pids, "pids.max")
 	return t
+}
+
+// processes is len of cgroup.Group.Processes. It reads no directory whose entries it knows: the kernel counts the groups
+// below as links of the directory (kernfs_refresh_inode), so if all that were seen last are there, there is no other.
+func (l *look) processes(id, dir string) (uint64, bool) {
+	at, path := l.place(dir, "cgroup.procs")
+	data, ok := l.readAt(at, path)
+	if !ok {
+		return 0, false
+	}
+	total := countLines(data)
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, false
+	}
+	if st.Nlink == linksOfEmpty {
+		return total, true
+	}
+	seen := l.reader.known.below(id)
+	if uint64(st.Nlink) == linksOfEmpty+uint64(len(seen)) { //nolint:unconvert // the type differs between architectures
+		if count, all := l.leaves(dir, seen); all {
+			return total + count, true
+		}
+	}
+	found, err := cgroup.Group(dir).Processes()
+	if err != nil {
+		return 0, false
+	}
+	l.reader.known.setBelow(id, groupsIn(dir))
+	return uint64(len(found)), true
+}
+
+// linksOfEmpty is how many links the directory of a group has that has none below it.
+const linksOfEmpty = 2
+
+// leaves counts the processes of groups, false if one is not there or has others below it.
+func (l *look) leaves(dir string, names []string) (uint64, bool) {
+	total := uint64(0)
+	for _, name := range names {
+		at, path := l.place(dir, name)
+		var st unix.Stat_t
+		if err := unix.Fstatat(at, path, &st, 0); err != nil || st.Nlink != linksOfEmpty {
+			return 0, false
+		}
+		data, ok := l.readAt(at, path+"/cgroup.procs")
+		if !ok {
+			return 0, false
+		}
+		total += countLines(data)
+	}
+	return total, true
+}
+
+// countLines counts the processes in cgroup.procs. "0" is one that cannot be seen from here.
+func countLines(data []byte) uint64 {
+	n := uint64(0)
+	for line := range bytes.Lines(data) {
+		if pid := bytes.TrimSpace(line); len(pid) > 0 && pid[0] != '0' {
+			n++
+		}
+	}
+	return n
+}
+
+// groupsIn lists the groups directly below, nil if there are more than are remembered.
+func groupsIn(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) > mostBelow {
+		return nil
+	}
+	return names
 }

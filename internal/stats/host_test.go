@@ -66,14 +66,14 @@ func TestARealGroupOfThisHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := Container{ID: name, Process: process}
-	first, err := r.Container(c)
+	first, err := r.Container(c, Everything)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// CPU time is what this waits for; the kernel has no event for it.
 	var last *Usage
 	for limit := time.Now().Add(30 * time.Second); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
-		if last, err = r.Container(c); err != nil {
+		if last, err = r.Container(c, Everything); err != nil {
 			t.Fatal(err)
 		}
 		if last.CPU.Rate != nil && *last.Tasks.Processes == 1 {
@@ -91,7 +91,7 @@ func TestARealGroupOfThisHost(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	if _, err := r.Container(c); !errors.Is(err, ErrGone) {
+	if _, err := r.Container(c, Everything); !errors.Is(err, ErrGone) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -138,7 +138,7 @@ func TestTrafficIsCountedInThePodsNetwork(t *testing.T) {
 	}
 }
 
-// BenchmarkOneContainer is the price of one container in a list: some thirty small files.
+// BenchmarkOneContainer is the price of one container in a list: some ten small files.
 func BenchmarkOneContainer(b *testing.B) {
 	testroot.Need(b)
 	h, err := cgroup.Detect()
@@ -149,7 +149,7 @@ func BenchmarkOneContainer(b *testing.B) {
 	inGroups(b, h, name, "read x")
 	r := NewReader(h)
 	for b.Loop() {
-		if _, err := r.Group(name, r.At(name)); err != nil {
+		if _, err := r.Group(name, r.At(name), SwapSpace); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -131,7 +131,7 @@ func TestManyMayAskAtOnce(t *testing.T) {
 			for j := range 20 {
 				other := Container{ID: fmt.Sprint(i, "-", j), Layer: c.Layer}
 				recordings.Expect(ctx, []Container{c, other})
-				if u, err := recordings.Container(c); err != nil || u.CPU == nil {
+				if u, err := recordings.Container(c, Everything); err != nil || u.CPU == nil {
 					t.Errorf("%+v %v", u, err)
 				}
 				recordings.sample([]Container{c}, time.Now().Add(-time.Minute))

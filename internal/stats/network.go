@@ -1,9 +1,12 @@
 package stats
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -23,19 +26,31 @@ const defaultInterface = "eth0"
 // Network counts the traffic of the interfaces of the network namespace with that pin, without loopback. The pod's main
 // interface comes first. The error wraps fs.ErrNotExist if there is no pin.
 func Network(pinned string) ([]Interface, error) {
-	ns, err := pin.Open(pinned)
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
-	var data []byte
-	err = ns.Do(func() error {
+	var list []Interface
+	var failed error
+	err := networks([]string{pinned}, func(_ int, found []Interface, err error) { list, failed = found, err })
+	return list, errors.Join(err, failed)
+}
+
+// Networks is Network for many pods. It is nil for a pod without a pin.
+func Networks(pins []string) [][]Interface {
+	all := make([][]Interface, len(pins))
+	_ = networks(pins, func(i int, found []Interface, _ error) { all[i] = found })
+	return all
+}
+
+func networks(pins []string, found func(i int, list []Interface, err error)) error {
+	file := look{buf: make([]byte, firstBuffer)}
+	return pin.Tour(pin.Net, pins, func(i int, err error) {
+		if err != nil {
+			found(i, nil, err)
+			return
+		}
 		// Not /proc/net, which shows the namespace of the process's first thread. Unlike a request by netlink, a read
 		// takes no lock that a driver which hangs may hold.
-		data, _ = read("/proc/thread-self/net/dev")
-		return nil
+		data, _ := file.readAt(unix.AT_FDCWD, "/proc/thread-self/net/dev")
+		found(i, parseInterfaces(data), nil)
 	})
-	return parseInterfaces(data), err
 }
 
 // parseInterfaces reads /proc/net/dev: two lines of headings, then "eth0: " and sixteen counters.

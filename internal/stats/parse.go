@@ -2,13 +2,13 @@ package stats
 
 import (
 	"bytes"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The parsers here leave out what they do not know: a newer kernel adds lines and words. None of them returns an error.
@@ -16,69 +16,59 @@ import (
 // maxFile limits what is read of one file, in bytes. All files are much shorter.
 const maxFile = 4 << 20
 
-// read returns a file's content, false if there is none. The error is ENODEV if the group was removed meanwhile, and
-// EOPNOTSUPP if a resource is switched off. In both cases there is no content.
+// read returns a file's content, false if there is none.
 func read(parts ...string) ([]byte, bool) {
-	f, err := os.Open(filepath.Join(parts...))
-	if err != nil {
-		return nil, false
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile))
-	return data, err == nil
-}
-
-// number reads a file with one number. It is nil if the file is missing, and for "max" or a negative number: no limit.
-func number(dir, name string) *uint64 {
-	if dir == "" {
-		return nil
-	}
-	data, ok := read(dir, name)
-	if !ok {
-		return nil
-	}
-	return parseNumber(string(bytes.TrimSpace(data)))
+	l := look{buf: make([]byte, firstBuffer)}
+	return l.readAt(unix.AT_FDCWD, filepath.Join(parts...))
 }
 
 func parseNumber(text string) *uint64 {
-	n, err := strconv.ParseUint(text, 10, 64)
+	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
 	if err != nil {
 		return nil
 	}
 	return &n
 }
 
-// limit is number, and nil also for what cgroup v1 shows for "no limit": the greatest multiple of the page size, which
-// depends on the architecture.
-func limit(dir, name string) *uint64 {
-	const unlimited = 1 << 62
-	n := number(dir, name)
-	if n == nil || *n >= unlimited {
-		return nil
+// keys is a flat keyed file: lines of a name and a number. A few of some sixty names are looked for, so no map is made.
+type keys []byte
+
+// find is the number behind a name.
+func (k keys) find(name string) (uint64, bool) {
+	for at := 0; ; {
+		i := bytes.Index(k[at:], []byte(name))
+		if i < 0 {
+			return 0, false
+		}
+		begin := at + i
+		at = begin + len(name)
+		if begin > 0 && k[begin-1] != '\n' || at == len(k) || k[at] != ' ' {
+			continue
+		}
+		line, _, _ := bytes.Cut(k[at:], []byte("\n"))
+		n := parseNumber(string(line))
+		if n == nil {
+			return 0, false
+		}
+		return *n, true
 	}
+}
+
+// value is find, and 0 if the name is missing.
+func (k keys) value(name string) uint64 {
+	n, _ := k.find(name)
 	return n
 }
 
-// keys is a flat keyed file: lines of a name and a number.
-type keys map[string]uint64
-
-func parseKeys(data []byte) keys {
-	k := keys{}
-	for line := range strings.Lines(string(data)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok {
-			continue
-		}
-		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
-			k[name] = n
-		}
-	}
-	return k
+// below reports whether the number is below a bound, or missing.
+func (k keys) below(name string, bound uint64) bool {
+	n, ok := k.find(name)
+	return !ok || n < bound
 }
 
-// get is nil if the key is missing; scale is the unit of the file in that of the result.
+// get is nil if the name is missing; scale is the unit of the file in that of the result.
 func (k keys) get(name string, scale uint64) *uint64 {
-	n, ok := k[name]
+	n, ok := k.find(name)
 	if !ok {
 		return nil
 	}
@@ -86,10 +76,10 @@ func (k keys) get(name string, scale uint64) *uint64 {
 	return &n
 }
 
-// first is the value of the first key that is there, or 0.
+// first is the value of the first name that is there, or 0.
 func (k keys) first(names ...string) uint64 {
 	for _, name := range names {
-		if n, ok := k[name]; ok {
+		if n, ok := k.find(name); ok {
 			return n
 		}
 	}
@@ -101,12 +91,9 @@ func parsePressure(data []byte) *Pressure {
 	p := &Pressure{}
 	found := false
 	for line := range strings.Lines(string(data)) {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
+		kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		stall := &p.Some
-		switch words[0] {
+		switch kind {
 		case "some":
 		case "full":
 			stall = &p.Full
@@ -114,7 +101,7 @@ func parsePressure(data []byte) *Pressure {
 			continue
 		}
 		found = true
-		for _, word := range words[1:] {
+		for word := range strings.FieldsSeq(rest) {
 			stall.set(word)
 		}
 	}

@@ -30,16 +30,21 @@ func (r *Reader) Run(ctx context.Context, running func() []Container) {
 
 // sample takes readings, and forgets what was not asked for since then.
 func (r *Reader) sample(containers []Container, since time.Time) {
+	buf := make([]byte, firstBuffer)
 	for _, c := range containers {
-		group, err := r.GroupOf(c.Process, c.ID)
+		group, _, err := r.groupOf(c)
 		if err != nil {
 			continue // it has ended
 		}
+		l := look{Group: group, reader: r, buf: buf}
 		at := time.Now()
-		if cpu := group.cpu(); cpu != nil {
-			r.rates.observe(c.ID, at, *cpu.Usage)
+		if used := l.cpuTime(); used != nil {
+			r.rates.observe(c.ID, at, *used)
+		} else {
+			r.known.forget(c.ID)
 		}
 	}
+	r.known.keep(since)
 	r.rates.keep(since)
 	r.layers.keep(containers, since)
 }

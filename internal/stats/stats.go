@@ -7,12 +7,13 @@
 // kernel does not have is nil, and no error. If the group is gone, the error is ErrGone. Fields are in
 // bytes, nanoseconds and plain counts unless they say otherwise.
 //
-// Reader.rates.mu and Reader.layers.mu are never held together, nor across a system call.
+// The locks of Reader.known, Reader.rates and Reader.layers are never held together, nor across a system call.
 package stats
 
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/cgroup"
@@ -31,8 +32,11 @@ type Reader struct {
 	v1 map[string]string
 	// proc and blockDevices are /proc and /sys/dev/block.
 	proc, blockDevices string
-	rates              rates
-	layers             layers
+	// pressure: the kernel has files of stall information. Without it none is looked for.
+	pressure bool
+	known    known
+	rates    rates
+	layers   layers
 }
 
 // NewReader returns a Reader for a host's hierarchies.
@@ -43,6 +47,9 @@ func NewReader(h *cgroup.Hierarchies) *Reader {
 			r.v1[controller] = v.Mount
 		}
 	}
+	// With psi=0 there is none (psi_proc_init in kernel/sched/psi.c), and no file of groups either.
+	_, err := os.Stat("/proc/pressure")
+	r.pressure = !errors.Is(err, os.ErrNotExist)
 	return r
 }
 
@@ -57,14 +64,21 @@ type Container struct {
 	Shares uint64
 }
 
-// Container reads the usage of a running container. The error is ErrGone if it has ended. The writable layer is as it was
-// last measured in the background.
-func (r *Reader) Container(c Container) (*Usage, error) {
-	group, err := r.GroupOf(c.Process, c.ID)
+// Container reads what is wanted of a running container. The error is ErrGone if it has ended. The writable layer is as it
+// was last measured in the background.
+func (r *Reader) Container(c Container, d Detail) (*Usage, error) {
+	group, cached, err := r.groupOf(c)
 	if err != nil {
 		return nil, err
 	}
-	u, err := r.Group(c.ID, group)
+	u, err := r.Group(c.ID, group, d)
+	if err != nil && cached {
+		r.known.forget(c.ID)
+		if group, _, err = r.groupOf(c); err != nil {
+			return nil, err
+		}
+		u, err = r.Group(c.ID, group, d)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -84,15 +98,20 @@ func shares(asked uint64) *uint64 {
 	return &asked
 }
 
-// Group reads the usage of a group. CPU rates are kept by id. The error is ErrGone if no hierarchy has the group.
-func (r *Reader) Group(id string, g Group) (*Usage, error) {
+// Group reads what is wanted of a group. CPU rates are kept by id. The error is ErrGone if no hierarchy has the group.
+func (r *Reader) Group(id string, g Group, d Detail) (*Usage, error) {
+	l := r.look(g, d)
+	defer l.end()
 	u := &Usage{At: time.Now(), Group: g}
-	u.CPU = g.cpu()
-	u.Memory = g.memory()
-	u.Swap = g.swap()
-	u.IO = g.io(r.blockDevices)
-	u.Tasks = g.tasks()
-	u.HugePages = g.hugePages()
+	u.CPU = l.cpu()
+	u.Memory, u.Swap = l.memory()
+	u.IO = l.io()
+	if d&Processes != 0 || u.CPU == nil && u.Memory == nil {
+		u.Tasks = l.tasks(id)
+	}
+	if d&Rest != 0 {
+		u.HugePages = l.hugePages()
+	}
 	if u.CPU == nil && u.Memory == nil && u.Tasks == nil {
 		return nil, fmt.Errorf("cgroup %s: %w", g.Path, ErrGone)
 	}

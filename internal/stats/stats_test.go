@@ -37,6 +37,7 @@ func recordedReader(t *testing.T, version string) *Reader {
 	}
 	r := NewReader(h)
 	r.proc = filepath.Join(root, "proc-"+version)
+	r.pressure = true
 	r.blockDevices = t.TempDir()
 	if err := os.Symlink("../../devices/pci/block/sda", filepath.Join(r.blockDevices, "8:0")); err != nil {
 		t.Fatal(err)
@@ -77,7 +78,7 @@ func shown(v any) any {
 func TestBothVersionsOfCgroupsTellTheSame(t *testing.T) {
 	for _, version := range []string{"v2", "v1"} {
 		t.Run(version, func(t *testing.T) {
-			u, err := recordedReader(t, version).Container(recorded)
+			u, err := recordedReader(t, version).Container(recorded, Everything)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +136,7 @@ func checkMemory(t *testing.T, version string, u *Usage) {
 }
 
 func TestWhatIsNotThereIsNil(t *testing.T) {
-	u, err := recordedReader(t, "v2").Group("pod1", recordedReader(t, "v2").At("/kubepods/pod1"))
+	u, err := recordedReader(t, "v2").Group("pod1", recordedReader(t, "v2").At("/kubepods/pod1"), Everything)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,18 +157,18 @@ func TestWhatHasEndedIsGone(t *testing.T) {
 		"no process at all":           {ID: recordedID},
 		"a process that is elsewhere": {ID: "feed", Process: recorded.Process},
 	} {
-		if _, err := r.Container(c); !errors.Is(err, ErrGone) {
+		if _, err := r.Container(c, Everything); !errors.Is(err, ErrGone) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := r.Group("x", r.At("/kubepods/pod2")); !errors.Is(err, ErrGone) {
+	if _, err := r.Group("x", r.At("/kubepods/pod2"), Everything); !errors.Is(err, ErrGone) {
 		t.Errorf("no such group: %v", err)
 	}
 }
 
 func TestAPodWithoutAGroupIsTheSumOfItsContainers(t *testing.T) {
 	r := recordedReader(t, "v2")
-	u, err := r.Container(recorded)
+	u, err := r.Container(recorded, Everything)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +266,7 @@ func TestEveryMetricOfTheFieldIsThereAndHasAValue(t *testing.T) {
 		}
 	}
 	for _, version := range []string{"v2", "v1"} {
-		u, err := recordedReader(t, version).Container(recorded)
+		u, err := recordedReader(t, version).Container(recorded, Everything)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +289,7 @@ func TestEveryMetricOfTheFieldIsThereAndHasAValue(t *testing.T) {
 }
 
 func TestMetricsAreInSecondsAndBytes(t *testing.T) {
-	u, err := recordedReader(t, "v2").Container(recorded)
+	u, err := recordedReader(t, "v2").Container(recorded, Everything)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,7 +127,7 @@ type HugePages struct {
 }
 
 // Sum adds up CPU, memory, swap and tasks of a pod that has no cgroup of its own. Limits, peaks, devices and pressure have
-// no sum. The result is not nil.
+// no sum. The processes of parts that were read without are counted. The result is not nil.
 func (r *Reader) Sum(id string, at time.Time, parts []*Usage) *Usage {
 	sum := &Usage{At: at, CPU: &CPU{}, Memory: &Memory{Stat: &MemoryStat{}}, Swap: &Swap{}, Tasks: &Tasks{}}
 	for _, field := range []**uint64{&sum.CPU.Usage, &sum.Memory.Usage, &sum.Tasks.Processes} {
@@ -146,6 +146,9 @@ func (r *Reader) Sum(id string, at time.Time, parts []*Usage) *Usage {
 		if u.Swap != nil {
 			add(&sum.Swap.Usage, u.Swap.Usage)
 		}
+		if u.Tasks == nil {
+			u.Tasks = r.tasksOf(u)
+		}
 		if u.Tasks != nil {
 			add(&sum.Tasks.Processes, u.Tasks.Processes)
 			add(&sum.Tasks.Threads, u.Tasks.Threads)
@@ -153,6 +156,16 @@ func (r *Reader) Sum(id string, at time.Time, parts []*Usage) *Usage {
 	}
 	sum.CPU.Rate = r.rates.observe(id, at, *sum.CPU.Usage)
 	return sum
+}
+
+// tasksOf counts the processes of what was read without.
+func (r *Reader) tasksOf(u *Usage) *Tasks {
+	if u.Group.Path == "" {
+		return nil
+	}
+	l := r.look(u.Group, Processes)
+	defer l.end()
+	return l.tasks(u.Group.Path)
 }
 
 func add(sum **uint64, n *uint64) {

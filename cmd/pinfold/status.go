@@ -76,7 +76,10 @@ func printStatus(t *tool, o *output, s *runtimeapi.StatusResponse) error {
 
 func statusTable(w io.Writer, s *runtimeapi.StatusResponse) error {
 	var info struct {
-		Debts int `json:"debts"`
+		Debts   int `json:"debts"`
+		Plugins []struct {
+			Plugin, Way, Reason string
+		} `json:"networkPlugins"`
 	}
 	if err := json.Unmarshal(rawInfo(s.GetInfo()), &info); err != nil {
 		return err
@@ -94,6 +97,13 @@ func statusTable(w io.Writer, s *runtimeapi.StatusResponse) error {
 				name = "(default)"
 			}
 			fmt.Fprintf(w, "%s\t%t\t%t\n", name, h.GetFeatures().GetUserNamespaces(), h.GetFeatures().GetRecursiveReadOnlyMounts())
+		}
+		if len(info.Plugins) > 0 {
+			fmt.Fprintln(w)
+			fmt.Fprintln(w, "NETWORK PLUGIN\tCALLED\tREASON")
+		}
+		for _, p := range info.Plugins {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", visible(p.Plugin), visible(p.Way), orDash(visible(p.Reason)))
 		}
 	})
 	if info.Debts > 0 {

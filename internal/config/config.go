@@ -18,6 +18,7 @@ type Config struct {
 	NetNSDir          string
 	CNIConfDir        string
 	CNIBinDir         string
+	CNIInProcess      bool
 	RegistryConfigDir string
 	Runtimes          map[string]Runtime
 	DefaultRuntime    string
@@ -74,6 +75,7 @@ func defaults() *Config {
 		NetNSDir:          "/run/netns",
 		CNIConfDir:        "/etc/cni/net.d",
 		CNIBinDir:         "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni",
+		CNIInProcess:      true,
 		RegistryConfigDir: DefaultRegistryConfigDir,
 		DefaultRuntime:    "runc",
 		CgroupDriver:      Auto,

@@ -58,6 +58,13 @@ var Keys = []Key{
 		value: func(c *Config) value { return text{&c.CNIBinDir} }, finish: func(c *Config) error { return directories(c.CNIBinDir) },
 	},
 	{
+		Name: "cni_in_process", Flag: "cni-in-process", Value: "true|false", Default: "`true`",
+		Help: "do what known network plugins would do without starting them",
+		More: "Only files that are the plugins that the CNI project published count, and only configurations that Pinfold knows completely. " +
+			"The result is the same, and can change at any restart. `false` starts every plugin.",
+		value: func(c *Config) value { return truth{&c.CNIInProcess} },
+	},
+	{
 		Name: "registry_config_dir", Flag: "registry-config-dir", Value: "DIR[:DIR...]", Default: "`/etc/pinfold/certs.d`", Reload: true,
 		Help: "`HOST/hosts.toml` for each registry; several directories are separated by colons",
 		More: "The files have containerd's format: mirrors, certificates, headers, plain HTTP. Every pull reads them. The first directory counts " +

@@ -42,6 +42,31 @@ func (v text) take(value any) error {
 	return nil
 }
 
+// truth is true or false.
+type truth struct{ at *bool }
+
+// String implements value.
+func (v truth) String() string    { return strconv.FormatBool(*v.at) }
+func (v truth) toml() string      { return v.String() }
+func (v truth) assign(from value) { *v.at = *from.(truth).at }
+
+func (v truth) set(s string, _ bool) error {
+	if s != "true" && s != "false" {
+		return fmt.Errorf(" must be true or false, not %q", s)
+	}
+	*v.at = s == "true"
+	return nil
+}
+
+func (v truth) take(value any) error {
+	b, ok := value.(bool)
+	if !ok {
+		return fmt.Errorf(" must be true or false, not %s", kind(value))
+	}
+	*v.at = b
+	return nil
+}
+
 type level struct{ at *slog.Level }
 
 // String implements value.

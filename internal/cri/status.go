@@ -77,7 +77,7 @@ func (r *node) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runt
 		return resp, nil
 	}
 	var err error
-	resp.Info, err = r.statusInfo(handlers)
+	resp.Info, err = r.statusInfo(ctx, handlers)
 	return resp, err
 }
 
@@ -89,7 +89,7 @@ func condition(kind, reason string, problem error) *runtimeapi.RuntimeCondition 
 	return &runtimeapi.RuntimeCondition{Type: kind, Reason: reason, Message: problem.Error()}
 }
 
-func (r *node) statusInfo(handlers any) (map[string]string, error) {
+func (r *node) statusInfo(ctx context.Context, handlers any) (map[string]string, error) {
 	userns := "works"
 	if r.UserNamespaces != nil {
 		userns = r.UserNamespaces.Error()
@@ -99,6 +99,7 @@ func (r *node) statusInfo(handlers any) (map[string]string, error) {
 		"handlers":       handlers,
 		"paths":          r.places.Paths,
 		"userNamespaces": userns,
+		"networkPlugins": r.Network.Plugins(ctx),
 		"debts":          r.Debts.Count(),
 		"inFlight":       r.engine.Flights(""),
 		"pulls":          r.Images.Pulls(),

@@ -267,7 +267,7 @@ func (p *parts) openNetwork(_ context.Context, c *config.Config) error {
 	layout := cgroup.Layout{Systemd: p.Host.SystemdCgroup}
 	p.node.network, err = network.New(network.Config{
 		ConfDir: c.CNIConfDir, BinDirs: strings.Split(c.CNIBinDir, ":"), CacheDir: p.Places.CNICache(),
-		CgroupParent: layout.Plugins(own), Log: p.Log, Calls: p.observers.calls(),
+		CgroupParent: layout.Plugins(own), Log: p.Log, Calls: p.observers.calls(), StartAll: !c.CNIInProcess,
 	})
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -40,6 +41,29 @@ type ways struct {
 	startAll   bool
 	references references
 	builtin    *builtin.Plugins
+	node       node
+}
+
+// node remembers what the probe of the node has said.
+type node struct {
+	mu    sync.Mutex
+	asked time.Time
+	err   error
+}
+
+// probeAgain is how long an answer counts that was none.
+const probeAgain = time.Minute
+
+// able returns nil if the node can do what package builtin does. It asks the kernel once, and again only if it could not tell.
+func (n *node) able() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.asked.IsZero() && (!errors.Is(n.err, builtin.ErrUnknown) || time.Since(n.asked) < probeAgain) {
+		return n.err
+	}
+	n.err = builtin.Probe()
+	n.asked = time.Now()
+	return n.err
 }
 
 // request is a call of a plugin by libcni, from standard input and environment. The last of several values counts, as it
@@ -82,6 +106,9 @@ func (w *ways) choose(ctx context.Context, r *runner, path string, c *builtin.Ca
 func (w *ways) carriesOut(ctx context.Context, r *runner, plugin string, published release, c *builtin.Call) error {
 	if !sameAsBuiltin(plugin, published) {
 		return fmt.Errorf("it is %s, and another release may do something else", published)
+	}
+	if err := w.node.able(); err != nil {
+		return fmt.Errorf("the node: %w", err)
 	}
 	others, err := w.builtin.Knows(plugin, c.Config)
 	if err != nil {

@@ -74,7 +74,7 @@ func (p *Plugins) disconnect(ctx context.Context, c *Call, ns *os.File, masq *ma
 		if err != nil || link == nil {
 			return err
 		}
-		if err := h.LinkDel(link); err != nil {
+		if err := removeLink(ctx, link); err != nil {
 			return fmt.Errorf("failed to delete %q: %w", c.IfName, err)
 		}
 		return nil

@@ -132,6 +132,46 @@ func forwarding(ctx context.Context, h *netlink.Handle, name string) (netlink.Li
 	}
 }
 
+// removeLink removes an interface, and with it the other end of its pair, in the namespace of the calling thread. The kernel
+// answers after it has waited until no CPU can use the memory of the two any more (rcu_barrier in netdev_run_todo), which
+// takes much longer than to take them out of all lists and tables. So the answer is waited for elsewhere, and here only until
+// the kernel does not know the interface any more. It does both under one lock (RTNL), so then all that belonged to them is
+// gone, too.
+func removeLink(ctx context.Context, link netlink.Link) error {
+	asking, err := routes()
+	if err != nil {
+		return err
+	}
+	removing, err := routes()
+	if err != nil {
+		asking.Close()
+		return err
+	}
+	defer asking.Close()
+	done := make(chan error, 1)
+	go func() {
+		defer removing.Close()
+		done <- removing.LinkDel(link)
+	}()
+	wait := pauses{first: 200 * time.Microsecond, most: 5 * time.Millisecond}
+	for {
+		timer := time.NewTimer(wait.next())
+		select {
+		case err := <-done:
+			timer.Stop()
+			return err
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		_, err := asking.LinkByIndex(link.Attrs().Index)
+		if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+			return nil
+		}
+	}
+}
+
 // sysctl writes a file below /proc/sys/net in the namespace of the calling thread. name has slashes, and an interface in it
 // may have dots.
 func sysctl(name, value string) error {

@@ -9,11 +9,17 @@ import (
 // before.
 type pauses struct{ first, most time.Duration }
 
+// next is the next pause.
+func (p *pauses) next() time.Duration {
+	now := p.first
+	p.first = min(2*p.first, p.most)
+	return now
+}
+
 // pause waits, and ends with ctx.
 func (p *pauses) pause(ctx context.Context) error {
-	timer := time.NewTimer(p.first)
+	timer := time.NewTimer(p.next())
 	defer timer.Stop()
-	p.first = min(2*p.first, p.most)
 	select {
 	case <-timer.C:
 		return nil

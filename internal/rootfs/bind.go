@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -50,19 +51,63 @@ func (a *Area) LockBinds(id string, binds []Bind) ([]string, error) {
 }
 
 func (e entry) lockBinds(binds []Bind) ([]string, error) {
+	var trees []*os.File
+	defer func() { closeAll(trees) }()
 	paths := make([]string, len(binds))
 	for n, b := range binds {
-		var err error
-		if paths[n], err = e.bind(n, b); err != nil {
+		tree, isDir, err := b.tree()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", b.Source, err)
+		}
+		trees = append(trees, tree)
+		if paths[n], err = e.mountPoint(filepath.Join(bindDir, strconv.Itoa(n)), isDir); err != nil {
 			return nil, fmt.Errorf("%s: %w", b.Source, err)
 		}
 	}
-	locked := make([]*os.File, 0, len(binds))
-	defer func() {
-		for _, tree := range locked {
-			_ = tree.Close()
+	attach := func(locked []*os.File) error {
+		for n, path := range paths {
+			if err := attachAs(locked[n], path, binds[n].propagation()); err != nil {
+				return fmt.Errorf("%s: %w", binds[n].Source, err)
+			}
 		}
-	}()
+		return nil
+	}
+	if l, err := locker(); err == nil {
+		return paths, lockBy(l, trees, attach)
+	}
+	return paths, lockAt(paths, trees, attach)
+}
+
+// locker is one for the whole process. It is made when the first container needs it, and not at all where the kernel refuses.
+var locker = sync.OnceValues(pin.NewLocker)
+
+// lockBy locks detached trees, and has the locked ones attached.
+func lockBy(l *pin.Locker, trees []*os.File, attach func([]*os.File) error) error {
+	fds := make([]int, len(trees))
+	for i, tree := range trees {
+		fds[i] = int(tree.Fd())
+	}
+	return l.Lock(fds, func(locked []int) error {
+		files := make([]*os.File, len(locked))
+		defer func() { closeAll(files) }()
+		for i, fd := range locked {
+			own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return os.NewSyscallError("fcntl", err)
+			}
+			files[i] = os.NewFile(uintptr(own), trees[i].Name())
+		}
+		return attach(files)
+	})
+}
+
+// lockAt is lockBy by a copy of all mounts: the trees are attached where the locked ones will be.
+func lockAt(paths []string, trees []*os.File, attach func([]*os.File) error) error {
+	if err := attach(trees); err != nil {
+		return err
+	}
+	var locked []*os.File
+	defer func() { closeAll(locked) }()
 	err := pin.InLockedMounts(func() error {
 		for _, path := range paths {
 			tree, err := cloneAt(path)
@@ -74,17 +119,20 @@ func (e entry) lockBinds(binds []Bind) ([]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for n, path := range paths {
+	for _, path := range paths {
 		if err := detachAll(path); err != nil {
-			return nil, err
-		}
-		if err := attachAs(locked[n], path, binds[n].propagation()); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return paths, nil
+	return attach(locked)
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // a nil one says so
+	}
 }
 
 func cloneAt(path string) (*os.File, error) {
@@ -96,38 +144,35 @@ func cloneAt(path string) (*os.File, error) {
 	return cloneTree(f, true)
 }
 
-// bind mounts one source with its restrictions. They are locked later.
-func (e entry) bind(n int, b Bind) (string, error) {
+// tree is the source with its restrictions, detached. They are locked later.
+func (b Bind) tree() (tree *os.File, isDir bool, err error) {
 	source, err := openSource(b.Source)
 	if err != nil {
-		return "", err
+		return nil, false, err
 	}
 	defer func() { _ = source.Close() }()
 	st, err := stat(source)
 	if err != nil {
-		return "", err
+		return nil, false, err
 	}
-	tree, err := cloneTree(source, slices.Contains(b.Options, "rbind"))
+	tree, err = cloneTree(source, slices.Contains(b.Options, "rbind"))
 	if err != nil {
-		return "", err
+		return nil, false, err
 	}
-	defer func() { _ = tree.Close() }()
 	alone, all := b.attributes()
 	if isDevice(st) && b.Opens != nil && b.Opens(st) {
 		all.Attr_set &^= unix.MOUNT_ATTR_NODEV
 	}
 	all.Propagation = b.propagation()
-	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &alone); err != nil {
-		return "", os.NewSyscallError("mount_setattr", err)
+	err = unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &alone)
+	if err == nil {
+		err = unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &all)
 	}
-	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &all); err != nil {
-		return "", os.NewSyscallError("mount_setattr", err)
-	}
-	path, err := e.mountPoint(filepath.Join(bindDir, strconv.Itoa(n)), st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
-		return "", err
+		_ = tree.Close()
+		return nil, false, os.NewSyscallError("mount_setattr", err)
 	}
-	return path, attachAs(tree, path, b.propagation())
+	return tree, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }
 
 func (b Bind) propagation() uint64 {

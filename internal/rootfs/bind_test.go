@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
+	"github.com/pinfold-run/pinfold/internal/testroot"
+	"github.com/pinfold-run/pinfold/pin"
 )
 
 func mountTmpfs(t *testing.T, dir string) {
@@ -37,7 +39,29 @@ func lockOne(t *testing.T, a *Area, id string, b Bind) string {
 	return paths[0]
 }
 
+// eachLocker runs a test with a Locker, and as where the kernel has refused one.
+func eachLocker(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	t.Run("by propagation", func(t *testing.T) {
+		if _, err := locker(); testroot.Missing() == "" && err != nil {
+			t.Errorf("this kernel has none: %v", err)
+		}
+		test(t)
+	})
+	t.Run("by a copy of all mounts", func(t *testing.T) {
+		before := locker
+		defer func() { locker = before }()
+		locker = func() (*pin.Locker, error) { return nil, errors.ErrUnsupported }
+		test(t)
+	})
+}
+
 func TestNoProcessLiftsARestrictionOfALockedBind(t *testing.T) {
+	eachLocker(t, noProcessLiftsARestrictionOfALockedBind)
+}
+
+func noProcessLiftsARestrictionOfALockedBind(t *testing.T) {
+	t.Helper()
 	a, source := newArea(t), passableTempDir(t)
 	mountTmpfs(t, filepath.Join(source, "sub"))
 	for name, c := range map[string]struct {
@@ -82,6 +106,11 @@ func TestNoProcessLiftsARestrictionOfALockedBind(t *testing.T) {
 }
 
 func TestLockedBindsOfFilesAndDevicesWork(t *testing.T) {
+	eachLocker(t, lockedBindsOfFilesAndDevicesWork)
+}
+
+func lockedBindsOfFilesAndDevicesWork(t *testing.T) {
+	t.Helper()
 	a, dir := newArea(t), passableTempDir(t)
 	write(t, filepath.Join(dir, "file"), "text")
 	must(t, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
@@ -105,6 +134,11 @@ func TestLockedBindsOfFilesAndDevicesWork(t *testing.T) {
 
 // As automounted volumes do: debugfs mounts tracefs when someone comes.
 func TestWhatIsMountedOnDemandIsMountedForABind(t *testing.T) {
+	eachLocker(t, whatIsMountedOnDemandIsMountedForABind)
+}
+
+func whatIsMountedOnDemandIsMountedForABind(t *testing.T) {
+	t.Helper()
 	a, dir := newArea(t), passableTempDir(t)
 	if err := unix.Mount("none", dir, "debugfs", 0, ""); err != nil {
 		t.Skipf("no debugfs: %v", err)
@@ -123,6 +157,11 @@ func TestWhatIsMountedOnDemandIsMountedForABind(t *testing.T) {
 }
 
 func TestALockedBindThatFailsLeavesNothing(t *testing.T) {
+	eachLocker(t, aLockedBindThatFailsLeavesNothing)
+}
+
+func aLockedBindThatFailsLeavesNothing(t *testing.T) {
+	t.Helper()
 	a, dir := newArea(t), passableTempDir(t)
 	binds := []Bind{{Source: dir, Options: []string{"rbind"}}, {Source: dir + "/missing", Options: []string{"rbind"}}}
 	if _, err := a.LockBinds("c1", binds); !errors.Is(err, errdefs.ErrNotFound) || !strings.Contains(err.Error(), dir+"/missing") {
@@ -134,6 +173,11 @@ func TestALockedBindThatFailsLeavesNothing(t *testing.T) {
 }
 
 func TestALockedBindGetsTheHostsNewMountsWhereAskedFor(t *testing.T) {
+	eachLocker(t, aLockedBindGetsTheHostsNewMountsWhereAskedFor)
+}
+
+func aLockedBindGetsTheHostsNewMountsWhereAskedFor(t *testing.T) {
+	t.Helper()
 	a, dir := newArea(t), passableTempDir(t)
 	mountTmpfs(t, dir)
 	must(t, unix.Mount("", dir, "", unix.MS_SHARED, ""))

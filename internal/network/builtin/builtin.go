@@ -27,6 +27,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // ErrStart is the error of a call that has changed nothing, and that the plugin's program is to be started for.
@@ -94,7 +96,11 @@ func (p *Plugins) Knows(plugin string, config []byte) (calls []string, err error
 	if !ok {
 		return nil, errors.New("it is none of those that can be carried out in process")
 	}
-	return known.knows(config)
+	err = fault.Guard(func() error {
+		calls, err = known.knows(config)
+		return err
+	})
+	return calls, err
 }
 
 // Run carries out one call. What it returns is what the program would print. Errors are *types.Error, as a program would
@@ -104,7 +110,14 @@ func (p *Plugins) Run(ctx context.Context, plugin string, c Call) ([]byte, error
 	if !ok {
 		return nil, startInstead("%s is not known here", plugin)
 	}
-	out, err := known.run(ctx, &c)
+	var out []byte
+	err := fault.Guard(func() (err error) {
+		out, err = known.run(ctx, &c)
+		return err
+	})
+	if stack := fault.Stack(err); stack != "" {
+		p.log.Error("a fault in the daemon", "object", plugin, "error", err, "stack", stack)
+	}
 	var said *types.Error
 	switch {
 	case err == nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -39,6 +40,9 @@ func knowsIPAM(config []byte, kind string) error {
 	}
 	if ipam.ResolvConf != "" {
 		return errors.New("key ipam.resolvConf is not known here")
+	}
+	if slices.Contains(ipam.Routes, nil) {
+		return errors.New("one of ipam.routes is null")
 	}
 	return nil
 }

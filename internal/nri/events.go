@@ -2,6 +2,7 @@ package nri
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -120,6 +121,9 @@ func (p *Plugins) Adjust(ctx context.Context, box *pod.SandboxRecord, rec *pod.C
 	if answer.GetAdjust() == nil {
 		return false, nil
 	}
+	if err := own(config); err != nil {
+		return false, err
+	}
 	if err := p.adjust(config, answer.GetAdjust()); err != nil {
 		return false, fmt.Errorf("adjustment of an NRI plugin: %w", err)
 	}
@@ -127,6 +131,20 @@ func (p *Plugins) Adjust(ctx context.Context, box *pod.SandboxRecord, rec *pod.C
 	// request.
 	config.Process.Env = slices.Clone(req.Container.GetEnv())
 	return true, nil
+}
+
+// own makes a configuration share nothing with anything else: the daemon builds it of records and tables of its own.
+func own(config *specs.Spec) error {
+	data, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	var copied specs.Spec
+	if err := json.Unmarshal(data, &copied); err != nil {
+		return err
+	}
+	*config = copied
+	return nil
 }
 
 // create asks the plugins and enters the container into the list, both under one block of

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Container is one container in memory.
@@ -40,6 +42,8 @@ type InMemory struct {
 	Stale atomic.Bool
 	// Unsaved is set while the record of the container's end could not be written.
 	Unsaved atomic.Bool
+	// Draft is set, under Order, while the container is made: the configuration of its bundle, which the last step writes.
+	Draft *specs.Spec
 	// Reduced is set, under Order, when all that an ended container does not need any more is removed.
 	Reduced bool
 }

@@ -93,6 +93,15 @@ func (r *Records) ChangeContainer(c *Container, change func(*ContainerRecord)) e
 	return nil
 }
 
+// AmendContainer changes the record in memory alone: for what only a later record needs, which has it.
+func (r *Records) AmendContainer(c *Container, change func(*ContainerRecord)) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	rec := *c.Record()
+	change(&rec)
+	r.containerIs(c, &rec)
+}
+
 // NoteContainer is ChangeContainer for what has happened or is being taken away; see NoteSandbox. It reports whether
 // the record was written.
 func (r *Records) NoteContainer(c *Container, change func(*ContainerRecord)) bool {

@@ -31,10 +31,7 @@ func (s containerBinds) Do(_ context.Context, box *pod.Sandbox, c *pod.Container
 	if box.Record().Mappings() == nil {
 		return nil
 	}
-	config, err := s.places.BundleSpec(c.ID)
-	if err != nil {
-		return err
-	}
+	config := c.Draft
 	var binds []rootfs.Bind
 	var of []*specs.Mount
 	for i := range config.Mounts {
@@ -51,12 +48,9 @@ func (s containerBinds) Do(_ context.Context, box *pod.Sandbox, c *pod.Container
 	sources := map[string]string{}
 	for i, m := range of {
 		sources[paths[i]] = m.Source
-		m.Type, m.Source, m.Options = "bind", paths[i], slices.DeleteFunc(m.Options, rootfs.LockedFor)
+		m.Type, m.Source, m.Options = "bind", paths[i], slices.DeleteFunc(slices.Clone(m.Options), rootfs.LockedFor)
 	}
-	if err := s.places.WriteBoundSources(c.ID, sources); err != nil {
-		return err
-	}
-	return s.places.WriteBundleSpec(c.ID, config)
+	return s.places.WriteBoundSources(c.ID, sources)
 }
 
 // opens says which device nodes of a mount the container may open. If the mount is a device that the node's agents have

@@ -30,16 +30,14 @@ type bundleMounts interface {
 	ReadFile(id, path string, limit int64) ([]byte, error)
 }
 
-// Do builds the configuration and writes it.
+// Do makes the bundle's directory and builds the configuration. The next steps change it, and step "runtime create" writes it.
 func (s containerBundle) Do(_ context.Context, box *pod.Sandbox, c *pod.Container) error {
 	config, err := s.build(box, c)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.places.Bundle(c.ID), 0o700); err != nil {
-		return err
-	}
-	return s.places.WriteBundleSpec(c.ID, config)
+	c.Draft = config
+	return os.MkdirAll(s.places.Bundle(c.ID), 0o700)
 }
 
 // Undo reads the ID alone.
@@ -64,10 +62,10 @@ func (s containerBundle) build(box *pod.Sandbox, c *pod.Container) (*specs.Spec,
 		return nil, err
 	}
 	user := built.Process.User
-	err = s.records.ChangeContainer(c, func(r *pod.ContainerRecord) {
+	s.records.AmendContainer(c, func(r *pod.ContainerRecord) {
 		r.User = &pod.User{UID: user.UID, GID: user.GID, Groups: user.AdditionalGids}
 	})
-	return built, err
+	return built, nil
 }
 
 // input is the container as package ocispec takes it. The root file system is mounted.

@@ -9,30 +9,23 @@ import (
 )
 
 // containerPlugins is the step "plugins" of a container.
-type containerPlugins struct {
-	places *pod.Places
-	told   told
-}
+type containerPlugins struct{ told told }
 
-// Do shows plugins the bundle's configuration and writes it again as they want it. They may refuse the container.
+// Do shows plugins the bundle's configuration and changes it as they want it. They may refuse the container.
 func (s containerPlugins) Do(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
 	if s.told.plugins == nil {
 		return nil
 	}
-	config, err := s.places.BundleSpec(c.ID)
-	if err != nil {
-		return err
-	}
-	changed, err := s.told.plugins.Adjust(ctx, box.Record(), c.Record(), config)
+	changed, err := s.told.plugins.Adjust(ctx, box.Record(), c.Record(), c.Draft)
 	if err != nil || !changed {
 		return err
 	}
-	if config.Linux.Seccomp != nil {
-		if err := ocispec.CheckSeccomp(config.Linux.Seccomp); err != nil {
+	if filter := c.Draft.Linux.Seccomp; filter != nil {
+		if err := ocispec.CheckSeccomp(filter); err != nil {
 			return fmt.Errorf("seccomp filter as plugins want it: %w", err)
 		}
 	}
-	return s.places.WriteBundleSpec(c.ID, config)
+	return nil
 }
 
 // Undo tells plugins that the container is being removed, with the whole record. It never fails: no plugin keeps a

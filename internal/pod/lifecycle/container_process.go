@@ -23,16 +23,19 @@ type containerProcess struct {
 	pinder   processes
 }
 
-// Do makes the process and records it.
+// Do writes the configuration, makes the process, and puts it into the record that the next step writes. A container whose
+// process is made anew has its configuration already.
 func (s containerProcess) Do(ctx context.Context, box *pod.Sandbox, c *pod.Container) error {
 	rec := c.Record()
 	runtime, err := s.runtimes.find(ctx, box.Record())
 	if err != nil {
 		return err
 	}
-	config, err := s.places.BundleSpec(c.ID)
-	if err != nil {
-		return err
+	config := c.Draft
+	if config == nil {
+		if config, err = s.places.BundleSpec(c.ID); err != nil {
+			return err
+		}
 	}
 	request := s.request(box, c)
 	request.Runtime.Binary = runtime.Path
@@ -42,7 +45,10 @@ func (s containerProcess) Do(ctx context.Context, box *pod.Sandbox, c *pod.Conta
 			return err
 		}
 	}
-	if request.Runtime.Rlimits, err = s.runtimes.takeRlimits(box.Record(), c.ID); err != nil {
+	if request.Runtime.Rlimits, err = s.runtimes.takeRlimits(box.Record(), config); err != nil {
+		return err
+	}
+	if err := s.places.WriteBundleSpec(c.ID, config); err != nil {
 		return err
 	}
 	created, err := s.pinder.Create(ctx, request)
@@ -53,9 +59,8 @@ func (s containerProcess) Do(ctx context.Context, box *pod.Sandbox, c *pod.Conta
 	if _, err := s.target.find(rec); err != nil {
 		return err
 	}
-	return s.records.ChangeContainer(c, func(r *pod.ContainerRecord) {
-		r.Process = created.Process
-	})
+	s.records.AmendContainer(c, func(r *pod.ContainerRecord) { r.Process = created.Process })
+	return nil
 }
 
 // Undo kills the container's processes and removes it from the runtime and from pinder. It reads the IDs and the means of the

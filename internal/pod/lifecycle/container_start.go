@@ -89,7 +89,8 @@ func (s renewal) Do(ctx context.Context, c *pod.Container) error {
 		return err
 	}
 	c.Stale.Store(false)
-	return nil
+	// The process is in the record in memory. The next step writes it, but only after the program runs.
+	return s.process.records.ChangeContainer(c, func(*pod.ContainerRecord) {})
 }
 
 // startPlugins is the step "plugins" of a start.

@@ -66,7 +66,7 @@ func newContainers(base Base, parts Parts) *Containers {
 			rootfs:  containerRootfs{places, parts.Images, parts.Mounts, users, labels, log},
 			volumes: containerVolumes{records, parts.Images, parts.Mounts, users, labels, log},
 			bundle:  containerBundle{places, records, runtimes, parts.Images, parts.Mounts, view, target, log},
-			plugins: containerPlugins{places, told},
+			plugins: containerPlugins{told},
 			binds:   containerBinds{places, parts.Mounts},
 			process: process,
 			created: containerCreated{records, base.Engine},
@@ -141,6 +141,7 @@ func (s *Containers) make(ctx context.Context, box *pod.Sandbox, c *pod.Containe
 	c.Order.Lock()
 	defer c.Order.Unlock()
 	err := s.base.Engine.Run(ctx, s.createOperation(box, c))
+	c.Draft = nil
 	var failed *steps.Error
 	if errors.As(err, &failed) && failed.Undo != nil {
 		s.base.Debts.Add(c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/pinfold-run/pinfold/internal/handler"
 	"github.com/pinfold-run/pinfold/internal/ocispec"
@@ -54,7 +55,7 @@ func (r runtimes) hostFor(rec *pod.SandboxRecord) (ocispec.Host, error) {
 // runc sets the limits of a container from outside of the container's user namespace, which needs CAP_SYS_RESOURCE there
 // (check_prlimit_permission in kernel/sys.c), and the node's root has that only in namespaces that belong to root, or
 // by a capability that some nodes withhold from it. crun sets them from within.
-func (r runtimes) takeRlimits(rec *pod.SandboxRecord, id string) ([]wire.Rlimit, error) {
+func (r runtimes) takeRlimits(rec *pod.SandboxRecord, config *specs.Spec) ([]wire.Rlimit, error) {
 	host, err := r.hostFor(rec)
 	if err != nil {
 		return nil, err
@@ -62,14 +63,10 @@ func (r runtimes) takeRlimits(rec *pod.SandboxRecord, id string) ([]wire.Rlimit,
 	if host.RlimitCeilings == nil || host.Features.JoinedMappings || rec.Mappings() == nil {
 		return nil, nil
 	}
-	config, err := r.places.BundleSpec(id)
-	if err != nil {
-		return nil, err
-	}
 	var limits []wire.Rlimit
 	for _, l := range config.Process.Rlimits {
 		limits = append(limits, wire.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
 	}
 	config.Process.Rlimits = nil
-	return limits, r.places.WriteBundleSpec(id, config)
+	return limits, nil
 }

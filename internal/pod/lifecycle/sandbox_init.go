@@ -52,14 +52,18 @@ func (s sandboxInit) Do(ctx context.Context, box *pod.Sandbox) error {
 	if !rec.SharesPID() {
 		return nil
 	}
-	if err := s.writeBundle(rec); err != nil {
+	config, err := s.makeBundle(rec)
+	if err != nil {
 		return err
 	}
 	runtime, err := s.runtimes.find(ctx, rec)
 	if err != nil {
 		return err
 	}
-	limits, err := s.runtimes.takeRlimits(rec, rec.ID)
+	limits, err := s.runtimes.takeRlimits(rec, config)
+	if err == nil {
+		err = s.places.WriteBundleSpec(rec.ID, config)
+	}
 	if err != nil {
 		return err
 	}
@@ -104,42 +108,43 @@ func (s sandboxInit) removeStandIn(rec *pod.SandboxRecord) {
 	}
 }
 
-func (s sandboxInit) writeBundle(rec *pod.SandboxRecord) error {
+// makeBundle makes the bundle but for its configuration, which it returns.
+func (s sandboxInit) makeBundle(rec *pod.SandboxRecord) (*specs.Spec, error) {
 	dir := s.places.Bundle(rec.ID)
 	root := filepath.Join(dir, "rootfs")
 	// The pod's root passes to its root file system, and no other user of the node at any time: see rootfs.Area.Admit.
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.admit(rec, dir); err != nil {
-		return err
+		return nil, err
 	}
 	// The mount points are made here: the pod's root has no right to make them in a directory of the host's.
 	for _, point := range []string{"proc", "dev"} {
 		if err := os.MkdirAll(filepath.Join(root, point), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := os.WriteFile(filepath.Join(root, "pinder"), nil, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	for _, name := range []string{"", "proc", "dev", "pinder"} { // whatever the umask: the pod's root passes
 		if err := os.Chmod(filepath.Join(root, name), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	host, err := s.runtimes.hostFor(rec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.labels.set(rec, root, filepath.Join(root, "proc"), filepath.Join(root, "dev"), filepath.Join(root, "pinder")); err != nil {
-		return err
+		return nil, err
 	}
 	binary, err := s.binary.mount(s.mounts, rec)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.places.WriteBundleSpec(rec.ID, ocispec.Init(host, s.view.sandbox(rec), ocispec.InitFiles{Rootfs: root, Pinder: binary}))
+	return ocispec.Init(host, s.view.sandbox(rec), ocispec.InitFiles{Rootfs: root, Pinder: binary}), nil
 }
 
 // admit closes a directory to all but the node's root and the group of the pod's.

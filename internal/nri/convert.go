@@ -54,10 +54,13 @@ func (p *Plugins) pod(rec *pod.SandboxRecord) *api.PodSandbox {
 	return out
 }
 
-// container converts a container to NRI's form. While there is a bundle, it adds what the bundle
-// says.
+// container converts a container to NRI's form. While there is a bundle and a plugin that it is for, it adds what the bundle
+// says. The caller blocks Synchronize, so that no plugin connects meanwhile.
 func (p *Plugins) container(rec *pod.ContainerRecord) *api.Container {
 	config := &specs.Spec{}
+	if !p.connected.Load() {
+		return p.containerWith(rec, config)
+	}
 	if data := p.Bundle(rec.ID); data != nil {
 		if err := json.Unmarshal(data, config); err != nil {
 			p.Log.Warn("the bundle of a container cannot be read", "container_id", rec.ID, "error", err)

@@ -37,12 +37,14 @@ func shown(t *testing.T, what string, got proto.Message, want string) {
 
 // quiet are plugins of a daemon that has nothing.
 func quiet(bundle *specs.Spec) *Plugins {
-	return &Plugins{told: newTold(), Config: Config{
+	p := &Plugins{told: newTold(), Config: Config{
 		Log:          slog.New(slog.DiscardHandler),
 		Bundle:       func(string) []byte { data, _ := json.Marshal(bundle); return data },
 		Namespaces:   func(*pod.SandboxRecord) map[string]string { return nil },
 		CgroupParent: func(*pod.SandboxRecord) string { return "/kubepods/pod1" },
 	}}
+	p.connected.Store(true)
+	return p
 }
 
 func TestAPodIsShownWithItsPinsAddressesAndGroup(t *testing.T) {
@@ -248,5 +250,44 @@ func TestANewPluginIsShownWhatWasAnnouncedAndNothingElse(t *testing.T) {
 	slices.Sort(ids)
 	if len(pods) != 1 || pods[0].GetId() != "s1" || !slices.Equal(ids, []string{"c1", "c2"}) {
 		t.Errorf("pods %v, containers %v", pods, ids)
+	}
+}
+
+func TestNoBundleIsReadBeforeAPluginConnects(t *testing.T) {
+	read := 0
+	p := quiet(nil)
+	p.connected.Store(false)
+	p.Bundle = func(string) []byte { read++; return []byte("{}") }
+	p.Book = pod.NewBook()
+	rec := &pod.ContainerRecord{ID: "c", State: pod.Running, Config: pod.ContainerConfig{ContainerConfig: &runtimeapi.ContainerConfig{}}}
+	p.Book.AddContainer(pod.NewContainer(rec))
+	p.told.add("c", false)
+	shown := 0
+	plugin := func(_ context.Context, _ []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
+		shown += len(containers)
+		return nil, nil
+	}
+	synchronize := func() {
+		t.Helper()
+		if err := p.synchronize(t.Context(), plugin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synchronize() // that of Start, without a plugin in the directory
+	if got := p.container(rec); got.GetId() != "c" || read+shown != 0 {
+		t.Errorf("%v: %d bundles are read and %d containers shown", got, read, shown)
+	}
+	synchronize()
+	if read != 1 || shown != 1 {
+		t.Errorf("for the first plugin %d bundles are read and %d containers shown", read, shown)
+	}
+	if p.container(rec); read != 2 {
+		t.Error("an event after that does not show the bundle")
+	}
+	installed := quiet(nil)
+	installed.Book = p.Book
+	installed.told.add("c", false)
+	if err := installed.synchronize(t.Context(), plugin); err != nil || shown != 2 {
+		t.Errorf("a plugin in the directory is shown %d containers: %v", shown-1, err)
 	}
 }

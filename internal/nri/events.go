@@ -162,9 +162,7 @@ func (p *Plugins) create(ctx context.Context, req *api.CreateContainerRequest) (
 
 // Update implements pod.Plugins.
 func (p *Plugins) Update(ctx context.Context, box *pod.SandboxRecord, rec *pod.ContainerRecord, to *runtimeapi.LinuxContainerResources) (*runtimeapi.LinuxContainerResources, error) {
-	answer, err := p.askUpdate(ctx, &api.UpdateContainerRequest{
-		Pod: p.pod(box), Container: p.container(rec), LinuxResources: fromCRI(to),
-	})
+	answer, err := p.askUpdate(ctx, box, rec, to)
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -182,7 +180,9 @@ func (p *Plugins) Update(ctx context.Context, box *pod.SandboxRecord, rec *pod.C
 	return to, p.others(ctx, others, answer.GetEvict())
 }
 
-func (p *Plugins) askUpdate(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
+func (p *Plugins) askUpdate(ctx context.Context, box *pod.SandboxRecord, rec *pod.ContainerRecord, to *runtimeapi.LinuxContainerResources) (*api.UpdateContainerResponse, error) {
 	defer p.runtime.BlockPluginSync().Unblock()
-	return p.runtime.UpdateContainer(ctx, req)
+	return p.runtime.UpdateContainer(ctx, &api.UpdateContainerRequest{
+		Pod: p.pod(box), Container: p.container(rec), LinuxResources: fromCRI(to),
+	})
 }

@@ -44,10 +44,12 @@ package nri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/nri/pkg/adaptation"
@@ -97,6 +99,11 @@ type Plugins struct {
 	Config
 	runtime *adaptation.Adaptation
 	told    told
+	// connected is set, under the block of Synchronize, when the first program of others connects, and stays. Before that
+	// no bundle is read for a plugin: only NRI's own validator is asked.
+	connected atomic.Bool
+	// synchronized is set by the first call of synchronize, which is that of Start.
+	synchronized atomic.Bool
 }
 
 // New prepares NRI. A process can have only one instance: NRI's timeout and logger are global
@@ -123,6 +130,9 @@ func New(c Config) (*Plugins, error) {
 // Start starts plugins and lets others connect. The objects in the book count as announced. The
 // book must be complete and agree with the kernel. Start may be called once.
 func (p *Plugins) Start() error {
+	// A directory that cannot be read may have plugins.
+	installed, err := os.ReadDir(filepath.Join(p.Root, "nri", "plugins"))
+	p.connected.Store(len(installed) > 0 || err != nil && !errors.Is(err, os.ErrNotExist))
 	for _, box := range p.Book.Sandboxes() {
 		if rec := box.Record(); rec.State == pod.Ready || rec.State == pod.Stopped {
 			p.told.add(rec.ID, rec.State == pod.Stopped)
@@ -151,7 +161,15 @@ func (p *Plugins) Close() { p.runtime.Stop() }
 // synchronize shows a new plugin all pods and containers and makes the updates it asks for. NRI
 // does not call it while another plugin call is between the event and the entry into the list.
 func (p *Plugins) synchronize(ctx context.Context, plugin adaptation.SyncCB) error {
-	pods, containers := p.all()
+	var pods []*api.PodSandbox
+	var containers []*api.Container
+	// The first call is that of Start: for the validator, which keeps no list, and for the plugins in the directory.
+	if p.synchronized.Swap(true) {
+		p.connected.Store(true)
+	}
+	if p.connected.Load() {
+		pods, containers = p.all()
+	}
 	updates, err := plugin(ctx, pods, containers)
 	if err != nil {
 		return err

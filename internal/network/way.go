@@ -172,9 +172,8 @@ func (r *runner) within(ctx context.Context, path string, c builtin.Call) ([]byt
 	}
 	began := time.Now()
 	c.Start = func(ctx context.Context, name string, args []string, stdin []byte) ([]byte, error) {
-		out, err := r.once(ctx, program{path: name, args: args, environ: os.Environ(), stdin: stdin})
-		r.last.plugin = plugin
-		return out, err
+		tool := &runner{net: r.net, group: r.group} // several may run at a time
+		return tool.once(ctx, program{path: name, args: args, environ: os.Environ(), stdin: stdin})
 	}
 	out, err := r.net.ways.builtin.Run(ctx, plugin, c)
 	var said *types.Error

@@ -165,7 +165,7 @@ func TestWhatIsMadeInProcessIsRemovedByThePluginsAndTheOtherWayRound(t *testing.
 	h := newHost(t)
 	h.needReal()
 	networks := map[bool]*Network{}
-	h.write("10-pods.conflist", strings.Replace(h.bridgeList("1.0.0"), `"ipMasq":true,`, "", 1))
+	h.write("10-pods.conflist", h.bridgeList("1.0.0"))
 	for _, all := range []bool{false, true} {
 		h.cfg.StartAll = all
 		networks[all] = h.network()
@@ -183,6 +183,9 @@ func TestWhatIsMadeInProcessIsRemovedByThePluginsAndTheOtherWayRound(t *testing.
 			t.Fatal(err)
 		}
 		h.assertNoTrace()
+		if rules := firewall(t); strings.Contains(rules, r.SandboxID) {
+			t.Errorf("rules are left:\n%s", rules)
+		}
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/pkg/ip"
 	"github.com/vishvananda/netlink"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // undoTimeout limits what is undone after a failure, which may be the end of the call's own time.
@@ -53,11 +55,33 @@ func (p *Plugins) addBridge(ctx context.Context, c *Call) (types.Result, error) 
 	if a.result, err = p.reserve(ctx, c); err != nil {
 		return nil, err
 	}
-	if err := a.connect(ctx); err != nil {
+	var masq *masquerading
+	if a.IPMasq {
+		masq = &masquerading{backend: a.IPMasqBackend, addresses: networks(a.result.IPs), network: a.Name}
+	}
+	if err := p.beside(ctx, c, masq, a.connect); err != nil {
 		p.undo(ctx, c, host, a.made, err)
 		return nil, err
 	}
 	return a.result, nil
+}
+
+// beside runs connect and, if masq is not nil, makes the masquerading at the same time: it needs only the addresses. Both have
+// ended when it returns.
+func (p *Plugins) beside(ctx context.Context, c *Call, masq *masquerading, connect func(context.Context) error) error {
+	masked := make(chan error, 1)
+	if masq == nil {
+		masked <- nil
+	} else {
+		go func() {
+			masked <- fault.Guard(func() error { return p.setupMasquerade(ctx, c, *masq) })
+		}()
+	}
+	err := fault.Guard(func() error { return connect(ctx) })
+	if masking := <-masked; err == nil {
+		err = masking
+	}
+	return err
 }
 
 // undo gives the addresses back, as the plugin does. What is in the kernel goes with DEL, which is owed; only if the program
@@ -87,13 +111,6 @@ func (a *bridgeAdd) connect(ctx context.Context) error {
 	}
 	if err := a.connectPod(ctx, bridge); err != nil {
 		return err
-	}
-	if a.IPMasq && len(a.result.IPs) > 0 {
-		if err := a.p.setupMasquerade(ctx, a.c, masquerading{
-			backend: a.IPMasqBackend, addresses: networks(a.result.IPs), network: a.Name,
-		}); err != nil {
-			return err
-		}
 	}
 	port := a.made
 	if !a.DisableContainerInterface {

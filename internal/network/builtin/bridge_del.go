@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
-// delBridge removes the masquerading, the pair, and gives the addresses back last: until then nobody else gets them. The
-// plugin removes the masquerading last. Here its failure leaves the interface, and with it the addresses that the next try
-// needs.
+// delBridge removes the masquerading and the pair, and gives the addresses back last: until then nobody else gets them.
 func (p *Plugins) delBridge(ctx context.Context, c *Call) error {
 	order, err := readBridge(c)
 	if err != nil {
@@ -57,19 +56,26 @@ func openLive(c *Call) (*os.File, error) {
 	return ns, nil
 }
 
-// disconnect removes the pod's interface, and before that the masquerading of its addresses, if masq is not nil. What was
-// removed already is no error.
+// disconnect removes the pod's interface, and the masquerading of its addresses, if masq is not nil, both at a time. What was
+// removed already is no error. If the second fails, the caller of DEL puts another interface with the addresses in the place
+// of the first, for the next try.
 func (p *Plugins) disconnect(ctx context.Context, c *Call, ns *os.File, masq *masquerading) error {
-	if masq != nil {
+	masked := make(chan error, 1)
+	if masq == nil {
+		masked <- nil
+	} else {
 		var err error
 		if masq.addresses, err = c.addresses(ns); err != nil {
 			return err
 		}
-		if err := p.teardownMasquerade(ctx, c, *masq); err != nil {
+		if err := p.readyToTeardown(masq); err != nil {
 			return err
 		}
+		go func() {
+			masked <- fault.Guard(func() error { return p.teardownMasquerade(ctx, c, *masq) })
+		}()
 	}
-	return inside(ns, func(h *netlink.Handle) error {
+	err := inside(ns, func(h *netlink.Handle) error {
 		link, err := linkNamed(h, c.IfName)
 		if err != nil || link == nil {
 			return err
@@ -79,27 +85,25 @@ func (p *Plugins) disconnect(ctx context.Context, c *Call, ns *os.File, masq *ma
 		}
 		return nil
 	})
+	return errors.Join(err, <-masked)
 }
 
-// addresses are those that the pod's interface has, and those that it got, which the result of ADD has: a pod may have
-// changed its own.
+// addresses are those that the pod's interface got, which the result of ADD has, because a pod may have changed its own.
+// Without a result they are those of the interface.
 func (c *Call) addresses(ns *os.File) ([]*net.IPNet, error) {
 	var all []*net.IPNet
-	add := func(one *net.IPNet) {
-		same := func(other *net.IPNet) bool { return other.String() == one.String() }
-		if one.IP.IsGlobalUnicast() && !slices.ContainsFunc(all, same) {
-			all = append(all, one)
-		}
-	}
 	if before, err := c.previous(); err == nil && before != nil {
 		for _, config := range before.IPs {
 			named := config.Interface != nil && *config.Interface >= 0 && *config.Interface < len(before.Interfaces)
 			if !named || before.Interfaces[*config.Interface].Name == c.IfName {
-				add(&config.Address)
+				all = append(all, &config.Address)
 			}
 		}
 	}
-	const most = 64 // that are somebody's rules
+	if len(all) > 0 {
+		return all, nil
+	}
+	const most = 16 // more are the pod's own
 	err := inside(ns, func(h *netlink.Handle) error {
 		link, err := linkNamed(h, c.IfName)
 		if err != nil || link == nil {
@@ -110,7 +114,9 @@ func (c *Call) addresses(ns *os.File) ([]*net.IPNet, error) {
 			return fmt.Errorf("failed to get IP addresses for %q: %w", c.IfName, err)
 		}
 		for _, has := range list[:min(len(list), most)] {
-			add(has.ipnet)
+			if has.ipnet.IP.IsGlobalUnicast() {
+				all = append(all, has.ipnet)
+			}
 		}
 		return nil
 	})

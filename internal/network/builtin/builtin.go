@@ -40,7 +40,7 @@ func startInstead(format string, args ...any) error {
 }
 
 // Starter starts a program of the node (iptables-restore, for example), and returns what it printed. The program runs as
-// CNI plugins run: it is killed at the end of ctx, with its children. What it prints is bounded.
+// CNI plugins run: it is killed at the end of ctx, with its children. What it prints is bounded. Several may run at a time.
 type Starter func(ctx context.Context, program string, args []string, stdin []byte) ([]byte, error)
 
 // Call is one call of a plugin: what the program would get in its environment and as standard input.

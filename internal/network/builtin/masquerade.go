@@ -2,8 +2,19 @@ package builtin
 
 import (
 	"context"
+	"crypto/sha512"
 	"errors"
+	"fmt"
 	"net"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // masquerading is what ipMasq of bridge and ptp makes: traffic from these addresses to other networks leaves with the
@@ -14,14 +25,175 @@ type masquerading struct {
 	network   string
 }
 
-// knowsMasquerade says why a back end cannot be used here.
-func (p *Plugins) knowsMasquerade(*string) error { return errors.New("ipMasq is not known here") }
-
-func (p *Plugins) setupMasquerade(context.Context, *Call, masquerading) error {
-	return startInstead("ipMasq")
+// knowsMasquerade says why a back end cannot be used here. Without one, the plugin takes iptables where it works.
+func (p *Plugins) knowsMasquerade(backend *string) error {
+	if backend != nil && *backend != "iptables" {
+		return fmt.Errorf("ipMasqBackend %q is not known here", *backend)
+	}
+	for _, tool := range []string{"iptables", "iptables-restore"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("ipMasq: %w", err)
+		}
+	}
+	return nil
 }
 
-// teardownMasquerade removes the rules of both back ends, as the plugins do.
-func (p *Plugins) teardownMasquerade(context.Context, *Call, masquerading) error {
-	return startInstead("ipMasq")
+// natFamily is the part of masquerading of one family.
+type natFamily struct {
+	name      string // see natScript
+	multicast string
+	v4        bool
+}
+
+var natFamilies = []natFamily{{"", "224.0.0.0/4", true}, {"6", "ff00::/8", false}}
+
+// of are the addresses of the family.
+func (f *natFamily) of(all []*net.IPNet) []*net.IPNet {
+	return slices.DeleteFunc(slices.Clone(all), func(one *net.IPNet) bool { return isV4(one.IP) != f.v4 })
+}
+
+// chain is the chain of a container, as the plugins call it.
+func (m *masquerading) chain(c *Call) string {
+	const length = 28
+	return fmt.Sprintf("CNI-%x", sha512.Sum512([]byte(m.network+c.ContainerID)))[:length]
+}
+
+// comment is that of each rule of a container.
+func (m *masquerading) comment(c *Call) string {
+	return strconv.Quote(fmt.Sprintf("name: %q id: %q", m.network, c.ContainerID))
+}
+
+// jump is the rule that leads traffic of an address to the chain, without its command.
+func (m *masquerading) jump(c *Call, ip net.IP) string {
+	return "POSTROUTING -s " + ip.String() + " -m comment --comment " + m.comment(c) + " -j " + m.chain(c)
+}
+
+// setupMasquerade makes a chain for the container, in each family that it has addresses of. If the first change of all
+// fails, nothing was changed, and the plugin can try.
+func (p *Plugins) setupMasquerade(ctx context.Context, c *Call, m masquerading) error {
+	changed := false
+	for _, f := range natFamilies {
+		own := f.of(m.addresses)
+		if len(own) == 0 {
+			continue
+		}
+		script := natScript{family: f.name}
+		script.chain(m.chain(c))
+		var open []string // networks that are not masqueraded
+		for i, ip := range own {
+			network := (&net.IPNet{IP: ip.IP.Mask(ip.Mask), Mask: ip.Mask}).String()
+			if !slices.Contains(open, network) {
+				open = append(open, network)
+				script.add("-A", m.chain(c), "-d", network, "-m comment --comment", m.comment(c), "-j ACCEPT")
+			}
+			if i == 0 {
+				script.add("-A", m.chain(c), "! -d", f.multicast, "-m comment --comment", m.comment(c), "-j MASQUERADE")
+			}
+			script.add("-A", m.jump(c, ip.IP))
+		}
+		if err := script.run(ctx, c); err != nil {
+			if !changed && ctx.Err() == nil {
+				return startInstead("%v", err)
+			}
+			return fmt.Errorf("masquerade: %w", err)
+		}
+		changed = true
+	}
+	return nil
+}
+
+// readyToTeardown returns an ErrStart if the program has to remove the masquerading: there may be rules of nftables' back
+// end, whatever the configuration says now, and those only the program knows.
+func (p *Plugins) readyToTeardown(m *masquerading) error {
+	there, err := hasNFTable(unix.NFPROTO_INET, "cni_plugins_masquerade")
+	if err != nil {
+		return startInstead("%v", err)
+	}
+	if there {
+		return startInstead("there is a table of nftables for masquerading")
+	}
+	if err := p.knowsMasquerade(m.backend); err != nil {
+		return startInstead("%v", err)
+	}
+	return nil
+}
+
+// teardownMasquerade removes the container's chain, and the rules that lead to it. Without addresses, it looks in both
+// families.
+func (p *Plugins) teardownMasquerade(ctx context.Context, c *Call, m masquerading) error {
+	results := make(chan error, len(natFamilies))
+	for _, f := range natFamilies {
+		own := f.of(m.addresses)
+		if len(own) == 0 && len(m.addresses) > 0 {
+			results <- nil
+			continue
+		}
+		go func() { results <- fault.Guard(func() error { return m.remove(ctx, c, f.name, own) }) }()
+	}
+	var errs []error
+	for range natFamilies {
+		err := <-results
+		var missing *exec.Error
+		if errors.As(err, &missing) && len(m.addresses) == 0 {
+			continue // a node without the family's program has no rules
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove masquerading: %w", err)
+	}
+	return nil
+}
+
+// remove removes the chain of one family with the rules for these addresses. If one of the rules is not there, that changes
+// nothing, and the rules that are there are looked for.
+func (m *masquerading) remove(ctx context.Context, c *Call, family string, own []*net.IPNet) error {
+	if len(own) > 0 {
+		var rules []string
+		for _, ip := range own {
+			rules = append(rules, m.jump(c, ip.IP))
+		}
+		err := m.removal(c, family, rules).run(ctx, c)
+		if missing := new(exec.Error); err == nil || ctx.Err() != nil || errors.As(err, &missing) {
+			return err
+		}
+	}
+	there, err := natRules(ctx, c, family, "POSTROUTING")
+	if err != nil {
+		return err
+	}
+	var rules []string
+	for _, rule := range there {
+		if words := strings.Fields(rule); slices.Contains(words, m.chain(c)) {
+			rules = append(rules, strings.TrimPrefix(rule, "-A "))
+		}
+	}
+	return m.removal(c, family, rules).run(ctx, c)
+}
+
+// removal is a change that leaves neither the rules nor the chain. A chain that is not there is made and removed.
+func (m *masquerading) removal(c *Call, family string, rules []string) *natScript {
+	script := &natScript{family: family}
+	script.chain(m.chain(c))
+	for _, rule := range rules {
+		script.add("-D", rule)
+	}
+	script.add("-X", m.chain(c))
+	return script
+}
+
+// hasNFTable reports whether there is a table of nftables. A kernel without nftables has none.
+func hasNFTable(family uint8, name string) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
+		return false, nil
+	default:
+		return false, fmt.Errorf("look for table %s of nftables: %w", name, err)
+	}
 }

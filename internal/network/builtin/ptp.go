@@ -76,7 +76,11 @@ func (p *Plugins) addPTP(ctx context.Context, c *Call) (types.Result, error) {
 	if a.result, err = p.reserve(ctx, c); err != nil {
 		return nil, err
 	}
-	if err := a.connect(ctx); err != nil {
+	var masq *masquerading
+	if a.IPMasq {
+		masq = &masquerading{backend: a.IPMasqBackend, addresses: networks(a.result.IPs), network: a.Name}
+	}
+	if err := p.beside(ctx, c, masq, a.connect); err != nil {
 		p.undo(ctx, c, a.host, a.made, err)
 		return nil, err
 	}
@@ -112,15 +116,7 @@ func (a *ptpAdd) connect(ctx context.Context) error {
 		return err
 	}
 	a.result.Interfaces = []*current.Interface{shown(a.made, ""), shown(pods, a.c.NetNS)}
-	if err := a.routeHost(); err != nil {
-		return err
-	}
-	if !a.IPMasq {
-		return nil
-	}
-	return a.p.setupMasquerade(ctx, a.c, masquerading{
-		backend: a.IPMasqBackend, addresses: networks(a.result.IPs), network: a.Name,
-	})
+	return a.routeHost()
 }
 
 // routePod makes all traffic of the pod go through the gateway, also to the network of its address: the route that the

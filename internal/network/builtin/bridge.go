@@ -86,7 +86,7 @@ func (p *Plugins) knowsBridge(config []byte) ([]string, error) {
 		return nil, errors.New("key macspoofchk is not known here")
 	}
 	if conf.IPMasq {
-		if err := p.knowsMasquerade(conf.IPMasqBackend); err != nil {
+		if err := knowsMasquerade(conf.IPMasqBackend); err != nil {
 			return nil, err
 		}
 	}

@@ -59,7 +59,7 @@ func (p *Plugins) addBridge(ctx context.Context, c *Call) (types.Result, error) 
 	if a.IPMasq {
 		masq = &masquerading{backend: a.IPMasqBackend, addresses: networks(a.result.IPs), network: a.Name}
 	}
-	if err := p.beside(ctx, c, masq, a.connect); err != nil {
+	if err := beside(ctx, c, masq, a.connect); err != nil {
 		p.undo(ctx, c, host, a.made, err)
 		return nil, err
 	}
@@ -68,13 +68,13 @@ func (p *Plugins) addBridge(ctx context.Context, c *Call) (types.Result, error) 
 
 // beside runs connect and, if masq is not nil, makes the masquerading at the same time: it needs only the addresses. Both have
 // ended when it returns.
-func (p *Plugins) beside(ctx context.Context, c *Call, masq *masquerading, connect func(context.Context) error) error {
+func beside(ctx context.Context, c *Call, masq *masquerading, connect func(context.Context) error) error {
 	masked := make(chan error, 1)
 	if masq == nil {
 		masked <- nil
 	} else {
 		go func() {
-			masked <- fault.Guard(func() error { return p.setupMasquerade(ctx, c, *masq) })
+			masked <- fault.Guard(func() error { return masq.setup(ctx, c) })
 		}()
 	}
 	err := fault.Guard(func() error { return connect(ctx) })

@@ -31,7 +31,7 @@ func (p *Plugins) delBridge(ctx context.Context, c *Call) error {
 		if order.IPMasq && order.IPAM.Type != "" {
 			masq = &masquerading{backend: order.IPMasqBackend, network: order.Name}
 		}
-		if err := p.disconnect(ctx, c, ns, masq); err != nil {
+		if err := disconnect(ctx, c, ns, masq); err != nil {
 			return err
 		}
 	}
@@ -59,7 +59,7 @@ func openLive(c *Call) (*os.File, error) {
 // disconnect removes the pod's interface, and the masquerading of its addresses, if masq is not nil, both at a time. What was
 // removed already is no error. If the second fails, the caller of DEL puts another interface with the addresses in the place
 // of the first, for the next try.
-func (p *Plugins) disconnect(ctx context.Context, c *Call, ns *os.File, masq *masquerading) error {
+func disconnect(ctx context.Context, c *Call, ns *os.File, masq *masquerading) error {
 	masked := make(chan error, 1)
 	if masq == nil {
 		masked <- nil
@@ -68,11 +68,11 @@ func (p *Plugins) disconnect(ctx context.Context, c *Call, ns *os.File, masq *ma
 		if masq.addresses, err = c.addresses(ns); err != nil {
 			return err
 		}
-		if err := p.readyToTeardown(masq); err != nil {
+		if err := masq.ready(); err != nil {
 			return err
 		}
 		go func() {
-			masked <- fault.Guard(func() error { return p.teardownMasquerade(ctx, c, *masq) })
+			masked <- fault.Guard(func() error { return masq.teardown(ctx, c) })
 		}()
 	}
 	err := inside(ns, func(h *netlink.Handle) error {

@@ -26,7 +26,7 @@ type masquerading struct {
 }
 
 // knowsMasquerade says why a back end cannot be used here. Without one, the plugin takes iptables where it works.
-func (p *Plugins) knowsMasquerade(backend *string) error {
+func knowsMasquerade(backend *string) error {
 	if backend != nil && *backend != "iptables" {
 		return fmt.Errorf("ipMasqBackend %q is not known here", *backend)
 	}
@@ -68,9 +68,9 @@ func (m *masquerading) jump(c *Call, ip net.IP) string {
 	return "POSTROUTING -s " + ip.String() + " -m comment --comment " + m.comment(c) + " -j " + m.chain(c)
 }
 
-// setupMasquerade makes a chain for the container, in each family that it has addresses of. If the first change of all
+// setup makes a chain for the container, in each family that it has addresses of. If the first change of all
 // fails, nothing was changed, and the plugin can try.
-func (p *Plugins) setupMasquerade(ctx context.Context, c *Call, m masquerading) error {
+func (m *masquerading) setup(ctx context.Context, c *Call) error {
 	changed := false
 	for _, f := range natFamilies {
 		own := f.of(m.addresses)
@@ -102,9 +102,9 @@ func (p *Plugins) setupMasquerade(ctx context.Context, c *Call, m masquerading) 
 	return nil
 }
 
-// readyToTeardown returns an ErrStart if the program has to remove the masquerading: there may be rules of nftables' back
+// ready returns an ErrStart if the program has to remove the masquerading: there may be rules of nftables' back
 // end, whatever the configuration says now, and those only the program knows.
-func (p *Plugins) readyToTeardown(m *masquerading) error {
+func (m *masquerading) ready() error {
 	there, err := hasNFTable(unix.NFPROTO_INET, "cni_plugins_masquerade")
 	if err != nil {
 		return startInstead("%v", err)
@@ -112,15 +112,15 @@ func (p *Plugins) readyToTeardown(m *masquerading) error {
 	if there {
 		return startInstead("there is a table of nftables for masquerading")
 	}
-	if err := p.knowsMasquerade(m.backend); err != nil {
+	if err := knowsMasquerade(m.backend); err != nil {
 		return startInstead("%v", err)
 	}
 	return nil
 }
 
-// teardownMasquerade removes the container's chain, and the rules that lead to it. Without addresses, it looks in both
+// teardown removes the container's chain, and the rules that lead to it. Without addresses, it looks in both
 // families.
-func (p *Plugins) teardownMasquerade(ctx context.Context, c *Call, m masquerading) error {
+func (m *masquerading) teardown(ctx context.Context, c *Call) error {
 	results := make(chan error, len(natFamilies))
 	for _, f := range natFamilies {
 		own := f.of(m.addresses)

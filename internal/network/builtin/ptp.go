@@ -41,7 +41,7 @@ func (p *Plugins) knowsPTP(config []byte) ([]string, error) {
 		return nil, err
 	}
 	if conf.IPMasq {
-		if err := p.knowsMasquerade(conf.IPMasqBackend); err != nil {
+		if err := knowsMasquerade(conf.IPMasqBackend); err != nil {
 			return nil, err
 		}
 	}
@@ -80,7 +80,7 @@ func (p *Plugins) addPTP(ctx context.Context, c *Call) (types.Result, error) {
 	if a.IPMasq {
 		masq = &masquerading{backend: a.IPMasqBackend, addresses: networks(a.result.IPs), network: a.Name}
 	}
-	if err := p.beside(ctx, c, masq, a.connect); err != nil {
+	if err := beside(ctx, c, masq, a.connect); err != nil {
 		p.undo(ctx, c, a.host, a.made, err)
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (p *Plugins) delPTP(ctx context.Context, c *Call) error {
 		if conf.IPMasq {
 			masq = &masquerading{backend: conf.IPMasqBackend, network: conf.Name}
 		}
-		if err := p.disconnect(ctx, c, ns, masq); err != nil {
+		if err := disconnect(ctx, c, ns, masq); err != nil {
 			return err
 		}
 	}

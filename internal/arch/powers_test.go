@@ -27,6 +27,8 @@ var starters = map[string]string{
 	"internal/network":           "CNI plugins, each in a group of its attachment",
 	"internal/pinder":            "itself anew, for an upgrade",
 	"internal/pinder/oci":        "the OCI runtime",
+	"internal/pinder/entry":      "the list of system calls that ends in a command of a container",
+	"internal/pinder/spawn":      "children that carry out such a list",
 	"internal/pinder/reaper":     "the supervisor, and itself anew",
 	"internal/pinder/client":     "pinder",
 	"internal/apparmor":          "apparmor_parser, which loads the default profile at start",

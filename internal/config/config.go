@@ -12,25 +12,27 @@ import (
 //
 // wide: one field for each key.
 type Config struct {
-	Root              string
-	State             string
-	Socket            string
-	NetNSDir          string
-	CNIConfDir        string
-	CNIBinDir         string
-	CNIInProcess      bool
-	RegistryConfigDir string
-	Runtimes          map[string]Runtime
-	DefaultRuntime    string
-	CgroupDriver      string
-	Pinder            string
-	PinnedImages      []string
-	NRISocket         string
-	AdminSocket       string
-	MetricsAddress    string
-	ContainerdSocket  string
-	LogLevel          slog.Level
-	LogFormat         string
+	Root         string
+	State        string
+	Socket       string
+	NetNSDir     string
+	CNIConfDir   string
+	CNIBinDir    string
+	CNIInProcess bool
+	// ExecThroughRuntime: every exec is a call of the OCI runtime.
+	ExecThroughRuntime bool
+	RegistryConfigDir  string
+	Runtimes           map[string]Runtime
+	DefaultRuntime     string
+	CgroupDriver       string
+	Pinder             string
+	PinnedImages       []string
+	NRISocket          string
+	AdminSocket        string
+	MetricsAddress     string
+	ContainerdSocket   string
+	LogLevel           slog.Level
+	LogFormat          string
 }
 
 // Runtime is an OCI runtime of the table runtimes.

@@ -80,6 +80,13 @@ var Keys = []Key{
 		value: func(c *Config) value { return list{&c.PinnedImages} }, finish: checkPinned,
 	},
 	{
+		Name: "exec_through_runtime", Flag: "exec-through-runtime", Value: "true|false", Default: "`false`",
+		Help: "have the OCI runtime start every command in a container",
+		More: "By default pinder starts commands itself where the result is the same: execs and probes then cost a tenth. " +
+			"What it does not know goes through the runtime in any case.",
+		value: func(c *Config) value { return truth{&c.ExecThroughRuntime} },
+	},
+	{
 		Name: "runtimes", Flag: "runtime", Value: "NAME=PATH", Default: "`runc` and `crun` as found in `$PATH`", Reload: true,
 		Help: "OCI runtimes, name and path; the flag is `--runtime NAME=PATH`, repeatable",
 		More: "A RuntimeClass can name one as its handler. In a file it is a table. In place of a path, a runtime may have a table with `path`, " +

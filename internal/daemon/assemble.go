@@ -85,12 +85,12 @@ func assemble(ctx context.Context, c *config.Config, paths pod.Paths, o *observe
 		p.close()
 		return nil, err
 	}
-	p.makeOperations()
+	p.makeOperations(c)
 	p.logNode(c)
 	return p, nil
 }
 
-func (p *parts) makeOperations() {
+func (p *parts) makeOperations(c *config.Config) {
 	on := lifecycle.Parts{
 		Handlers: p.node.handlers, Pins: lifecycle.KernelPins{}, Mounts: p.node.mounts, Cgroups: p.node.cgroups,
 		Network: p.node.network, Images: p.node.images, Pinder: &p.node.pinder,
@@ -103,12 +103,23 @@ func (p *parts) makeOperations() {
 	}
 	p.sandboxes, p.containers = lifecycle.New(p.Base, on)
 	p.sessions = session.New(session.Config{
-		Places: p.Places, Book: p.Book, Pinder: &p.node.pinder, Current: p.sandboxes.Current, Log: p.Log,
+		Places: p.Places, Book: p.Book, Pinder: &p.node.pinder, Current: p.sandboxes.Current, Log: p.Log, Direct: directExec(c, p.node.handlers),
 	})
 	p.recovery = recovery.New(p.Base, recovery.Parts{
 		Pinder: &p.node.pinder, Mounts: p.node.mounts, Network: p.node.network, Images: p.node.images,
 		Handlers: p.node.handlers, Pins: lifecycle.KernelPins{},
 	}, p.sandboxes, p.containers, p.debts)
+}
+
+// directExec says of handlers whether pinder may start commands itself in their pods; nil: in none.
+func directExec(c *config.Config, handlers *handler.Set) func(context.Context, string) bool {
+	if c.ExecThroughRuntime {
+		return nil
+	}
+	return func(ctx context.Context, name string) bool {
+		h, err := handlers.Find(ctx, name)
+		return err == nil && h.Kernel
+	}
 }
 
 // logSteps logs each step that was done or undone, at level debug.

@@ -44,6 +44,8 @@ type Handler struct {
 	// JoinedMappings: the runtime needs the ID mappings of a user namespace that it joins by path. crun does. runc reads
 	// them from the namespace, and will refuse them in the configuration one day.
 	JoinedMappings bool
+	// Kernel: its containers are namespaces of this kernel, as with runc and crun, so that a process can join them.
+	Kernel bool
 	// Annotations says which annotations the runtime gets, as configured.
 	Annotations Annotations
 	// Version is what the runtime says. It is only shown.
@@ -264,6 +266,8 @@ func ask(ctx context.Context, name, path string) Handler {
 		h.Seccomp = f.Linux.Seccomp != nil && f.Linux.Seccomp.Enabled != nil && *f.Linux.Seccomp.Enabled
 	}
 	_, h.JoinedMappings = f.Annotations["run.oci.crun.version"]
+	_, runc := f.Annotations["org.opencontainers.runc.version"]
+	h.Kernel = runc || h.JoinedMappings
 	for key, value := range f.Annotations {
 		if strings.HasSuffix(key, ".version") && !strings.Contains(key, "libseccomp") {
 			h.Version = value

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
+	"github.com/pinfold-run/pinfold/internal/pinder/entry"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
@@ -72,11 +74,11 @@ func (x *execs) start(r wire.Exec) (*execStarted, error) {
 	if r.Group {
 		group = x.makeGroup(p, &m, r.ExecID)
 	}
-	started, err := x.startIn(p, &r, group)
+	started, err := x.startIn(c, p, &r, group)
 	if err != nil && group != nil && strings.Contains(err.Error(), "cgroup") {
 		// The runtime does not support it, or the container divides its own group and no process may join it.
 		x.removeGroup(p)
-		started, err = x.startIn(p, &r, nil)
+		started, err = x.startIn(c, p, &r, nil)
 	}
 	if err != nil {
 		if err := p.end(time.Now().Add(groupGrace)); err != nil { // a process may have been started
@@ -90,45 +92,85 @@ func (x *execs) start(r wire.Exec) (*execStarted, error) {
 	return started, nil
 }
 
-func (x *execs) startIn(p *process, r *wire.Exec, group []string) (*execStarted, error) {
-	spec := x.processFile(p)
-	if err := os.WriteFile(spec, r.Process, 0o600); err != nil {
-		return nil, wrapCall("exec", p, err)
+// attempt is one exec that is being started.
+type attempt struct {
+	p        *process
+	r        *wire.Exec
+	deadline time.Time
+	child    oci.ChildEnds // of the streams; none with a terminal
+	ours     map[string]int
+}
+
+func (x *execs) startIn(c, p *process, r *wire.Exec, group []string) (*execStarted, error) {
+	a := &attempt{p: p, r: r, deadline: oci.DeadlineAfter(r.TimeoutMillis)}
+	defer a.child.Close()
+	if !r.TTY {
+		var err error
+		if a.child, a.ours, err = oci.Pipes(r.Stdin, r.Owner); err != nil {
+			return nil, wrapCall("exec", p, err)
+		}
+	}
+	err := entry.ErrRuntime
+	if r.Direct {
+		err = a.direct(c)
+	}
+	if errors.Is(err, entry.ErrRuntime) {
+		err = a.byRuntime(x.processFile(p), group)
+	}
+	if err != nil {
+		for _, fd := range a.ours {
+			_ = unix.Close(fd)
+		}
+		return nil, err
+	}
+	return a.started()
+}
+
+// direct starts it without the runtime.
+func (a *attempt) direct(c *process) error {
+	process, err := entry.ParseProcess(a.r.Process)
+	if err != nil {
+		return err
+	}
+	return (&direct{p: a.p, container: c, process: process, deadline: a.deadline}).run(&a.child)
+}
+
+// byRuntime starts it with a call of the OCI runtime.
+func (a *attempt) byRuntime(spec string, group []string) error {
+	p := a.p
+	if err := os.WriteFile(spec, a.r.Process, 0o600); err != nil {
+		return wrapCall("exec", p, err)
 	}
 	defer func() { _ = os.Remove(spec) }()
 	c := oci.Call{
-		Step: "exec", Deadline: oci.DeadlineAfter(r.TimeoutMillis),
+		Step: "exec", Deadline: a.deadline,
 		Args: []string{"exec", "--detach", "--process", spec, "--pid-file", p.pidFile()},
 	}
 	c.Args = append(c.Args, group...)
-	out := &execStarted{}
 	var console *oci.ConsoleSocket
-	var err error
-	if r.TTY {
-		if console, err = x.keeper.calls.NewConsoleSocket(); err != nil {
-			return nil, wrapCall("exec", p, err)
+	if a.r.TTY {
+		var err error
+		if console, err = p.keeper.calls.NewConsoleSocket(); err != nil {
+			return wrapCall("exec", p, err)
 		}
 		defer console.Close()
 		c.Args = append(c.Args, "--console-socket", console.Path)
 	} else {
-		child, ours, err := oci.Pipes(r.Stdin, r.Owner)
-		if err != nil {
-			return nil, wrapCall("exec", p, err)
-		}
-		defer child.Close()
-		c.Stdin, c.Stdout, c.Stderr, c.Errors = child.Stdin, child.Stdout, child.Stderr, ours[kindStderr]
-		for _, kind := range []string{kindStdin, kindStdout, kindStderr} {
-			if fd, ok := ours[kind]; ok {
-				out.Streams, out.fds = append(out.Streams, kind), append(out.fds, fd)
-			}
-		}
+		c.Stdin, c.Stdout, c.Stderr, c.Errors = a.child.Stdin, a.child.Stdout, a.child.Stderr, a.ours[kindStderr]
 		// A runtime that fails writes the reason there. The read must not block.
 		_ = unix.SetNonblock(c.Errors, true)
 	}
-	c.Args = append(c.Args, r.ID)
-	if err := (&launch{p, p.snapshot().Runtime, c, console}).run(); err != nil {
-		descriptor.CloseAll(out.fds)
-		return nil, err
+	c.Args = append(c.Args, a.r.ID)
+	return (&launch{p, p.snapshot().Runtime, c, console}).run()
+}
+
+// started is the answer.
+func (a *attempt) started() (*execStarted, error) {
+	p, out := a.p, &execStarted{}
+	for _, kind := range []string{kindStdin, kindStdout, kindStderr} {
+		if fd, ok := a.ours[kind]; ok {
+			out.Streams, out.fds = append(out.Streams, kind), append(out.fds, fd)
+		}
 	}
 	if h := p.handles.get(kindTTY); h != nil {
 		fd, err := descriptor.Duplicate(h.FD)

@@ -26,6 +26,7 @@ type process struct {
 	handles handles
 	keeping sync.Mutex // one hand-over of descriptors at a time, none after the last
 
+	way      entrance // of a container: for direct execs
 	exit     *exitWatch
 	expiry   *time.Timer // of a finished exec
 	oomAsked bool        // oom.killed was called; guarded by oom.mu

@@ -93,6 +93,9 @@ type Exec struct {
 	TimeoutMillis int64  `json:"timeoutMillis,omitempty"`
 	// Group asks for a cgroup of its own, where possible; see TypeKillExec.
 	Group bool `json:"group,omitempty"`
+	// Direct allows pinder to make the process itself, without the OCI runtime, where the result is the same. Older
+	// daemons do not send it.
+	Direct bool `json:"direct,omitempty"`
 	// Owner is as in Create.
 	Owner *Owner `json:"owner,omitempty"`
 }

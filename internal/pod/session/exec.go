@@ -46,12 +46,12 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 	if err != nil {
 		return ExecResult{}, err
 	}
-	process, err := s.execProcess(c, ocispec.ExecOptions{Cmd: cmd})
+	process, err := s.execProcess(ctx, c, ocispec.ExecOptions{Cmd: cmd})
 	if err != nil {
 		return ExecResult{}, err
 	}
 	run, err := s.Pinder.Exec(ctx, wire.Exec{
-		ID: c.ID, ExecID: pod.NewExecID(), Process: process.json, Owner: process.owner, Group: true, TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
+		ID: c.ID, ExecID: pod.NewExecID(), Process: process.json, Owner: process.owner, Direct: process.direct, Group: true, TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("ExecSync: container %s: %w", c.ID, err)
@@ -70,10 +70,12 @@ func (s *Sessions) ExecSync(ctx context.Context, id string, cmd []string, timeou
 type command struct {
 	json  []byte      // the OCI process
 	owner *wire.Owner // of its streams
+	// direct: the OCI runtime is not needed
+	direct bool
 }
 
 // execProcess makes a command's OCI process.
-func (s *Sessions) execProcess(c *pod.Container, options ocispec.ExecOptions) (command, error) {
+func (s *Sessions) execProcess(ctx context.Context, c *pod.Container, options ocispec.ExecOptions) (command, error) {
 	if len(options.Cmd) == 0 {
 		return command{}, fmt.Errorf("exec in container %s: cmd is empty: %w", c.ID, errdefs.ErrInvalidArgument)
 	}
@@ -90,7 +92,9 @@ func (s *Sessions) execProcess(c *pod.Container, options ocispec.ExecOptions) (c
 		return command{}, err
 	}
 	data, err := json.Marshal(process)
-	return command{json: data, owner: box.Record().HostUser(process.User)}, err
+	made := command{json: data, owner: box.Record().HostUser(process.User)}
+	made.direct = s.Direct != nil && s.Direct(ctx, box.Record().Handler)
+	return made, err
 }
 
 // wait collects output until the command ends. cut says that some is missing because there was no memory for it.

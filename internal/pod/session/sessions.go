@@ -21,6 +21,8 @@ type Config struct {
 	Places *pod.Places
 	Book   *pod.Book
 	Pinder Pinder
+	// Direct reports whether pinder may start commands in a pod of that handler without the OCI runtime.
+	Direct func(ctx context.Context, handler string) bool
 	// Current is a sandbox's record as it is true now.
 	Current func(*pod.Sandbox) *pod.SandboxRecord
 	Log     *slog.Logger

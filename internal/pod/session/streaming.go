@@ -48,7 +48,7 @@ func (s *Sessions) CheckExec(id string, cmd []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.execProcess(c, ocispec.ExecOptions{Cmd: cmd})
+	_, err = s.execProcess(context.Background(), c, ocispec.ExecOptions{Cmd: cmd})
 	return err
 }
 
@@ -78,12 +78,12 @@ func (s *Sessions) Exec(ctx context.Context, id string, cmd []string, user Strea
 	if err != nil {
 		return 0, err
 	}
-	process, err := s.execProcess(c, ocispec.ExecOptions{Cmd: cmd, TTY: user.TTY})
+	process, err := s.execProcess(ctx, c, ocispec.ExecOptions{Cmd: cmd, TTY: user.TTY})
 	if err != nil {
 		return 0, err
 	}
 	run, err := s.Pinder.Exec(ctx, wire.Exec{
-		ID: c.ID, ExecID: pod.NewExecID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner,
+		ID: c.ID, ExecID: pod.NewExecID(), Process: process.json, TTY: user.TTY, Stdin: user.In != nil, Owner: process.owner, Direct: process.direct,
 		TimeoutMillis: pod.RuntimeTimeout.Milliseconds(),
 	})
 	if err != nil {

@@ -10,6 +10,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,8 +172,8 @@ func (s *Store) read(path string, body any) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	var env envelope
-	if err := json.Unmarshal(data, &env); err != nil {
+	env, err := unseal(data)
+	if err != nil {
 		return Entry{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if env.Schema < 1 || env.Schema > Schema {
@@ -187,11 +188,7 @@ func (s *Store) read(path string, body any) (Entry, error) {
 // replace writes a new version beside the old one and renames it over it. The returned file is
 // open, so that the caller may sync it.
 func (s *Store) replace(path string, body any) (*os.File, error) {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(envelope{Schema: Schema, Boot: s.boot, Body: raw})
+	data, err := s.seal(body)
 	if err != nil {
 		return nil, err
 	}
@@ -199,4 +196,42 @@ func (s *Store) replace(path string, body any) (*os.File, error) {
 		_, err := f.Write(data)
 		return err
 	})
+}
+
+// The text of an envelope around its boot ID and body, as this program writes it.
+const (
+	beforeBoot = `{"schema":1,"boot":`
+	beforeBody = `,"body":`
+	afterBody  = `}`
+)
+
+// seal puts a document into its envelope. The JSON package would check and copy the body once more.
+func (s *Store) seal(body any) ([]byte, error) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := json.Marshal(s.boot)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]byte(beforeBoot), boot, []byte(beforeBody), raw, []byte(afterBody)), nil
+}
+
+// unseal is the reverse of seal. An envelope that begins or ends in another way is read by the JSON package. The body is
+// not checked here: whoever decodes it does that.
+func unseal(data []byte) (envelope, error) {
+	rest, sealed := bytes.CutPrefix(data, []byte(beforeBoot))
+	boot, rest, found := bytes.Cut(rest, []byte(beforeBody))
+	body, whole := bytes.CutSuffix(rest, []byte(afterBody))
+	if sealed && found && whole {
+		var env envelope
+		if err := json.Unmarshal(boot, &env.Boot); err == nil {
+			env.Schema, env.Body = Schema, body
+			return env, nil
+		}
+	}
+	var env envelope
+	err := json.Unmarshal(data, &env)
+	return env, err
 }

@@ -49,7 +49,7 @@ func Parse(r io.Reader, keep func(Mount) bool) ([]Mount, error) {
 	var found []Mount
 	var odd error // the first such line
 	// Lines have no bound: one holds all the options of an overlay, which may be a page and more.
-	for lines := bufio.NewReader(r); ; {
+	for lines := bufio.NewReaderSize(r, 64<<10); ; {
 		line, err := lines.ReadString('\n')
 		if line = strings.TrimSuffix(line, "\n"); line != "" {
 			switch m, ok := parse(line); {
@@ -70,21 +70,30 @@ func Parse(r io.Reader, keep func(Mount) bool) ([]Mount, error) {
 
 func parse(line string) (Mount, bool) {
 	head, tail, ok := strings.Cut(line, " - ")
-	h, t := strings.Split(head, " "), strings.Split(tail, " ")
-	if !ok || len(h) < 6 || len(t) < 2 {
+	if !ok {
 		return Mount{}, false
 	}
+	// Not strings.Split: a node with many pods has thousands of lines, and some look at all of them.
+	var h [6]string // the ID, the parent's, major:minor, the root, the mount point, the options
+	for i := range h {
+		if head == "" {
+			return Mount{}, false
+		}
+		h[i], head, _ = strings.Cut(head, " ")
+	}
+	kind, tail, ok := strings.Cut(tail, " ")
+	source, super, _ := strings.Cut(tail, " ")
 	id, idErr := strconv.ParseUint(h[0], 10, 64)
 	parent, parentErr := strconv.ParseUint(h[1], 10, 64)
 	return Mount{
 		ID: id, Parent: parent,
 		Point:        unescape(h[4]),
 		Options:      h[5],
-		Optional:     strings.Join(h[6:], " "),
-		Type:         t[0],
-		Source:       unescape(t[1]),
-		SuperOptions: strings.Join(t[2:], " "),
-	}, idErr == nil && parentErr == nil
+		Optional:     head,
+		Type:         kind,
+		Source:       unescape(source),
+		SuperOptions: super,
+	}, ok && idErr == nil && parentErr == nil
 }
 
 // unescape undoes the kernel's \040 for blank, tab, newline and backslash.

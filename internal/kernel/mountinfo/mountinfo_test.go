@@ -67,3 +67,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestEachFieldOfALineIsInItsPlace(t *testing.T) {
+	for line, want := range map[string]Mount{
+		`36 35 98:0 /mnt1 /mnt\0402 rw,noatime shared:1 master:2 - ext3 /dev/ro\011ot rw,errors=continue`: {
+			ID: 36, Parent: 35, Point: "/mnt 2", Options: "rw,noatime", Optional: "shared:1 master:2", Type: "ext3", Source: "/dev/ro\tot", SuperOptions: "rw,errors=continue",
+		},
+		`1 2 0:3 / / ro - tmpfs none rw`:  {ID: 1, Parent: 2, Point: "/", Options: "ro", Type: "tmpfs", Source: "none", SuperOptions: "rw"},
+		`1 2 0:3 / / ro - tmpfs  rw`:      {ID: 1, Parent: 2, Point: "/", Options: "ro", Type: "tmpfs", SuperOptions: "rw"},
+		`1 2 0:3 / / ro - tmpfs none a b`: {ID: 1, Parent: 2, Point: "/", Options: "ro", Type: "tmpfs", Source: "none", SuperOptions: "a b"},
+	} {
+		if got, ok := parse(line); !ok || got != want {
+			t.Errorf("%q is %+v %v", line, got, ok)
+		}
+	}
+	for _, line := range []string{"", "1 2 0:3 / / - tmpfs none rw", "1 2 0:3 / / ro", "x 2 0:3 / / ro - tmpfs none rw", "1 2 0:3 / / ro - tmpfs"} {
+		if got, ok := parse(line); ok {
+			t.Errorf("%q is %+v", line, got)
+		}
+	}
+}

@@ -43,8 +43,8 @@ func (r *Recovery) Load() error {
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		r.loadSandbox(id)
+	for _, one := range readStored(r.Records, ids) {
+		r.loadSandbox(one)
 	}
 	r.Records.Recall()
 	for _, c := range r.rebooted {
@@ -53,8 +53,8 @@ func (r *Recovery) Load() error {
 	return nil
 }
 
-func (r *Recovery) loadSandbox(id string) {
-	read := r.Records.ReadSandbox(id)
+func (r *Recovery) loadSandbox(one *stored) {
+	id, read := one.id, one.sandbox
 	if errors.Is(read.Err, fs.ErrNotExist) && r.onlyRemains(id) && r.alive(id) == "" {
 		// A removal has removed the record and not yet the directory, or a creation has made the directory and not yet
 		// the record. Reconcile finds what else has the ID.
@@ -82,12 +82,11 @@ func (r *Recovery) loadSandbox(id string) {
 	}
 	box := pod.NewSandbox(rec)
 	r.Book.AddSandbox(box)
-	names, err := r.Records.Containers(id)
-	if err != nil {
-		r.Log.Error("containers of a pod not listed", "pod_id", id, "error", err)
+	if one.err != nil {
+		r.Log.Error("containers of a pod not listed", "pod_id", id, "error", one.err)
 	}
-	for _, name := range names {
-		r.loadContainer(box, name)
+	for i, name := range one.names {
+		r.loadContainer(box, name, one.containers[i])
 	}
 }
 
@@ -124,8 +123,7 @@ func (r *Recovery) quarantine(id string, cause error) *pod.SandboxRecord {
 	return rec
 }
 
-func (r *Recovery) loadContainer(box *pod.Sandbox, id string) {
-	read := r.Records.ReadContainer(box.ID, id)
+func (r *Recovery) loadContainer(box *pod.Sandbox, id string, read pod.Read[*pod.ContainerRecord]) {
 	rec := read.Record
 	if read.Err != nil {
 		r.note("container", Unreadable)

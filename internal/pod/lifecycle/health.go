@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/fault"
 	"github.com/pinfold-run/pinfold/internal/pod"
 	"github.com/pinfold-run/pinfold/pin"
 )
@@ -40,7 +44,7 @@ func (h *Health) Current(box *pod.Sandbox) *pod.SandboxRecord {
 	if rec.State != pod.Ready {
 		return rec
 	}
-	reason := h.lacks(box, rec)
+	reason := h.Lacks(box)
 	if reason == "" {
 		return rec
 	}
@@ -69,8 +73,29 @@ func (h *Health) lost(box *pod.Sandbox, reason string) {
 
 const initEnded = "its PID 1 has ended"
 
-// lacks is Broken, and does not repeat a look that still counts.
-func (h *Health) lacks(box *pod.Sandbox, rec *pod.SandboxRecord) string {
+// LookAhead looks at ready sandboxes, several at once, so that Lacks need not. Where looks are not remembered it does
+// nothing.
+func (h *Health) LookAhead(boxes []*pod.Sandbox) {
+	if h.table == nil {
+		return
+	}
+	var next atomic.Int64
+	var lookers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(boxes)) {
+		lookers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(boxes); i = int(next.Add(1)) - 1 {
+				if box := boxes[i]; box.Record().State == pod.Ready {
+					fault.Logged(h.log, func() { h.Lacks(box) }, "pod_id", box.ID)
+				}
+			}
+		})
+	}
+	lookers.Wait()
+}
+
+// Lacks says what a ready sandbox lacks, "" if nothing, and does not repeat a look that still counts.
+func (h *Health) Lacks(box *pod.Sandbox) string {
+	rec := box.Record()
 	if h.table == nil {
 		return h.Broken(rec)
 	}

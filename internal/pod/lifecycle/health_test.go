@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -129,9 +130,15 @@ func TestPinsAreLookedAtAgainWhenTheMountTableOrTheRecordChanges(t *testing.T) {
 	if !looked() {
 		t.Error("an old look counts")
 	}
+	box.Whole.Store(nil)
+	gone := pod.NewSandbox(&pod.SandboxRecord{ID: "gone", State: pod.Stopped})
+	h.LookAhead([]*pod.Sandbox{gone, box})
+	if box.Whole.Load() == nil || gone.Whole.Load() != nil || looked() {
+		t.Error("the pins of ready pods are looked at ahead, once")
+	}
 	other := *rec
 	box = pod.NewSandbox(&other)
-	box.Whole.Store(&pod.Whole{Record: rec, Mounts: table.changes, At: old.At.Add(trusted)})
+	box.Whole.Store(&pod.Whole{Record: rec, Mounts: table.changes, At: time.Now()})
 	if !looked() {
 		t.Error("a look at another record counts")
 	}

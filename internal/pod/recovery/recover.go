@@ -157,7 +157,9 @@ func (r *Recovery) Reconcile(ctx context.Context) {
 	for _, c := range r.Book.Containers() {
 		fault.Logged(r.Log, func() { r.reconcileContainer(ctx, c, alive) }, "container_id", c.ID)
 	}
-	for _, box := range r.Book.Sandboxes() {
+	boxes := r.Book.Sandboxes()
+	r.sandboxes.LookAhead(boxes)
+	for _, box := range boxes {
 		fault.Logged(r.Log, func() { r.reconcileSandbox(box) }, "pod_id", box.ID)
 	}
 	unknown := r.removeRemains()
@@ -235,7 +237,7 @@ func (r *Recovery) reconcileSandbox(box *pod.Sandbox) {
 	rec := box.Record()
 	defer func() { r.noteSandbox(rec.State, box.Record().State) }()
 	if rec.State == pod.Ready {
-		if reason := r.sandboxes.Broken(rec); reason != "" {
+		if reason := r.sandboxes.Lacks(box); reason != "" {
 			err := r.Records.ChangeSandbox(box, func(s *pod.SandboxRecord) { s.State, s.Reason = pod.Stopped, reason })
 			if err != nil {
 				r.Log.Error("sandbox state not recorded", "pod_id", box.ID, "reason", reason, "error", err)

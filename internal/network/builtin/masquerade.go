@@ -11,10 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-
-	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // masquerading is what ipMasq of bridge and ptp makes: traffic from these addresses to other networks leaves with the
@@ -41,11 +38,15 @@ func knowsMasquerade(backend *string) error {
 // natFamily is the part of masquerading of one family.
 type natFamily struct {
 	name      string // see natScript
+	number    uint8  // of nftables
 	multicast string
 	v4        bool
 }
 
-var natFamilies = []natFamily{{"", "224.0.0.0/4", true}, {"6", "ff00::/8", false}}
+var natFamilies = []natFamily{
+	{"", unix.NFPROTO_IPV4, "224.0.0.0/4", true},
+	{"6", unix.NFPROTO_IPV6, "ff00::/8", false},
+}
 
 // of are the addresses of the family.
 func (f *natFamily) of(all []*net.IPNet) []*net.IPNet {
@@ -102,10 +103,15 @@ func (m *masquerading) setup(ctx context.Context, c *Call) error {
 	return nil
 }
 
-// ready returns an ErrStart if the program has to remove the masquerading: there may be rules of nftables' back
-// end, whatever the configuration says now, and those only the program knows.
+// ready returns an ErrStart if the program has to remove the masquerading: there may be rules of nftables' back end, whatever
+// the configuration says now, and those only the program knows.
 func (m *masquerading) ready() error {
-	there, err := hasNFTable(unix.NFPROTO_INET, "cni_plugins_masquerade")
+	n, err := openNFT()
+	if err != nil {
+		return startInstead("%v", err)
+	}
+	defer n.close()
+	there, err := n.hasTable(unix.NFPROTO_INET, "cni_plugins_masquerade")
 	if err != nil {
 		return startInstead("%v", err)
 	}
@@ -118,31 +124,53 @@ func (m *masquerading) ready() error {
 	return nil
 }
 
-// teardown removes the container's chain, and the rules that lead to it. Without addresses, it looks in both
-// families.
+// teardown removes the container's chain, and the rules that lead to it. Without addresses, it looks in both families.
 func (m *masquerading) teardown(ctx context.Context, c *Call) error {
-	results := make(chan error, len(natFamilies))
+	done, err := m.removeNative(c)
+	if err != nil {
+		return fmt.Errorf("remove masquerading: %w", err)
+	}
 	for _, f := range natFamilies {
 		own := f.of(m.addresses)
-		if len(own) == 0 && len(m.addresses) > 0 {
-			results <- nil
+		if done[f.number] || len(own) == 0 && len(m.addresses) > 0 {
 			continue
 		}
-		go func() { results <- fault.Guard(func() error { return m.remove(ctx, c, f.name, own) }) }()
-	}
-	var errs []error
-	for range natFamilies {
-		err := <-results
+		err := m.remove(ctx, c, f.name, own)
 		var missing *exec.Error
 		if errors.As(err, &missing) && len(m.addresses) == 0 {
 			continue // a node without the family's program has no rules
 		}
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove masquerading: %w", err)
+		if err != nil {
+			return fmt.Errorf("remove masquerading: %w", err)
+		}
 	}
 	return nil
+}
+
+// removeNative removes the chains that iptables keeps in nftables, which is done without iptables: its end would wait for the
+// kernel to free them, see [nft.close]. It returns the families that had one. Where iptables is the older one, there is none.
+func (m *masquerading) removeNative(c *Call) (map[uint8]bool, error) {
+	n, err := openNFT()
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	done := map[uint8]bool{}
+	var chains []natChain
+	for _, f := range natFamilies {
+		there, err := n.hasChain(f.number, natTable, m.chain(c))
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			done[f.number] = true
+			chains = append(chains, natChain{f.number, m.chain(c)})
+		}
+	}
+	if len(chains) == 0 {
+		return done, nil
+	}
+	return done, n.removeChains(chains)
 }
 
 // remove removes the chain of one family with the rules for these addresses. If one of the rules is not there, that changes
@@ -180,20 +208,4 @@ func (m *masquerading) removal(c *Call, family string, rules []string) *natScrip
 	}
 	script.add("-X", m.chain(c))
 	return script
-}
-
-// hasNFTable reports whether there is a table of nftables. A kernel without nftables has none.
-func hasNFTable(family uint8, name string) (bool, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
-		return false, nil
-	default:
-		return false, fmt.Errorf("look for table %s of nftables: %w", name, err)
-	}
 }

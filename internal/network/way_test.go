@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -185,6 +186,47 @@ func TestWhatIsMadeInProcessIsRemovedByThePluginsAndTheOtherWayRound(t *testing.
 		h.assertNoTrace()
 		if rules := firewall(t); strings.Contains(rules, r.SandboxID) {
 			t.Errorf("rules are left:\n%s", rules)
+		}
+	}
+}
+
+func TestMasqueradingIsRemovedAlsoIfSomebodyChangedItsRulesOrTheInterfaceIsGone(t *testing.T) {
+	h := newHost(t)
+	h.needReal()
+	h.write("10-pods.conflist", h.bridgeList("1.0.0"))
+	n := h.network()
+	change := func(args ...string) func(string) error {
+		return func(string) error { return exec.Command(args[0], args[1:]...).Run() }
+	}
+	for what, damage := range map[string]func(netns string) error{
+		"the rules of POSTROUTING are gone": change("iptables", "-t", "nat", "-F", "POSTROUTING"),
+		"all rules are gone":                change("sh", "-c", "iptables -t nat -F && ip6tables -t nat -F && iptables -t nat -X"),
+		"another rule leads to the chain": change("sh", "-c",
+			`iptables -t nat -A POSTROUTING -s 10.9.9.9 -j $(iptables -t nat -S | grep -o '^-N CNI-[0-9a-f]*' | cut -c4- | grep -v HOSTPORT)`),
+		"the pod has another address": func(netns string) error {
+			return exec.Command("nsenter", "--net="+netns, "ip", "addr", "flush", "dev", "eth0").Run()
+		},
+		"the interface is gone": func(netns string) error {
+			return exec.Command("nsenter", "--net="+netns, "ip", "link", "del", "eth0").Run()
+		},
+	} {
+		r := h.request()
+		a := plan(t, n, r)
+		if err := n.Attach(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		if err := damage(r.NetNS); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		for range 2 {
+			if err := n.Detach(t.Context(), a, r.NetNS); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			a.Owed = true
+		}
+		h.assertNoTrace()
+		if rules := firewall(t); strings.Contains(rules, r.SandboxID) || strings.Contains(rules, "10.9.9.9") {
+			t.Errorf("%s: rules are left:\n%s", what, rules)
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
 // masquerading is what ipMasq of bridge and ptp makes: traffic from these addresses to other networks leaves with the
@@ -69,38 +71,53 @@ func (m *masquerading) jump(c *Call, ip net.IP) string {
 	return "POSTROUTING -s " + ip.String() + " -m comment --comment " + m.comment(c) + " -j " + m.chain(c)
 }
 
-// setup makes a chain for the container, in each family that it has addresses of. If the first change of all
-// fails, nothing was changed, and the plugin can try.
+// setup makes a chain for the container, in each family that it has addresses of, all at a time. If every change fails,
+// nothing was changed, and the plugin can try.
 func (m *masquerading) setup(ctx context.Context, c *Call) error {
-	changed := false
+	var scripts []*natScript
 	for _, f := range natFamilies {
-		own := f.of(m.addresses)
-		if len(own) == 0 {
-			continue
+		if own := f.of(m.addresses); len(own) > 0 {
+			scripts = append(scripts, m.script(c, &f, own))
 		}
-		script := natScript{family: f.name}
-		script.chain(m.chain(c))
-		var open []string // networks that are not masqueraded
-		for i, ip := range own {
-			network := (&net.IPNet{IP: ip.IP.Mask(ip.Mask), Mask: ip.Mask}).String()
-			if !slices.Contains(open, network) {
-				open = append(open, network)
-				script.add("-A", m.chain(c), "-d", network, "-m comment --comment", m.comment(c), "-j ACCEPT")
-			}
-			if i == 0 {
-				script.add("-A", m.chain(c), "! -d", f.multicast, "-m comment --comment", m.comment(c), "-j MASQUERADE")
-			}
-			script.add("-A", m.jump(c, ip.IP))
-		}
-		if err := script.run(ctx, c); err != nil {
-			if !changed && ctx.Err() == nil {
-				return startInstead("%v", err)
-			}
-			return fmt.Errorf("masquerade: %w", err)
-		}
-		changed = true
 	}
-	return nil
+	results := make(chan error, len(scripts))
+	for _, script := range scripts {
+		go func() { results <- fault.Guard(func() error { return script.run(ctx, c) }) }()
+	}
+	var failed []error
+	for range scripts {
+		if err := <-results; err != nil {
+			failed = append(failed, err)
+		}
+	}
+	err := errors.Join(failed...)
+	switch {
+	case err == nil:
+		return nil
+	case len(failed) == len(scripts) && ctx.Err() == nil:
+		return startInstead("%v", err)
+	default:
+		return fmt.Errorf("masquerade: %w", err)
+	}
+}
+
+// script makes the chain of one family.
+func (m *masquerading) script(c *Call, f *natFamily, own []*net.IPNet) *natScript {
+	script := &natScript{family: f.name}
+	script.chain(m.chain(c))
+	var open []string // networks that are not masqueraded
+	for i, ip := range own {
+		network := (&net.IPNet{IP: ip.IP.Mask(ip.Mask), Mask: ip.Mask}).String()
+		if !slices.Contains(open, network) {
+			open = append(open, network)
+			script.add("-A", m.chain(c), "-d", network, "-m comment --comment", m.comment(c), "-j ACCEPT")
+		}
+		if i == 0 {
+			script.add("-A", m.chain(c), "! -d", f.multicast, "-m comment --comment", m.comment(c), "-j MASQUERADE")
+		}
+		script.add("-A", m.jump(c, ip.IP))
+	}
+	return script
 }
 
 // ready returns an ErrStart if the program has to remove the masquerading: there may be rules of nftables' back end, whatever

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -204,6 +205,9 @@ func (l *List) Strings(list []string) uintptr {
 func (l *List) Address(b []byte, address uintptr) []byte {
 	return append(b, unsafe.Slice((*byte)(unsafe.Pointer(&address)), unsafe.Sizeof(address))...)
 }
+
+// Names are those of the calls and checks, in their order.
+func (l *List) Names() []string { return slices.Clone(l.names) }
 
 // complete reports that nothing was too much for the list.
 func (l *List) complete() bool {

@@ -70,12 +70,13 @@ var mayImport = []struct {
 	{"internal/pinder/ownlog", []string{"internal/logwriter"}, "every room writes to it, so it knows none"},
 	{"internal/pinder/logpump", []string{"internal/pinder/descriptor", "internal/pinder/ownlog"}, "bytes from pipes to a log; it knows no containers, so it is tested without them"},
 	{"internal/pinder/link", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/wire"}, "the words that pinder's two processes share; of wire it uses the socket"},
-	{"internal/pinder/reaper", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/ownlog"}, "it must never fail, so nothing else is near"},
+	{"internal/pinder/program", nil, "pinder's own file; it knows nothing else"},
+	{"internal/pinder/reaper", []string{"internal/kernel/proc", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/ownlog", "internal/pinder/program"}, "it must never fail, so nothing else is near"},
 	{"internal/pinder/oci", []string{"internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog"}, "calls of OCI runtimes and what they leave; it knows no containers of pinder's"},
 	{"internal/pinder/spawn", nil, "children out of lists of system calls; it knows no containers"},
 	{"internal/pinder/entry", []string{"internal/pinder/spawn", "internal/pinder/wire"}, "the list for an exec; it starts nothing"},
-	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/spawn", "internal/pinder/entry"}, "containers and execs; it knows no connections of daemons"},
-	{"internal/pinder", []string{"internal/goroutines", "internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
+	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/program"}, "containers and execs; it knows no connections of daemons"},
+	{"internal/pinder", []string{"internal/goroutines", "internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper", "internal/pinder/program"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration", "internal/steps"}, "the daemon's end of the same protocol"},
 	{"internal/pinder/pair", []string{"internal/pinder/wire", "internal/pinder/client"}, "tests of pinder's processes, through the daemon's end"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
@@ -152,7 +153,7 @@ var standardOnly = []string{
 	"pin", "internal/duration", "internal/fault", "internal/goroutines", "internal/inherited", "internal/logline", "internal/logwriter", "internal/tree", "internal/testimage",
 	"internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup",
 	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump",
-	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",
+	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/program", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",
 }
 
 func importOrder(files []source) []string {

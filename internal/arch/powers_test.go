@@ -10,8 +10,9 @@ import (
 )
 
 // mounters alone may change the mount table: pin for namespaces, rootfs for all
-// else, so that what is mounted can be found and taken down in one place.
-var mounters = []string{"pin", "internal/rootfs"}
+// else, so that what is mounted can be found and taken down in one place. The mount
+// of pinder/program is attached nowhere, and goes with the processes that use it.
+var mounters = []string{"pin", "internal/rootfs", "internal/pinder/program"}
 
 // mountCalls are the functions and system call numbers that change the mount
 // table or make mounts that are not yet in it.

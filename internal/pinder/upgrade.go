@@ -14,6 +14,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
 	"github.com/pinfold-run/pinfold/internal/pinder/ownlog"
+	"github.com/pinfold-run/pinfold/internal/pinder/program"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
 
@@ -42,7 +43,9 @@ func (s *supervisor) upgrade(r wire.Upgrade) error {
 		}
 	}
 	// The daemon sees the connection end and the new image's hello.
-	err := syscall.Exec(r.Path, []string{"pinder", "supervise", "--state", s.dir}, syscall.Environ())
+	path, done := program.Path(r.Path)
+	defer done()
+	err := syscall.Exec(path, []string{"pinder", "supervise", "--state", s.dir}, syscall.Environ())
 	return wire.Errorf(wire.CodeInternal, "upgrade: supervisor: %v", err)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/entry"
 	"github.com/pinfold-run/pinfold/internal/pinder/oci"
+	"github.com/pinfold-run/pinfold/internal/pinder/program"
 	"github.com/pinfold-run/pinfold/internal/pinder/spawn"
 	"github.com/pinfold-run/pinfold/internal/pinder/wire"
 )
@@ -42,6 +43,9 @@ type direct struct {
 func (d *direct) run(streams *oci.ChildEnds) (err error) {
 	if !spawn.Supported {
 		return left("this architecture has no direct execs")
+	}
+	if !program.OutOfReach() {
+		return left("a container could write to pinder's own file")
 	}
 	d.way = &d.container.way
 	if err := d.way.known(d.container); err != nil {

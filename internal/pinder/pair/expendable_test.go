@@ -309,8 +309,10 @@ func TestUpgradeInPlaceWhileContainersLog(t *testing.T) {
 			t.Fatalf("processes were %d/%d, are %d/%d", reaper, inner, r, i)
 		}
 		for _, pid := range []int{reaper, inner} {
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || exe != other {
-				t.Fatalf("process %d runs %s, %v", pid, exe, err)
+			exe, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+			next, errNext := os.Stat(other)
+			if err != nil || errNext != nil || !os.SameFile(exe, next) {
+				t.Fatalf("process %d runs another program: %v, %v", pid, err, errNext)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/link"
+	"github.com/pinfold-run/pinfold/internal/pinder/program"
 )
 
 // table is what a reaper leaves to the next program of the same process. All descriptors keep their numbers.
@@ -142,10 +143,12 @@ func (r *reaper) spawn() error {
 		_ = unix.Close(pair[1])
 		return fmt.Errorf("start supervisor: %w", err)
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"pinder", "supervise", "--state", r.dir}, &syscall.ProcAttr{
+	path, done := program.Path("/proc/self/exe")
+	pid, err := syscall.ForkExec(path, []string{"pinder", "supervise", "--state", r.dir}, &syscall.ProcAttr{
 		Env:   syscall.Environ(),
 		Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(pair[1]), uintptr(r.listen), uintptr(r.lock)},
 	})
+	done()
 	_ = unix.Close(null)
 	_ = unix.Close(pair[1])
 	if err != nil {

@@ -177,8 +177,10 @@ func (h *host) assertClean() {
 }
 
 // scour ends what a failed test left running.
-func (h *host) scour() {
-	g := &cgroups{root: h.cgroup()}
+func (h *host) scour() { scour(h.cgroup()) }
+
+func scour(root string) {
+	g := &cgroups{root: root}
 	groups, _ := os.ReadDir(g.root)
 	for _, e := range groups {
 		if e.IsDir() {

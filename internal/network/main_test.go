@@ -28,8 +28,16 @@ const helper = "PINFOLD_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	switch {
+	case filepath.Base(os.Args[0]) == markPlugin:
+		os.Exit(runMarkPlugin())
 	case os.Getenv(helper) != "":
 		os.Exit(runHelper())
+	case os.Getenv(equality) != "":
+		if err := arrange(); err != nil {
+			fmt.Fprintln(os.Stderr, "arrange the test's node:", err)
+			os.Exit(1)
+		}
+		os.Exit(runEqualityNode())
 	case os.Getenv(isolated) != "":
 		if err := arrange(); err != nil {
 			fmt.Fprintln(os.Stderr, "arrange the test's host:", err)

@@ -56,7 +56,7 @@ var mayImport = []struct {
 	{"internal/image/keylock", nil, "locks that know nothing of what they guard"},
 	{"internal/image/tarfile", nil, "a stream in, a stream out"},
 	{"internal/image/blob", []string{"internal/image/keylock"}, "blobs by digest; which image needs one it does not know"},
-	{"internal/image/layer", []string{"internal/image/reference", "internal/image/keylock", "internal/image/tarfile", "internal/image/blob", "internal/kernel/durable", "internal/tree"}, "layers by chain ID; which image needs one it does not know"},
+	{"internal/image/layer", []string{"internal/fault", "internal/image/reference", "internal/image/keylock", "internal/image/tarfile", "internal/image/blob", "internal/kernel/durable", "internal/tree"}, "layers by chain ID; which image needs one it does not know"},
 	{"internal/image/registry", []string{
 		"internal/image/secret", "internal/image/reference", "internal/image/blob", "internal/image/layer", "internal/regular",
 	}, "what hosts send goes into the content store; what an image is it does not know (of layer: which blobs are layers)"},

@@ -54,43 +54,53 @@ func (a *assembly) complete(ctx context.Context, f *found) (*Image, error) {
 	return img, nil
 }
 
-// obtain downloads the blobs of missing layers in parallel. It unpacks each layer as soon as those
-// below it exist.
+// obtain downloads the blobs of missing layers in parallel and unpacks each as soon as it is there, whichever of the
+// layers below it exist.
 func (a *assembly) obtain(ctx context.Context, blobs []ocispec.Descriptor, img *Image) error {
 	a.progress.expect(blobs)
 	group, ctx := errgroup.WithContext(ctx)
-	arrived := make([]chan struct{}, len(blobs))
+	var below chan struct{} // closed when the layers below exist
 	for i, blob := range blobs {
 		a.lease.layer(img.Chain[i])
 		a.lease.blob(blob.Digest)
-		arrived[i] = make(chan struct{})
+		src := layer.Source{Chain: img.Chain[i], DiffID: img.Config.RootFS.DiffIDs[i], Parents: img.Chain[:i], Blob: blob}
+		if i > 0 {
+			src.Below = waitFor(below)
+		}
+		exists := make(chan struct{})
+		below = exists
 		group.Go(guarded(func() error {
-			if err := a.bringLayer(ctx, img.Chain[i], blob); err != nil {
+			if err := a.bringLayer(ctx, src.Chain, blob); err != nil {
 				return err
 			}
 			a.progress.arrived(blob.Digest)
-			close(arrived[i])
-			return nil
-		}))
-	}
-	group.Go(guarded(func() error {
-		for i, blob := range blobs {
-			select {
-			case <-arrived[i]:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			src := layer.Source{
-				Chain: img.Chain[i], DiffID: img.Config.RootFS.DiffIDs[i], Parents: img.Chain[:i], Blob: blob,
-			}
 			if err := a.unpackLayer(ctx, src); err != nil {
 				return err
 			}
+			// A layer may have been there before those below it.
+			if src.Below != nil {
+				if err := src.Below(ctx); err != nil {
+					return err
+				}
+			}
 			a.progress.layersDone.Add(1)
-		}
-		return nil
-	}))
+			close(exists)
+			return nil
+		}))
+	}
 	return group.Wait()
+}
+
+// waitFor returns a function that waits for a channel to be closed.
+func waitFor(done <-chan struct{}) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // bringLayer downloads the blob, unless the layer exists or another pull unpacks it first.
@@ -107,6 +117,8 @@ func (a *assembly) bringLayer(ctx context.Context, chain string, blob ocispec.De
 	return a.pulling.layer(ctx, "download", blob.Digest.String(), func(ctx context.Context) error { return a.source.Bring(ctx, blob) })
 }
 
+// unpackLayer holds the lock of the layer while it waits for the layers below. Locks are waited for from the bottom of a
+// chain to its top: images that share a layer share all below it.
 func (a *assembly) unpackLayer(ctx context.Context, src layer.Source) error {
 	unlock, err := a.store.layers.Lock(ctx, src.Chain)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +29,8 @@ type Store struct {
 	dir   string
 	empty string // for an image without layers
 
-	locks keylock.Set // by chain ID
+	locks keylock.Set   // by chain ID
+	slots chan struct{} // of layers being unpacked
 
 	mu    sync.Mutex
 	known map[string]Info // by chain ID: the layer.json that were read or written
@@ -47,7 +49,10 @@ type Info struct {
 
 // Open opens the layers below root, and removes what an interrupted process left half-made.
 func Open(root string) (*Store, error) {
-	s := &Store{dir: filepath.Join(root, "layers"), empty: filepath.Join(root, "empty"), known: map[string]Info{}}
+	s := &Store{
+		dir: filepath.Join(root, "layers"), empty: filepath.Join(root, "empty"), known: map[string]Info{},
+		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -100,8 +105,7 @@ func (s *Store) path(chain string) string { return filepath.Join(s.dir, referenc
 // tree is the directory that overlay mounts.
 func (s *Store) tree(chain string) string { return filepath.Join(s.path(chain), "fs") }
 
-// trees are the directories of a whole chain, topmost first, as overlay and archive.WithParents
-// expect them.
+// trees are the directories of a whole chain, topmost first, as overlay expects them.
 func (s *Store) trees(chain []string) []string {
 	dirs := make([]string, 0, len(chain))
 	for i := len(chain) - 1; i >= 0; i-- {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -32,6 +31,8 @@ type Source struct {
 	DiffID  digest.Digest
 	Parents []string // chain IDs, bottom first
 	Blob    ocispec.Descriptor
+	// Below waits until the parents exist; nil if they do. Layers may be unpacked in any order and several at once.
+	Below func(context.Context) error
 }
 
 // Unpack makes the layer from its blob. The caller holds the layer's lock and has leased the blob
@@ -60,7 +61,7 @@ func (s *Store) Unpack(ctx context.Context, store content.Provider, src Source) 
 		return err
 	}
 	defer func() { _ = ra.Close() }() // only read from
-	if err := applyStream(ctx, content.NewReader(ra), tree, s.trees(src.Parents), src.DiffID); err != nil {
+	if err := s.apply(ctx, content.NewReader(ra), tree, src); err != nil {
 		return err
 	}
 	info, err := measure(tree)
@@ -71,36 +72,63 @@ func (s *Store) Unpack(ctx context.Context, store content.Provider, src Source) 
 	return blob.DiskClass(s.commit(temp, src.Chain, info))
 }
 
-// applyStream unpacks a layer archive, compressed or not, and checks the digest of the uncompressed
-// archive.
-func applyStream(ctx context.Context, r io.Reader, tree string, parents []string, diffID digest.Digest) error {
+// apply unpacks a layer archive, compressed or not. First it writes the layer's own files, then what depends on the
+// layers below. It waits for them without a slot: those that hold the slots may be the ones it waits for.
+func (s *Store) apply(ctx context.Context, r io.Reader, tree string, src Source) error {
+	a, err := newApplier(tree, &whiteouts{root: tree})
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	leave, err := s.slot(ctx)
+	if err != nil {
+		return err
+	}
+	err = applyStream(ctx, r, a, src.DiffID)
+	leave()
+	if err != nil {
+		return err
+	}
+	a.dirs.forget()
+	if src.Below != nil {
+		if err := src.Below(ctx); err != nil {
+			return err
+		}
+	}
+	return a.finish(ctx, s.trees(src.Parents))
+}
+
+// slot waits until fewer layers are unpacked than there are processors.
+func (s *Store) slot(ctx context.Context) (leave func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// applyStream writes a layer's own files and checks the digest of the uncompressed archive.
+func applyStream(ctx context.Context, r io.Reader, a *applier, diffID digest.Digest) error {
 	plain, err := tarfile.Open(r)
 	if err != nil {
 		return unusable(err)
 	}
 	defer func() { _ = plain.Close() }() // only read from
+	ahead := newReadAhead(plain)
+	defer ahead.close()
 	digester := diffID.Algorithm().Digester()
-	tee := io.TeeReader(plain, digester.Hash())
-	gone := &whiteouts{root: tree, parents: parents}
-	var last *tar.Header
-	convert := func(hdr *tar.Header, path string) (bool, error) {
-		last = hdr
-		return gone.convert(hdr, path)
+	tee := io.TeeReader(ahead, digester.Hash())
+	if err := a.all(ctx, tee); err != nil {
+		return unusable(attributesTooLarge(err, a.last, a.gone.root))
 	}
-	// Missing parent directories get the attributes that they have in the layers below.
-	_, err = archive.Apply(ctx, tree, tee, archive.WithConvertWhiteout(convert), archive.WithParents(parents))
-	if err != nil {
-		err = attributesTooLarge(err, last, tree)
-	} else {
-		_, err = io.Copy(io.Discard, tarfile.WithContext(ctx, tee)) // the digest includes the padding
-	}
-	if err != nil {
+	if _, err := io.Copy(io.Discard, tarfile.WithContext(ctx, tee)); err != nil { // the digest includes the padding
 		return unusable(err)
 	}
 	if got := digester.Digest(); got != diffID {
 		return fmt.Errorf("the archive's digest is %s: %w", got, errdefs.ErrDataLoss)
 	}
-	return gone.write(ctx)
+	return nil
 }
 
 // attributesTooLarge distinguishes extended attributes that the file system does not accept from a
@@ -112,7 +140,7 @@ func attributesTooLarge(err error, hdr *tar.Header, tree string) error {
 	}
 	size := 0
 	for key, value := range hdr.PAXRecords {
-		if strings.HasPrefix(key, "SCHILY.xattr.") {
+		if strings.HasPrefix(key, attributePrefix) {
 			size += len(value)
 		}
 	}

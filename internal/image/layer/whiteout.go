@@ -23,7 +23,7 @@ import (
 // mark.
 type whiteouts struct {
 	root string
-	// parents are the directories of the layers below, topmost first.
+	// parents are the directories of the layers below, topmost first; they are set before write.
 	parents []string
 	pending []whiteout
 	opaque  []string // directories, as whiteout.path
@@ -39,8 +39,8 @@ type whiteout struct {
 	uid, gid int
 }
 
-// convert is an archive.ConvertWhiteout. path is below root; its parent directory exists and is
-// resolved.
+// convert reports whether an entry is to be written; marks are noted. path is below root; its parent directory exists
+// and is resolved.
 func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error) {
 	dir, base := filepath.Split(path)
 	w.noteAUFS(dir)
@@ -78,12 +78,11 @@ func (w *whiteouts) noteAUFS(dir string) {
 // root of the layer is marked, too. Otherwise the mark of the directory alone makes entries that
 // can be listed but not opened.
 func isMarked(hdr *tar.Header) bool {
-	const attribute = "SCHILY.xattr."
-	if hdr.PAXRecords[attribute+opaqueAttribute] == "x" {
-		delete(hdr.PAXRecords, attribute+opaqueAttribute)
+	if hdr.PAXRecords[attributePrefix+opaqueAttribute] == "x" {
+		delete(hdr.PAXRecords, attributePrefix+opaqueAttribute)
 	}
-	_, trusted := hdr.PAXRecords[attribute+"trusted.overlay.whiteout"]
-	_, user := hdr.PAXRecords[attribute+"user.overlay.whiteout"]
+	_, trusted := hdr.PAXRecords[attributePrefix+"trusted.overlay.whiteout"]
+	_, user := hdr.PAXRecords[attributePrefix+"user.overlay.whiteout"]
 	return (trusted || user) && hdr.Typeflag == tar.TypeReg && hdr.Size == 0
 }
 

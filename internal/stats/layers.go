@@ -25,6 +25,8 @@ type Layer struct {
 const (
 	// layerAge is the time after which a layer is measured again…
 	layerAge = 8 * time.Second
+	// idleAge is layerAge of a layer that no client has asked for since it was measured.
+	idleAge = 8 * layerAge
 	// …but measuring takes at most a twentieth of the time.
 	layerShare = 20
 	// walkers is how many layers are measured at once. One whose file system hangs blocks one walker.
@@ -43,9 +45,11 @@ type layers struct {
 
 type layer struct {
 	dir string
-	// asked is when a client asked for it last.
+	// asked is when a client asked for it last, or when its container was last seen running.
 	asked time.Time
-	seen  *Layer
+	// wanted: a client has asked for it since the last measurement.
+	wanted bool
+	seen   *Layer
 	// due is when to measure again; busy while a goroutine does.
 	due  time.Time
 	busy bool
@@ -68,7 +72,7 @@ func (r *Reader) Layer(c Container) *Layer {
 func (r *Reader) Expect(ctx context.Context, containers []Container) {
 	ctx, cancel := context.WithTimeout(ctx, firstLook)
 	defer cancel()
-	for _, first := range r.layers.expect(containers) {
+	for _, first := range r.layers.expect(containers, true) {
 		select {
 		case <-first:
 		case <-ctx.Done():
@@ -77,12 +81,13 @@ func (r *Reader) Expect(ctx context.Context, containers []Container) {
 	}
 }
 
-// expect returns the channels to wait for.
-func (l *layers) expect(containers []Container) []chan struct{} {
+// expect returns the channels to wait for. What a client asks for is measured now if it is due.
+func (l *layers) expect(containers []Container, client bool) []chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.init()
 	var wait []chan struct{}
+	stale := false
 	for _, c := range containers {
 		if c.Layer == "" {
 			continue
@@ -93,11 +98,15 @@ func (l *layers) expect(containers []Container) []chan struct{} {
 			l.of[c.ID] = known
 		}
 		known.asked = time.Now()
+		if client {
+			known.wanted = true
+			stale = stale || !known.due.After(time.Now())
+		}
 		if known.seen == nil {
 			wait = append(wait, known.first)
 		}
 	}
-	if len(wait) > 0 {
+	if len(wait) > 0 || stale {
 		l.awake()
 	}
 	return wait
@@ -119,7 +128,7 @@ func (l *layers) awake() {
 
 // keep adds containers, and forgets layers that were not asked for since then.
 func (l *layers) keep(containers []Container, since time.Time) {
-	l.expect(containers)
+	l.expect(containers, false)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, one := range l.of {
@@ -167,14 +176,20 @@ func (l *layers) take() *layer {
 	defer l.mu.Unlock()
 	var next *layer
 	for _, one := range l.of {
-		if !one.busy && !one.due.After(time.Now()) && (next == nil || one.due.Before(next.due)) {
+		if !one.busy && one.ready(time.Now()) && (next == nil || one.due.Before(next.due)) {
 			next = one
 		}
 	}
 	if next != nil {
-		next.busy = true
+		next.busy, next.wanted = true, false
 	}
 	return next
+}
+
+// ready reports whether it is time to measure the layer. One that no client asks for has more time.
+func (l *layer) ready(now time.Time) bool {
+	over := now.Sub(l.due)
+	return l.wanted && over >= 0 || over >= idleAge-layerAge
 }
 
 func (l *layers) look(ctx context.Context, one *layer) {

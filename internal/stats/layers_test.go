@@ -142,3 +142,31 @@ func TestManyMayAskAtOnce(t *testing.T) {
 	cancel()
 	all.Wait()
 }
+
+func TestALayerThatNoClientAsksForIsMeasuredLessOften(t *testing.T) {
+	var all layers
+	c := []Container{{ID: "a", Layer: t.TempDir()}}
+	all.keep(c, time.Now())
+	one := all.take()
+	if one == nil {
+		t.Fatal("a new layer is not measured")
+	}
+	all.look(t.Context(), one)
+	age := func(by time.Duration) { one.due = time.Now().Add(-by) }
+	age(0)
+	all.keep(c, time.Now().Add(-time.Hour))
+	if all.take() != nil {
+		t.Error("a layer that no client asks for is measured as often as others")
+	}
+	if all.expect(c, true); len(all.wake) == 0 || all.take() != one {
+		t.Error("a layer that is due is not measured when a client asks")
+	}
+	all.look(t.Context(), one)
+	if all.expect(c, true); all.take() != nil {
+		t.Error("a layer is measured before it is due")
+	}
+	one.wanted = false
+	if age(idleAge); all.take() != one {
+		t.Error("an old layer is not measured")
+	}
+}

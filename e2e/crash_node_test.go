@@ -51,9 +51,19 @@ var buildPuppet = sync.OnceValues(func() (string, error) {
 // newCrashNode starts such a node, without the bystander.
 func newCrashNode(t *testing.T) *crashNode {
 	t.Helper()
+	return makeCrashNode(t, true)
+}
+
+// makeCrashNode has puppets for the CNI plugins, or the plugins themselves, whose work is then done in process.
+func makeCrashNode(t *testing.T, plugins bool) *crashNode {
+	t.Helper()
 	n := &crashNode{node: newNode(t), ids: map[string]bool{}}
 	n.installPuppets()
-	n.flags = []string{"--runtime", binaries.handler + "=" + n.fault("runc"), "--cni-bin-dir", n.fault()}
+	bins := binaries.cniBin
+	if plugins {
+		bins = n.fault()
+	}
+	n.flags = []string{"--runtime", binaries.handler + "=" + n.fault("runc"), "--cni-bin-dir", bins}
 	n.env = []string{"PINFOLD_FAILPOINTS=" + n.fault()}
 	n.launch()
 	n.loadImage()

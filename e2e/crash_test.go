@@ -74,7 +74,7 @@ func TestCrashMatrix(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				ownNetwork(t)
-				runPoints(t, list, table)
+				runPoints(t, newCrashNode, list, table)
 			})
 		}
 	}
@@ -259,9 +259,9 @@ func callPoints(op operation, calls []string) []point {
 }
 
 // runPoints tries one point after the other on a node. After a failure it uses a new node.
-func runPoints(t *testing.T, points []point, table *table) {
+func runPoints(t *testing.T, newNode func(*testing.T) *crashNode, points []point, table *table) {
 	for len(points) > 0 {
-		n := newCrashNode(t)
+		n := newNode(t)
 		n.addBystander(points[0].victim != allVictim)
 		for len(points) > 0 {
 			p := points[0]

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/pinfold-run/pinfold/internal/network/builtin"
+	"github.com/pinfold-run/pinfold/internal/steps"
 )
 
 // way is how one call of a plugin is carried out. The result is the same.
@@ -175,6 +176,7 @@ func (r *runner) within(ctx context.Context, path string, c builtin.Call) ([]byt
 		tool := &runner{net: r.net, group: r.group} // several may run at a time
 		return tool.once(ctx, program{path: name, args: args, environ: os.Environ(), stdin: stdin})
 	}
+	c.Reach = func(change string) error { return steps.Point(plugin+"-"+c.Command, change) }
 	out, err := r.net.ways.builtin.Run(ctx, plugin, c)
 	var said *types.Error
 	switch {

@@ -4,4 +4,6 @@ package steps
 
 const failpointsBuilt = false
 
+func passed(_, _ string) error { return nil }
+
 func reached(_, _ string, _ Phase) error { return nil }

@@ -74,10 +74,20 @@ func beside(ctx context.Context, c *Call, masq *masquerading, connect func(conte
 		masked <- nil
 	} else {
 		go func() {
-			masked <- fault.Guard(func() error { return masq.setup(ctx, c) })
+			masked <- fault.Guard(func() error {
+				if err := masq.setup(ctx, c); err != nil {
+					return err
+				}
+				return c.reach("masquerading")
+			})
 		}()
 	}
-	err := fault.Guard(func() error { return connect(ctx) })
+	err := fault.Guard(func() error {
+		if err := c.reach("addresses"); err != nil {
+			return err
+		}
+		return connect(ctx)
+	})
 	if masking := <-masked; err == nil {
 		err = masking
 	}
@@ -106,10 +116,16 @@ func (a *bridgeAdd) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.c.reach("bridge"); err != nil {
+		return err
+	}
 	if err := forward(gateways); err != nil {
 		return err
 	}
 	if err := a.connectPod(ctx, bridge); err != nil {
+		return err
+	}
+	if err := a.c.reach("pod"); err != nil {
 		return err
 	}
 	port := a.made
@@ -199,6 +215,9 @@ func networks(ips []*current.IPConfig) []*net.IPNet {
 func (a *bridgeAdd) connectPod(ctx context.Context, bridge netlink.Link) error {
 	var err error
 	if a.made, err = a.pair(bridge).make(a.host); err != nil {
+		return err
+	}
+	if err := a.c.reach("pair"); err != nil {
 		return err
 	}
 	ownRoutes(a.made.Attrs().Name)

@@ -72,7 +72,12 @@ func disconnect(ctx context.Context, c *Call, ns *os.File, masq *masquerading) e
 			return err
 		}
 		go func() {
-			masked <- fault.Guard(func() error { return masq.teardown(ctx, c) })
+			masked <- fault.Guard(func() error {
+				if err := masq.teardown(ctx, c); err != nil {
+					return err
+				}
+				return c.reach("masquerading")
+			})
 		}()
 	}
 	err := inside(ns, func(h *netlink.Handle) error {
@@ -83,7 +88,7 @@ func disconnect(ctx context.Context, c *Call, ns *os.File, masq *masquerading) e
 		if err := removeLink(ctx, link); err != nil {
 			return fmt.Errorf("failed to delete %q: %w", c.IfName, err)
 		}
-		return nil
+		return c.reach("pair")
 	})
 	return errors.Join(err, <-masked)
 }

@@ -53,6 +53,17 @@ type Call struct {
 	Config []byte
 	// Start starts programs that the call needs.
 	Start Starter
+	// Reach is called after each change, with the change's name: tests stop or end the daemon there. Nil is not called. A
+	// call that has it fail fails.
+	Reach func(change string) error
+}
+
+// reach is a place between two changes of the kernel or of files.
+func (c *Call) reach(change string) error {
+	if c.Reach == nil {
+		return nil
+	}
+	return c.Reach(change)
 }
 
 // plugin is one plugin. Each verb gets a call that was checked as the plugins' own frame (package skel of CNI) checks it.
@@ -137,6 +148,9 @@ func (k *plugin) run(ctx context.Context, c *Call) ([]byte, error) {
 	switch c.Command {
 	case "ADD":
 		result, err := k.add(ctx, c)
+		if err == nil {
+			err = c.reach("end")
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +175,10 @@ func optional(ctx context.Context, c *Call, verb func(context.Context, *Call) er
 	if verb == nil {
 		return nil
 	}
-	return verb(ctx, c)
+	if err := verb(ctx, c); err != nil {
+		return err
+	}
+	return c.reach("end")
 }
 
 // head is what all configurations have.

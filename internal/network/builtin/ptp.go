@@ -101,6 +101,9 @@ func (a *ptpAdd) connect(ctx context.Context) error {
 	if a.made, err = (&pair{ns: a.ns, name: a.c.IfName, mtu: a.MTU}).make(a.host); err != nil {
 		return err
 	}
+	if err := a.c.reach("pair"); err != nil {
+		return err
+	}
 	ownRoutes(a.made.Attrs().Name)
 	var pods netlink.Link
 	err = inside(a.ns, func(h *netlink.Handle) error {
@@ -113,6 +116,9 @@ func (a *ptpAdd) connect(ctx context.Context) error {
 		return a.routePod(h, pods.Attrs().Index)
 	})
 	if err != nil {
+		return err
+	}
+	if err := a.c.reach("pod"); err != nil {
 		return err
 	}
 	a.result.Interfaces = []*current.Interface{shown(a.made, ""), shown(pods, a.c.NetNS)}

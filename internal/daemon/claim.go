@@ -112,16 +112,29 @@ func vacant(path string) error {
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("%s exists and is not a socket; nothing was changed: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	conn, err := net.DialTimeout("unix", path, dialTimeout)
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return nil // its process is gone
+	for end := time.Now().Add(heirTimeout); ; time.Sleep(heirPause) {
+		conn, err := net.DialTimeout("unix", path, dialTimeout)
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+			return nil // its process is gone
+		}
+		if err != nil {
+			return fmt.Errorf("the socket %s may be in use: %w: %w", path, err, errdefs.ErrFailedPrecondition)
+		}
+		err = fmt.Errorf("another program%s serves on the socket %s: %w", peer(conn), path, errdefs.ErrFailedPrecondition)
+		ended := errors.Is(syscall.Kill(peerPID(conn), 0), syscall.ESRCH)
+		conn.Close()
+		if !ended || time.Now().After(end) {
+			return err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("the socket %s may be in use: %w: %w", path, err, errdefs.ErrFailedPrecondition)
-	}
-	defer conn.Close()
-	return fmt.Errorf("another program%s serves on the socket %s: %w", peer(conn), path, errdefs.ErrFailedPrecondition)
 }
+
+// A daemon that was killed while it started a program leaves its sockets to that process, which closes them when it executes
+// the program (O_CLOEXEC). So they are open for a moment although nobody serves.
+const (
+	heirTimeout = time.Second
+	heirPause   = 2 * time.Millisecond
+)
 
 // dialTimeout limits the connection to a socket that exists.
 const dialTimeout = 2 * time.Second

@@ -131,3 +131,42 @@ func TestASocketInUseIsNotTaken(t *testing.T) {
 		t.Errorf("a file is there: %v", err)
 	}
 }
+
+// TestListenAndEnd is the process of TestASocketOfADeadProcessIsVacantOnceItsChildHasClosedIt.
+func TestListenAndEnd(t *testing.T) {
+	path := os.Getenv("PINFOLD_TEST_LISTEN")
+	if path == "" {
+		return
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir := exec.Command("sleep", "0.2")
+	heir.ExtraFiles = []*os.File{f}
+	if err := heir.Start(); err != nil {
+		t.Fatal(err)
+	}
+	os.Exit(0) // as if killed: the socket's file stays
+}
+
+func TestASocketOfADeadProcessIsVacantOnceItsChildHasClosedIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	other := exec.Command(os.Args[0], "-test.run=^TestListenAndEnd$")
+	other.Env = append(os.Environ(), "PINFOLD_TEST_LISTEN="+path)
+	if out, err := other.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+	} else {
+		t.Log("the child ended before the test looked:", err)
+	}
+	if err := vacant(path); err != nil {
+		t.Error(err)
+	}
+}

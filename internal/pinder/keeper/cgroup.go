@@ -86,8 +86,29 @@ func ownCgroupOf(path string) bool {
 	return err == nil && own != path && !strings.HasPrefix(own, strings.TrimSuffix(path, "/")+"/")
 }
 
-// oomKills reads the counter from an open events file. That fails with ENODEV once the group is removed, so it is read
-// before the zombie is reaped. See oom.killed for groups that are removed earlier.
+// count notes the OOM kills before the container's start. A counter that cannot be read is not one.
+func (g *group) count() {
+	var err error
+	if g.Base, err = g.oomKills(); err != nil {
+		g.Events = ""
+	}
+}
+
+// oomKills reads the group's counter. That fails once the group is removed, so it is read before the zombie is reaped.
+// See oom.killed for groups that are removed earlier. An open file could not be read then either, so none is kept.
+func (g *group) oomKills() (uint64, error) {
+	if g.Events == "" {
+		return 0, errNoCounter
+	}
+	fd, err := unix.Open(g.Events, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open OOM counters: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // only read from
+	return oomKills(fd)
+}
+
+// oomKills reads the counter from an open events file.
 func oomKills(fd int) (uint64, error) {
 	buf := make([]byte, 1024)
 	n, err := unix.Pread(fd, buf, 0)

@@ -221,8 +221,7 @@ func (c *creation) prepareStreams() (oci.ChildEnds, error) {
 	if err != nil {
 		return oci.ChildEnds{}, err
 	}
-	p.handles.set(kindPrivateR, &descriptor.Handle{FD: private.Read})
-	p.handles.set(kindPrivateW, &descriptor.Handle{FD: private.Write})
+	p.handles.set(kindPrivate, &descriptor.Handle{FD: private.Read})
 	if r.TTY {
 		return oci.ChildEnds{}, nil
 	}

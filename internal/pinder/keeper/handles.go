@@ -12,16 +12,18 @@ import (
 // Kinds of descriptors of a process. Their names are part of the contract with
 // the reaper's and the daemon's duplicates.
 const (
-	kindState    = "state"  // the memfd, see state.go
-	kindStdout   = "stdout" // read end
-	kindStderr   = "stderr" // read end
-	kindStdin    = "stdin"  // write end
-	kindTTY      = "tty"    // pty master
+	kindState   = "state"   // the memfd, see state.go
+	kindStdout  = "stdout"  // read end
+	kindStderr  = "stderr"  // read end
+	kindStdin   = "stdin"   // write end
+	kindTTY     = "tty"     // pty master
+	kindPrivate = "private" // both ends of the private pipe
+	kindLog     = "log"
+	kindPidfd   = "pidfd"
+
+	// The two ends of a private pipe that an earlier pinder has made.
 	kindPrivateR = "private-r"
 	kindPrivateW = "private-w"
-	kindLog      = "log"
-	kindPidfd    = "pidfd"
-	kindEvents   = "events" // the cgroup's OOM counters
 )
 
 // handles are the descriptors that are held of a container or exec.
@@ -138,7 +140,7 @@ func makeHandles(kinds []string, fds []int) (map[string]*descriptor.Handle, erro
 				}
 				return nil, err
 			}
-		case kindState, kindStdin, kindPrivateR, kindPrivateW, kindLog, kindEvents:
+		case kindState, kindStdin, kindPrivate, kindPrivateR, kindPrivateW, kindLog:
 		default:
 			_ = unix.Close(fds[i])
 			continue

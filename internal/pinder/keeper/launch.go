@@ -157,10 +157,8 @@ func (p *process) identify(pid int) error {
 		phase = wire.PhaseCreated
 		m.Domain = domainOf(pid, m.ID)
 		m.Cgroup = findCgroup(pid, m.Domain.Groups, m.Started)
-		p.openEvents(&m.Cgroup)
-		if p.handles.get(kindEvents) != nil {
-			m.Cgroup.Parent = oomParent(m.Cgroup.Events, m.Runtime.SystemdCgroup)
-		}
+		m.Cgroup.count()
+		m.Cgroup.Parent = oomParent(m.Cgroup.Events, m.Runtime.SystemdCgroup)
 	}
 	if err := p.update(func(n *meta) {
 		n.PID, n.Start, n.Cgroup, n.Domain, n.Phase, n.Deadline = pid, found.Start, m.Cgroup, m.Domain, phase, 0
@@ -171,19 +169,4 @@ func (p *process) identify(pid int) error {
 		p.keeper.oom.reckon(m.Cgroup.Parent)
 	}
 	return p.keep()
-}
-
-func (p *process) openEvents(c *group) {
-	if c.Events == "" {
-		return
-	}
-	fd, err := unix.Open(c.Events, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	if c.Base, err = oomKills(fd); err != nil {
-		_ = unix.Close(fd)
-		return
-	}
-	p.handles.set(kindEvents, &descriptor.Handle{FD: fd})
 }

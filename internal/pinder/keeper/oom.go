@@ -56,11 +56,9 @@ func (o *oom) killed(p *process) bool {
 }
 
 // ownOOMKills reads the container's own counter.
-func (p *process) ownOOMKills() (n uint64, err error) {
-	if !p.handles.use(kindEvents, func(fd int) { n, err = oomKills(fd) }) {
-		return 0, errNoCounter
-	}
-	return n, err
+func (p *process) ownOOMKills() (uint64, error) {
+	m := p.snapshot()
+	return m.Cgroup.oomKills()
 }
 
 // reckon subtracts the counters of the living containers below a parent from the parent's counter. It notes the rest

@@ -5,10 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // slice is a parent group made of files, with containers below it.
@@ -43,20 +39,18 @@ func (s *slice) add(id string) *process {
 	s.t.Cleanup(st.close)
 	events := filepath.Join(s.dir, id, eventsFile)
 	p := s.keeper.wrap(containerKey(id), st, meta{ID: id, Cgroup: group{Events: events, Parent: oomParent(events, true)}})
-	p.openEvents(&p.meta.Cgroup)
+	p.meta.Cgroup.count()
 	s.keeper.remember(p)
 	s.keeper.oom.reckon(s.parent())
 	return p
 }
 
-// vanish makes reading a container's counter fail, as it does when systemd has removed the group.
+// vanish removes a container's group, as systemd does.
 func (s *slice) vanish(p *process) {
 	s.t.Helper()
-	fd, err := unix.Open(s.dir, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	if err := os.RemoveAll(filepath.Join(s.dir, p.meta.ID)); err != nil {
 		s.t.Fatal(err)
 	}
-	p.handles.set(kindEvents, &descriptor.Handle{FD: fd})
 }
 
 func TestAnOOMKillIsFoundThoughTheContainersGroupIsGone(t *testing.T) {

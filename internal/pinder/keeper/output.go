@@ -15,7 +15,10 @@ import (
 
 // preparePump gives the pump the descriptors of p. The log must not be reopened meanwhile.
 func (p *process) preparePump() {
-	r, w := p.handles.get(kindPrivateR), p.handles.get(kindPrivateW)
+	r, w := p.handles.get(kindPrivate), p.handles.get(kindPrivate)
+	if r == nil {
+		r, w = p.handles.get(kindPrivateR), p.handles.get(kindPrivateW)
+	}
 	if r == nil || w == nil {
 		return // an exec, or a container whose streams are lost
 	}

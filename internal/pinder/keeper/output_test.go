@@ -40,7 +40,7 @@ func TestALogIsReopenedBeforeItsPumpStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind, fd := range map[string]int{kindLog: int(log), kindPrivateR: private.Read, kindPrivateW: private.Write} {
+	for kind, fd := range map[string]int{kindLog: int(log), kindPrivate: private.Read} {
 		p.handles.set(kind, &descriptor.Handle{FD: fd})
 	}
 	if _, err := unix.Write(private.Write, []byte("in progress\n")); err != nil {

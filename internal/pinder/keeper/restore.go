@@ -140,9 +140,6 @@ func (r *resumption) reopen(m *meta) error {
 		return fmt.Errorf("its process is not found again: %w", err)
 	}
 	p.handles.set(kindPidfd, h)
-	if m.ExecID == "" && p.handles.get(kindEvents) == nil {
-		p.openEvents(&m.Cgroup)
-	}
 	if err := p.keep(); err != nil {
 		ownlog.Printf("%v", err)
 	}

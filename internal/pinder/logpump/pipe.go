@@ -3,9 +3,12 @@ package logpump
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 )
 
 // chunkSize is the most that one log write takes from a source. It is also the
@@ -14,16 +17,23 @@ const chunkSize = 64 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// Private is the pipe in which output waits to be written. Both ends stay the caller's to close, after Pump.Close.
+// Private is the pipe in which output waits to be written. Both ends stay the caller's to close, after Pump.Close. They
+// may be one descriptor: three processes hold it for each container.
 type Private struct{ Read, Write int }
 
-// NewPrivate makes the pipe.
+// NewPrivate makes the pipe, with one descriptor for both ends (fifo(7): one that is open for both never blocks). Nobody
+// reads it to its end, which it does not have then.
 func NewPrivate() (Private, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return Private{}, fmt.Errorf("private pipe: %w", err)
 	}
-	return Private{Read: fds[0], Write: fds[1]}, nil
+	defer descriptor.CloseAll(fds[:])
+	both, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fds[0]), unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Private{}, fmt.Errorf("private pipe: %w", err)
+	}
+	return Private{Read: both, Write: both}, nil
 }
 
 // look copies what the pipe holds to buf without consuming it.

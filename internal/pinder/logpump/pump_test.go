@@ -45,7 +45,7 @@ func newLogged(t *testing.T) *logged {
 	t.Cleanup(func() {
 		l.Close()
 		l.out.Close()
-		descriptor.CloseAll([]int{l.in, l.pipe.Read, l.pipe.Write, int(l.log)})
+		descriptor.CloseAll([]int{l.in, l.pipe.Read, int(l.log)})
 	})
 	return l
 }

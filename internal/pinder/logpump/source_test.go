@@ -51,7 +51,6 @@ func TestATerminalThatNoProcessHasOpenIsReadAgainUntilTheContainerEnds(t *testin
 		t.Fatal(err)
 	}
 	defer unix.Close(private.Read)
-	defer unix.Close(private.Write)
 	path := t.TempDir() + "/log"
 	log, _, err := Open("", path)
 	if err != nil {

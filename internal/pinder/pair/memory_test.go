@@ -64,6 +64,33 @@ func TestMemoryOfThePair(t *testing.T) {
 	}
 }
 
+// maxDescriptors: the shared state, two pipes of output, the private pipe, the log, and the process.
+const maxDescriptors = 6
+
+func TestEachHalfKeepsFewDescriptorsOfAContainer(t *testing.T) {
+	n := newNode(t)
+	reaper, inner := n.pids()
+	open := func(pid int) int {
+		t.Helper()
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	n.run("first", "sleep 1000") // what the first container makes for all
+	before := map[int]int{reaper: open(reaper), inner: open(inner)}
+	const count = 5
+	for i := range count {
+		n.run(fmt.Sprintf("c%d", i), "sleep 1000")
+	}
+	for pid, had := range before {
+		until(t, fmt.Sprintf("process %d keeps at most %d descriptors of each container", pid, maxDescriptors), func() bool {
+			return open(pid)-had <= count*maxDescriptors
+		})
+	}
+}
+
 func TestInitOfASharedPIDNamespaceReapsAndEndsOnSIGTERM(t *testing.T) {
 	n := newNode(t)
 	b, err := os.ReadFile(pinderBinary)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,8 @@ const (
 	// pieceSize is the most data of one record; longer lines come in P pieces.
 	pieceSize = 16 << 10
 	flushSize = 32 << 10
+	// recordHead is more than time, stream and tag of a record take.
+	recordHead = 64
 
 	stampLayout  = "2006-01-02T15:04:05.999999999Z07:00"
 	markerStream = Stderr
@@ -27,11 +30,18 @@ type recordWriter struct {
 	stamp  time.Time
 	state  gauges
 
+	*records
+	failed bool
+}
+
+// records are what is not written yet. They are for one write after the other: a chunk needs no memory of its own.
+type records struct {
 	buf    []byte
 	marks  []mark // the records in buf
 	prefix []byte // of every record: the time
-	failed bool
 }
+
+var spare = sync.Pool{New: func() any { return &records{buf: make([]byte, 0, flushSize+pieceSize+recordHead)} }}
 
 // mark is one record in the buffer.
 type mark struct {
@@ -44,7 +54,12 @@ type mark struct {
 
 // write returns the log's new end and the state after it.
 func (w *recordWriter) write(data []byte) (int64, gauges) {
-	w.prefix = append(w.stamp.UTC().AppendFormat(nil, stampLayout), ' ')
+	w.records, _ = spare.Get().(*records)
+	defer func() {
+		spare.Put(w.records)
+		w.records = nil
+	}()
+	w.prefix = append(w.stamp.UTC().AppendFormat(w.prefix[:0], stampLayout), ' ')
 	if w.state.lostRecords > 0 {
 		w.addMarker()
 	}

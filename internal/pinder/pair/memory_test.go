@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxPair         = 5 << 10      // KiB of PSS without a container
+	maxPair         = 11 << 9      // KiB of PSS without a container
 	maxPerContainer = 3 << 10 / 10 // KiB more for each
 )
 

@@ -75,10 +75,11 @@ var mayImport = []struct {
 	{"internal/pinder/oci", []string{"internal/duration", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog"}, "calls of OCI runtimes and what they leave; it knows no containers of pinder's"},
 	{"internal/pinder/spawn", nil, "children out of lists of system calls; it knows no containers"},
 	{"internal/pinder/entry", []string{"internal/pinder/spawn", "internal/pinder/wire"}, "the list for an exec; it starts nothing"},
-	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/program"}, "containers and execs; it knows no connections of daemons"},
+	{"internal/pinder/filter", []string{"internal/kernel/proc", "internal/pinder/spawn"}, "a question to the kernel; it starts nothing"},
+	{"internal/pinder/keeper", []string{"internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/link", "internal/pinder/logpump", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/filter", "internal/pinder/program"}, "containers and execs; it knows no connections of daemons"},
 	{"internal/pinder", []string{"internal/goroutines", "internal/kernel/proc", "internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/keeper", "internal/pinder/link", "internal/pinder/oci", "internal/pinder/ownlog", "internal/pinder/reaper", "internal/pinder/program"}, "the roof: small, static and replaceable, so it links nothing of the daemon"},
 	{"internal/pinder/client", []string{"internal/pinder/wire", "internal/duration", "internal/steps"}, "the daemon's end of the same protocol"},
-	{"internal/pinder/pair", []string{"internal/pinder/wire", "internal/pinder/client"}, "tests of pinder's processes, through the daemon's end"},
+	{"internal/pinder/pair", []string{"internal/pinder/wire", "internal/pinder/client", "internal/pinder/spawn", "internal/pinder/filter"}, "tests of pinder's processes, through the daemon's end"},
 	{"internal/cdi", []string{"internal/regular"}, "vendors' device files and an OCI configuration, nothing of ours"},
 	{"internal/apparmor", nil, "a profile and a list of profiles"},
 	{"internal/pod", []string{
@@ -153,7 +154,7 @@ var standardOnly = []string{
 	"pin", "internal/duration", "internal/fault", "internal/goroutines", "internal/inherited", "internal/logline", "internal/logwriter", "internal/tree", "internal/testimage",
 	"internal/kernel/mountinfo", "internal/kernel/durable", "internal/kernel/proc", "internal/kernel/cgroup",
 	"internal/pinder/wire", "internal/pinder/descriptor", "internal/pinder/ownlog", "internal/pinder/logpump",
-	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/program", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",
+	"internal/pinder/link", "internal/pinder/reaper", "internal/pinder/oci", "internal/pinder/program", "internal/pinder/spawn", "internal/pinder/entry", "internal/pinder/filter", "internal/pinder/keeper", "internal/pinder", "cmd/pinder",
 }
 
 func importOrder(files []source) []string {

@@ -59,6 +59,7 @@ func (d *direct) run(streams *oci.ChildEnds) (err error) {
 		return err
 	}
 	c := d.way.Container
+	c.Filter = d.way.filter.get()
 	if c.Pidfd, err = d.container.handles.duplicate(kindPidfd); err != nil || c.Pidfd < 0 {
 		return left("the container's pidfd: %v", err)
 	}

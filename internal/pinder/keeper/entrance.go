@@ -27,6 +27,7 @@ type entrance struct {
 	tasks map[string]string
 	// unified is the directory of the container's group in cgroup2, "" if that is not mounted.
 	unified string
+	filter  filtered
 }
 
 // maxBundleConfig is how large a bundle's config.json may be, in bytes.
@@ -80,6 +81,9 @@ func left(format string, args ...any) error {
 // known returns why there are no direct execs into the running container p, nil if there are.
 func (w *entrance) known(p *process) error {
 	w.once.Do(func() { w.err = w.find(p) })
+	if w.err == nil && w.filter.wanted {
+		return w.filter.known(p)
+	}
 	return w.err
 }
 
@@ -100,9 +104,7 @@ func (w *entrance) find(p *process) error {
 			return left("the container has %s", f.name)
 		}
 	}
-	if len(c.Linux.Seccomp) > 0 && string(c.Linux.Seccomp) != "null" {
-		return left("the container has a seccomp filter")
-	}
+	w.filter.wanted = len(c.Linux.Seccomp) > 0 && string(c.Linux.Seccomp) != "null"
 	w.ID, w.Umask, w.OOMScoreAdj = m.ID, c.Process.User.Umask, c.Process.OOMScoreAdj
 	for _, l := range m.Runtime.Rlimits {
 		w.Rlimits = append(w.Rlimits, entry.Rlimit{Type: l.Type, Hard: l.Hard, Soft: l.Soft})

@@ -151,6 +151,8 @@ func TestADirectExecIsTheSameAsTheRuntimes(t *testing.T) {
 			spec["process"].(map[string]any)["user"].(map[string]any)["umask"] = 0o27
 		}},
 		" with the node's PIDs": {withHostPID},
+		" with a filter":        {withFilter(handWritten)},
+		" with a filter in a user namespace, without new privileges": {withUserns, withFilter(handWritten), withoutNewPrivileges},
 	} {
 		n := newNode(t)
 		n.run("a", "sleep 1000", append([]tweak{withCapabilities(), withWitness}, tweaks...)...)

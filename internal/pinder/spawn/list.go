@@ -112,6 +112,9 @@ func (c Call) entry() *entry {
 	return &c.list.calls[c.index]
 }
 
+// Index is the call's place in the list, as in Error.
+func (c Call) Index() int { return c.index }
+
 // Soft says that the list goes on if the call fails.
 func (c Call) Soft() Call {
 	c.entry().flags |= flagSoft

@@ -75,3 +75,41 @@ func (n *crashNode) observeChanges(op operation) []point {
 	}
 	return points
 }
+
+// TestPodsOfBothKindsSurviveARestartThatSwapsThem: the key cni_in_process changes between ADD and DEL, both ways.
+func TestPodsOfBothKindsSurviveARestartThatSwapsThem(t *testing.T) {
+	ownNetwork(t)
+	n := newInProcessNode(t)
+	n.addBystander(true)
+	flags := slices.Clone(n.flags)
+	restart := func(inProcess string) {
+		t.Helper()
+		n.kill()
+		n.flags = append(slices.Clone(flags), "--cni-in-process="+inProcess)
+		n.launch()
+		if err := n.bystanderUnharmed(); err != nil {
+			t.Error(err)
+		}
+	}
+	made := func() *subject {
+		t.Helper()
+		s := n.subject(operation{options: []string{"userns"}})
+		if err := errors.Join(s.runPod(), s.podReady()); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	within := made()
+	restart("false")
+	started := made()
+	if err := within.removePods(); err != nil {
+		t.Error(err)
+	}
+	restart("true")
+	if err := started.removePods(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(n.clean(), n.bystanderUnharmed()); err != nil {
+		t.Error(err)
+	}
+}

@@ -20,7 +20,7 @@ TEST_FLAGS := -count=1 -p 2 -timeout 30m
 # The packages with unit tests: all but the end-to-end ones.
 UNIT := ./cmd/... ./hack/... ./internal/... ./packaging/... ./pin/...
 
-.PHONY: help tools tools-crun build generate man packages install demo run debug lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-install test-vm-crun test-kubelet test-guides crash soak fuzz clean
+.PHONY: help tools tools-crun build generate man packages install demo run debug bench bench-peers bench-docs lint vuln unit unit-race cover e2e test test-race test-crun test-vm test-vm-short test-vm-install test-vm-crun test-kubelet test-guides crash soak fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -123,6 +123,16 @@ soak: must-be-root tools ## run random operations and kills: make soak SEED=1 MI
 
 fuzz: ## fuzz each parser of foreign input for SECONDS=60; new inputs are kept in testdata/fuzz
 	@hack/fuzz.sh $(or $(SECONDS),60)
+
+bench: must-be-root tools build ## measure pods, execs, lists and memory beside the floor, and beside the peers if they are built: make bench BENCH='-rounds 1 -pods 5' (root)
+	@go build -o build/bench/bench ./hack/bench
+	@build/bench/bench $(BENCH)
+
+bench-peers: ## build containerd into build/tools/containerd, for make bench
+	@hack/tools.sh peers
+
+bench-docs: ## write docs/benchmarks.md and its pictures from the last results of make bench
+	@go run ./hack/bench -docs
 
 clean: ## remove everything that was built
 	@rm -rf build

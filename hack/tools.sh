@@ -14,6 +14,7 @@
 #   hack/tools.sh kubelet
 #                        a kubelet, for `make test-kubelet`
 #   hack/tools.sh crictl   crictl, for the guides
+#   hack/tools.sh peers    containerd, for `make bench`
 #   hack/tools.sh kubernetes
 #                        kubeadm, the control plane and their images, for `make test-guides`
 #
@@ -131,7 +132,10 @@ crun() { crun_built || step "building crun $CRUN_VERSION" hack/crun.sh "$tools";
 kubelet() {
 	[[ $("$tools/kubelet" --version 2>/dev/null) == "Kubernetes $KUBELET_VERSION" ]] ||
 		step "building the kubelet $KUBELET_VERSION (takes many minutes)" hack/kubernetes.sh "$tools" kubelet
-	# What it shows with Pinfold is compared with what it shows with containerd.
+	peers # what it shows with Pinfold is compared with what it shows with containerd
+}
+
+peers() {
 	local name
 	for name in containerd containerd-shim-runc-v2 ctr; do
 		built "$tools/containerd/$name" "$CONTAINERD_VERSION" ||
@@ -222,6 +226,7 @@ generate) generate_tools ;;
 packages) packages_tools ;;
 kubelet) kubelet ;;
 crictl) crictl ;;
+peers) peers ;;
 kubernetes) kubernetes ;;
-*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|packages|kubelet|kubernetes|crictl" ;;
+*) die "usage: hack/tools.sh run|lint|vuln|debug|crun|generate|packages|kubelet|kubernetes|crictl|peers" ;;
 esac

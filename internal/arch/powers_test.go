@@ -11,8 +11,9 @@ import (
 
 // mounters alone may change the mount table: pin for namespaces, rootfs for all
 // else, so that what is mounted can be found and taken down in one place. The mount
-// of pinder/program is attached nowhere, and goes with the processes that use it.
-var mounters = []string{"pin", "internal/rootfs", "internal/pinder/program"}
+// of pinder/program is attached nowhere, and goes with the processes that use it; the
+// benchmark mounts in a namespace of its own.
+var mounters = []string{"pin", "internal/rootfs", "internal/pinder/program", "hack/bench"}
 
 // mountCalls are the functions and system call numbers that change the mount
 // table or make mounts that are not yet in it.
@@ -35,6 +36,7 @@ var starters = map[string]string{
 	"internal/apparmor":          "apparmor_parser, which loads the default profile at start",
 	"internal/handler":           "the OCI runtime's own account of its features",
 	"internal/network/cniplugin": "children that a plugin leaves behind, on purpose; tests only",
+	"hack/bench":                 "daemons, runtimes and itself, to measure them; never installed",
 	"hack/bom":                   "the go command, which knows the modules; never installed",
 	"hack/vm/vmlinux":            "zstd, to unpack a kernel; never installed",
 	"internal/inherited":         "the program itself, once, without the attributes of its starter",

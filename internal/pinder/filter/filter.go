@@ -2,7 +2,7 @@
 // exec has the runtime's own program, whatever compiled it.
 //
 // A tracer reads it: a child that is a list of system calls (package spawn). It is a process of its own, so that no
-// wait of pinder's sees the init stopped. The init stands still for that moment. The tracer does not let it go by a call,
+// wait of pinder's sees the init stopped. A thread of the init stands still for that moment, one that does not notice it. The tracer does not let it go by a call,
 // but ends: then a signal that was on its way is still delivered (kernel/signal.c, ptrace_signal).
 //
 // The package uses only the standard library and golang.org/x/sys.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os/exec"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -153,5 +154,30 @@ func TestAProgramThatAsksAnotherProcessIsFound(t *testing.T) {
 	}
 	if !Notifies(raw([]unix.SockFilter{{Code: 0x16}})) {
 		t.Error("a result from the accumulator can be anything")
+	}
+}
+
+// In an init that is in epoll_wait the call would fail with EINTR. Its other threads do not notice a stop.
+func TestOnlyAThreadThatDoesNotNoticeAStopIsStopped(t *testing.T) {
+	for script, want := range map[string]bool{"sleep 1000": true, "sleep 1000 & wait": true, "while :; do :; done": false} {
+		command := exec.Command("/bin/sh", "-c", script)
+		command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = unix.Kill(-command.Process.Pid, unix.SIGKILL)
+			_ = command.Wait()
+		}()
+		tid, err := Stoppable(command.Process.Pid)
+		for limit := time.Now().Add(5 * time.Second); want && err != nil && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+			tid, err = Stoppable(command.Process.Pid)
+		}
+		if want && (err != nil || tid != command.Process.Pid) || !want && !errors.Is(err, ErrBusy) {
+			t.Errorf("%s: %d %v", script, tid, err)
+		}
+	}
+	if _, err := Stoppable(1 << 22); err == nil {
+		t.Error("a process that does not exist has a thread")
 	}
 }

@@ -32,7 +32,8 @@ const (
 	stillness = time.Second
 	// filterRetry is how long a failure counts, for all execs of the container: without that each would wait for itself.
 	filterRetry = 10 * time.Second
-	// filterEarly is how long it counts if the init has no filter yet: its runtime is about to install it.
+	// filterEarly is how long it counts if the init has no filter yet, because its runtime is about to install it, or if
+	// it is busy.
 	filterEarly = 100 * time.Millisecond
 )
 
@@ -47,7 +48,7 @@ func (f *filtered) known(p *process) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	valid := filterRetry
-	if errors.Is(f.err, filter.ErrNone) {
+	if errors.Is(f.err, filter.ErrNone) || errors.Is(f.err, filter.ErrBusy) {
 		valid = filterEarly
 	}
 	if f.program != nil || f.err != nil && time.Since(f.failed) < valid {
@@ -71,7 +72,12 @@ func askFilter(p *process) (*entry.Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	question := filter.Ask(list, init.PID)
+	thread, err := filter.Stoppable(init.PID)
+	if err != nil {
+		list.Close()
+		return nil, err
+	}
+	question := filter.Ask(list, thread)
 	ended, err := runTracer(p.keeper.calls.Children, list)
 	if !ended {
 		return nil, err // a tracer that cannot be killed may still write to the list

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"path/filepath"
 	"strings"
@@ -84,7 +85,7 @@ func TestPicturesAreWholeAndNameAllSubjects(t *testing.T) {
 		decoder := xml.NewDecoder(strings.NewReader(picture))
 		for {
 			_, err := decoder.Token()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

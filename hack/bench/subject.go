@@ -162,7 +162,7 @@ func (s *subject) ready(ctx context.Context, limit time.Duration) error {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s is not ready: %v, %v", s.name, status, err)
+			return fmt.Errorf("%s is not ready: %v, %w", s.name, status, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -80,16 +80,20 @@ func bridgeCases() []equalCase {
 		{Name: "route with mtu and advmss", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"ipam":{"type":"host-local","dataDir":"DATA/ipam","subnet":"10.88.0.0/24",
 			"routes":[{"dst":"10.1.0.0/16","mtu":1300,"advmss":1200}]}}`, Lenient: true},
 		{Name: "the address that was asked for", Plugins: bridgeWith(`"isGateway":true,"capabilities":{"ips":true}`), Caps: `{"ips":["10.88.0.7POD/24"]}`},
-		{Name: "ranges of the runtime", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"capabilities":{"ipRanges":true},"ipam":{"type":"host-local","dataDir":"DATA/ipam"}}`,
-			Caps: `{"ipRanges":[[{"subnet":"10.77.0.0/24"}],[{"subnet":"fd00:77::/64"}]]}`, AnyWay: true},
+		{
+			Name: "ranges of the runtime", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"capabilities":{"ipRanges":true},"ipam":{"type":"host-local","dataDir":"DATA/ipam"}}`,
+			Caps: `{"ipRanges":[[{"subnet":"10.77.0.0/24"}],[{"subnet":"fd00:77::/64"}]]}`, AnyWay: true,
+		},
 		{Name: "another address at the bridge", Plugins: bridgeWith(`"isGateway":true`), Before: []string{"ip link add cni9 type bridge", "ip addr add 10.99.0.1/24 dev cni9"}, Fails: true},
 		{Name: "another address at the bridge is replaced", Plugins: bridgeWith(`"isGateway":true,"forceAddress":true`), Before: []string{"ip link add cni9 type bridge", "ip addr add 10.99.0.1/24 dev cni9"}},
 		{Name: "the bridge is no bridge", Plugins: bridgeWith(`"isGateway":true`), Before: []string{"ip link add cni9 type veth"}, Fails: true},
 		{Name: "masquerading", Plugins: bridgeWith(`"isGateway":true,"ipMasq":true`)},
 		{Name: "masquerading of both families", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"ipMasq":true,"ipMasqBackend":"iptables",` + ipamDual + `}`},
 		{Name: "masquerading by nftables", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"ipMasq":true,"ipMasqBackend":"nftables",` + ipamDual + `}`, Started: []string{"bridge"}},
-		{Name: "no address is left", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"ipam":{"type":"host-local","dataDir":"DATA/ipam","subnet":"10.88.0.0/30"}}`,
-			Before: []string{"mkdir -p /run/node/ipam/pods", "printf 'other\r\neth0' > /run/node/ipam/pods/10.88.0.2"}, Fails: true},
+		{
+			Name: "no address is left", Plugins: `{"type":"bridge","bridge":"cni9","isGateway":true,"ipam":{"type":"host-local","dataDir":"DATA/ipam","subnet":"10.88.0.0/30"}}`,
+			Before: []string{"mkdir -p /run/node/ipam/pods", "printf 'other\r\neth0' > /run/node/ipam/pods/10.88.0.2"}, Fails: true,
+		},
 	}
 }
 
@@ -157,8 +161,10 @@ func chainCases() []equalCase {
 		{Name: "tuning of the runtime", Plugins: chained(`{"type":"tuning","capabilities":{"mac":true}}`), Caps: `{"mac":"` + givenMAC + `01:02:04"}`},
 		{Name: "tuning of one key", Plugins: chained(`{"type":"tuning","sysctl":{"net.ipv4.conf.eth0.arp_filter":"1"}}`)},
 		{Name: "tuning of what is forbidden", Plugins: chained(`{"type":"tuning","sysctl":{"kernel.shmmax":"1"}}`), Fails: true},
-		{Name: "all together", Plugins: chained(`{"type":"tuning","mtu":1400},{"type":"firewall"},{"type":"mark"},{"type":"portmap","capabilities":{"portMappings":true}},{"type":"bandwidth","capabilities":{"bandwidth":true}}`),
-			Ports: onePod(tcp, udp), Started: []string{"mark"}},
+		{
+			Name: "all together", Plugins: chained(`{"type":"tuning","mtu":1400},{"type":"firewall"},{"type":"mark"},{"type":"portmap","capabilities":{"portMappings":true}},{"type":"bandwidth","capabilities":{"bandwidth":true}}`),
+			Ports: onePod(tcp, udp), Started: []string{"mark"},
+		},
 	}
 	return cases
 }

@@ -51,7 +51,7 @@ func parseAddress(m []byte, index int) (address, bool) {
 	if err != nil {
 		return address{}, false
 	}
-	a := address{flags: uint32(head.IfAddrmsg.Flags)}
+	a := address{flags: uint32(head.Flags)}
 	for _, attr := range attributes {
 		switch attr.Attr.Type {
 		case unix.IFA_LOCAL, unix.IFA_ADDRESS:

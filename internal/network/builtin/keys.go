@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -94,7 +95,7 @@ func (s shape) object(d *json.Decoder, path []string) error {
 			return err
 		}
 		name, _ := token.(string)
-		here := append(path[:len(path):len(path)], name)
+		here := slices.Concat(path, []string{name})
 		inner, ok := s.keys[name]
 		switch {
 		case !ok:

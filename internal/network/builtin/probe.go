@@ -12,7 +12,7 @@ import (
 	"github.com/pinfold-run/pinfold/internal/fault"
 )
 
-// ErrUnknown: the probe could not tell whether the node can do what this package needs. Another try may tell.
+// ErrUnknown says that the probe could not tell whether the node can do what this package needs. Another try may tell.
 var ErrUnknown = errors.New("could not tell")
 
 // Probe makes a network namespace, with a bridge and a pair of interfaces in it, and returns nil if the kernel lets this

@@ -97,8 +97,11 @@ func (w *entrance) find(p *process) error {
 		name  string
 		value json.RawMessage
 	}{
-		{"personality", c.Linux.Personality}, {"memoryPolicy", c.Linux.MemoryPolicy},
-		{"intelRdt", c.Linux.IntelRdt}, {"timeOffsets", c.Linux.TimeOffsets}, {"vm", c.VM},
+		{"personality", c.Linux.Personality},
+		{"memoryPolicy", c.Linux.MemoryPolicy},
+		{"intelRdt", c.Linux.IntelRdt},
+		{"timeOffsets", c.Linux.TimeOffsets},
+		{"vm", c.VM},
 	} {
 		if len(f.value) > 0 && string(f.value) != "null" {
 			return left("the container has %s", f.name)

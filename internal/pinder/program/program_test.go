@@ -2,6 +2,7 @@ package program
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if OutOfReach() {
-		os.Stdout.WriteString("out of reach")
+		fmt.Print("out of reach")
 	}
 	os.Exit(0)
 }

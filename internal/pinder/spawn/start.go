@@ -5,7 +5,6 @@ package spawn
 import (
 	"fmt"
 	"runtime"
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +15,11 @@ const Supported = true
 
 // cloneArgs is struct clone_args of clone3(2), as of Linux 5.7.
 type cloneArgs struct {
-	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
+	flags, pidfd uint64
+	_            [2]uint64 // child_tid, parent_tid
+	exitSignal   uint64
+	_            [5]uint64 // stack, stack_size, tls, set_tid, set_tid_size
+	cgroup       uint64
 }
 
 // clone3List makes a child that carries out the calls. It returns the PID, or -errno.
@@ -59,21 +62,17 @@ func (l *List) Start(place Place) (Child, error) {
 	return r.child, r.err
 }
 
-// home is our own PID namespace. It stays open.
-var home = sync.OnceValues(func() (int, error) {
-	return unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-})
-
 // start works on a thread that makes children in another PID namespace for a moment. If the thread cannot go back, it
 // ends with its goroutine.
 func (l *List) start(place Place) (Child, error) {
 	runtime.LockOSThread()
 	if place.Namespaces >= 0 {
-		own, err := home()
+		own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			runtime.UnlockOSThread()
 			return Child{}, fmt.Errorf("open our own PID namespace: %w", err)
 		}
+		defer unix.Close(own) //nolint:errcheck // a failed close cannot be handled
 		if err := unix.Setns(place.Namespaces, unix.CLONE_NEWPID); err != nil {
 			runtime.UnlockOSThread()
 			return Child{}, fmt.Errorf("make children in the PID namespace: %w", err)

@@ -18,8 +18,9 @@ import (
 func inspectCommand(t *tool) *cobra.Command {
 	var o output
 	var kind string
+	var timeline bool
 	cmd := &cobra.Command{
-		Use:   "inspect [--type KIND] [--output FORMAT] POD|CONTAINER|IMAGE",
+		Use:   "inspect [--type KIND] [--output FORMAT | --timeline] POD|CONTAINER|IMAGE",
 		Short: "Print all about a pod, a container or an image",
 		Long: `Print all about a pod, a container or an image, as JSON. The name is looked for among the pods
 (name, NAMESPACE/NAME, or the beginning of the ID), then among the containers (beginning of the ID),
@@ -27,19 +28,23 @@ then among the images (name, digest or ID). --type looks among one kind only.
 
 "status" is CRI's status message. "info" is what Pinfold knows beyond it: the timeline of a pod's
 steps, the process, the runtime's configuration. A pod also has "containers", each with both.
-Environment variables of containers are in it, so treat the output as you treat those.`,
+Environment variables of containers are in it, so treat the output as you treat those.
+
+--timeline draws where the time of a start went, step by step, in place of all that.`,
 		Example: `  pinfold inspect my-pod
-  pinfold inspect my-pod | jq '.info.timeline'
+  pinfold inspect --timeline my-pod
   pinfold inspect --type image docker.io/library/busybox:latest -o yaml`,
 		Args:              wants(1, 1, "one pod, container or image"),
 		ValidArgsFunction: t.completer(1, podNames),
 		RunE: t.does(func(ctx context.Context, t *tool, args []string) error {
-			return inspect(ctx, t, &o, kind, args[0])
+			return inspect(ctx, t, &inspection{output: &o, kind: kind, timeline: timeline}, args[0])
 		}),
 	}
+	o.addFormat(cmd, formatJSON)
+	cmd.Flags().BoolVar(&timeline, "timeline", false, "draw where the time of a start went")
+	cmd.MarkFlagsMutuallyExclusive("timeline", "output")
 	cmd.Flags().StringVar(&kind, "type", "", "look only among this `kind`: pod, container or image")
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"pod", "container", "image"}, cobra.ShellCompDirectiveNoFileComp))
-	o.addFormat(cmd, formatJSON)
 	return cmd
 }
 
@@ -50,12 +55,19 @@ type description struct {
 	Containers []description   `json:"containers,omitempty"`
 }
 
-func inspect(ctx context.Context, t *tool, o *output, kind, name string) error {
+// inspection is what is asked for, and how it is printed.
+type inspection struct {
+	output   *output
+	kind     string
+	timeline bool
+}
+
+func inspect(ctx context.Context, t *tool, i *inspection, name string) error {
 	look := map[string]func(*node, context.Context, string) (*description, error){
 		"pod": (*node).describePod, "container": (*node).describeContainer, "image": (*node).describeImage,
 	}
 	kinds := []string{"pod", "container", "image"}
-	if kind != "" {
+	if kind := i.kind; kind != "" {
 		if look[kind] == nil {
 			return misuse("--type %s: the kinds are %s", kind, strings.Join(kinds, ", "))
 		}
@@ -74,7 +86,10 @@ func inspect(ctx context.Context, t *tool, o *output, kind, name string) error {
 		if err != nil {
 			return err
 		}
-		return o.print(t, d, func(w io.Writer) error { return d.table(t, w) })
+		if i.timeline {
+			return d.timeline(t.out)
+		}
+		return i.output.print(t, d, func(w io.Writer) error { return d.table(t, w) })
 	}
 	return notFound{strings.Join(kinds, ", "), name}
 }

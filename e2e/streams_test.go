@@ -237,7 +237,7 @@ func TestNoStandardStreamOfARuntimesCallIsTheNodes(t *testing.T) {
 	telling, calls := n.path("telling"), n.path("calls")
 	n.write("telling", fmt.Sprintf("#!/bin/sh\nall=$(stat -L -c \"%%d %%F $*\" /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2)\necho \"$all\" >>%s\nexec %s \"$@\"\n", calls, binaries.runtime))
 	n.check(os.Chmod(telling, 0o755))
-	n.flags = []string{"--runtime", "other=" + telling, "--default-runtime", "other"}
+	n.flags = []string{"--runtime", "other=" + telling, "--default-runtime", "other", "--exec-through-runtime=true"}
 	n.launch()
 	n.loadImage()
 	for _, options := range [][]string{nil, {"userns", "shared-pid"}} {

@@ -44,7 +44,8 @@ func (r *result) document() string {
 configuration and plugins. **Compare within a table only**: other machines have other numbers.
 
 "The floor" is the same work without a daemon: namespaces, the CNI plugins, an overlay, and the OCI runtime's create and start;
-to end it, the runtime's delete and the plugins' DEL. "All programs started" is Pinfold with `+"`cni_in_process = false`"+` and
+to end it, the runtime's delete and the plugins' DEL. Its container is as small as can be: one mount and no limits, where a container
+of Pinfold has a dozen of mounts and all resource limits. So it is lower than anything that serves CRI can reach. Of its time to end a pod, runc's `+"`"+`delete --force`+"`"+` sleeps 100 ms. "All programs started" is Pinfold with `+"`cni_in_process = false`"+` and
 `+"`exec_through_runtime = true`"+`.
 
 Make your own as root: `+"`make bench-peers bench bench-docs`"+`, or in two minutes

@@ -33,6 +33,9 @@ func TestInProcessAndStartedPluginsDoTheSame(t *testing.T) {
 			var reports []*report
 			for _, ways := range [][2]way{{started, started}, {within, started}, {started, within}} {
 				reports = append(reports, liveOn(t, places, nodeOrder{Case: c, BinDir: realDir(), First: ways[0], Second: ways[1]}))
+				if c.Chained && allStarted(reports[0].Ways[1:]) {
+					t.Skip("the plugins behind the first are started on all nodes: there is nothing to compare")
+				}
 			}
 			if !c.AnyWay {
 				assertWays(t, c, reports[0].Ways)
@@ -76,6 +79,10 @@ func liveOn(t *testing.T, places chan struct{}, order nodeOrder) *report {
 		t.Fatal(err)
 	}
 	return &r
+}
+
+func allStarted(ways []PluginWay) bool {
+	return !slices.ContainsFunc(ways, func(w PluginWay) bool { return w.Way != "started" })
 }
 
 // assertWays checks that a case compares what it is there for.

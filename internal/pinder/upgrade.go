@@ -43,9 +43,9 @@ func (s *supervisor) upgrade(r wire.Upgrade) error {
 		}
 	}
 	// The daemon sees the connection end and the new image's hello.
-	path, done := program.Path(r.Path)
-	defer done()
-	err := syscall.Exec(path, []string{"pinder", "supervise", "--state", s.dir}, syscall.Environ())
+	err := program.Execute(r.Path, func(path string) error {
+		return syscall.Exec(path, []string{"pinder", "supervise", "--state", s.dir}, syscall.Environ())
+	})
 	return wire.Errorf(wire.CodeInternal, "upgrade: supervisor: %v", err)
 }
 

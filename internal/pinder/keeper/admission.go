@@ -14,7 +14,7 @@ const (
 	// createDescriptors and execDescriptors are the most descriptors that the creation of a container or exec uses at
 	// one time: its own, their duplicates on the way to the reaper and the daemon, and the runtime's.
 	createDescriptors = 32
-	execDescriptors   = 24
+	execDescriptors   = 32
 	// spareDescriptors are kept free for what exists: connections, ends of containers, the next supervisor.
 	spareDescriptors = 48
 )

@@ -12,10 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Path returns a path that executes the program from a read-only mount, and a function that is to be called when it is not
-// needed any more. Where the kernel cannot make the mount (before Linux 5.12, or without CAP_SYS_ADMIN), the path is
-// returned as it is.
-func Path(program string) (path string, done func()) {
+// Execute calls execute with a path that is the program on a read-only mount. Where the kernel cannot make the mount
+// (before Linux 5.12, or without CAP_SYS_ADMIN) or does not execute a file of it, it calls it with the program's own path.
+func Execute(program string, execute func(path string) error) error {
+	path, done := mounted(program)
+	defer done()
+	err := execute(path)
+	if err != nil && path != program {
+		err = execute(program)
+	}
+	return err
+}
+
+// mounted returns the path on the mount, and a function that is to be called when it is not needed any more.
+func mounted(program string) (path string, done func()) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, program, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return program, func() {}

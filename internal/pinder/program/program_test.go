@@ -34,7 +34,7 @@ func TestTheProgramRunsFromAMountThatNobodyCanWriteTo(t *testing.T) {
 	if OutOfReach() {
 		t.Fatal("the test's own file is read-only: nothing can be shown here")
 	}
-	path, done := Path("/proc/self/exe")
+	path, done := mounted("/proc/self/exe")
 	defer done()
 	fd, err := unix.Open(path, unix.O_PATH, 0)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestTheProgramRunsFromAMountThatNobodyCanWriteTo(t *testing.T) {
 	if err := os.WriteFile(other, []byte("x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	path, done = Path(other)
+	path, done = mounted(other)
 	defer done()
 	if _, err := os.OpenFile(path, os.O_WRONLY, 0); !errors.Is(err, unix.EROFS) {
 		t.Error(err)
@@ -65,10 +65,21 @@ func TestTheProgramRunsFromAMountThatNobodyCanWriteTo(t *testing.T) {
 	}
 }
 
-func TestAProgramThatCannotBeMountedIsExecutedAsItIs(t *testing.T) {
-	path, done := Path("/no/such/program")
-	defer done()
-	if path != "/no/such/program" {
-		t.Error(path)
+func TestAProgramThatCannotBeMountedOrExecutedThereIsExecutedAsItIs(t *testing.T) {
+	testroot.Need(t)
+	for program, want := range map[string]int{"/no/such/program": 1, "/bin/sh": 2} {
+		var tried []string
+		failed := errors.New("refused")
+		err := Execute(program, func(path string) error {
+			tried = append(tried, path)
+			return failed
+		})
+		if !errors.Is(err, failed) || len(tried) != want || tried[len(tried)-1] != program {
+			t.Error(tried, err)
+		}
+	}
+	calls := 0
+	if err := Execute("/bin/sh", func(string) error { calls++; return nil }); err != nil || calls != 1 {
+		t.Error(calls, err)
 	}
 }

@@ -143,12 +143,14 @@ func (r *reaper) spawn() error {
 		_ = unix.Close(pair[1])
 		return fmt.Errorf("start supervisor: %w", err)
 	}
-	path, done := program.Path("/proc/self/exe")
-	pid, err := syscall.ForkExec(path, []string{"pinder", "supervise", "--state", r.dir}, &syscall.ProcAttr{
-		Env:   syscall.Environ(),
-		Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(pair[1]), uintptr(r.listen), uintptr(r.lock)},
+	pid := 0
+	err = program.Execute("/proc/self/exe", func(path string) (err error) {
+		pid, err = syscall.ForkExec(path, []string{"pinder", "supervise", "--state", r.dir}, &syscall.ProcAttr{
+			Env:   syscall.Environ(),
+			Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(pair[1]), uintptr(r.listen), uintptr(r.lock)},
+		})
+		return err
 	})
-	done()
 	_ = unix.Close(null)
 	_ = unix.Close(pair[1])
 	if err != nil {

@@ -236,7 +236,7 @@ func written(t *testing.T, change func(p map[string]any, c *Container, e *Ends))
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := Write(l, p, c, e, env); err != nil {
+	if err := Write(l, p, c, e, env); err != nil {
 		t.Fatal(err)
 	}
 	return l.Names()

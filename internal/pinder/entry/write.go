@@ -50,15 +50,6 @@ type Ends struct {
 	Gate int
 }
 
-// Plan is what a list will do.
-type Plan struct{ gate spawn.Call }
-
-// Opened reports whether the child has passed the gate.
-func (p *Plan) Opened() bool {
-	n, errno, done := p.gate.Result()
-	return done && errno == 0 && n == 1
-}
-
 // writer writes one list.
 type writer struct {
 	l       *spawn.List
@@ -82,21 +73,22 @@ func Memory(p *Process, c *Container, env []string) int {
 }
 
 // Write writes the list. env is the environment that Environment has made. ErrRuntime if the runtime has to do it.
-func Write(l *spawn.List, p *Process, c *Container, e *Ends, env []string) (*Plan, error) {
+func Write(l *spawn.List, p *Process, c *Container, e *Ends, env []string) error {
 	last, err := lastCapability()
 	if err != nil {
-		return nil, leave("the last capability: %v", err)
+		return leave("the last capability: %v", err)
 	}
 	w := &writer{l: l, p: p, c: c, e: e, env: env, lastCap: min(last, 63)}
 	files, err := programs(p.Args[0], env)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	w.close()
 	w.outside()
 	w.join()
 	w.become()
-	return &Plan{gate: w.execute(files)}, nil
+	w.execute(files)
+	return nil
 }
 
 // close closes all descriptors that the child does not need. It makes the child one that only root may trace:
@@ -240,10 +232,10 @@ func (w *writer) filter() {
 
 // execute says that all is ready, waits, and executes the first of the files that can be executed. No signal is blocked
 // in it.
-func (w *writer) execute(files []string) (gate spawn.Call) {
+func (w *writer) execute(files []string) {
 	at, _ := w.l.Buffer(8)
 	w.l.Call("say that all is ready", unix.SYS_WRITE, uintptr(w.e.Ready), w.l.String("R"), 1).Want(1)
-	gate = w.l.Call("wait at the gate", unix.SYS_READ, uintptr(w.e.Gate), at, 1).Want(1)
+	w.l.Call("wait at the gate", unix.SYS_READ, uintptr(w.e.Gate), at, 1).Want(1)
 	// What is left may be open only until the program runs.
 	w.l.Call("close the rest at the program's start", unix.SYS_CLOSE_RANGE, 3, ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 	w.l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, w.l.Bytes(make([]byte, 8)), 0, 8)
@@ -255,11 +247,10 @@ func (w *writer) execute(files []string) (gate spawn.Call) {
 		path := w.l.String(file)
 		if len(files) == 1 {
 			w.l.Call("execute "+file, unix.SYS_EXECVE, path, argv, envp)
-			return gate
+			return
 		}
 		found := w.l.Call("look for "+file, unix.SYS_FACCESSAT, atCwd, path, unix.X_OK).Soft()
 		w.l.Call("execute "+file, unix.SYS_EXECVE, path, argv, envp).If(found)
 	}
 	w.l.Call("find "+w.p.Args[0]+" in PATH", unix.SYS_CLOSE, ^uintptr(0))
-	return gate
 }

@@ -3,11 +3,14 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pinfold-run/pinfold/internal/kernel/mountinfo"
 	"github.com/pinfold-run/pinfold/internal/kernel/proc"
 	"github.com/pinfold-run/pinfold/internal/pinder/descriptor"
 	"github.com/pinfold-run/pinfold/internal/pinder/entry"
@@ -51,6 +54,9 @@ func (d *direct) run(streams *oci.ChildEnds) (err error) {
 	if err := d.way.known(d.container); err != nil {
 		return err
 	}
+	if d.way.Namespaces&unix.CLONE_NEWUSER == 0 && d.process.Capabilities.MayTrace() {
+		return left("the command may trace processes, and has no user namespace")
+	}
 	children := d.p.keeper.calls.Children
 	n := children.BeginCall() // no ended child is reaped before it is claimed
 	defer children.EndCall(n)
@@ -85,13 +91,43 @@ func (d *direct) run(streams *oci.ChildEnds) (err error) {
 	return err
 }
 
+// environment is what the program gets. Where the user's home is looked up in the container's /etc/passwd, the root of the
+// init has to be a file system that answers: the init may have made one its root that does not.
 func (d *direct) environment() ([]string, error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", d.container.snapshot().PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir := fmt.Sprintf("/proc/%d/", d.container.snapshot().PID)
+	if err := answers(dir + "mountinfo"); err != nil {
+		return nil, err
+	}
+	root, err := unix.Open(dir+"root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, left("the container's root: %v", err)
 	}
 	defer unix.Close(root) //nolint:errcheck // a failed close cannot be handled
 	return entry.Environment(root, d.process)
+}
+
+// answering are types of file systems that need no process and no network to answer.
+var answering = []string{"overlay", "ext4", "xfs", "btrfs", "tmpfs", "f2fs", "zfs"}
+
+// maxMountinfo is how much of a container's mount table is read, in bytes.
+const maxMountinfo = 1 << 20
+
+// answers checks the type of the mount that is a process's root. A mount whose own root is not in the table, as after
+// chroot(2), is left to the runtime, too: the command begins at the root of the mount namespace.
+func answers(table string) error {
+	f, err := os.Open(table)
+	if err != nil {
+		return left("the container's mounts: %v", err)
+	}
+	defer f.Close()
+	mounts, err := mountinfo.Parse(io.LimitReader(f, maxMountinfo), func(m mountinfo.Mount) bool { return m.Point == "/" })
+	if err != nil && !errors.Is(err, mountinfo.ErrLine) || len(mounts) == 0 {
+		return left("the container's root is not in its mount table (%v)", err)
+	}
+	if last := mounts[len(mounts)-1]; !slices.Contains(answering, last.Type) {
+		return left("the container's root is of type %s", last.Type)
+	}
+	return nil
 }
 
 // start makes the child. terminal is where the terminal's master will come from, -1 without one.
@@ -133,7 +169,7 @@ func (d *direct) start(list *spawn.List, c *entry.Container, env []string, strea
 	if c.Namespaces&unix.CLONE_NEWPID != 0 {
 		place.Namespaces = c.Pidfd
 	}
-	if _, err := entry.Write(list, d.process, c, &ends, env); err != nil {
+	if err := entry.Write(list, d.process, c, &ends, env); err != nil {
 		return terminal, err
 	}
 	if d.child, err = list.Start(place); err != nil {

@@ -131,6 +131,10 @@ func (w *entrance) check(c *bundleConfig) error {
 	if w.Namespaces&unix.CLONE_NEWNS == 0 {
 		return left("the container has no mount namespace")
 	}
+	// 1: a change of the user makes a process traceable by all of that user (proc_sys_fs(5), suid_dumpable).
+	if dumpable, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err != nil || strings.TrimSpace(string(dumpable)) == "1" {
+		return left("the node lets processes be traced that change their user (%v)", err)
+	}
 	if w.Namespaces&unix.CLONE_NEWUSER != 0 {
 		return nil
 	}

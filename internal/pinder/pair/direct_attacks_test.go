@@ -126,6 +126,36 @@ func TestAContainerThatMayTraceAndHasNoUserNamespaceGoesThroughTheRuntime(t *tes
 	}
 }
 
+// An init that has changed its root may have one that never answers (FUSE, NFS); and a command does not begin there.
+func TestACommandOfAContainerWhoseInitHasChangedItsRootGoesThroughTheRuntime(t *testing.T) {
+	n := newNode(t)
+	n.run("a", "exec busybox chroot /new /bin/busybox sleep 1000", n.withWritableRoot, withCapabilities(all...), withUserns, withWitness,
+		func(_ map[string]any, r *wire.Create) {
+			program, err := os.ReadFile(rootfs + "/bin/busybox")
+			if err == nil {
+				err = os.MkdirAll(r.Bundle+"/rootfs/new/bin", 0o755)
+			}
+			if err == nil {
+				err = os.WriteFile(r.Bundle+"/rootfs/new/bin/busybox", program, 0o755)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	list, err := n.client.Containers(n.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	init := list[0].PID
+	until(t, "the init has changed its root", func() bool {
+		root, _ := os.Readlink(fmt.Sprintf("/proc/%d/root", init))
+		return strings.HasSuffix(root, "/new")
+	})
+	if r := n.execIn("a", capable(process("true"), all...), true); r.err != nil || r.exit.Code != 0 || n.runtimeExecs("a") != 1 {
+		t.Error(r.err, r.exit, n.runtimeExecs("a"))
+	}
+}
+
 func TestAnErrorIsTheRuntimes(t *testing.T) {
 	n := newNode(t)
 	n.run("a", "busybox touch /tmp/plain; busybox mkdir /tmp/dir; printf 'echo no interpreter' > /tmp/script; busybox chmod 755 /tmp/script; sleep 1000",

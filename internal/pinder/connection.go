@@ -16,8 +16,9 @@ import (
 
 const (
 	// queueSize is how many messages may wait for a daemon that does not read. Then it is disconnected; it
-	// synchronises when it connects again.
-	queueSize = 512
+	// synchronises when it connects again. A command of an instant is six messages with two descriptors each; hundreds
+	// may start and end while the daemon waits for a processor.
+	queueSize = 2048
 	// helloTimeout is how long a new connection may send nothing.
 	helloTimeout = 10 * time.Second
 	// syncing is for how many objects duplicates may wait for a daemon at once: each takes descriptors of ours.

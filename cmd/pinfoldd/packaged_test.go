@@ -38,6 +38,9 @@ func packagedFile() string {
 		value, special := examples[k.Name]
 		if found := literal.FindStringSubmatch(k.Default); !special && found != nil {
 			value = `"` + found[1] + `"`
+			if k.Value == "true|false" {
+				value = found[1]
+			}
 		} else {
 			about += "# Default: " + strings.ReplaceAll(k.Default, "`", "") + ".\n"
 		}

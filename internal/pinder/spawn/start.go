@@ -41,7 +41,7 @@ type Child struct {
 	Pidfd int // the caller closes it
 }
 
-// Start makes a child that carries the list out. Signals are blocked in it, and all have their default action. The list
+// Start makes a child that carries the list out. Signals are blocked in it, and have their default action unless we ignore them. The list
 // must not be closed, and its pages not be reused, before the child has executed its program or has ended. An error of
 // the kernel is wrapped; ErrTooLarge if the list is too large.
 func (l *List) Start(place Place) (Child, error) {
